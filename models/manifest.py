@@ -1,0 +1,136 @@
+"""The contract that crosses from training to service: an export's manifest.
+
+An export is a directory that holds `generator.onnx`, `manifest.json` and `preview.png`.
+This module says what the manifest holds; it needs neither torch nor ONNX Runtime.
+
+The ONNX graph takes four float32 inputs and gives one output, for a batch of any size N:
+
+    z               [N, z_dim]             standard normal latents
+    category        [N, len(categories)]   weights that sum to 1; one-hot for one category
+    truncation_psi  [N]                    1 = full variety, 0 = the category's mean picture
+    noise           [N, noise_dim]         standard normal; fine detail of every layer
+    images          [N, channels, height, width]   nominally in [-1, 1], to be clamped
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+SCHEMA_VERSION: Final = 1
+GENERATOR_FILE: Final = "generator.onnx"
+MANIFEST_FILE: Final = "manifest.json"
+PREVIEW_FILE: Final = "preview.png"
+INPUT_NAMES: Final = ("z", "category", "truncation_psi", "noise")
+OUTPUT_NAME: Final = "images"
+PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2}
+# The largest graph that the registry takes: a 512 px generator has about 120 MB in fp32.
+MAX_GENERATOR_BYTES: Final = 1_000_000_000
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+Category = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ManifestError(ValueError):
+    """An export's files do not agree with its manifest; the message names the file."""
+
+
+class _Record(BaseModel):
+    # Fields that a later minor version adds are passed over, so that old services load it.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class FileRecord(_Record):
+    """Size in bytes and SHA-256 of one file of the export."""
+
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class ParityCertificate(_Record):
+    """How far ONNX Runtime's pictures were from torch's on the trained weights."""
+
+    max_abs_error: Annotated[float, Field(ge=0, description="Over pictures in [-1, 1].")]
+    tolerance: Annotated[float, Field(gt=0)]
+    truncation_psi: tuple[float, ...]
+    batch_sizes: tuple[int, ...]
+    categories: Annotated[int, Field(ge=1, description="How many categories were compared.")]
+    torch_version: str
+    onnxruntime_version: str
+
+
+class GeneratorManifest(_Record):
+    """Everything that a service, or a person, needs to know of an exported generator."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Name
+    created: datetime
+    categories: Annotated[tuple[Category, ...], Field(min_length=1, max_length=10_000)]
+    width: Annotated[int, Field(ge=8, le=4096)]
+    height: Annotated[int, Field(ge=8, le=4096)]
+    channels: Literal[1, 3, 4]
+    z_dim: Annotated[int, Field(ge=1, le=4096)]
+    noise_dim: Annotated[int, Field(ge=0, le=50_000_000)]
+    truncation_psi: Annotated[
+        float, Field(ge=0, le=1, description="What a caller gets who asks for none.")
+    ] = 0.7
+    precision: Literal["fp32", "fp16"] = "fp32"
+    opset: Annotated[int, Field(ge=1)]
+    preset: str
+    nimg: Annotated[int, Field(ge=0, description="Real images shown to the discriminator.")]
+    dataset_hash: Sha256
+    training: dict[str, Any] = Field(default_factory=dict)
+    masking: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    licence: str = "unspecified"
+    author: str = "unspecified"
+    parity: ParityCertificate
+    files: dict[str, FileRecord]
+
+    @field_validator("categories")
+    @classmethod
+    def _unique(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(categories)) != len(categories):
+            raise ValueError("categories must be unique")
+        return categories
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        for name in files:
+            if not name or name.startswith(".") or "/" in name or "\\" in name:
+                raise ValueError(f"file name {name!r} must be plain, without folders")
+        if GENERATOR_FILE not in files:
+            raise ValueError(f"{GENERATOR_FILE} is not listed")
+        return files
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the generator: with a seed it fixes the pixels."""
+        return self.files[GENERATOR_FILE].sha256
+
+    def verify_files(self, read: Callable[[str], bytes]) -> None:
+        """Check that each listed file has the bytes that were exported.
+
+        Args:
+            read: Gives a file's content by its plain name.
+
+        Raises:
+            ManifestError: A file's size or SHA-256 differs.
+        """
+        for name, record in self.files.items():
+            data = read(name)
+            if len(data) != record.bytes or hashlib.sha256(data).hexdigest() != record.sha256:
+                raise ManifestError(
+                    f"{name} is not the file that was exported (size or SHA-256 differs): "
+                    "export the run again"
+                )
+
+
+def category_index(name: str, categories: Iterable[str]) -> int | None:
+    """Position of `name` among `categories`, letter case and edge blanks aside."""
+    wanted = name.strip().casefold()
+    return next((i for i, known in enumerate(categories) if known.casefold() == wanted), None)

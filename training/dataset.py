@@ -1,0 +1,85 @@
+"""A prepared dataset on disk: what `prepare` writes and training reads.
+
+    DATASET/
+      dataset.json    DatasetInfo
+      images.npy      uint8 [N, height, width, channels], memory-mapped
+      index.parquet   row i describes image i: path, category, label, sku, split,
+                      sha256, near_duplicate, and the manifest's further columns
+      report.json     photos left out, counted by reason, and near duplicates
+"""
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+INFO_FILE: Final = "dataset.json"
+IMAGES_FILE: Final = "images.npy"
+INDEX_FILE: Final = "index.parquet"
+REPORT_FILE: Final = "report.json"
+
+Split = Literal["train", "validation"]
+
+
+class DatasetError(ValueError):
+    """A dataset that can't be read; the message names the file and the way out."""
+
+
+class DatasetInfo(BaseModel):
+    """The prepared dataset in numbers; `hash` covers pixels, labels and splits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    width: int
+    height: int
+    channels: Literal[1, 3, 4]
+    categories: tuple[str, ...]
+    fit: Literal["crop", "pad"]
+    background: str
+    counts: dict[Split, dict[str, int]]
+
+
+class PreparedDataset:
+    """Read-only view of a prepared dataset.
+
+    Attributes:
+        info: What the dataset holds.
+        images: uint8 memory map [N, height, width, channels].
+        labels: int64 [N], index into info.categories.
+        splits: str [N], "train" or "validation".
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`.
+
+        Raises:
+            DatasetError: A file is missing, damaged, or disagrees with the others.
+        """
+        self.path: Final = path
+        try:
+            self.info = DatasetInfo.model_validate_json((path / INFO_FILE).read_bytes())
+            self.images: NDArray[np.uint8] = np.load(
+                path / IMAGES_FILE, mmap_mode="r", allow_pickle=False
+            )
+            table = pq.read_table(path / INDEX_FILE, columns=["label", "split"])
+        except (OSError, ValueError, ValidationError) as error:
+            raise DatasetError(
+                f"{path} is no readable dataset ({error}): run `catalogan prepare` again"
+            ) from error
+        self.labels: NDArray[np.int64] = table["label"].to_numpy().astype(np.int64)
+        self.splits = np.asarray(table["split"].to_pylist())
+        expected = (len(self.labels), self.info.height, self.info.width, self.info.channels)
+        if self.images.shape != expected or self.images.dtype != np.uint8:
+            raise DatasetError(
+                f"{path / IMAGES_FILE} is {self.images.dtype} {self.images.shape}, but "
+                f"{INFO_FILE} and {INDEX_FILE} say uint8 {expected}: prepare it again"
+            )
+
+    def indices(self, split: Split) -> NDArray[np.int64]:
+        """Rows of `split`, in the order of the index."""
+        return np.flatnonzero(self.splits == split)
