@@ -1,0 +1,143 @@
+"""A small classifier trained on the real photos: are generated pictures what was asked?"""
+
+import logging
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.dataset import PreparedDataset
+from training.features import to_rgb_tensor
+
+_logger = logging.getLogger(__name__)
+
+INPUT_PX: Final = 32
+_WIDTHS: Final = (32, 64, 128)
+_STEPS: Final = 700
+_BATCH: Final = 64
+_PEAK_LEARNING_RATE: Final = 3e-3
+_LABEL_SMOOTHING: Final = 0.1
+_MAX_SHIFT_PX: Final = 3
+# Photos of one category beyond this teach a small network little, and would cost memory.
+_MAX_PHOTOS_PER_CATEGORY: Final = 2000
+
+
+class CategoryClassifier:
+    """Names the category of a picture among the dataset's.
+
+    Trained for a fixed number of steps on batches that draw every category alike, so that a
+    rare category counts as much as a common one and the time is the same for any catalogue.
+    """
+
+    def __init__(self, dataset: PreparedDataset, *, seed: int, device: str = "cpu") -> None:
+        """Train on the dataset's train photos.
+
+        Args:
+            dataset: Photos and labels; only the split "train" is used.
+            seed: Fixes weights, order and augmentation.
+            device: A torch device's name.
+
+        Raises:
+            ValueError: There are no train photos.
+        """
+        self._device = torch.device(device)
+        photos, labels = _training_photos(dataset, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._network = _network(len(dataset.info.categories)).to(self._device)
+        self._train(photos, labels, seed)
+        self._network.eval().requires_grad_(False)
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Most likely label of each picture.
+
+        Args:
+            images: uint8 [N, height, width, 1 | 3 | 4].
+
+        Returns:
+            int64 [N], index into the dataset's categories.
+        """
+        labels = np.empty(len(images), dtype=np.int64)
+        with torch.inference_mode():
+            for start in range(0, len(images), 256):
+                batch = to_rgb_tensor(images[start : start + 256], INPUT_PX).to(self._device)
+                logits = self._network(batch)
+                labels[start : start + 256] = logits.argmax(dim=1).cpu().numpy()
+        return labels
+
+    def _train(self, photos: Tensor, labels: NDArray[np.int64], seed: int) -> None:
+        """Adam with a one-cycle learning rate."""
+        rng = np.random.default_rng(seed)
+        generator = torch.Generator().manual_seed(seed)
+        by_label = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        optimizer = torch.optim.AdamW(self._network.parameters(), weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_LEARNING_RATE, _STEPS)
+        self._network.train()
+        for _ in range(_STEPS):
+            drawn = rng.integers(len(by_label), size=_BATCH)
+            rows = np.asarray([rng.choice(by_label[i]) for i in drawn])
+            batch = _augmented(photos[torch.from_numpy(rows)], generator).to(self._device)
+            targets = torch.from_numpy(labels[rows]).to(self._device)
+            loss = functional.cross_entropy(
+                self._network(batch), targets, label_smoothing=_LABEL_SMOOTHING
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        _logger.info("category classifier: %d photos, last loss %.3f", len(photos), loss.item())
+
+
+def _training_photos(dataset: PreparedDataset, seed: int) -> tuple[Tensor, NDArray[np.int64]]:
+    """Train photos float32 [N, 3, INPUT_PX, INPUT_PX] in [-1, 1], and their labels [N]."""
+    rng = np.random.default_rng(seed)
+    train = dataset.indices("train")
+    if len(train) == 0:
+        raise ValueError(f"{dataset.path} has no train photos: prepare it again")
+    labels = dataset.labels[train]
+    kept = [
+        rng.permutation(train[labels == label])[:_MAX_PHOTOS_PER_CATEGORY]
+        for label in np.unique(labels)
+    ]
+    rows = np.sort(np.concatenate(kept))
+    batches = [
+        to_rgb_tensor(dataset.images[rows[start : start + 256]], INPUT_PX)
+        for start in range(0, len(rows), 256)
+    ]
+    return torch.cat(batches), dataset.labels[rows]
+
+
+def _network(categories: int) -> nn.Module:
+    """Three stages of two convolutions each; the picture's side halves after each stage."""
+    layers: list[nn.Module] = []
+    in_channels = 3
+    for width in _WIDTHS:
+        for stride in (1, 2):
+            layers += [
+                nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            in_channels = width
+    pooled = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2)]
+    return nn.Sequential(*layers, *pooled, nn.Linear(4 * in_channels, categories))
+
+
+def _augmented(photos: Tensor, generator: torch.Generator) -> Tensor:
+    """Random flips, shifts, brightness, contrast and colour balance; [N, 3, H, W] in [-1, 1]."""
+    n, _, height, width = photos.shape
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator) * 2 - 1
+
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = uniform(n).sign() * (1 + 0.15 * uniform(n))
+    theta[:, 1, 1] = 1 + 0.15 * uniform(n)
+    theta[:, 0, 2] = uniform(n) * 2 * _MAX_SHIFT_PX / width
+    theta[:, 1, 2] = uniform(n) * 2 * _MAX_SHIFT_PX / height
+    grid = functional.affine_grid(theta, [n, 3, height, width], align_corners=False)
+    moved = functional.grid_sample(photos, grid, padding_mode="border", align_corners=False)
+    return moved * (1 + 0.25 * uniform(n, 1, 1, 1)) + 0.2 * uniform(n, 3, 1, 1)

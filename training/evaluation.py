@@ -1,0 +1,326 @@
+"""How close are generated pictures to the catalogue's validation photos?
+
+Generated pictures follow the validation photos' own labels, several times over, so that the
+mix of categories is theirs and each round compares equal counts.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.manifest import category_index
+from training.category_classifier import CategoryClassifier
+from training.contact_sheet import SheetRow, draw_contact_sheet
+from training.dataset import PreparedDataset
+from training.evaluation_report import (
+    Agreement,
+    CategoryScores,
+    ClassifierReport,
+    EvaluationReport,
+    RealFloor,
+)
+from training.evaluation_scores import FeatureSet, score
+from training.features import load_extractor
+
+_logger = logging.getLogger(__name__)
+
+REPORT_FILE: Final = "evaluation.json"
+SHEET_FILE: Final = "contact-sheet.png"
+MIN_VALIDATION_PHOTOS: Final = 20
+# A share needs fewer pictures than a distance: 500 put it within 4 points.
+SERVED_SAMPLES: Final = 500
+SHEET_CATEGORIES: Final = 12
+SHEET_COLUMNS: Final = 8
+
+
+class EvaluationError(ValueError):
+    """An evaluation that can't be made; the message says why and the way out."""
+
+
+class Sampler(Protocol):
+    """A generator of pictures: a run or an export."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names that labels index."""
+
+    def sample(
+        self, labels: NDArray[np.int64], *, seed: int, truncation_psi: float = 1.0
+    ) -> NDArray[np.uint8]:
+        """Pictures [N, height, width, channels] of categories[labels], fixed by `seed`.
+
+        Evaluation asks in batches, each under its own seed: the evaluation's plus the number
+        of pictures before the batch.
+        """
+
+
+class EvaluationOptions(BaseModel):
+    """Settings of an evaluation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    samples: Annotated[
+        int,
+        Field(ge=1, le=1_000_000, description="Generated pictures, rounded up to whole rounds."),
+    ] = 2000
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    truncation_psi: Annotated[
+        float, Field(ge=0, le=1, description="1 judges the whole distribution.")
+    ] = 1.0
+    served_truncation_psi: Annotated[
+        float, Field(ge=0, le=1, description="Of the contact sheet and the second agreement.")
+    ] = 0.7
+    batch_size: Annotated[int, Field(ge=1, le=4096, description="Pictures held at a time.")] = 64
+    features: Literal["catalogan", "inception"] = "catalogan"
+    inception_weights: Path | None = None
+    device: str = "cpu"
+
+
+def evaluate(
+    sampler: Sampler,
+    dataset: PreparedDataset,
+    options: EvaluationOptions,
+    out: Path | None = None,
+) -> EvaluationReport:
+    """Score a generator against the validation photos, overall and per category.
+
+    Args:
+        sampler: What makes the pictures; categories are matched to the dataset's by name.
+        dataset: The real photos.
+        options: Counts, seed and features.
+        out: Folder for evaluation.json and contact-sheet.png; None writes nothing.
+
+    Returns:
+        The report, as written.
+
+    Raises:
+        EvaluationError: No category matches, or there are too few photos.
+        FeatureError: The feature extractor can't be loaded.
+    """
+    evaluation = _Evaluation(sampler, dataset, options)
+    report = evaluation.report()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_aside(out / REPORT_FILE, report.model_dump_json(indent=2).encode())
+        _write_aside(out / SHEET_FILE, draw_contact_sheet(evaluation.sheet_rows(), report))
+        _logger.info("wrote %s and %s", out / REPORT_FILE, out / SHEET_FILE)
+    return report
+
+
+class _Evaluation:
+    """One evaluation's parts: whose pictures, against which photos, judged by what."""
+
+    def __init__(
+        self, sampler: Sampler, dataset: PreparedDataset, options: EvaluationOptions
+    ) -> None:
+        """Match the categories, then load the extractor and train the classifier."""
+        self._sampler, self._dataset, self._options = sampler, dataset, options
+        self._names = dataset.info.categories
+        # Dataset label -> sampler label.
+        self._matched = _matched_labels(sampler.categories, self._names)
+        self._validation_rows = self._rows("validation")
+        if len(self._validation_rows) < MIN_VALIDATION_PHOTOS:
+            raise EvaluationError(
+                f"{dataset.path} has {len(self._validation_rows)} validation photos of the "
+                f"model's categories, needs {MIN_VALIDATION_PHOTOS}: prepare it with more "
+                "photos, or with --validation"
+            )
+        self._extractor = load_extractor(
+            options.features, device=options.device, inception_weights=options.inception_weights
+        )
+        self._classifier = CategoryClassifier(dataset, seed=options.seed, device=options.device)
+
+    def report(self) -> EvaluationReport:
+        """Generate, extract and score."""
+        validation = self._real_features(self._validation_rows)
+        generated, agreement = self._judged()
+        train = self._real_features(self._train_rows(len(validation) + len(generated)))
+        known = {self._sampler.categories[label] for label in self._matched.values()}
+        return EvaluationReport(
+            dataset_hash=self._dataset.info.hash,
+            features=self._extractor.info,
+            seed=self._options.seed,
+            truncation_psi=self._options.truncation_psi,
+            categories=tuple(self._names[label] for label in self._matched),
+            categories_only_in_model=tuple(n for n in self._sampler.categories if n not in known),
+            categories_only_in_dataset=tuple(
+                name for label, name in enumerate(self._names) if label not in self._matched
+            ),
+            overall=score(validation, generated, frechet_minimum=2),
+            real_floor=_real_floor(train, validation, len(generated)),
+            per_category=self._per_category(validation, generated, train),
+            classifier=self._classifier_report(agreement),
+        )
+
+    def sheet_rows(self) -> list[SheetRow]:
+        """Real and generated pictures of the largest categories, in the dataset's order."""
+        counts = np.bincount(self._dataset.labels, minlength=len(self._names))
+        largest = sorted(self._matched, key=lambda label: -counts[label])[:SHEET_CATEGORIES]
+        rng = np.random.default_rng(self._options.seed)
+        rows = []
+        for position, label in enumerate(sorted(largest)):
+            # Validation photos first; train photos fill up where they are few.
+            order = [
+                rng.permutation(np.flatnonzero((self._dataset.labels == label) & split))
+                for split in (
+                    self._dataset.splits == "validation",
+                    self._dataset.splits == "train",
+                )
+            ]
+            photos = np.concatenate(order)[:SHEET_COLUMNS]
+            generated = self._sampler.sample(
+                np.full(SHEET_COLUMNS, self._matched[label], dtype=np.int64),
+                seed=self._options.seed + position * SHEET_COLUMNS,
+                truncation_psi=self._options.served_truncation_psi,
+            )
+            rows.append(SheetRow(self._names[label], self._dataset.images[photos], generated))
+        return rows
+
+    def _rows(self, split: Literal["train", "validation"]) -> NDArray[np.int64]:
+        """Rows of a split whose category the model knows."""
+        rows = self._dataset.indices(split)
+        return rows[np.isin(self._dataset.labels[rows], list(self._matched))]
+
+    def _train_rows(self, count: int) -> NDArray[np.int64]:
+        """At most `count` train photos, drawn by the seed."""
+        return np.random.default_rng(self._options.seed).permutation(self._rows("train"))[:count]
+
+    def _real_features(self, rows: NDArray[np.int64]) -> FeatureSet:
+        """Features of the dataset's photos, read a batch at a time."""
+        size = self._options.batch_size
+        parts = [
+            self._extractor(self._dataset.images[rows[start : start + size]])
+            for start in range(0, len(rows), size)
+        ]
+        empty = np.empty((0, self._extractor.info.dimensions), dtype=np.float32)
+        return FeatureSet(
+            features=np.concatenate([empty, *parts]), labels=self._dataset.labels[rows]
+        )
+
+    def _rounds(self, samples: int) -> NDArray[np.int64]:
+        """The validation photos' labels, over and over: `samples` or somewhat more."""
+        labels = self._dataset.labels[self._validation_rows]
+        return np.tile(labels, -(-samples // len(labels)))
+
+    def _pictures(
+        self, labels: NDArray[np.int64], truncation_psi: float
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Generated pictures for the dataset's `labels`, a batch at a time."""
+        asked = np.asarray([self._matched[int(label)] for label in labels], dtype=np.int64)
+        for start in range(0, len(asked), self._options.batch_size):
+            batch = asked[start : start + self._options.batch_size]
+            images = self._sampler.sample(
+                batch, seed=self._options.seed + start, truncation_psi=truncation_psi
+            )
+            if len(images) != len(batch):
+                raise EvaluationError(f"asked for {len(batch)} pictures, got {len(images)}")
+            yield images
+
+    def _judged(self) -> tuple[FeatureSet, Agreement]:
+        """Features and the classifier's verdict, in one pass over the pictures."""
+        labels = self._rounds(self._options.samples)
+        features, predicted = [], []
+        for images in self._pictures(labels, self._options.truncation_psi):
+            features.append(self._extractor(images))
+            predicted.append(self._classifier.predict(images))
+        return (
+            FeatureSet(features=np.concatenate(features), labels=labels),
+            self._agreement(labels, np.concatenate(predicted), self._options.truncation_psi),
+        )
+
+    def _agreement(
+        self, labels: NDArray[np.int64], predicted: NDArray[np.int64], truncation_psi: float
+    ) -> Agreement:
+        overall, per_category = self._shares(labels, predicted)
+        return Agreement(
+            truncation_psi=truncation_psi,
+            count=len(labels),
+            overall=overall,
+            per_category=per_category,
+        )
+
+    def _shares(
+        self, labels: NDArray[np.int64], predicted: NDArray[np.int64]
+    ) -> tuple[float, dict[str, float]]:
+        """Share of equal labels, overall and by the category's name."""
+        right = labels == predicted
+        return float(right.mean()), {
+            self._names[label]: float(right[labels == label].mean())
+            for label in self._matched
+            if (labels == label).any()
+        }
+
+    def _classifier_report(self, generated: Agreement) -> ClassifierReport:
+        """The classifier's own accuracy beside what it says of generated pictures."""
+        rows = self._validation_rows
+        accuracy, accuracies = self._shares(
+            self._dataset.labels[rows], self._classifier.predict(self._dataset.images[rows])
+        )
+        psi = self._options.served_truncation_psi
+        labels = self._rounds(SERVED_SAMPLES)
+        predicted = [self._classifier.predict(images) for images in self._pictures(labels, psi)]
+        return ClassifierReport(
+            validation_accuracy=accuracy,
+            validation_accuracy_per_category=accuracies,
+            generated=generated,
+            generated_as_served=self._agreement(labels, np.concatenate(predicted), psi),
+        )
+
+    def _per_category(
+        self, validation: FeatureSet, generated: FeatureSet, train: FeatureSet
+    ) -> dict[str, CategoryScores]:
+        """Scores by category; a covariance needs more photos than there are features."""
+        minimum = self._extractor.info.dimensions + 1
+        return {
+            self._names[label]: CategoryScores(
+                generated=score(validation.of(label), generated.of(label), frechet_minimum=minimum),
+                real_floor=score(validation.of(label), train.of(label), frechet_minimum=minimum),
+            )
+            for label in self._matched
+        }
+
+
+def _matched_labels(model: tuple[str, ...], dataset: tuple[str, ...]) -> dict[int, int]:
+    """Dataset label -> model label, for the names that both know."""
+    found = {label: category_index(name, model) for label, name in enumerate(dataset)}
+    matched = {label: index for label, index in found.items() if index is not None}
+    if not matched:
+        raise EvaluationError(
+            f"the model's categories ({', '.join(model)}) and the dataset's "
+            f"({', '.join(dataset)}) have no name in common: evaluate on the catalogue that "
+            "the model was trained on, or rename its folders"
+        )
+    return matched
+
+
+def _real_floor(train: FeatureSet, validation: FeatureSet, compared: int) -> RealFloor:
+    """Real photos against real photos, at counts as near the generated ones as there are."""
+    half = min(len(validation), len(train) // 2)
+    rows = np.arange(len(train))
+    return RealFloor(
+        train_against_validation=score(validation, train.taken(rows[:compared]), frechet_minimum=2),
+        train_against_train=score(
+            train.taken(rows[:half]), train.taken(rows[half : half + compared]), frechet_minimum=2
+        ),
+    )
+
+
+def _write_aside(path: Path, data: bytes) -> None:
+    """Write beside `path`, then rename, so that nothing half-written stays."""
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}-", delete=False
+    ) as file:
+        aside = Path(file.name)
+        try:
+            file.write(data)
+            file.close()
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,105 @@
+"""What an evaluation says: the models behind `evaluation.json`."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.features import ExtractorInfo
+
+SCHEMA_VERSION: Final = 1
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Scores(_Record):
+    """One set of pictures against one set of real photos.
+
+    A score that the photos are too few for is None, and `reasons` says why under its name.
+    """
+
+    real_count: int
+    compared_count: int
+    frechet_distance: float | None = None
+    kernel_distance: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    reasons: dict[str, str] = Field(default_factory=dict)
+
+
+class RealFloor(_Record):
+    """Real photos against real photos, by the same procedure: how low a distance can go."""
+
+    train_against_validation: Scores
+    train_against_train: Scores
+
+
+class CategoryScores(_Record):
+    """A category's generated pictures, and its train photos, against its validation photos."""
+
+    generated: Scores
+    real_floor: Scores
+
+
+class Agreement(_Record):
+    """Share of generated pictures that the classifier labels as asked."""
+
+    truncation_psi: float
+    count: int
+    overall: Share
+    per_category: dict[str, Share]
+
+
+class ClassifierReport(_Record):
+    """The classifier trained on the real photos: how good it is, and what it says."""
+
+    validation_accuracy: Share
+    validation_accuracy_per_category: dict[str, Share]
+    generated: Agreement
+    generated_as_served: Agreement
+
+
+class EvaluationReport(_Record):
+    """An evaluation in numbers; the same seed and software give the same report."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    dataset_hash: str
+    features: ExtractorInfo
+    seed: int
+    truncation_psi: float
+    categories: tuple[str, ...]
+    categories_only_in_model: tuple[str, ...]
+    categories_only_in_dataset: tuple[str, ...]
+    overall: Scores
+    real_floor: RealFloor
+    per_category: dict[str, CategoryScores]
+    classifier: ClassifierReport
+
+    def headline(self) -> dict[str, float]:
+        """The overall numbers under flat names, for a manifest or a table.
+
+        Keys end in `_floor` where the value is real photos against real photos.
+        """
+        floor = self.real_floor.train_against_validation
+        named: dict[str, float | None] = {
+            self._frechet_key: self.overall.frechet_distance,
+            f"{self._frechet_key}_floor": floor.frechet_distance,
+            "kernel_distance": self.overall.kernel_distance,
+            "kernel_distance_floor": floor.kernel_distance,
+            "precision": self.overall.precision,
+            "recall": self.overall.recall,
+            "density": self.overall.density,
+            "coverage": self.overall.coverage,
+            "label_agreement": self.classifier.generated.overall,
+            "label_agreement_as_served": self.classifier.generated_as_served.overall,
+            "classifier_accuracy": self.classifier.validation_accuracy,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def _frechet_key(self) -> str:
+        return "fid" if self.features.frechet_name == "FID" else "frechet_distance"

@@ -1,0 +1,85 @@
+"""Feature vectors of two sets of pictures -> the scores of a report."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training import metrics
+from training.evaluation_report import Scores
+
+# Below these a score says more about chance than about the pictures.
+MIN_KERNEL_PHOTOS: Final = 10
+MIN_NEIGHBOUR_PHOTOS: Final = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSet:
+    """Pictures as features [N, D] and labels [N]."""
+
+    features: NDArray[np.floating[Any]]
+    labels: NDArray[np.int64]
+
+    def of(self, label: int) -> "FeatureSet":
+        """The pictures of one category, in their order."""
+        rows = self.labels == label
+        return FeatureSet(features=self.features[rows], labels=self.labels[rows])
+
+    def taken(self, rows: NDArray[np.int64]) -> "FeatureSet":
+        """The pictures of `rows`, in that order."""
+        return FeatureSet(features=self.features[rows], labels=self.labels[rows])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def score(real: FeatureSet, compared: FeatureSet, *, frechet_minimum: int) -> Scores:
+    """All scores of one set of pictures against real photos.
+
+    Args:
+        real: The photos to be matched.
+        compared: The pictures judged; the neighbour scores take them in rounds of as many
+            as there are photos, in order, and average.
+        frechet_minimum: Photos or pictures below which no Frechet distance is given.
+
+    Returns:
+        Scores; each that the counts are too low for is None, with its reason.
+    """
+    count = min(len(real), len(compared))
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+
+    def lacking(minimum: int, *names: str) -> bool:
+        if count < minimum:
+            reasons.update(dict.fromkeys(names, f"{count} photos, needs {minimum}"))
+        return count < minimum
+
+    if not lacking(frechet_minimum, "frechet_distance"):
+        values["frechet_distance"] = metrics.frechet_distance(real.features, compared.features)
+    if not lacking(MIN_KERNEL_PHOTOS, "kernel_distance"):
+        values["kernel_distance"] = metrics.kernel_distance(real.features, compared.features)
+    if not lacking(MIN_NEIGHBOUR_PHOTOS, "precision", "recall", "density", "coverage"):
+        values |= _neighbour_scores(real.features, compared.features, count)
+    return Scores(real_count=len(real), compared_count=len(compared), **values, reasons=reasons)
+
+
+def _neighbour_scores(
+    real: metrics.Features, compared: metrics.Features, count: int
+) -> dict[str, float]:
+    """Precision and its kin, which depend on the counts: equal ones, averaged over rounds."""
+    # Evenly spaced rows keep the mix of categories, by which an index is usually ordered.
+    real = real[np.linspace(0, len(real) - 1, count).round().astype(int)]
+    rounds = [
+        compared[start : start + count] for start in range(0, len(compared) - count + 1, count)
+    ]
+    named = {
+        "precision": metrics.precision,
+        "recall": metrics.recall,
+        "density": metrics.density,
+        "coverage": metrics.coverage,
+    }
+    return {
+        name: float(np.mean([measure(real, part) for part in rounds]))
+        for name, measure in named.items()
+    }
