@@ -1,0 +1,1 @@
+"""Rendered product photos: what the demo and the tests use where no catalogue is given."""

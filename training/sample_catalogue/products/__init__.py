@@ -1,0 +1,1 @@
+"""One article of each category, drawn at random."""
