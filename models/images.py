@@ -1,23 +1,36 @@
 """Bytes of a picture -> checked, upright sRGB array. No torch, no files.
 
 Every picture that enters Catalogan, a catalogue photo or an upload, comes through
-`decode_image`: byte and pixel caps are checked before anything is decoded.
+`decode_image` or `open_image`: byte and pixel caps are checked before anything is decoded.
 """
 
 import io
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageColor, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageColor
 
-Reason = Literal[
-    "too_many_bytes", "too_many_pixels", "too_small", "not_an_image", "undecodable"
-]
+Reason = Literal["too_many_bytes", "too_many_pixels", "too_small", "not_an_image", "undecodable"]
+Channels = Literal[1, 3, 4]
 
 ACCEPTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF")
+# Pillow refuses pictures above this whatever we ask for (Image.MAX_IMAGE_PIXELS, doubled).
+MAX_PIXELS: Final = 178_000_000
+
+# EXIF orientation -> what makes the stored pixels upright (EXIF 2.32, tag 0x0112).
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(ValueError):
@@ -25,7 +38,7 @@ class ImageError(ValueError):
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
-        self.reason: Final = reason
+        self.reason: Final[Reason] = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +54,7 @@ def decode_image(
     data: bytes,
     *,
     limits: ImageLimits | None = None,
-    channels: Literal[1, 3, 4] = 3,
+    channels: Channels = 3,
     background: str = "white",
 ) -> NDArray[np.uint8]:
     """Decode one picture: upright, in sRGB, 8 bits, transparency over `background`.
@@ -58,56 +71,205 @@ def decode_image(
     Raises:
         ImageError: With `reason` set; never another exception for bad bytes.
     """
+    image = flatten(open_image(data, limits=limits), channels, background)
+    pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def open_image(
+    data: bytes, *, limits: ImageLimits | None = None, reduce_to_px: int | None = None
+) -> Image.Image:
+    """Decode one picture: upright, in sRGB, 8 bits, with its transparency.
+
+    Args:
+        data: An encoded picture of one of ACCEPTED_FORMATS; of an animation, frame one.
+        limits: Caps on bytes, pixels and the shorter side.
+        reduce_to_px: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its
+            shorter side keeps this many pixels; None = at full size.
+
+    Returns:
+        A Pillow image of mode L, LA, RGB or RGBA, fully loaded.
+
+    Raises:
+        ImageError: With `reason` set; never another exception for bad bytes.
+    """
     limits = limits or ImageLimits()
     if len(data) > limits.max_bytes:
         raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
-    image = _open(data)
-    width, height = image.size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # our own caps decide, not Pillow's advice
+        image = _open_header(data)
+        _check_size(image.size, limits)
+        try:
+            if reduce_to_px is not None and image.format == "JPEG":
+                _reduce(image, reduce_to_px)
+            image.load()
+            return _upright(_to_srgb(_to_8_bits(image)), _orientation(image))
+        except Exception as error:
+            raise ImageError("undecodable", f"damaged {image.format}: {error}") from error
+
+
+def flatten(image: Image.Image, channels: Channels, background: str) -> Image.Image:
+    """Bring a picture of `open_image` to `channels`, transparency over `background`.
+
+    Args:
+        image: Mode L, LA, RGB or RGBA.
+        channels: 1 = grey, 3 = RGB, 4 = RGB and straight alpha.
+        background: CSS colour under transparent parts, where channels < 4.
+
+    Returns:
+        A Pillow image of mode L, RGB or RGBA.
+    """
+    if channels == 4:
+        return image.convert("RGBA")
+    if image.mode in ("LA", "RGBA"):
+        flat = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
+        flat.alpha_composite(image.convert("RGBA"))
+        image = flat
+    return image.convert("RGB" if channels == 3 else "L")
+
+
+def sniff_format(data: bytes) -> str | None:
+    """Which of ACCEPTED_FORMATS the first bytes promise; None = none of them."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis", b"mif1"):
+        return "AVIF"
+    signatures = {
+        b"\xff\xd8\xff": "JPEG",
+        b"\x89PNG\r\n\x1a\n": "PNG",
+        b"II*\0": "TIFF",
+        b"MM\0*": "TIFF",
+        b"II+\0": "TIFF",
+        b"MM\0+": "TIFF",
+        b"GIF87a": "GIF",
+        b"GIF89a": "GIF",
+    }
+    return next((name for start, name in signatures.items() if data.startswith(start)), None)
+
+
+def _open_header(data: bytes) -> Image.Image:
+    """Read the header only; the bytes, not a name or declared type, say what it is."""
+    promised = sniff_format(data)
+    if promised is None:
+        detail = "an empty file" if not data else f"none of {', '.join(ACCEPTED_FORMATS)}"
+        raise ImageError("not_an_image", detail)
+    try:
+        return Image.open(io.BytesIO(data), formats=(promised,))
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", str(error)) from error
+    except Exception as error:
+        raise ImageError("undecodable", f"damaged {promised}: its header is unreadable") from error
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    """Refuse a picture that would cost too much, or holds too little."""
+    width, height = size
     if width * height > limits.max_pixels:
         raise ImageError(
             "too_many_pixels", f"{width} x {height} pixels, over {limits.max_pixels} in all"
         )
     if min(width, height) < limits.min_side_px:
         raise ImageError("too_small", f"{width} x {height}, under {limits.min_side_px} px")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            rgba = _to_srgb(upright).convert("RGBA")
-    except Exception as error:
-        raise ImageError("undecodable", f"damaged {image.format}: {error}") from error
-    if channels == 4:
-        return np.asarray(rgba)
-    flat = Image.new("RGBA", rgba.size, ImageColor.getrgb(background))
-    flat.alpha_composite(rgba)
-    pixels = np.asarray(flat.convert("RGB" if channels == 3 else "L"))
-    return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _open(data: bytes) -> Image.Image:
-    """Read the header only."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own pixel cap decides, not Pillow's
-            return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
-    except Exception as error:
-        raise ImageError(
-            "not_an_image", f"not one of {', '.join(ACCEPTED_FORMATS)}"
-        ) from error
+def _reduce(image: Image.Image, side_px: int) -> None:
+    """Let the JPEG decoder skip detail that is not needed (scaled inverse DCT)."""
+    scale = side_px / min(image.size)
+    if scale < 1:
+        # draft() keeps both sides at or above what is asked.
+        image.draft(None, (round(image.width * scale), round(image.height * scale)))
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Any mode -> L, LA, RGB, RGBA, CMYK or LAB of 8 bits."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep_grey_to_8_bits(image)
+    if image.mode in ("CMYK", "LAB"):
+        return image
+    if image.has_transparency_data:
+        mode = "LA" if image.mode in ("1", "L", "LA", "La") else "RGBA"
+    else:
+        mode = "L" if image.mode in ("1", "L") else "RGB"
+    return image if image.mode == mode else _keep_info(image, image.convert(mode))
+
+
+def _deep_grey_to_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit or float grey -> L; the range is judged by the brightest sample."""
+    samples = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    if image.mode.startswith("I;16"):
+        white = 65535.0
+    else:  # no white is fixed for these: the smallest customary one that fits
+        peak = float(samples.max(initial=0.0))
+        customary = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        white = next((w for w in customary if peak <= w), peak)
+    grey = np.clip(np.rint(samples * (255.0 / white)), 0, 255).astype(np.uint8)
+    return _keep_info(image, Image.fromarray(grey))
+
+
+def _keep_info(source: Image.Image, converted: Image.Image) -> Image.Image:
+    """Carry the ICC profile along through a change of mode."""
+    if "icc_profile" in source.info:
+        converted.info["icc_profile"] = source.info["icc_profile"]
+    return converted
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Apply the embedded ICC profile; scale 16-bit grey to 8 bits."""
-    if image.mode.startswith("I") or image.mode == "F":
-        samples = np.asarray(image, dtype=np.float32)
-        return Image.fromarray(np.clip(samples / 257.0, 0, 255).astype(np.uint8))
+    """Apply the embedded profile; a broken or unfitting one is passed over."""
     profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L", "LAB"):
-        return image
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    mode = "RGBA" if image.mode == "RGBA" else "RGB"
-    converted = ImageCms.profileToProfile(
-        image, source, ImageCms.createProfile("sRGB"), outputMode=mode
-    )
-    return converted if converted is not None else image
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    colour = image.convert(image.mode[:-1]) if alpha is not None else image
+    if colour.mode == "LAB":
+        colour = _transform(None, "LAB").apply(colour)  # type: ignore[union-attr]
+    elif isinstance(profile, bytes) and profile:
+        try:
+            transform = _transform(profile, colour.mode)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            transform = None
+        if transform is not None:
+            colour = transform.apply(colour)
+    if colour.mode == "CMYK":
+        colour = colour.convert("RGB")
+    if alpha is None:
+        return colour
+    if colour.mode not in ("L", "RGB"):
+        colour = colour.convert("RGB")
+    colour.putalpha(alpha)
+    return colour
+
+
+@lru_cache(maxsize=32)
+def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Transform to sRGB; None where the profile is sRGB itself, as most are."""
+    srgb = ImageCms.createProfile("sRGB")
+    if profile is None:
+        source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    else:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    transform = ImageCms.ImageCmsTransform(source, ImageCms.ImageCmsProfile(srgb), mode, "RGB")
+    if mode == "RGB" and _is_identity(transform):
+        return None
+    return transform
+
+
+def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether no colour of a 9 x 9 x 9 grid moves by more than rounding."""
+    steps = np.linspace(0, 255, 9).astype(np.uint8)
+    grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
+    moved = np.asarray(transform.apply(Image.fromarray(grid)), dtype=np.int16)
+    return bool(np.abs(moved - grid).max() <= 2)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 where there is none or it can't be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF is no reason to lose the photo
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Undo the camera's rotation."""
+    method = _UPRIGHT.get(orientation)
+    return image if method is None else image.transpose(method)

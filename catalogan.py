@@ -1,0 +1,118 @@
+"""The command line's dispatcher: finds the room of a command and loads only that.
+
+The one file that may import both rooms, and it does so when a command is run: a serving
+install has no torch, and `catalogan --help` loads neither room.
+"""
+
+import importlib
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Where commands live, and which extras they need."""
+
+    module: str
+    extras: str
+
+
+_TRAINING: Final = _Room("training.cli", "cpu,train")
+_SERVICE: Final = _Room("service.cli", "cpu")
+
+# Command -> its room, and its line in the overview.
+_COMMANDS: Final = {
+    "sample-catalogue": (_TRAINING, "Render a catalogue of product-like photos to try things on."),
+    "prepare": (_TRAINING, "Make a dataset from product photos."),
+    "train": (_TRAINING, "Train a generator on a dataset."),
+    "evaluate": (_TRAINING, "Measure a run or an export against a dataset."),
+    "export": (_TRAINING, "Export a run's generator to ONNX."),
+    "register": (_SERVICE, "Check an export and put it into the Model Store."),
+    "models": (_SERVICE, "List, show, promote or roll back registered models."),
+    "serve": (_SERVICE, "Serve generation and augmentation over HTTP."),
+    "generate": (_SERVICE, "Generate pictures without a server."),
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Lists commands by name alone, and loads a command's room when it is run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        return TyperCommand(name=cmd_name, help=_COMMANDS[cmd_name][1])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, None if listed is None else _load(str(listed.name)), rest
+
+
+def _load(command: str) -> Any:
+    """Import the command's room; say which extra to install where that is why it fails."""
+    room = _COMMANDS[command][0]
+    try:
+        module = importlib.import_module(room.module)
+    except ModuleNotFoundError as error:
+        _refuse(command, room, error)
+    group: Any = typer.main.get_command(module.app)
+    return group.commands[command]
+
+
+def _refuse(command: str, room: _Room, error: ModuleNotFoundError) -> Any:
+    """One line that says what to install; exit code 2."""
+    if error.name is None or error.name.split(".")[0] in ("models", "service", "training"):
+        raise error  # ours: not a matter of extras
+    Console(stderr=True).print(
+        f"catalogan {command} needs {error.name}, which is not installed: "
+        f"pip install 'catalogan[{room.extras}]'",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    raise SystemExit(2)
+
+
+app = typer.Typer(
+    cls=_LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode="rich"
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        Console().print(f"catalogan {importlib.metadata.version('catalogan')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _catalogan(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    """From your own product photos to a service that makes more of them."""
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        # A command's own imports, made as it runs.
+        command = next((name for name in sys.argv[1:] if name in _COMMANDS), None)
+        if command is None:
+            raise
+        _refuse(command, _COMMANDS[command][0], error)
+
+
+if __name__ == "__main__":
+    main()

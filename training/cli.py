@@ -1,0 +1,186 @@
+"""Command line of the training room: parse, call, print."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+
+_err = Console(stderr=True)
+_out = Console()
+
+
+def configure_logging() -> None:
+    """Messages of the rooms go to stderr, below the progress bar."""
+    handler = RichHandler(console=_err, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+
+
+def fail(message: str) -> NoReturn:
+    """End with one clear line on stderr and exit code 2."""
+    _err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(2)
+
+
+def invalid(error: ValidationError) -> NoReturn:
+    """Name the first option that pydantic refuses."""
+    first = error.errors()[0]
+    option = "--" + "-".join(str(part) for part in first["loc"]).replace("_", "-")
+    fail(f"{option} {first['input']!r}: {first['msg']}")
+
+
+@contextmanager
+def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar; yields a function of (done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit} · {{task.fields[rate]}}/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err) as bar:
+        task = bar.add_task(title, total=None, rate="–")
+
+        def update(done: int, total: int | None) -> None:
+            speed = bar.tasks[task].speed
+            rate = "–" if speed is None else f"{speed:.0f}"
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield update
+
+
+@contextmanager
+def terminated_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM clean up as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@app.command()
+def prepare(
+    photos: Annotated[Path, typer.Argument(help="Folder; its first level is the category.")],
+    out: Annotated[Path, typer.Option(help="Where the dataset goes.")],
+    size: Annotated[str, typer.Option(help="Pixels: 64, or WIDTHxHEIGHT as 192x256.")] = "64",
+    fit: Annotated[
+        Literal["crop", "pad"],
+        typer.Option(help="Cut what sticks out, or add background around the whole photo."),
+    ] = "crop",
+    background: Annotated[str, typer.Option(help="CSS colour under transparency.")] = "white",
+    channels: Annotated[int, typer.Option(help="1 = grey, 3 = RGB, 4 = RGBA.")] = 3,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet: path, category, sku, more.")
+    ] = None,
+    path_column: Annotated[str, typer.Option(help="The manifest's column of paths.")] = "path",
+    category_column: Annotated[str, typer.Option(help="Its column of categories.")] = "category",
+    sku_column: Annotated[str, typer.Option(help="Its column of article numbers.")] = "sku",
+    validation: Annotated[
+        Path | None, typer.Option(help="Folder of photos to validate on, by category.")
+    ] = None,
+    validation_share: Annotated[
+        float, typer.Option(help="Share split off where no --validation is given.")
+    ] = 0.1,
+    min_photos: Annotated[int, typer.Option(help="Fewest usable photos.")] = 10,
+    max_pixels: Annotated[int, typer.Option(help="Largest photo, in pixels.")] = 50_000_000,
+    min_side_px: Annotated[int, typer.Option(help="Smallest photo's shorter side.")] = 16,
+    overwrite: Annotated[bool, typer.Option(help="Replace the dataset at --out.")] = False,
+) -> None:
+    """Make a dataset from product photos."""
+    from training.catalogue import prepare_dataset
+    from training.photo_scan import PrepareError
+    from training.prepare_options import PrepareOptions, parse_size
+
+    configure_logging()
+    try:
+        width, height = parse_size(size)
+        options = PrepareOptions.model_validate(
+            {
+                "width": width,
+                "height": height,
+                "channels": channels,
+                "fit": fit,
+                "background": background,
+                "manifest": manifest,
+                "path_column": path_column,
+                "category_column": category_column,
+                "sku_column": sku_column,
+                "validation": validation,
+                "validation_share": validation_share,
+                "min_photos": min_photos,
+                "max_pixels": max_pixels,
+                "min_side_px": min_side_px,
+            }
+        )
+        with terminated_as_interrupt(), progress("Preparing", "photos") as update:
+            report = prepare_dataset(photos, out, options, overwrite=overwrite, on_progress=update)
+    except ValidationError as error:
+        invalid(error)
+    except PrepareError as error:
+        fail(str(error))
+    _print_report(report, out)
+
+
+def _print_report(report: Any, out: Path) -> None:
+    """What is in the dataset, and what is not."""
+    table = Table("category", "train", "validation")
+    for category, count in report.counts["train"].items():
+        table.add_row(escape(category), str(count), str(report.counts["validation"][category]))
+    _out.print(table)
+    similar = sum(len(group) for group in report.near_duplicates)
+    _out.print(f"{report.used} of {report.found} photos used, {similar} of them look like another")
+    if report.left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items())
+        _out.print(f"Left out: {reasons} (see {escape(str(out / 'report.json'))})")
+    _out.print(f"Dataset {report.dataset_hash[:16]} in {escape(str(out))}")
+
+
+@app.command("sample-catalogue")
+def sample_catalogue(
+    out: Annotated[Path, typer.Option(help="Where the photos go.")],
+    count: Annotated[int, typer.Option(min=1, help="How many photos.")] = 1000,
+    size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels of each side.")] = 256,
+    seed: Annotated[int, typer.Option(help="Same seed, same photos.")] = 0,
+) -> None:
+    """Render a catalogue of product-like photos to try things on."""
+    from training.sample_catalogue.render import render_catalogue
+
+    configure_logging()
+    try:
+        with terminated_as_interrupt(), progress("Rendering", "photos") as update:
+            counts = render_catalogue(
+                out,
+                count=count,
+                size_px=size,
+                seed=seed,
+                on_progress=lambda done: update(done, count),
+            )
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    table = Table("category", "photos")
+    for category, number in counts.items():
+        table.add_row(escape(category), str(number))
+    _out.print(table)
+    _out.print(f"{sum(counts.values())} photos in {escape(str(out))}")
+
+
+if __name__ == "__main__":
+    sys.exit("run `catalogan` instead")

@@ -1,0 +1,159 @@
+"""One photo file -> pixels of the dataset's size, and what tells it from others.
+
+This is what each decoding process runs. Files are opened for reading only and without
+following a link or waiting for a pipe.
+"""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+
+from models.images import Channels, ImageError, ImageLimits, flatten, open_image
+
+# JPEGs are decoded at a reduced size as long as the shorter side keeps this many pixels;
+# the same for all dataset sizes, so that duplicates do not depend on --size.
+REDUCE_TO_PX: Final = 1024
+THUMBNAIL_PX: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Shape that every photo is brought to."""
+
+    width: int
+    height: int
+    channels: Channels
+    fit: str
+    background: str
+    limits: ImageLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedPhoto:
+    """What is known of a photo that could be used.
+
+    Attributes:
+        sha256: Of the file's bytes, hex.
+        pixel_hash: Of the upright sRGB picture before resizing, over the background.
+        perceptual_hash: 64-bit DCT hash of brightness.
+        thumbnail: RGB pixels, THUMBNAIL_PX x THUMBNAIL_PX.
+        original_px: Width and height, upright, as decoded.
+    """
+
+    sha256: str
+    pixel_hash: bytes
+    perceptual_hash: int
+    thumbnail: bytes
+    original_px: tuple[int, int]
+
+
+class UnusablePhoto(Exception):
+    """A photo that is left out; `reason` is one word, the message says more."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason: Final = reason
+
+
+def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.uint8]]:
+    """Read, decode and resize one photo.
+
+    Args:
+        file: Path of a regular file.
+        target: What to bring it to.
+
+    Returns:
+        What is known of it, and uint8 pixels [height, width, channels].
+
+    Raises:
+        UnusablePhoto: It can't be used.
+    """
+    data = _read(file, target.limits.max_bytes)
+    try:
+        picture = open_image(data, limits=target.limits, reduce_to_px=REDUCE_TO_PX)
+    except ImageError as error:
+        raise UnusablePhoto(error.reason, str(error)) from error
+    rgb = flatten(picture, 3, target.background)
+    size = f"{rgb.width}x{rgb.height}:".encode()
+    photo = DecodedPhoto(
+        sha256=hashlib.sha256(data).hexdigest(),
+        pixel_hash=hashlib.sha256(size + rgb.tobytes()).digest(),
+        perceptual_hash=_perceptual_hash(rgb),
+        thumbnail=rgb.resize(
+            (THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX, reducing_gap=2.0
+        ).tobytes(),
+        original_px=rgb.size,
+    )
+    source = picture if target.channels == 4 else rgb
+    fitted = fit_image(flatten(source, target.channels, target.background), target)
+    pixels = np.asarray(fitted).reshape(target.height, target.width, target.channels)
+    return photo, pixels
+
+
+def fit_image(image: Image.Image, target: Target) -> Image.Image:
+    """Resize by Lanczos to exactly the target's size, keeping proportions.
+
+    Args:
+        image: Mode L, RGB or RGBA, of any size.
+        target: crop cuts the overlapping sides equally; pad centres the whole picture on
+            the background, which is transparent in RGBA.
+
+    Returns:
+        An image of the target's size and the same mode.
+    """
+    if image.mode == "RGBA":  # straight alpha would bleed hidden colours into the edges
+        return _fit(image.convert("RGBa"), target).convert("RGBA")
+    return _fit(image, target)
+
+
+def _fit(image: Image.Image, target: Target) -> Image.Image:
+    size = (target.width, target.height)
+    scales = (size[0] / image.width, size[1] / image.height)
+    if target.fit == "crop":
+        scale = max(scales)
+        cut_x = max(0.0, (image.width - size[0] / scale) / 2)  # rounding may go below 0
+        cut_y = max(0.0, (image.height - size[1] / scale) / 2)
+        box = (cut_x, cut_y, image.width - cut_x, image.height - cut_y)
+        return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    scale = min(scales)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    canvas = Image.new(image.mode, size, _canvas_colour(image.mode, target.background))
+    resized = image.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    canvas.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return canvas
+
+
+def _canvas_colour(mode: str, background: str) -> int | tuple[int, ...]:
+    """The padding in the image's own mode."""
+    if mode == "RGBa":
+        return (0, 0, 0, 0)
+    red, green, blue = ImageColor.getrgb(background)[:3]
+    if mode == "L":
+        grey = Image.new("RGB", (1, 1), (red, green, blue)).convert("L").getpixel((0, 0))
+        return int(grey)  # type: ignore[arg-type]
+    return (red, green, blue)
+
+
+def _perceptual_hash(rgb: Image.Image) -> int:
+    """64-bit DCT hash as an integer."""
+    bits = imagehash.phash(rgb).hash.reshape(-1)
+    return int.from_bytes(np.packbits(bits).tobytes())
+
+
+def _read(file: str, max_bytes: int) -> bytes:
+    """The file's bytes, at most one more than `max_bytes`; never blocks on a pipe."""
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise UnusablePhoto("not_a_file", "no longer a regular file")
+            return stream.read(max_bytes + 1)
+    except OSError as error:
+        raise UnusablePhoto("unreadable", error.strerror or str(error)) from error

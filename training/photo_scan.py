@@ -1,0 +1,182 @@
+"""A folder of photos -> what to read, and what to leave out without opening it.
+
+The first folder level is the category, whatever lies below. Only the folder is looked at
+here, never the photos. Nothing outside the folder is ever opened: links that leave it,
+pipes, sockets and devices are left out by what they are.
+"""
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+# Made by systems and tools beside photos; never photos or categories.
+_NOT_PHOTOS: Final = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
+_HIDDEN: Final = "hidden, or a system's by-product"
+
+
+class PrepareError(ValueError):
+    """A catalogue that can't be prepared; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoRef:
+    """One photo to read.
+
+    Attributes:
+        file: The regular file that holds it, links resolved.
+        path: Its path below the catalogue's folder, as shown and stored.
+        category: Category as the catalogue writes it.
+        sku: Article number, None where none is known.
+        further: Further columns of the manifest.
+        validation: It comes from the folder given as the validation split.
+    """
+
+    file: str
+    path: str
+    category: str
+    sku: str | None = None
+    further: Mapping[str, object] = field(default_factory=dict)
+    validation: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A photo, or what stands where one should, that is not in the dataset."""
+
+    path: str
+    reason: str
+    message: str
+
+
+@dataclass
+class Listing:
+    """Photos to read, in a fixed order, and what was left out already."""
+
+    photos: list[PhotoRef] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    categories: set[str] = field(default_factory=set)
+    validation_categories: set[str] = field(default_factory=set)
+    # Tells photos given for validation from others in what is shown and stored.
+    prefix: str = ""
+
+    def leave_out(self, name: bytes, reason: str, message: str) -> None:
+        """Note that `name`, below the folder, is not used."""
+        self.left_out.append(LeftOut(self.prefix + shown(name), reason, message))
+
+
+def shown(raw: bytes) -> str:
+    """A path as text that any file can store; bytes that are no UTF-8 are escaped."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def category_name(raw: str) -> str:
+    """A category's name: composed Unicode, no edge blanks, control characters escaped."""
+    composed = unicodedata.normalize("NFC", raw.strip())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in composed)
+
+
+def scan_folder(root: Path, *, validation: bool = False) -> Listing:
+    """List the photos below `root`, whose first folder level is the category.
+
+    Args:
+        root: The catalogue's folder.
+        validation: Mark each photo as given for validation.
+
+    Returns:
+        Photos sorted by path, bytewise, whatever order the file system gives.
+
+    Raises:
+        PrepareError: `root` is no readable folder.
+    """
+    base = os.fsencode(os.path.realpath(root))
+    listing = Listing(prefix=f"{shown(base.rpartition(b'/')[2])}/" if validation else "")
+    try:
+        top = sorted(os.scandir(base), key=lambda entry: entry.name)
+    except OSError as error:
+        raise PrepareError(f"{root} is no readable folder ({error.strerror})") from error
+    for entry in top:
+        if entry.is_dir(follow_symlinks=False) and not _is_by_product(entry.name):
+            category = category_name(shown(entry.name))
+            listing.categories.add(category)
+            for below in _walk(entry.path, base, listing):
+                _judge(below, base, category, validation, listing)
+        elif entry.is_dir(follow_symlinks=False) or _is_by_product(entry.name):
+            listing.leave_out(entry.name, "hidden", _HIDDEN)
+        else:
+            listing.leave_out(entry.name, "stray", "not in a category folder")
+    listing.photos.sort(key=lambda photo: photo.path.encode())
+    return listing
+
+
+def _walk(folder: bytes, base: bytes, listing: Listing) -> Iterator[os.DirEntry[bytes]]:
+    """Every entry below `folder` that is no folder itself; links are not followed."""
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        try:
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError as error:
+            listing.leave_out(os.path.relpath(current, base), "unreadable", f"{error.strerror}")
+            continue
+        for entry in entries:
+            if _is_by_product(entry.name):
+                listing.leave_out(os.path.relpath(entry.path, base), "hidden", _HIDDEN)
+            elif entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+            else:
+                yield entry
+
+
+def _judge(
+    entry: os.DirEntry[bytes], base: bytes, category: str, validation: bool, listing: Listing
+) -> None:
+    """Add one entry to the photos, or to what is left out."""
+    path = listing.prefix + shown(os.path.relpath(entry.path, base))
+    found = locate(entry.path, base)
+    if isinstance(found, bytes):
+        listing.photos.append(
+            PhotoRef(file=os.fsdecode(found), path=path, category=category, validation=validation)
+        )
+    else:
+        listing.left_out.append(LeftOut(path, *found))
+
+
+def locate(path: bytes, base: bytes) -> bytes | tuple[str, str]:
+    """The regular file within `base` that `path` stands for, or why there is none.
+
+    Args:
+        path: Absolute path, perhaps a link.
+        base: The catalogue's real folder.
+
+    Returns:
+        The file's real path, or (reason, message).
+    """
+    try:
+        real = os.path.realpath(path, strict=True)
+        mode = os.lstat(real).st_mode
+    except OSError as error:
+        if Path(os.fsdecode(path)).is_symlink():
+            return "broken_link", f"link to nowhere: {error.strerror}"
+        missing = isinstance(error, FileNotFoundError)
+        return "missing_file" if missing else "unreadable", f"{error.strerror}"
+    if os.path.commonpath([real, base]) != base:
+        return "link_leaves_folder", f"points to {shown(real)}"
+    if stat.S_ISDIR(mode):
+        return "link_to_folder", "its photos count where they really are"
+    if not stat.S_ISREG(mode):
+        return "not_a_file", _kind(mode)
+    return real
+
+
+def _kind(mode: int) -> str:
+    """What stands there in place of a file."""
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _is_by_product(name: bytes) -> bool:
+    return name.startswith(b".") or shown(name) in _NOT_PHOTOS
