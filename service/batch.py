@@ -1,0 +1,109 @@
+"""`catalogan generate`: pictures into a directory, without HTTP."""
+
+import re
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.manifest import GENERATOR_FILE
+from service.answers import Finished
+from service.errors import RegistryError
+from service.exports import read_export
+from service.generation import SEED_LIMIT, Device, GeneratorSession
+from service.generations import Encoding, generation_jobs, picture_specs
+from service.imaging import OutputFormat
+from service.registry import Registry
+from service.schemas import MAX_PICTURES, GenerationRequest, validate
+from service.settings import Settings, load_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What to generate; None leaves the choice to the model, as in an HTTP request."""
+
+    count: int
+    category: str | None = None
+    seed: int | None = None
+    truncation_psi: float | None = None
+    output_format: OutputFormat = "png"
+
+
+def write_pictures(
+    batch: Batch,
+    out: Path,
+    *,
+    model_id: str | None = None,
+    export: Path | None = None,
+    device: Device | None = None,
+) -> None:
+    """Generate `batch` into `out`, as CATEGORY-SEED.FORMAT.
+
+    Args:
+        batch: What to generate.
+        out: Directory, made if missing; files of the same names are replaced.
+        model_id: "name" or "name:version"; None = the service's default.
+        export: An export directory to use instead of a registered model.
+        device: Overrides CATALOGAN_DEVICE.
+
+    Raises:
+        OperatorError: Model, export or directory can't be used.
+        BadRequest: The batch asks for what the model doesn't have.
+    """
+    settings = load_settings(model=model_id, device=device)
+    session, shown_id = _open(settings.model, export, settings)
+    encoding = Encoding(batch.output_format)
+    first = secrets.randbelow(SEED_LIMIT) if batch.seed is None else batch.seed
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(settings.workers) as threads:
+            for start in range(0, batch.count, MAX_PICTURES):
+                request = _request(batch, first, start)
+                jobs = generation_jobs(
+                    session, shown_id, picture_specs(request, session.manifest), encoding
+                )
+                for pictures in threads.map(lambda job: job(), jobs):
+                    for picture in pictures:
+                        _write(out, picture, batch.output_format)
+    except OSError as error:
+        raise RegistryError(f"{out} can't be written to: {error.strerror or error}") from error
+
+
+def _request(batch: Batch, first_seed: int, start: int) -> GenerationRequest:
+    """The HTTP request that gives the same pictures."""
+    asked = {
+        "n": min(MAX_PICTURES, batch.count - start),
+        "category": batch.category,
+        "seed": (first_seed + start) % SEED_LIMIT,
+        "truncation_psi": batch.truncation_psi,
+    }
+    return validate(GenerationRequest, asked)
+
+
+def _open(
+    model_id: str | None, export: Path | None, settings: Settings
+) -> tuple[GeneratorSession, str]:
+    """Load the export or the registered model; give its id, too."""
+    if export is not None:
+        manifest, files = read_export(export)
+        generator, shown_id = files[GENERATOR_FILE], manifest.name
+    else:
+        registry = Registry()
+        wanted = model_id or next(iter(registry.promoted()), None)
+        if wanted is None:
+            raise RegistryError("no model is registered: `catalogan register EXPORT`")
+        model = registry.get(wanted)
+        manifest, generator, shown_id = model.manifest, model.read_generator(), model.model_id
+    session = GeneratorSession(
+        generator, manifest, device=settings.device, intra_op_threads=settings.intra_op_threads
+    )
+    return session, shown_id
+
+
+def _write(out: Path, picture: Finished, output_format: OutputFormat) -> None:
+    """Write aside, then rename: a picture is there whole or not at all."""
+    slug = re.sub(r"[^\w-]+", "-", picture.facts["category"])[:60].strip("-") or "picture"
+    path = out / f"{slug}-{picture.facts['seed']}.{output_format}"
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_bytes(picture.data)
+    aside.replace(path)

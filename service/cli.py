@@ -1,0 +1,193 @@
+"""Command line of the serving room: register, models, serve, generate."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from service.registry import RegisteredModel
+
+app = typer.Typer(no_args_is_help=True, help="Serve trained models.")
+models_app = typer.Typer(no_args_is_help=True, help="Show and promote registered models.")
+app.add_typer(models_app, name="models")
+
+console = Console(highlight=False)
+errors_console = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def _operator_errors() -> Iterator[None]:
+    """Turn expected failures into one line and exit status 2."""
+    from service.errors import ApiError, OperatorError
+
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    try:
+        yield
+    except (OperatorError, ApiError) as error:
+        line = " ".join(str(error).split())
+        errors_console.print(f"error: {line}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def register(
+    export: Annotated[Path, typer.Argument(help="What `catalogan export` wrote.")],
+    name: Annotated[str | None, typer.Option(help="Name to register under.")] = None,
+) -> None:
+    """Check an export and put it into the Model Store; the first of a name is promoted."""
+    with _operator_errors():
+        from service.registry import Registry
+
+        model = Registry().register(export, name)
+    state = (
+        "promoted"
+        if model.promoted
+        else f"serve it with: catalogan models promote {model.model_id}"
+    )
+    console.print(f"registered {model.model_id} ({state})", markup=False, soft_wrap=True)
+
+
+@models_app.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List registered models; a star marks the version that is served."""
+    with _operator_errors():
+        from service.registry import Registry
+
+        found = Registry().list()
+    if as_json:
+        typer.echo(json.dumps([_facts(model) for model in found], indent=2))
+        return
+    from rich.table import Table
+
+    table = Table("", "model", "size", "categories", "kimg", "exported")
+    for model in found:
+        manifest = model.manifest
+        table.add_row(
+            "*" if model.promoted else "",
+            model.model_id,
+            f"{manifest.width}x{manifest.height}",
+            str(len(manifest.categories)),
+            f"{manifest.nimg / 1000:.0f}",
+            f"{manifest.created:%Y-%m-%d %H:%M}",
+        )
+    console.print(table)
+
+
+@models_app.command()
+def show(model_id: Annotated[str, typer.Argument(metavar="NAME[:VERSION]")]) -> None:
+    """Print a model's facts and manifest as JSON."""
+    with _operator_errors():
+        from service.registry import Registry
+
+        model = Registry().get(model_id)
+    facts = _facts(model) | {"manifest": model.manifest.model_dump(mode="json")}
+    typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+
+
+@models_app.command()
+def promote(model_id: Annotated[str, typer.Argument(metavar="NAME:VERSION")]) -> None:
+    """Serve this version under its name; a running service takes it over by itself."""
+    with _operator_errors():
+        from service.registry import Registry
+
+        model = Registry().promote(model_id)
+    console.print(f"{model.name} now serves {model.model_id}", markup=False)
+
+
+@models_app.command()
+def rollback(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Serve again what was served before the last promotion."""
+    with _operator_errors():
+        from service.registry import Registry
+
+        model = Registry().rollback(name)
+    console.print(f"{model.name} now serves {model.model_id}", markup=False)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Others than this machine need an API key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 3000,
+    model: Annotated[str | None, typer.Option(help="Default model, NAME or NAME:VERSION.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option()] = None,
+) -> None:
+    """Serve the promoted model over HTTP, until Ctrl-C or SIGTERM."""
+    with _operator_errors():
+        from service.settings import load_settings
+
+        settings = load_settings(model=model, device=device)
+        # The service reads its settings itself, however it is started.
+        for variable, value in (("CATALOGAN_MODEL", model), ("CATALOGAN_DEVICE", device)):
+            if value is not None:
+                os.environ[variable] = value
+        _log_to_stderr()
+        key = "an API key is asked for" if settings.api_key else "no API key: this machine only"
+
+        def announce(bound: int) -> None:
+            shown = f"[{host}]" if ":" in host else host
+            console.print(f"listening on http://{shown}:{bound} ({key})", markup=False)
+
+        from service.server import serve as run
+
+        run(settings, host, port, announce)
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option(help="Directory for the pictures.")],
+    count: Annotated[int, typer.Option(min=1, max=100_000)] = 1,
+    category: Annotated[str | None, typer.Option(help="Else all in turn.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the first picture.")] = None,
+    model: Annotated[str | None, typer.Option(help="NAME or NAME:VERSION.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Use an export unregistered.")] = None,
+    output_format: Annotated[Literal["png", "jpeg", "webp"], typer.Option("--format")] = "png",
+    truncation_psi: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option()] = None,
+) -> None:
+    """Write pictures, the same as the service gives for these seeds."""
+    with _operator_errors():
+        from service.batch import Batch, write_pictures
+
+        batch = Batch(
+            count=count,
+            category=category,
+            seed=seed,
+            truncation_psi=truncation_psi,
+            output_format=output_format,
+        )
+        write_pictures(batch, out, model_id=model, export=export, device=device)
+    console.print(f"wrote {count} pictures to {out}", markup=False, soft_wrap=True)
+
+
+def _facts(model: "RegisteredModel") -> dict[str, object]:
+    manifest = model.manifest
+    return {
+        "id": model.model_id,
+        "promoted": model.promoted,
+        "model_hash": manifest.model_hash,
+        "size": f"{manifest.width}x{manifest.height}",
+        "categories": list(manifest.categories),
+        "nimg": manifest.nimg,
+        "created": manifest.created.isoformat(),
+        "folder": str(model.folder),
+    }
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )

@@ -1,0 +1,151 @@
+"""What can go wrong in the service, as a tree of exceptions.
+
+`ApiError` and its children become HTTP answers, all of the shape
+`{"error": {"code", "message", "param", "type"}}`. `OperatorError` is for whoever runs the
+command line or starts the service: one line that names the cause and the way out.
+"""
+
+from typing import Any, ClassVar
+
+MAX_MESSAGE_CHARS = 600
+
+
+class OperatorError(Exception):
+    """A setting, an export or the Model Store is not as it must be; the command exits 2."""
+
+
+class SettingsError(OperatorError):
+    """A setting is missing or wrong; the message names its environment variable."""
+
+
+class RegistryError(OperatorError):
+    """An export or a registered model can't be used; the message names file or model."""
+
+
+class SessionError(OperatorError):
+    """A generator can't be loaded or run; the message says why."""
+
+
+class ApiError(Exception):
+    """An answer other than 200.
+
+    Attributes:
+        status: HTTP status.
+        code: Stable word for programs.
+        type: Family of the error, in the words of the OpenAI API.
+        param: The field or header at fault, if one is.
+        headers: Further response headers.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_sec: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message[:MAX_MESSAGE_CHARS]
+        self.param = param[:64] if param else None
+        self.code = code or self.default_code
+        self.headers: dict[str, str] = {}
+        if retry_after_sec is not None:
+            self.headers["Retry-After"] = str(retry_after_sec)
+
+    def body(self) -> dict[str, Any]:
+        """The error as the JSON that clients get."""
+        return {
+            "error": {
+                "code": self.code,
+                "message": self.message,
+                "param": self.param,
+                "type": self.type,
+            }
+        }
+
+
+class BadRequest(ApiError):
+    """400: malformed, unknown, missing or out of range."""
+
+    status = 400
+    type = "invalid_request_error"
+    default_code = "invalid_value"
+
+
+class Unauthorized(ApiError):
+    """401: no key, or a wrong one."""
+
+    status = 401
+    type = "authentication_error"
+    default_code = "invalid_api_key"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers["WWW-Authenticate"] = "Bearer"
+
+
+class NotFound(ApiError):
+    """404: unknown route or model."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "not_found"
+
+
+class MethodNotAllowed(ApiError):
+    """405: the route exists, the method does not."""
+
+    status = 405
+    type = "invalid_request_error"
+    default_code = "method_not_allowed"
+
+
+class TooLarge(ApiError):
+    """413: body bytes or picture pixels over the cap."""
+
+    status = 413
+    type = "invalid_request_error"
+    default_code = "too_large"
+
+
+class UnsupportedImage(ApiError):
+    """415: the bytes are no picture of an accepted type."""
+
+    status = 415
+    type = "invalid_request_error"
+    default_code = "unsupported_image"
+
+
+class UndecodableImage(ApiError):
+    """422: an accepted type that can't be decoded."""
+
+    status = 422
+    type = "invalid_request_error"
+    default_code = "undecodable_image"
+
+
+class Busy(ApiError):
+    """429: the queue is full."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "queue_full"
+
+
+class NotReady(ApiError):
+    """503: no model is loaded, or the service is shutting down."""
+
+    status = 503
+    default_code = "not_ready"
+
+
+class TimedOut(ApiError):
+    """504: the work took longer than the limit."""
+
+    status = 504
+    default_code = "timeout"

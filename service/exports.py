@@ -1,0 +1,88 @@
+"""Reads an export directory: plain files only, exactly those that its manifest lists."""
+
+import stat
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from models.manifest import (
+    GENERATOR_FILE,
+    MANIFEST_FILE,
+    MAX_GENERATOR_BYTES,
+    GeneratorManifest,
+    ManifestError,
+)
+from service.errors import RegistryError
+
+MAX_MANIFEST_BYTES: Final = 5_000_000
+MAX_OTHER_BYTES: Final = 100_000_000
+
+
+def read_export(export: Path) -> tuple[GeneratorManifest, dict[str, bytes]]:
+    """Read an export and check its files against its manifest.
+
+    Args:
+        export: Directory that holds the manifest and exactly the files it lists.
+
+    Returns:
+        The manifest, and the bytes of all files by name, the manifest's included, so that
+        what is used is what was checked.
+
+    Raises:
+        RegistryError: Names the file at fault and the way out.
+    """
+    if not export.is_dir():
+        raise RegistryError(f"{export} is no directory: give what `catalogan export` wrote")
+    files = {MANIFEST_FILE: _read(export, MANIFEST_FILE, MAX_MANIFEST_BYTES)}
+    manifest = parse_manifest(files[MANIFEST_FILE], export / MANIFEST_FILE)
+    _check_file_set(export, manifest)
+    for name in manifest.files:
+        limit = MAX_GENERATOR_BYTES if name == GENERATOR_FILE else MAX_OTHER_BYTES
+        files[name] = _read(export, name, limit)
+    try:
+        manifest.verify_files(files.__getitem__)
+    except ManifestError as error:
+        raise RegistryError(f"{export}: {error}") from error
+    return manifest, files
+
+
+def parse_manifest(data: bytes, path: Path) -> GeneratorManifest:
+    """Parse a manifest.
+
+    Raises:
+        RegistryError: Names `path` and the field at fault.
+    """
+    try:
+        return GeneratorManifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "content"
+        raise RegistryError(
+            f"{path}: {field}: {first['msg'][:200]}; export the run again with this version"
+        ) from None
+
+
+def _check_file_set(export: Path, manifest: GeneratorManifest) -> None:
+    listed = {MANIFEST_FILE, *manifest.files}
+    present = {path.name for path in export.iterdir()}
+    if present != listed:
+        extra, missing = sorted(present - listed), sorted(listed - present)
+        raise RegistryError(
+            f"{export} and its manifest disagree: not listed {extra[:5]}, missing {missing[:5]}; "
+            "register the directory as it was exported"
+        )
+
+
+def _read(export: Path, name: str, limit: int) -> bytes:
+    """Read a plain file of at most `limit` bytes; never follow a link, never wait on a pipe."""
+    path = export / name
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RegistryError(f"{path} is not a plain file: links and the like are refused")
+        if status.st_size > limit:
+            raise RegistryError(f"{path} has {status.st_size} bytes, over the limit of {limit}")
+        return path.read_bytes()
+    except OSError as error:
+        raise RegistryError(f"{path} can't be read: {error.strerror or error}") from error

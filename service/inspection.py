@@ -1,0 +1,124 @@
+"""Looks an export over before it is registered: files, graph, and one inference."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
+
+from models.manifest import GENERATOR_FILE, GeneratorManifest
+from service.errors import RegistryError
+from service.exports import read_export
+from service.generation import GeneratorSession, PictureSpec
+
+# Older operators are not what our exporter writes; newer ones ONNX Runtime may not know.
+OPSETS: Final = range(17, 26)
+STANDARD_DOMAINS: Final = ("", "ai.onnx")
+# Loops may never end; random nodes would give the same seed different pictures.
+REFUSED_OPERATORS: Final = frozenset(
+    {"Loop", "Scan", "If", "SequenceMap", "PyOp", "Bernoulli", "Multinomial"}
+    | {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+
+def inspect_export(export: Path) -> tuple[GeneratorManifest, dict[str, bytes]]:
+    """Check an export directory thoroughly, up to one inference.
+
+    Args:
+        export: Directory that holds the manifest and exactly the files it lists.
+
+    Returns:
+        The manifest, and the checked bytes of all files by name, the manifest's included,
+        so that what is stored is what was checked.
+
+    Raises:
+        RegistryError: Names the file or operator at fault and the way out.
+    """
+    manifest, files = read_export(export)
+    check_graph(files[GENERATOR_FILE], manifest)
+    session = GeneratorSession(files[GENERATOR_FILE], manifest, device="cpu")
+    last = len(manifest.categories) - 1
+    (picture,) = session.render([PictureSpec(seed=1, category=last, truncation_psi=1.0)])
+    if not np.ptp(picture):
+        raise RegistryError(f"{GENERATOR_FILE} gives a picture of one colour: train it first")
+    return manifest, files
+
+
+def check_graph(generator: bytes, manifest: GeneratorManifest) -> None:
+    """Refuse graphs that reach beyond themselves or beyond standard operators.
+
+    Raises:
+        RegistryError: Names the tensor, operator or opset at fault.
+    """
+    try:
+        model = onnx.load_model_from_string(generator)
+    except Exception as error:  # protobuf's own exceptions differ between its versions
+        raise RegistryError(f"{GENERATOR_FILE} is no ONNX model") from error
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", 0))
+    if opset != manifest.opset or opset not in OPSETS:
+        raise RegistryError(
+            f"{GENERATOR_FILE} has opset {opset}, the manifest says {manifest.opset}; "
+            f"{OPSETS.start} to {OPSETS.stop - 1} are accepted"
+        )
+    if model.training_info:
+        raise RegistryError(f"{GENERATOR_FILE} holds training graphs: export for inference")
+    for scope in _scopes(model):
+        for node in scope.node:
+            _check_node(node)
+    for tensor in _tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+            raise RegistryError(
+                f"{GENERATOR_FILE}: tensor {tensor.name[:60]!r} keeps its data in another file: "
+                "export with all weights inside"
+            )
+
+
+def _check_node(node: NodeProto) -> None:
+    if node.domain not in STANDARD_DOMAINS:
+        raise RegistryError(
+            f"{GENERATOR_FILE}: {node.op_type[:60]!r} is a custom operator of "
+            f"{node.domain[:60]!r}: only standard ONNX operators are accepted"
+        )
+    if node.op_type in REFUSED_OPERATORS:
+        raise RegistryError(f"{GENERATOR_FILE}: operator {node.op_type} is not accepted")
+
+
+def _scopes(model: onnx.ModelProto) -> Iterator[GraphProto | FunctionProto]:
+    """The graph, all functions, and all graphs inside their nodes' attributes."""
+    waiting: list[GraphProto | FunctionProto] = [model.graph, *model.functions]
+    while waiting:
+        scope = waiting.pop()
+        yield scope
+        for attribute in _attributes(scope):
+            waiting += (
+                [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
+            )
+
+
+def _attributes(scope: GraphProto | FunctionProto) -> Iterator[AttributeProto]:
+    for node in scope.node:
+        yield from node.attribute
+    if isinstance(scope, FunctionProto):
+        yield from scope.attribute_proto
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor wherever it may hide: initialisers, sparse ones, attributes."""
+    for scope in _scopes(model):
+        sparse = []
+        if isinstance(scope, GraphProto):
+            yield from scope.initializer
+            sparse += scope.sparse_initializer
+        for attribute in _attributes(scope):
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            sparse += attribute.sparse_tensors
+            if attribute.HasField("sparse_tensor"):
+                sparse.append(attribute.sparse_tensor)
+        for tensor in sparse:
+            yield tensor.values
+            yield tensor.indices

@@ -1,0 +1,74 @@
+"""Which kind of answer an Accept header asks for."""
+
+from typing import Final, Literal
+
+from service.errors import BadRequest
+
+Answer = Literal["application/json", "image/png", "image/webp", "image/jpeg", "application/zip"]
+ANSWERS: Final[tuple[Answer, ...]] = (
+    "application/json",
+    "image/png",
+    "image/webp",
+    "image/jpeg",
+    "application/zip",
+)
+
+
+def choose_answer(accept: str | None, preferred_image: str | None = None) -> Answer:
+    """Choose the served media type that the client likes best.
+
+    Args:
+        accept: The Accept header; None or empty means anything.
+        preferred_image: Media type of the asked output format, which wins among images of
+            equal weight.
+
+    Returns:
+        JSON where the client does not mind.
+
+    Raises:
+        BadRequest: Nothing that is served is acceptable.
+    """
+    ranges = _parse(accept or "*/*")
+    weights = {answer: _weight(answer, ranges) for answer in ANSWERS}
+    best = max(weights.values())
+    if best <= 0:
+        raise BadRequest(
+            f"none of the accepted types is served; served are {', '.join(ANSWERS)}",
+            param="Accept",
+            code="not_acceptable",
+        )
+    liked = [answer for answer in ANSWERS if weights[answer] == best]
+    if liked[0] != "application/json" and preferred_image in liked:
+        return next(answer for answer in liked if answer == preferred_image)
+    return liked[0]
+
+
+def _parse(accept: str) -> list[tuple[str, float]]:
+    ranges = []
+    for part in accept.split(",")[:50]:
+        media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                quality = _quality(value.strip())
+        if media:
+            ranges.append(("*/*" if media == "*" else media, quality))
+    return ranges or [("*/*", 1.0)]
+
+
+def _quality(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if 0.0 <= value <= 1.0 else 0.0
+
+
+def _weight(answer: str, ranges: list[tuple[str, float]]) -> float:
+    """Weight of the most specific range that covers `answer`; 0 if none does."""
+    for candidate in (answer, answer.split("/")[0] + "/*", "*/*"):
+        weights = [quality for media, quality in ranges if media == candidate]
+        if weights:
+            return max(weights)
+    return 0.0

@@ -1,0 +1,66 @@
+"""Runs the BentoML service in this process: one Python start, one process to supervise."""
+
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from service.errors import OperatorError
+from service.settings import Settings, check_exposure
+
+
+class _DrainingServer(uvicorn.Server):
+    """Tells the service first when it is asked to stop."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop: Final = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to shut down; a second signal ends at once."""
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what is being worked on.
+
+    Args:
+        settings: As the environment gives them to the service.
+        host: Address to listen on.
+        port: 0 takes a free one.
+        on_listening: Is told the port, before a model is loaded.
+
+    Raises:
+        OperatorError: The address is taken, or others could reach it without a key.
+    """
+    check_exposure(settings, host)
+    listening = _listen(host, port)
+    on_listening(listening.getsockname()[1])
+    from service.api import asgi_app, gateway
+
+    config = uvicorn.Config(
+        asgi_app(),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout_sec,
+    )
+    _DrainingServer(config, gateway.drain).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2048)
+    except OSError as error:
+        raise OperatorError(f"can't listen on {host}:{port}: {error.strerror or error}") from error
+    listening.setblocking(False)
+    return listening
