@@ -3,22 +3,23 @@
 import logging
 import socket
 import sys
-from typing import Any
+from typing import Any, Final
 
 import bentoml
 import click
 from bentoml.models import BentoModel
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answers import error_response
-from service.errors import NotReady, OperatorError
+from service.errors import NotReady, OperatorError, SettingsError
 from service.guard import Guard
 from service.metrics import Metrics
 from service.model_pool import ModelPool
 from service.registry import Registry
 from service.routes import Runtime, create_app
-from service.settings import check_exposure, load_settings
-from service.workers import Workers
+from service.settings import MAX_REQUEST_TIMEOUT_SEC, check_exposure, load_settings
+from service.workers import Queue, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,12 @@ class Gateway:
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""
         if self._runtime is not None:
-            self._runtime.workers.draining = True
+            self._runtime.drain()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be served: a model is loaded, and no shutdown has begun."""
+        return self._runtime is not None and self._runtime.ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
@@ -65,7 +71,14 @@ def build_runtime() -> Runtime:
     """
     settings = load_settings()
     metrics = Metrics()
-    return Runtime(settings, ModelPool(settings, Registry()), Workers(settings, metrics), metrics)
+    return Runtime(
+        settings=settings,
+        pool=ModelPool(settings, Registry()),
+        workers=Workers(settings.workers),
+        metrics=metrics,
+        generations=Queue("generations", settings.max_pending_generations, metrics),
+        uploads=Queue("uploads", settings.max_pending_uploads, metrics),
+    )
 
 
 def _packed_model() -> BentoModel | None:
@@ -82,7 +95,7 @@ def _packed_model() -> BentoModel | None:
 @bentoml.service(
     workers=1,
     # Ours is shorter, and answers in the shape of all errors.
-    traffic={"timeout": 7200},
+    traffic={"timeout": 2 * MAX_REQUEST_TIMEOUT_SEC},
     # BentoML's own would take raw paths for labels and log them.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
@@ -106,7 +119,10 @@ class ProductImages:
         """Stop `bentoml serve` before it starts workers, where others could reach it keyless."""
         context = click.get_current_context(silent=True)
         host = context.params.get("host") if context else None
-        check_exposure(load_settings(), host or ("0.0.0.0" if context else None))  # noqa: S104
+        try:
+            check_exposure(load_settings(), host or ("0.0.0.0" if context else None))  # noqa: S104
+        except SettingsError as error:
+            raise SystemExit(f"error: {error}") from None
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
@@ -116,7 +132,24 @@ class ProductImages:
 
     async def __is_ready__(self) -> bool:
         """Answer /readyz."""
-        return self.runtime.pool.default is not None and not self.runtime.workers.draining
+        return gateway.ready
+
+
+class _ReadinessShape:
+    """Gives BentoML's /readyz the shape of our errors, and Retry-After."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app: Final = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/readyz" and not gateway.ready:
+            error = NotReady("no model is loaded, or the service stops", retry_after_sec=5)
+            await error_response(error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+ProductImages.add_asgi_middleware(_ReadinessShape)  # type: ignore[attr-defined]
 
 
 def _bound_host() -> str | None:
@@ -132,5 +165,9 @@ def _bound_host() -> str | None:
 
 def asgi_app() -> ASGIApp:
     """The whole service, BentoML's probes included, for any ASGI server."""
-    app: ASGIApp = ProductImages.to_asgi()  # type: ignore[attr-defined]
+    app: Starlette = ProductImages.to_asgi()  # type: ignore[attr-defined]
+    # BentoML can't be told to leave its time limit out, whose timers outlive each request.
+    app.user_middleware = [
+        m for m in app.user_middleware if getattr(m.cls, "__name__", "") != "TimeoutMiddleware"
+    ]
     return app

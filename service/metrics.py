@@ -37,7 +37,8 @@ class Metrics:
         )
         self.pending: Final = Gauge(
             "catalogan_pending_requests",
-            "Requests that wait for or have a worker.",
+            "Requests that are being served, by queue.",
+            ("queue",),
             registry=self._registry,
         )
         self.pictures: Final = Counter(

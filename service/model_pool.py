@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,6 +70,18 @@ class ModelPool:
                 logger.warning("%s:%s is promoted but can't be used: %s", name, version, error)
         return models
 
+    def loaded(self, model_id: str | None) -> LoadedModel | None:
+        """Give the model that `get` would, if it is in memory; never waits."""
+        if model_id is None:
+            return self.default
+        name, _, version = model_id.partition(":")
+        found = self._loaded.get(name)
+        if found is None or version not in ("", found.registered.version):
+            return None
+        with suppress(KeyError):  # evicted this very moment
+            self._loaded.move_to_end(name)
+        return found
+
     def get(self, model_id: str | None) -> LoadedModel:
         """Give the model that a request names, loading it if need be.
 
@@ -79,15 +92,12 @@ class ModelPool:
             NotReady: No default is loaded.
             NotFound: Not promoted.
         """
-        if model_id is None:
-            model = self.default
-            if model is None:
-                raise NotReady("no model is loaded: register one", retry_after_sec=5)
-            return model
-        name, _, version = model_id.partition(":")
-        loaded = self._loaded.get(name)
-        if loaded is not None and version in ("", loaded.registered.version):
+        loaded = self.loaded(model_id)
+        if loaded is not None:
             return loaded
+        if model_id is None:
+            raise NotReady("no model is loaded: register one", retry_after_sec=5)
+        name, _, version = model_id.partition(":")
         served = self._served().get(name)
         if served is None or version not in ("", served):
             known = ", ".join(f"{n}:{v}" for n, v in list(self._served().items())[:20]) or "none"

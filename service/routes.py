@@ -1,24 +1,32 @@
 """The public API: a FastAPI app whose routes only translate."""
 
+import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from service import errors
+from models.images import ImageLimits
 from service.answers import answer, error_response, image_format
+from service.augmentations import (
+    AugmentationRequest,
+    AugmentationResponse,
+    augmentation_jobs,
+    open_photo,
+    parse_fields,
+)
 from service.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 from service.generations import Encoding, generation_jobs, picture_specs
 from service.imaging import MEDIA_TYPES
 from service.metrics import CONTENT_TYPE, Metrics
 from service.model_pool import LoadedModel, ModelPool
 from service.negotiation import choose_answer
+from service.openapi import describe, form_body, json_body, responses
 from service.registry import RegisteredModel
 from service.schemas import (
-    ErrorResponse,
     GenerationRequest,
     GenerationResponse,
     ModelInfo,
@@ -27,42 +35,52 @@ from service.schemas import (
     validate,
 )
 from service.settings import Settings
-from service.workers import Workers
+from service.uploads import read_form
+from service.workers import Queue, Workers, time_limit
 
-BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "contentMediaType": "image/png"}}
+# The statuses that any route which makes pictures may answer with.
+COMMON: Final = (400, 401, 413, 429, 500, 503, 504)
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the routes work with."""
+    """What the routes work with.
+
+    Uploads have a queue of their own: a slow sender holds a place while it sends.
+    """
 
     settings: Settings
     pool: ModelPool
     workers: Workers
     metrics: Metrics
+    generations: Queue
+    uploads: Queue
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be served: a model is loaded, and no shutdown has begun."""
+        return self.pool.default is not None and not self.generations.draining
+
+    def drain(self) -> None:
+        """Refuse new work; what was begun is finished."""
+        self.generations.draining = self.uploads.draining = True
 
 
 def create_app(runtime: Runtime) -> FastAPI:
     """Build the FastAPI app over `runtime`."""
-    app = FastAPI(
-        title="Catalogan",
-        version="1",
-        summary="Synthetic product pictures.",
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-    )
+    app = FastAPI(title="Catalogan", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     _add_error_handlers(app)
     _add_generations(app, runtime)
+    _add_augmentations(app, runtime)
     _add_models(app, runtime)
 
     @app.get("/v1/openapi.json", include_in_schema=False)
-    def openapi() -> Response:
-        return JSONResponse(app.openapi())
+    async def openapi() -> Response:
+        return JSONResponse(describe(app))
 
     @app.get("/metrics", include_in_schema=False)
-    def metrics() -> Response:
-        runtime.metrics.ready.set(runtime.pool.default is not None)
+    async def metrics() -> Response:
+        runtime.metrics.ready.set(runtime.ready)
         return Response(runtime.metrics.render(), media_type=CONTENT_TYPE)
 
     return app
@@ -72,62 +90,92 @@ def _add_generations(app: FastAPI, runtime: Runtime) -> None:
     @app.post(
         "/v1/images/generations",
         summary="Generate pictures",
-        responses=_responses(GenerationResponse, 400, 401, 404, 413, 429, 500, 503, 504),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": GenerationRequest.model_json_schema()}},
-            }
-        },
+        responses=responses(GenerationResponse, *COMMON, 404),
+        openapi_extra=json_body(GenerationRequest),
         response_class=Response,
     )
     async def generate(request: Request) -> Response:
         """Generate 1 to 10 pictures of one category, or, by default, of all in turn."""
-        async with runtime.workers.place():
+        async with time_limit(runtime.settings.request_timeout_sec):
             _require_json(request)
             asked = validate(GenerationRequest, parse_json(await request.body()))
+            async with runtime.generations.place():
+                return await _generate(request, asked, runtime)
+
+
+async def _generate(request: Request, asked: GenerationRequest, runtime: Runtime) -> Response:
+    media = MEDIA_TYPES[asked.output_format] if asked.output_format else None
+    kind = choose_answer(request.headers.get("accept"), media)
+    output_format = image_format(kind, asked.output_format, asked.n or 1)
+    model = await _model(runtime, asked.model)
+    manifest, model_id = model.registered.manifest, model.registered.model_id
+    specs = picture_specs(asked, manifest)
+    encoding = Encoding(output_format, asked.output_compression)
+    made = await runtime.workers.run(generation_jobs(model.session, model_id, specs, encoding))
+    pictures = [picture for job in made for picture in job]
+    runtime.metrics.pictures.labels("generation", model_id).inc(len(pictures))
+    facts = {
+        "created": int(time.time()),
+        "model": model_id,
+        "model_hash": manifest.model_hash,
+        "output_format": output_format,
+        "size": f"{manifest.width}x{manifest.height}",
+        "truncation_psi": specs[0].truncation_psi,
+    }
+    return answer(kind, output_format, pictures, facts)
+
+
+def _add_augmentations(app: FastAPI, runtime: Runtime) -> None:
+    settings = runtime.settings
+    limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels)
+    # A decoded photo takes up to half a gigabyte on its way: one at a time.
+    decoding = asyncio.Semaphore(1)
+
+    @app.post(
+        "/v1/images/augmentations",
+        summary="Augment a photo",
+        responses=responses(AugmentationResponse, *COMMON, 415, 422),
+        openapi_extra=form_body(AugmentationRequest),
+        response_class=Response,
+    )
+    async def augment(request: Request) -> Response:
+        """Make 1 to 10 variants of a photo, and list what was done to each."""
+        async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
+            data, fields = await read_form(request, settings.max_upload_bytes)
+            asked = parse_fields(fields)
             media = MEDIA_TYPES[asked.output_format] if asked.output_format else None
             kind = choose_answer(request.headers.get("accept"), media)
-            output_format = image_format(kind, asked.output_format, asked.n or 1)
-            model = await _model(runtime, asked.model)
-            manifest, model_id = model.registered.manifest, model.registered.model_id
-            specs = picture_specs(asked, manifest)
+            output_format = image_format(kind, asked.output_format, asked.n)
+            async with decoding:
+                (photo,) = await runtime.workers.run([lambda: open_photo(data, limits)])
             encoding = Encoding(output_format, asked.output_compression)
-            made = await runtime.workers.run(
-                generation_jobs(model.session, model_id, specs, encoding)
-            )
-        pictures = [picture for job in made for picture in job]
-        runtime.metrics.pictures.labels("generation", model_id).inc(len(pictures))
-        facts = {
-            "created": int(time.time()),
-            "model": model_id,
-            "model_hash": manifest.model_hash,
-            "output_format": output_format,
-            "size": f"{manifest.width}x{manifest.height}",
-            "truncation_psi": specs[0].truncation_psi,
-        }
-        return answer(kind, output_format, pictures, facts)
+            pictures = await runtime.workers.run(augmentation_jobs(photo, asked, encoding))
+            runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
+            facts = {
+                "created": int(time.time()),
+                "output_format": output_format,
+                "size": f"{photo.width}x{photo.height}",
+            }
+            return answer(kind, output_format, pictures, facts)
 
 
 def _add_models(app: FastAPI, runtime: Runtime) -> None:
-    def describe(model: RegisteredModel) -> ModelInfo:
-        default = runtime.pool.default
-        return _model_info(
-            model, default is not None and default.registered.model_id == model.model_id
-        )
-
-    @app.get("/v1/models", summary="List models", responses=_responses(None, 401))
+    @app.get("/v1/models", summary="List models", responses=responses(None, 401, 500))
     def list_models() -> ModelList:
         """Models that requests may name."""
-        return ModelList(data=[describe(model) for model in runtime.pool.promoted()])
+        return ModelList(data=[_model_info(m, runtime) for m in runtime.pool.promoted()])
 
-    @app.get("/v1/models/{model}", summary="Show a model", responses=_responses(None, 401, 404))
+    @app.get("/v1/models/{model}", summary="Show a model", responses=responses(None, 401, 404, 500))
     def show_model(model: str) -> ModelInfo:
         """One model, by name or "name:version"."""
         for known in runtime.pool.promoted():
             if model in (known.name, known.model_id):
-                return describe(known)
-        raise NotFound("no such model is served; GET /v1/models lists them", param="model")
+                return _model_info(known, runtime)
+        raise NotFound(
+            "no such model is served; GET /v1/models lists them",
+            param="model",
+            code="model_not_found",
+        )
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -148,9 +196,11 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 async def _model(runtime: Runtime, model_id: str | None) -> LoadedModel:
-    """Look the model up; loading one takes a worker, not the event loop."""
-    (model,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
-    return model
+    """Look the model up; one that must be loaded first takes a worker, not the event loop."""
+    loaded = runtime.pool.loaded(model_id)
+    if loaded is None:
+        (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
+    return loaded
 
 
 def _require_json(request: Request) -> None:
@@ -159,39 +209,18 @@ def _require_json(request: Request) -> None:
         raise BadRequest("send the body as Content-Type: application/json", param="Content-Type")
 
 
-def _model_info(model: RegisteredModel, default: bool) -> ModelInfo:
-    manifest = model.manifest
+def _model_info(model: RegisteredModel, runtime: Runtime) -> ModelInfo:
+    manifest, default = model.manifest, runtime.pool.default
     return ModelInfo(
         id=model.name,
         created=int(manifest.created.timestamp()),
         owned_by=manifest.author,
         version=model.version,
         model_hash=manifest.model_hash,
-        default=default,
+        default=default is not None and default.registered.model_id == model.model_id,
         categories=list(manifest.categories),
         size=f"{manifest.width}x{manifest.height}",
         channels=manifest.channels,
         truncation_psi=manifest.truncation_psi,
         licence=manifest.licence,
     )
-
-
-def _responses(pictures: type | None, *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's response table for a route."""
-    table: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorResponse, "description": _STATUS_TEXT[status]} for status in statuses
-    }
-    if pictures is not None:
-        binary = {
-            media: {"schema": {"type": "string", "contentMediaType": media}}
-            for media in (*MEDIA_TYPES.values(), "application/zip")
-        }
-        table[200] = {"model": pictures, "description": "The pictures", "content": binary}
-    return table
-
-
-_STATUS_TEXT: Final = {
-    kind.status: (kind.__doc__ or "").partition(":")[2].strip() or "Something went wrong."
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, ApiError)
-}

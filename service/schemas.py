@@ -131,13 +131,25 @@ class ErrorResponse(BaseModel):
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """Parse a JSON object, more strictly than the standard library does.
+    """Parse a JSON object; as strict as `parse_json_value`.
 
     Raises:
-        BadRequest: Not UTF-8, not JSON, no object, a duplicate name, NaN, or too deep.
+        BadRequest: Not that, or no object.
+    """
+    value = parse_json_value(data)
+    if not isinstance(value, dict):
+        raise BadRequest("the body must be a JSON object", code="invalid_json")
+    return value
+
+
+def parse_json_value(data: bytes) -> Any:
+    """Parse JSON, more strictly than the standard library does.
+
+    Raises:
+        BadRequest: Not UTF-8, not JSON, a duplicate name, NaN, or too deep.
     """
     try:
-        value = json.loads(
+        return json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
@@ -148,14 +160,11 @@ def parse_json(data: bytes) -> dict[str, Any]:
     except RecursionError:
         raise BadRequest("the JSON is nested too deeply", code="invalid_json") from None
     except UnicodeDecodeError:
-        raise BadRequest("the body is not UTF-8", code="invalid_json") from None
+        raise BadRequest("not UTF-8", code="invalid_json") from None
     except json.JSONDecodeError as error:
         raise BadRequest(
-            f"the body is not JSON: {error.msg} at character {error.pos}", code="invalid_json"
+            f"not JSON: {error.msg} at character {error.pos}", code="invalid_json"
         ) from None
-    if not isinstance(value, dict):
-        raise BadRequest("the body must be a JSON object", code="invalid_json")
-    return value
 
 
 def validate(kind: type[Parsed], value: Any) -> Parsed:

@@ -3,14 +3,15 @@
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SettingsError
 
-MIN_KEY_CHARS = 8
+MIN_KEY_CHARS: Final = 8
+MAX_REQUEST_TIMEOUT_SEC: Final = 600
 
 
 def available_cpus() -> int:
@@ -40,8 +41,9 @@ class Settings(BaseSettings):
     container: bool = False
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
     intra_op_threads: Annotated[int, Field(ge=1, le=256)] = 1
-    max_pending_requests: Annotated[int, Field(ge=1, le=10_000)] = 32
-    request_timeout_sec: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    max_pending_generations: Annotated[int, Field(ge=1, le=10_000)] = 32
+    max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
+    request_timeout_sec: Annotated[float, Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC)] = 60.0
     shutdown_timeout_sec: Annotated[int, Field(ge=0, le=3600)] = 20
     max_json_bytes: Annotated[int, Field(ge=1_000)] = 1_000_000
     max_upload_bytes: Annotated[int, Field(ge=1_000)] = 25_000_000

@@ -1,8 +1,7 @@
-"""A bounded queue in front of the threads that make pictures."""
+"""Bounded queues in front of the threads that make pictures."""
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -10,73 +9,86 @@ from typing import Final, TypeVar
 
 from service.errors import Busy, NotReady, TimedOut
 from service.metrics import Metrics
-from service.settings import Settings
 
 Made = TypeVar("Made")
 
 
-class Workers:
-    """Runs jobs on a fixed number of threads; refuses what would wait too long.
+@asynccontextmanager
+async def time_limit(limit_sec: float) -> AsyncIterator[None]:
+    """Turn what takes longer into an error.
 
-    Attributes:
-        draining: Set when the service shuts down; new requests are refused from then on.
+    Raises:
+        TimedOut: After `limit_sec`.
     """
+    try:
+        async with asyncio.timeout(limit_sec):
+            yield
+    except TimeoutError:
+        raise TimedOut(f"it took longer than {limit_sec:g} s") from None
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        """Start no thread yet."""
-        self._settings: Final = settings
-        self._metrics: Final = metrics
-        self._threads: Final = ThreadPoolExecutor(settings.workers, thread_name_prefix="worker")
+
+class Queue:
+    """Counts the requests of one kind that are being served; refuses those over a limit."""
+
+    def __init__(self, name: str, limit: int, metrics: Metrics) -> None:
+        """Be empty.
+
+        Args:
+            name: The kind of request, for the metrics.
+            limit: Requests that may be there at a time.
+            metrics: Is told the queue's length.
+        """
+        self._limit: Final = limit
+        self._length: Final = metrics.pending.labels(name)
         self._pending = 0
-        self._request_sec = 0.1
+        self._mean_sec = 0.2
         self.draining = False
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Hold a place in the queue for one request, for at most the time limit.
+        """Hold a place for one request.
 
         Raises:
-            Busy: The queue is full.
+            Busy: The queue is full; Retry-After says when half of it should be done.
             NotReady: The service is shutting down.
-            TimedOut: What was done inside took longer than the limit.
         """
         if self.draining:
             raise NotReady("the service is shutting down", retry_after_sec=5)
-        if self._pending >= self._settings.max_pending_requests:
-            wait_sec = self._pending * self._request_sec / self._settings.workers
-            raise Busy(
-                f"{self._pending} requests wait already",
-                retry_after_sec=min(60, max(1, math.ceil(wait_sec))),
-            )
+        if self._pending >= self._limit:
+            wait_sec = min(60, max(1, math.ceil(self._mean_sec / 2)))
+            raise Busy(f"{self._pending} requests wait already", retry_after_sec=wait_sec)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         self._pending += 1
-        self._metrics.pending.set(self._pending)
-        limit_sec = self._settings.request_timeout_sec
+        self._length.set(self._pending)
         try:
-            async with asyncio.timeout(limit_sec):
-                yield
-        except TimeoutError:
-            raise TimedOut(f"it took longer than {limit_sec:g} s") from None
+            yield
         finally:
             self._pending -= 1
-            self._metrics.pending.set(self._pending)
+            self._length.set(self._pending)
+            self._mean_sec += 0.1 * (loop.time() - started - self._mean_sec)
+
+
+class Workers:
+    """Runs jobs on a fixed number of threads."""
+
+    def __init__(self, threads: int) -> None:
+        """Start no thread yet."""
+        self._threads: Final = ThreadPoolExecutor(threads, thread_name_prefix="worker")
 
     async def run(self, jobs: Sequence[Callable[[], Made]]) -> list[Made]:
-        """Run jobs on the threads, in parallel; give their results in order.
+        """Run jobs in parallel; give their results in order.
 
-        Jobs that have not begun when one fails, or at the time limit, never run.
+        Jobs that have not begun when one fails, or when the caller is cancelled, never run.
         """
-        started = time.perf_counter()
         loop = asyncio.get_running_loop()
         waiting = [loop.run_in_executor(self._threads, job) for job in jobs]
         try:
-            results = list(await asyncio.gather(*waiting))
+            return list(await asyncio.gather(*waiting))
         finally:
             for future in waiting:
                 future.cancel()
-        self._request_sec += 0.1 * (time.perf_counter() - started - self._request_sec)
-        return results
 
     def stop(self) -> None:
         """End the threads once their present jobs are done."""
-        self.draining = True
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,73 @@
+"""OpenAPI parts for routes that parse their bodies themselves."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from service import errors
+from service.errors import ApiError
+from service.imaging import MEDIA_TYPES
+from service.schemas import ErrorResponse
+
+STATUS_TEXT: Final = {
+    kind.status: (kind.__doc__ or "").partition(":")[2].strip() or "Something went wrong."
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, ApiError)
+}
+_REFERENCES: Final = "#/components/schemas/{model}"
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The app's OpenAPI document, with the schemas of hand-parsed bodies and the key."""
+    document = app.openapi()
+    components = document.setdefault("components", {})
+    for path in document["paths"].values():
+        for operation in path.values():
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                definitions = body["schema"].pop("$defs", {})
+                components.setdefault("schemas", {}).update(definitions)
+    key = {"type": "http", "scheme": "bearer", "description": "Where the operator set a key."}
+    components["securitySchemes"] = {"key": key}
+    # The empty entry: a service without a key asks for none.
+    document["security"] = [{"key": []}, {}]
+    return document
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """An operation's request body that is JSON."""
+    schema = model.model_json_schema(ref_template=_REFERENCES)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def form_body(model: type[BaseModel]) -> dict[str, Any]:
+    """An operation's request body that is a form with a file `image` and JSON parts."""
+    schema = model.model_json_schema(ref_template=_REFERENCES)
+    image = {"type": "string", "contentMediaType": "application/octet-stream"}
+    schema["properties"] = {"image": image, **schema["properties"]}
+    schema["required"] = ["image"]
+    content = {
+        "schema": schema,
+        "encoding": {"operations": {"contentType": "application/json"}},
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
+
+
+def responses(pictures: type[BaseModel] | None, *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """An operation's table of answers.
+
+    Args:
+        pictures: The JSON answer of a route that can also give bare pictures and archives.
+        statuses: Errors that it can give.
+    """
+    table: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorResponse, "description": STATUS_TEXT[status]}
+        for status in sorted(statuses)
+    }
+    if pictures is not None:
+        binary = {
+            media: {"schema": {"type": "string", "contentMediaType": media}}
+            for media in (*MEDIA_TYPES.values(), "application/zip")
+        }
+        table[200] = {"model": pictures, "description": "The pictures", "content": binary}
+    return table

@@ -1,0 +1,91 @@
+"""Multipart bodies -> fields and one photo, all in memory: no upload ever touches a disk."""
+
+from typing import Any, Final
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from models.images import ImageError, ImageLimits, decode_image
+from service.errors import ApiError, BadRequest, TooLarge, UndecodableImage, UnsupportedImage
+
+MAX_FIELDS: Final = 10
+MAX_FIELD_BYTES: Final = 50_000
+
+
+async def read_form(request: Request, max_file_bytes: int) -> tuple[bytes, dict[str, str]]:
+    """Read a form that holds a file named `image` and text fields.
+
+    Args:
+        request: A request whose body the guard caps.
+        max_file_bytes: Cap on the file.
+
+    Returns:
+        The file's bytes, and the fields by name.
+
+    Raises:
+        BadRequest: No well-formed form, a name twice, or no file named `image`.
+        TooLarge: The file is over its cap.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise BadRequest("send the body as multipart/form-data", param="Content-Type")
+    parser = MultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=1,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_FIELD_BYTES,
+    )
+    parser.spool_max_size = max_file_bytes + 1_000_000
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise BadRequest(f"the form can't be read: {error.message}", code="invalid_form") from None
+    except (ApiError, TimeoutError):
+        raise
+    except Exception:  # the parser lets its own library's errors and KeyErrors through
+        raise BadRequest("the form can't be read", code="invalid_form") from None
+    fields: dict[str, str] = {}
+    photo: bytes | None = None
+    for name, value in form.multi_items():
+        if name in fields or (name == "image" and photo is not None):
+            raise BadRequest("the field occurs twice", param=name, code="invalid_form")
+        if name == "image":
+            photo = await _file_bytes(value, max_file_bytes)
+        elif isinstance(value, UploadFile):
+            raise BadRequest("only `image` is a file", param=name, code="unknown_field")
+        else:
+            fields[name] = value
+    if photo is None:
+        raise BadRequest("the file is missing", param="image", code="missing_field")
+    return photo, fields
+
+
+async def _file_bytes(value: UploadFile | str, limit: int) -> bytes:
+    if isinstance(value, str):
+        raise BadRequest("send the picture as a file, not as text or a URL", param="image")
+    if (value.size or 0) > limit:
+        raise TooLarge(f"the file has more than {limit} bytes", param="image")
+    return await value.read()
+
+
+def decode_upload(data: bytes, limits: ImageLimits) -> Any:
+    """Decode an uploaded photo to upright sRGB, uint8 [height, width, 3].
+
+    Raises:
+        TooLarge: Too many bytes or pixels; found out before decoding.
+        UnsupportedImage: No picture of an accepted type.
+        UndecodableImage: One that is damaged.
+        BadRequest: One that is too small.
+    """
+    kinds: dict[str, type[ApiError]] = {
+        "too_many_bytes": TooLarge,
+        "too_many_pixels": TooLarge,
+        "too_small": BadRequest,
+        "not_an_image": UnsupportedImage,
+        "undecodable": UndecodableImage,
+    }
+    try:
+        return decode_image(data, limits=limits)
+    except ImageError as error:
+        raise kinds[error.reason](f"the picture can't be used: {error}", param="image") from None
