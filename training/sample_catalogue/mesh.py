@@ -1,16 +1,17 @@
 """Triangle meshes of products, built from grids of points.
 
 World: x to the right, y up, z towards the camera; products stand on y = 0 and are about
-one unit tall. All arrays are float32 but for faces and materials.
+one unit tall. Arrays are float32, or int32 for faces and materials.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int32]
 Deform = Callable[[Floats], Floats]
 
@@ -67,8 +68,8 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
     )
 
 
-def surface(points: NDArray[np.floating], material: int, *, closed: bool = False) -> Mesh:
-    """A grid of points as a smooth surface, u along columns and v along rows.
+def surface(points: Floats, material: int, *, closed: bool = False) -> Mesh:
+    """A grid of points as a smooth surface, u along columns and v along rows, by length.
 
     Args:
         points: [rows, columns, 3]; seen from outside, rows go up and columns go right.
@@ -86,7 +87,7 @@ def surface(points: NDArray[np.floating], material: int, *, closed: bool = False
         along_u[:, 0] = along_u[:, -1] = (grid[:, 1] - grid[:, -2]) / 2
     normals = np.cross(along_u, along_v)
     normals /= np.maximum(np.linalg.norm(normals, axis=2, keepdims=True), 1e-12)
-    v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+    v, u = np.meshgrid(_share(grid, 0), _share(grid, 1), indexing="ij")
     index = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
     faces = np.concatenate(
@@ -99,6 +100,24 @@ def surface(points: NDArray[np.floating], material: int, *, closed: bool = False
         faces=faces,
         material=np.full(len(faces), material, np.int32),
     )
+
+
+def dot(a: Floats, b: Floats) -> Floats:
+    """Inner products [N] of the rows of `a` and `b`, both [N, 3]."""
+    product: Floats = np.einsum("kc,kc->k", a, b)
+    return product
+
+
+def unit(vectors: Floats) -> Floats:
+    """Rows [N, 3] at length 1; rows of zeros stay."""
+    return vectors / np.sqrt(np.maximum(dot(vectors, vectors), 1e-18))[:, None]
+
+
+def _share(grid: Floats, axis: int) -> Floats:
+    """How far along `axis` each row or column lies, 0 to 1, by mean length."""
+    steps = np.linalg.norm(np.diff(grid, axis=axis), axis=2).mean(axis=1 - axis)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    return along / max(float(along[-1]), 1e-9)
 
 
 def rounded_profile(corners: Sequence[tuple[float, float]], radius: float) -> Floats:
@@ -120,8 +139,8 @@ def rounded_profile(corners: Sequence[tuple[float, float]], radius: float) -> Fl
     return np.concatenate(out)
 
 
-def revolve(profile: NDArray[np.floating], material: int, *, segments: int = 56) -> Mesh:
-    """A profile turned about the y axis; u = 0.5 faces the camera, the seam is behind.
+def revolve(profile: Floats, material: int, *, segments: int = 56) -> Mesh:
+    """A profile turned about the y axis; u = 0.5 faces the camera; v is the height.
 
     Args:
         profile: [N, 2] of (r, y), upwards on the outside, then downwards on the inside.
@@ -132,12 +151,15 @@ def revolve(profile: NDArray[np.floating], material: int, *, segments: int = 56)
     radius = np.maximum(profile[:, :1], 1e-4)
     height = np.broadcast_to(profile[:, 1:], (len(profile), len(angle)))
     grid = np.stack([radius * np.sin(angle), height, radius * np.cos(angle)], axis=2)
-    return surface(grid, material, closed=True)
+    mesh = surface(grid, material, closed=True)
+    low, high = profile[:, 1].min(), profile[:, 1].max()
+    uv = np.stack([mesh.uv[:, 0], (mesh.points[:, 1] - low) / (high - low)], axis=1)
+    return replace(mesh, uv=uv.astype(np.float32))
 
 
 def tube(
-    path: NDArray[np.floating],
-    radius: tuple[float, float] | NDArray[np.floating],
+    path: Floats,
+    radius: tuple[float, float] | Floats,
     material: int,
     *,
     across: Sequence[float] = (0, 0, 1),

@@ -17,7 +17,8 @@ _SOFT: Final = 0.004
 
 def _inside(distance: Floats, soft: float = _SOFT) -> Floats:
     """1 where the signed distance is negative, with an edge of width `soft`."""
-    return np.clip(0.5 - distance / soft, 0, 1)
+    weight: Floats = np.clip(0.5 - distance / soft, 0, 1)
+    return weight
 
 
 def stripes(direction: tuple[float, float], count: float, duty: float = 0.5) -> Pattern:
@@ -77,7 +78,8 @@ def fade(axis: int, low: float, high: float) -> Pattern:
     """A gradient from 0 at uv[axis] = low to 1 at high."""
 
     def weights(uv: Floats, local: Floats) -> Floats:
-        return np.clip((uv[:, axis] - low) / (high - low), 0, 1)
+        share: Floats = np.clip((uv[:, axis] - low) / (high - low), 0, 1)
+        return share
 
     return weights
 
@@ -108,16 +110,20 @@ def lettering(
     rng: np.random.Generator, centre: tuple[float, float], half: tuple[float, float]
 ) -> Pattern:
     """Lines of word-like blocks, as small print looks from afar."""
-    lines = int(rng.integers(2, 4))
+    lines = int(rng.integers(2, 5))
     widths = rng.uniform(0.45, 1.0, lines)
 
     def weights(uv: Floats, local: Floats) -> Floats:
         x = (uv[:, 0] - centre[0]) / half[0]
         y = ((uv[:, 1] - centre[1]) / half[1] + 1) / 2 * lines
         line = np.clip(np.floor(y), 0, lines - 1).astype(np.int64)
-        letters = np.abs((x * 4.5 + line * 0.3) % 1 - 0.5) < 0.4
+        letters = np.abs((x * 9 + line * 0.3) % 1 - 0.5) < 0.36
+        words = (x * 2.1 + line * 0.37) % 1 > 0.12
+            (x * 2.1 + line * 0.37) % 1 > 0.12
+        )
         inside = (np.abs(x) < widths[line]) & (np.abs(y % 1 - 0.5) < 0.28)
-        return (inside & letters & (y > 0) & (y < lines)).astype(np.float32)
+        ink: Floats = (inside & letters & words & (y > 0) & (y < lines)).astype(np.float32)
+        return ink
 
     return weights
 

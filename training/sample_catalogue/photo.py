@@ -1,14 +1,12 @@
 """One picture of a product: backdrop, shadows, product, lens and film."""
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from training.sample_catalogue.mesh import Floats, Mesh
-from training.sample_catalogue.raster import NOTHING, visible_faces
+from training.sample_catalogue.mesh import Floats, Ints, Mesh
+from training.sample_catalogue.raster import covered
 from training.sample_catalogue.shading import corner_shade, key_visibility, look, shade
 from training.sample_catalogue.studio import (
     Camera,
@@ -27,15 +25,17 @@ def photograph(product: Product, size_px: int, rng: np.random.Generator) -> NDAr
     turned = product.mesh.rotated("y", product.yaw_deg)
     camera = frame_product(turned.points, product.pitch_deg, rng)
     backdrop = _backdrop(lighting, size_px, rng)
-    backdrop *= _shadow(product, turned, camera, lighting, size_px)[:, :, None]
+    backdrop = backdrop * _shadow(product, turned, camera, lighting, size_px)[:, :, None]
     fine_px = size_px * _SUPERSAMPLING
     seen = look(product, turned, camera, fine_px)
     lit = key_visibility(seen, turned, lighting) * corner_shade(seen, camera, fine_px)
     behind = backdrop[seen.pixels[0] // _SUPERSAMPLING, seen.pixels[1] // _SUPERSAMPLING]
-    fine = np.zeros((fine_px, fine_px, 4), np.float32)
-    fine[(*seen.pixels, slice(0, 3))] = _tone(shade(seen, product, lighting, lit, behind))
-    fine[(*seen.pixels, 3)] = 1
-    layer = _reduce(fine, size_px)
+    fine = np.zeros((fine_px * fine_px, 4), np.float32)
+    fine[seen.pixels[0] * fine_px + seen.pixels[1], :3] = _tone(
+        shade(seen, product, lighting, lit, behind)
+    )
+    fine[seen.pixels[0] * fine_px + seen.pixels[1], 3] = 1
+    layer = _reduce(fine.reshape(fine_px, fine_px, 4))
     picture = layer[:, :, :3] + _tone(backdrop) * (1 - layer[:, :, 3:])
     return _develop(picture, lighting, rng)
 
@@ -46,9 +46,10 @@ def _backdrop(lighting: Lighting, size_px: int, rng: np.random.Generator) -> Flo
     y, x = steps[:, None], steps[None, :]
     centre_x, centre_y = 0.5 + 0.15 * lighting.key[0], rng.uniform(0.45, 0.7)
     away = (x - centre_x) ** 2 + (y - centre_y) ** 2
-    light = 1.03 - lighting.shade * 2.2 * away - lighting.shade * 0.4 * (1 - y)
+    light = 1.22 - lighting.shade * 2.2 * away - lighting.shade * 0.4 * (1 - y)
     paper = np.asarray(lighting.backdrop, np.float32) * np.asarray(lighting.warmth, np.float32)
-    return (light[:, :, None] * paper).astype(np.float32)
+    graded: Floats = light[:, :, None] * paper
+    return graded
 
 
 def _shadow(
@@ -70,27 +71,27 @@ def _shadow(
     for angle, reach in zip(angles, np.sqrt((np.arange(6) + 0.5) / 6), strict=True):
         step = reach * (np.cos(angle) * side + np.sin(angle) * over)
         lamp = lighting.key + lighting.softness * step.astype(np.float32)
-        cast += _cover(replace(turned, points=_slide(turned, height, lamp, plane)), camera, small)
+        flat = _slide(turned.points, height, lamp, plane)
+        cast += _cover(flat, turned.faces, camera, small)
     cast = ndimage.gaussian_filter(cast / 6, small / 70)
-    straight = _cover(replace(turned, points=_slide(turned, height, plane, plane)), camera, small)
+    flat = _slide(turned.points, height, plane, plane)
+    straight = _cover(flat, turned.faces, camera, small)
     contact = ndimage.gaussian_filter(straight, small / 28)
     light = (1 - 0.42 * cast) * (1 - 0.38 * contact)
     full = Image.fromarray(light).resize((size_px, size_px), Image.Resampling.BILINEAR)
     return np.asarray(full)
 
 
-def _slide(turned: Mesh, height: Floats, lamp: Floats, plane: Floats) -> Floats:
+def _slide(points: Floats, height: Floats, lamp: Floats, plane: Floats) -> Floats:
     """The points [V, 3] moved along the lamp's rays onto the plane."""
-    return (turned.points - height[:, None] * (lamp / (lamp @ plane))).astype(np.float32)
+    moved: Floats = points - height[:, None] * (lamp / (lamp @ plane))
+    return moved
 
 
-def _cover(flat: Mesh, camera: Camera, size_px: int) -> Floats:
-    """1 where the flattened mesh covers a pixel, [size_px, size_px]."""
-    frame, nearness = camera.project(flat.points)
-    face = visible_faces(
-        frame * np.float32(size_px), nearness, flat.faces, (size_px, size_px), cull=False
-    )
-    return (face != NOTHING).astype(np.float32)
+def _cover(points: Floats, faces: Ints, camera: Camera, size_px: int) -> Floats:
+    """1 where the flattened faces cover a pixel, [size_px, size_px]."""
+    frame, _ = camera.project(points)
+    return covered(frame * np.float32(size_px), faces, (size_px, size_px))
 
 
 def _tone(colour: Floats) -> Floats:
@@ -98,28 +99,27 @@ def _tone(colour: Floats) -> Floats:
     knee = np.float32(0.75)
     over = np.maximum(colour - knee, 0)
     bent = np.where(colour > knee, knee + (1 - knee) * (1 - np.exp(-over / (1 - knee))), colour)
-    return np.power(np.clip(bent, 0, 1), np.float32(1 / 2.2))
+    display: Floats = np.power(np.clip(bent, 0, 1), np.float32(1 / 2.2))
+    return display
 
 
-def _reduce(fine: Floats, size_px: int) -> Floats:
-    """Average down to [size_px, size_px, 4] with a lens-like kernel."""
-    planes = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(fine[:, :, k])).resize(
-                (size_px, size_px), Image.Resampling.BICUBIC
-            )
-        )
-        for k in range(fine.shape[2])
-    ]
-    return np.stack(planes, axis=2)
+def _reduce(fine: Floats) -> Floats:
+    """Average down by the supersampling, [H, W, C] to [H / 2, W / 2, C]."""
+    steps = range(_SUPERSAMPLING)
+    views = [fine[y::_SUPERSAMPLING, x::_SUPERSAMPLING] for y in steps for x in steps]
+    total: Floats = np.add.reduce(views)
+    return total / len(views)
 
 
 def _develop(picture: Floats, lighting: Lighting, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Vignette and film grain; float display values to uint8."""
+    """Lens softness, vignette and film grain; float display values to uint8."""
     size_px = len(picture)
-    axis = np.linspace(-1, 1, size_px, dtype=np.float32) ** 2
-    vignette = 1 - 0.025 * (axis[:, None] + axis[None, :])
-    noise = rng.standard_normal((size_px, size_px, 1), np.float32) * 0.8
-    noise = noise + rng.standard_normal((size_px, size_px, 3), np.float32) * 0.4
-    grained = picture * vignette[:, :, None] * 255 + lighting.grain * noise
-    return np.clip(grained + 0.5, 0, 255).astype(np.uint8)
+    for axis in (0, 1):
+        beside = np.roll(picture, 1, axis) + np.roll(picture, -1, axis)
+        picture = picture + lighting.blur * (beside - 2 * picture)
+    away = np.linspace(-1, 1, size_px, dtype=np.float32) ** 2
+    vignette = 1 - 0.02 * (away[:, None] + away[None, :])
+    noise = lighting.grain * rng.standard_normal((size_px, size_px), np.float32)
+    levels = picture * (255 * vignette)[:, :, None] + noise[:, :, None] + 0.5
+    developed: NDArray[np.uint8] = np.clip(levels, 0, 255).astype(np.uint8)
+    return developed

@@ -11,7 +11,7 @@ from training.sample_catalogue.materials import (
     pale,
 )
 from training.sample_catalogue.mesh import Mesh, join, rounded_box, tube
-from training.sample_catalogue.patterns import along, band, rectangle
+from training.sample_catalogue.patterns import along, band
 from training.sample_catalogue.products.prints import Layers, all_over, logo
 from training.sample_catalogue.studio import Product
 
@@ -62,11 +62,10 @@ def _materials(rng: np.random.Generator, kind: str) -> tuple[Material, ...]:
     else:
         side = front if rng.random() < 0.5 else ()
     gloss, roughness = (0.1, 0.8) if kind == "carton" else (rng.uniform(0.2, 0.6), 0.5)
-    grain = 0.03 if kind == "carton" else 0.0
     return (
-        Material(colour=base, layers=front, gloss=gloss, roughness=roughness, grain=grain),
-        Material(colour=base, layers=side, gloss=gloss, roughness=roughness, grain=grain),
-        Material(colour=base, layers=top, gloss=gloss, roughness=roughness, grain=grain),
+        Material(colour=base, layers=front, gloss=gloss, roughness=roughness),
+        Material(colour=base, layers=side, gloss=gloss, roughness=roughness),
+        Material(colour=base, layers=top, gloss=gloss, roughness=roughness),
         Material(colour=lid_colour, layers=lid, gloss=gloss, roughness=roughness),
         Material(colour=ribbon, gloss=0.6, roughness=0.3),
     )
@@ -76,7 +75,6 @@ def _layers(rng: np.random.Generator, kind: str, base: Colour) -> tuple[Layers, 
     """Prints of front, top and lid."""
     if kind == "carton":
         tape = pale(rng) if rng.random() < 0.5 else linear("a97a45")
-        down: Layers = ((rectangle((0.5, 0.95), (0.07, 0.2)), tape),)
         seam: Layers = ((band(1, 0.43, 0.57), tape), (band(1, 0.498, 0.502), linear("6b4a2b")))
         stamp = logo(rng, base, (0.5, 0.42), (0.22, 0.2)) if rng.random() < 0.7 else ()
         return stamp, seam, ()

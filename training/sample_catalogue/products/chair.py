@@ -11,7 +11,7 @@ from training.sample_catalogue.materials import (
     pale,
     wood,
 )
-from training.sample_catalogue.mesh import Deform, Mesh, join, rounded_box, tube
+from training.sample_catalogue.mesh import Deform, Floats, Mesh, join, rounded_box, tube
 from training.sample_catalogue.products.prints import Layers, all_over
 from training.sample_catalogue.studio import Product
 
@@ -39,12 +39,12 @@ def chair(rng: np.random.Generator) -> Product:
 
 def _legs(rng: np.random.Generator, width: float, depth: float, seat_y: float) -> Mesh:
     splay = rng.uniform(0.0, 0.09)
-    thick = rng.uniform(0.032, 0.05)
+    thick = rng.uniform(0.038, 0.056)
     t = np.linspace(0, 1, 6)[:, None]
     legs = []
     for side, front in [(-1, -1), (-1, 1), (1, -1), (1, 1)]:
         above = np.array([side * (width / 2 - 0.08), seat_y, front * (depth / 2 - 0.08)])
-        below = above + [side * splay, -seat_y, front * splay]
+        below = above + np.array([side * splay, -seat_y, front * splay])
         radius = np.repeat(thick * (0.65 + 0.35 * t), 2, axis=1)
         legs.append(tube(below + (above - below) * t, radius, _FRAME, sides=10))
     return join(legs)
@@ -53,7 +53,7 @@ def _legs(rng: np.random.Generator, width: float, depth: float, seat_y: float) -
 def _lean(level: float, back_z: float, tilt: float, bend: float) -> Deform:
     """Moves a back that stands at z = 0 to the seat's rear edge, leaning and curved."""
 
-    def deform(points: np.ndarray) -> np.ndarray:
+    def deform(points: Floats) -> Floats:
         out = np.array(points)
         out[..., 2] += back_z - tilt * points[..., 1] + bend * points[..., 0] ** 2
         out[..., 1] += level
@@ -123,6 +123,6 @@ def _materials(rng: np.random.Generator) -> tuple[Material, ...]:
     back = frame if wooden else cover if rng.random() < 0.85 else contrasting(rng, cover)
     return (
         Material(colour=frame, gloss=0.4, roughness=0.4, metal=metal, grain=0.06 * (kind < 0.6)),
-        Material(colour=seat, layers=layers, gloss=0.15, roughness=0.7, grain=0.03),
-        Material(colour=back, layers=layers, gloss=0.15, roughness=0.7, grain=0.03),
+        Material(colour=seat, layers=layers, gloss=0.15, roughness=0.7),
+        Material(colour=back, layers=layers, gloss=0.15, roughness=0.7),
     )

@@ -10,7 +10,7 @@ from training.sample_catalogue.materials import (
     dark,
     pale,
 )
-from training.sample_catalogue.mesh import join, revolve, rounded_profile, tube
+from training.sample_catalogue.mesh import Floats, join, revolve, rounded_profile, tube
 from training.sample_catalogue.patterns import band
 from training.sample_catalogue.products.prints import Layers, all_over, logo
 from training.sample_catalogue.studio import Product
@@ -54,7 +54,7 @@ def mug(rng: np.random.Generator) -> Product:
     )
 
 
-def _handle_path(rng: np.random.Generator, radius: float, height: float) -> np.ndarray:
+def _handle_path(rng: np.random.Generator, radius: float, height: float) -> Floats:
     """From the upper to the lower joint, bulging to +x."""
     t = np.linspace(-np.pi / 2, np.pi / 2, 24)
     square = rng.uniform(0.55, 1.0)

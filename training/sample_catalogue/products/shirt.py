@@ -1,90 +1,132 @@
-"""T-shirts and jumpers as on an invisible mannequin, in front of a wall."""
+"""T-shirts, jumpers and button shirts, laid flat and photographed from above."""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from training.sample_catalogue.materials import Colour, Material, any_colour, contrasting, pale
-from training.sample_catalogue.mesh import Mesh, join, surface, tube
-from training.sample_catalogue.patterns import band
+from training.sample_catalogue.mesh import Floats, Mesh, join, surface, tube
+from training.sample_catalogue.patterns import Pattern, band, rectangle
 from training.sample_catalogue.products.prints import Layers, all_over, logo
 from training.sample_catalogue.studio import Product
 
 _BODY, _SLEEVE, _COLLAR, _LINING = range(4)
+_SHOULDER_Y = 1.16
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Measures of one shirt, whose shoulders are 1.3 units above its hem.
+
+    Attributes:
+        half: Half the chest.
+        hem: Half the hem.
+        neck: Half the neckline.
+        dip: How far the neckline hangs in front.
+        point: 1 = round neck, 0 = V-neck.
+        folds: Height of the folds.
+        phase: [6], where the folds are.
+    """
+
+    half: float
+    hem: float
+    neck: float
+    dip: float
+    point: float
+    folds: float
+    phase: Floats
+
+    def top(self, x: Floats) -> Floats:
+        """Upper edge of the front over x: shoulders and neckline."""
+        away = np.abs(x)
+        shoulder = 1.3 - (away - self.neck) * 0.14 / (self.half - self.neck)
+        inside = np.clip(away / self.neck, 0, 1)
+        round_neck = np.sqrt(1 - inside**2)
+        neckline = 1.3 - self.dip * (self.point * round_neck + (1 - self.point) * (1 - inside))
+        return np.where(away < self.neck, neckline, shoulder)
+
+    def relief(self, x: Floats, y: Floats) -> Floats:
+        """Height of the folds over the table."""
+        p = self.phase
+        hang = np.sin(x * 9 + 1.3 * np.sin(y * 3 + p[0]) + p[1]) * np.clip(1.1 - y, 0.1, 1)
+        pull = np.sin((np.abs(x) * 1.1 + y) * 15 + p[2]) * np.clip(np.abs(x) * 2.4 - 0.3, 0, 1)
+        cross = np.sin(y * 7 + np.sin(x * 6 + p[3]) * 1.6 + p[4])
+        fine = np.sin(x * 23 + y * 6 + p[5]) * np.sin(y * 11 + x * 8 + p[3])
+        height: Floats = self.folds * (hang + 0.7 * pull + 0.55 * cross + 0.35 * fine)
+        return height
 
 
 def shirt(rng: np.random.Generator) -> Product:
     """Draw one shirt, about 1.3 units tall."""
-    long_sleeves = rng.random() < 0.3
-    body, collar_path = _torso(rng)
-    parts = [body, tube(collar_path, (0.022, 0.03), _COLLAR, across=(0, 1, 0), sides=10)]
-    parts.append(_lining(collar_path))
-    sleeve = _sleeve(rng, long_sleeves)
-    parts += [*sleeve, *[_mirrored(part) for part in sleeve]]
+    chest = rng.uniform(0.42, 0.5)
+    cut = _Cut(
+        half=chest,
+        hem=chest * rng.uniform(0.96, 1.08),
+        neck=rng.uniform(0.16, 0.2),
+        dip=rng.uniform(0.1, 0.17),
+        point=float(rng.random() < 0.75),
+        folds=rng.uniform(0.008, 0.017),
+        phase=rng.uniform(0, 6.28, 6),
+    )
+    right = _sleeve(rng, cut)
+    parts = [_body(cut), *_neck(cut), right, _mirrored(right)]
     return Product(
         mesh=join(parts),
         materials=_materials(rng),
-        yaw_deg=rng.uniform(-12, 12),
-        pitch_deg=rng.uniform(-2, 6),
+        yaw_deg=rng.uniform(-7, 7),
+        pitch_deg=rng.uniform(-4, 4),
         stands_on="wall",
     )
 
 
-def _torso(rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
-    """Body from hem to neckline, and the neckline's path."""
-    levels = [0.0, 0.45, 0.95, 1.12, 1.24, 1.3]
-    waist = rng.uniform(0.4, 0.47)
-    half = [rng.uniform(0.43, 0.5), waist, 0.47, 0.44, 0.26, 0.17]
-    deep = [0.15, 0.14, 0.16, 0.13, 0.09, 0.08]
-    v = np.concatenate([np.linspace(0, 0.9, 30), np.linspace(0.9, 1.0, 16)[1:]])
-    y = v[:, None] * 1.3
-    angle = np.linspace(-np.pi, np.pi, 73)[None, :]
-    wide = np.interp(y, levels, half)
-    thick = np.interp(y, levels, deep)
-    front = np.clip(np.cos(angle), 0, 1) ** 2
-    dip = rng.uniform(0.1, 0.2) * front * np.clip((y - 1.0) / 0.3, 0, 1) ** 1.5
-    x = wide * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.8
-    z = thick * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.8
-    z = z + _folds(rng, x, y) * np.cos(angle)
-    hem = 0.02 * np.sin(angle * 3 + rng.uniform(0, 6)) * (1 - v[:, None]) ** 4
-    grid = np.stack([x, y - dip + hem, z], axis=2)
-    return surface(grid, _BODY, closed=True), grid[-1]
+def _body(cut: _Cut) -> Mesh:
+    across = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 49))[None, :]
+    t = np.linspace(0, 1, 44)[:, None]
+    wide = np.interp(t, [0, 0.3, 0.65, 1], [cut.hem, cut.half * 0.97, cut.half, cut.half * 0.96])
+    x = wide * across
+    y = t * cut.top(x) + 0.012 * np.sin(across * 3 + cut.phase[0]) * (1 - t) ** 3
+    z = 0.07 * (1 - across**4) * np.clip(t * 30, 0.3, 1) + cut.relief(x, y)
+    mesh = surface(np.stack([x, y, z], axis=2), _BODY)
+    # Prints are set straight on the chest, not along the curved neckline.
+    u, v = mesh.points[:, 0] / (2 * cut.half) + 0.5, mesh.points[:, 1] / 1.3
+    return replace(mesh, uv=np.stack([u, v], axis=1))
 
 
-def _folds(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Depth of soft folds: drapes at the hem and pulls towards the armpits."""
-    phase = rng.uniform(0, 6, 4)
-    amount = rng.uniform(0.5, 1.3)
-    drape = 0.016 * np.sin(x * 14 + phase[0] + np.sin(y * 4 + phase[1])) * np.clip(1 - y, 0, 1)
-    pull = np.sin((np.abs(x) * 0.8 - y) * 22 + phase[2]) * np.clip(np.abs(x) * 2.2 - 0.3, 0, 1)
-    sag = 0.012 * np.sin(y * 9 + x * 3 + phase[3]) * np.clip(1.1 - y, 0, 1)
-    return amount * (drape + 0.012 * pull * np.clip(y * 2 - 0.8, 0, 1) + sag)
+def _neck(cut: _Cut) -> list[Mesh]:
+    """The inside of the back in the neckline, and the ribbing around it."""
+    x = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 25)) * cut.neck
+    back = 1.315 - 0.035 * np.sqrt(np.clip(1 - (x / cut.neck) ** 2, 0, 1))
+    front = cut.top(x * 0.999)
+    share = np.linspace(0, 1, 6)[:, None]
+    inside = np.stack(np.broadcast_arrays(x, front + (back - front) * share, 0.01), axis=2)
+    lift = np.full_like(x, 0.07) + cut.relief(x, front)
+    rib = (0.012, 0.022)
+    ahead = tube(np.stack([x, front, lift], 1), rib, _COLLAR, sides=10)
+    behind = tube(np.stack([x, back, lift * 0.3], 1), rib, _COLLAR, sides=10)
+    return [surface(inside, _LINING), ahead, behind]
 
 
-def _lining(path: np.ndarray) -> Mesh:
-    """The inside of the back as seen through the neckline."""
-    middle = path.mean(axis=0) + [0, -0.02, -0.05]
-    share = np.linspace(1, 0.02, 6)[:, None, None]
-    return surface(middle + (path - middle) * share, _LINING, closed=True)
-
-
-def _sleeve(rng: np.random.Generator, long_sleeves: bool) -> list[Mesh]:
-    """The right sleeve and the dark opening at its end."""
-    length = rng.uniform(0.95, 1.1) if long_sleeves else rng.uniform(0.36, 0.48)
-    drop = np.radians(rng.uniform(62, 74) if long_sleeves else rng.uniform(38, 56))
-    t = np.linspace(0, 1, 22)
-    along = np.array([np.cos(drop), -np.sin(drop), 0])
-    path = np.array([0.33, 1.06, 0]) + (t * length)[:, None] * along
-    cuff = 0.085 if long_sleeves else rng.uniform(0.13, 0.16)
-    ripple = 0.006 * np.sin(t * 26 + rng.uniform(0, 6))
-    reach = 0.165 + (cuff - 0.165) * t + ripple
-    sides = np.stack([0.11 - 0.03 * t, reach], axis=1)
-    arm = tube(path, sides, _SLEEVE, sides=28)
-    opening = tube(
-        path[-1] + np.array([[0, 0, 0], [1e-3, -1e-3, 0]]) * 0.5,
-        np.array([sides[-1], [1e-3, 1e-3]]),
-        _LINING,
-        sides=28,
-    )
-    return [arm, opening]
+def _sleeve(rng: np.random.Generator, cut: _Cut) -> Mesh:
+    """The sleeve on the right of the picture, tucked under the body."""
+    long_sleeves = rng.random() < 0.35
+    length = rng.uniform(0.9, 1.02) if long_sleeves else rng.uniform(0.3, 0.42)
+    drop = np.radians(rng.uniform(62, 72) if long_sleeves else rng.uniform(36, 54))
+    cuff = 0.17 if long_sleeves else rng.uniform(0.26, 0.32)
+    along = np.array([np.cos(drop), -np.sin(drop)])
+    over = np.array([np.sin(drop), np.cos(drop)])
+    shoulder = np.array([cut.half * 0.93, _SHOULDER_Y + 0.005])
+    armpit = np.array([cut.half * 0.88, 0.78])
+    end = shoulder + along * length
+    t = np.linspace(0, 1, 26)[None, :, None]
+    s = np.linspace(0, 1, 15)[:, None, None]
+    bulge = 0.03 * np.sin(np.pi * np.minimum(t, 0.5)) * over
+    low = armpit + (end - over * cuff - armpit) * t
+    high = shoulder + (end - shoulder) * t + bulge
+    flat = low + (high - low) * s
+    x, y = flat[:, :, 0], flat[:, :, 1]
+    rim = 1 - np.abs(2 * s[:, :, 0] - 1) ** 4
+    z = 0.045 * rim * np.ones_like(x) + 0.9 * cut.relief(x * 1.3, y * 1.2) - 0.01
+    return surface(np.stack([x, y, z], axis=2), _SLEEVE)
 
 
 def _mirrored(mesh: Mesh) -> Mesh:
@@ -98,25 +140,47 @@ def _mirrored(mesh: Mesh) -> Mesh:
     )
 
 
-def _materials(rng: np.random.Generator) -> tuple[Material, ...]:
-    base: Colour = any_colour(rng) if rng.random() < 0.75 else pale(rng)
+def _buttons(count: int) -> Pattern:
+    """A row of buttons down the middle of the front."""
+
+    def weights(uv: Floats, local: Floats) -> Floats:
+        y = (uv[:, 1] * count % 1 - 0.5) / count * 1.3
+        ink: Floats = np.clip((0.014 - np.hypot(local[:, 0], y)) / 0.006, 0, 1)
+        return ink
+
+    return weights
+
+
+def _print(rng: np.random.Generator, base: Colour) -> Layers:
+    seam: Layers = ((band(1, 0.022, 0.03), _darker(base, 0.7)),)
     kind = rng.random()
-    layers: Layers = ()
     if kind < 0.3:
-        layers = all_over(rng, base, 14, 9)
-    elif kind < 0.65:
-        layers = logo(rng, base, (0.5, 0.64), (rng.uniform(0.06, 0.09), rng.uniform(0.09, 0.14)))
-    elif kind < 0.75:
-        low = rng.uniform(0.5, 0.65)
-        layers = ((band(1, low, low + 0.15), contrasting(rng, base)),)
-    sleeve = base if rng.random() < 0.75 else contrasting(rng, base)
-    trim: Layers = ((band(1, 0.9, 1.1), contrasting(rng, base)),) if rng.random() < 0.3 else ()
-    collar = base if rng.random() < 0.6 else contrasting(rng, base)
-    inside = tuple(0.45 * channel for channel in base)
-    cloth = {"gloss": 0.05, "roughness": 1.0, "grain": 0.03}
+        return all_over(rng, base, 8, 9) + seam
+    if kind < 0.6:
+        size = rng.uniform(0.14, 0.22)
+        return (*logo(rng, base, (0.5, rng.uniform(0.58, 0.66)), (size, size * 0.8)), *seam)
+    if kind < 0.72:
+        low = rng.uniform(0.5, 0.62)
+        return ((band(1, low, low + rng.uniform(0.08, 0.2)), contrasting(rng, base)), *seam)
+    if kind < 0.84:
+        placket = (rectangle((0.5, 0.5), (0.035, 0.6)), _darker(base, 0.88))
+        return (placket, (_buttons(7), contrasting(rng, base)), *seam)
+    return seam
+
+
+def _darker(colour: Colour, share: float) -> Colour:
+    return colour[0] * share, colour[1] * share, colour[2] * share
+
+
+def _materials(rng: np.random.Generator) -> tuple[Material, ...]:
+    base = any_colour(rng) if rng.random() < 0.75 else pale(rng)
+    sleeve = base if rng.random() < 0.8 else contrasting(rng, base)
+    cuff = contrasting(rng, base) if rng.random() < 0.25 else _darker(sleeve, 0.8)
+    collar = _darker(base, 0.9) if rng.random() < 0.65 else contrasting(rng, base)
+    hem: Layers = ((band(0, 0.93, 1.1), cuff),)
     return (
-        Material(colour=base, layers=layers, **cloth),
-        Material(colour=sleeve, layers=trim, **cloth),
-        Material(colour=collar, **cloth),
-        Material(colour=(inside[0], inside[1], inside[2]), **cloth),
+        Material(colour=base, layers=_print(rng, base), gloss=0),
+        Material(colour=sleeve, layers=hem, gloss=0),
+        Material(colour=collar, gloss=0),
+        Material(colour=_darker(base, 0.6), gloss=0),
     )
