@@ -24,15 +24,16 @@ class _Room:
 
 
 _TRAINING: Final = _Room("training.cli", "cpu,train")
+_MODEL: Final = _Room("training.model_cli", "cpu,train")
 _SERVICE: Final = _Room("service.cli", "cpu")
 
 # Command -> its room, and its line in the overview.
 _COMMANDS: Final = {
     "sample-catalogue": (_TRAINING, "Render a catalogue of product-like photos to try things on."),
     "prepare": (_TRAINING, "Make a dataset from product photos."),
-    "train": (_TRAINING, "Train a generator on a dataset."),
-    "evaluate": (_TRAINING, "Measure a run or an export against a dataset."),
-    "export": (_TRAINING, "Export a run's generator to ONNX."),
+    "train": (_MODEL, "Train a generator on a dataset."),
+    "evaluate": (_MODEL, "Measure a run or an export against a dataset."),
+    "export": (_MODEL, "Export a run's generator to ONNX."),
     "register": (_SERVICE, "Check an export and put it into the Model Store."),
     "models": (_SERVICE, "List, show, promote or roll back registered models."),
     "serve": (_SERVICE, "Serve generation and augmentation over HTTP."),

@@ -121,12 +121,17 @@ def flatten(image: Image.Image, channels: Channels, background: str) -> Image.Im
         A Pillow image of mode L, RGB or RGBA.
     """
     if channels == 4:
-        return image.convert("RGBA")
+        return _as_mode(image, "RGBA")
     if image.mode in ("LA", "RGBA"):
         flat = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
-        flat.alpha_composite(image.convert("RGBA"))
+        flat.alpha_composite(_as_mode(image, "RGBA"))
         image = flat
-    return image.convert("RGB" if channels == 3 else "L")
+    return _as_mode(image, "RGB" if channels == 3 else "L")
+
+
+def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert without the copy that Pillow makes of what is right already."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def sniff_format(data: bytes) -> str | None:

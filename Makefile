@@ -1,0 +1,33 @@
+# `make demo` does the whole job, `make test` runs the tests; both set up .venv first.
+PYTHON ?= python3
+RUNTIME ?= cpu
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint bench container clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(RUNTIME),train,dev]'
+	touch $@
+
+# PHOTOS=dir trains on your photos, MINUTES=n for how long.
+demo: setup
+	$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(MINUTES),--minutes $(MINUTES))
+
+test: setup lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python bench/bench.py
+
+clean:
+	rm -rf demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache

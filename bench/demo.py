@@ -1,0 +1,145 @@
+"""`make demo`: the whole job by the public commands, from photos to pictures over HTTP."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
+NAME = "demo"
+
+
+class Timer:
+    """Prints what is run, and remembers how long each step took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one step."""
+        console.rule(name)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
+
+    def run(self, name: str, *arguments: str) -> None:
+        """Run one catalogan command as a step; stop the demo when it fails."""
+        with self.step(name):
+            console.print("$ catalogan " + " ".join(arguments), style="bold", markup=False)
+            done = subprocess.run([CATALOGAN, *arguments], check=False)
+        if done.returncode:
+            sys.exit(f"demo: `catalogan {arguments[0]}` ended with {done.returncode}")
+
+
+@contextmanager
+def serving(port: int) -> Iterator[httpx.Client]:
+    """A service of our own on loopback, ready; ended on leaving."""
+    server = subprocess.Popen([CATALOGAN, "serve", "--port", str(port), "--model", NAME])
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            wait_until_ready(client, server)
+            yield client
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes]) -> None:
+    """Poll /readyz for at most a minute."""
+    for _ in range(600):
+        if server.poll() is not None:
+            sys.exit(f"demo: the service ended with {server.returncode}")
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    sys.exit("demo: the service did not get ready within a minute")
+
+
+def fetch_pictures(port: int, out: Path) -> str:
+    """Ask the service for one picture of each category; gives a curl line that does it too."""
+    out.mkdir()
+    with serving(port) as client:
+        model = client.get("/v1/models").json()["data"][0]
+        for category in model["categories"]:
+            response = client.post(
+                "/v1/images/generations",
+                json={"category": category, "seed": 1},
+                headers={"Accept": "image/png"},
+            )
+            response.raise_for_status()
+            name = "".join(c if c.isalnum() else "-" for c in category)
+            (out / f"{name}.png").write_bytes(response.content)
+        console.print(f"{len(model['categories'])} pictures over HTTP in {out}")
+    category = model["categories"][0]
+    return (
+        f"curl -s http://127.0.0.1:{port}/v1/images/generations -H 'Accept: image/png' "
+        f"-H 'Content-Type: application/json' -d '{{\"category\": \"{category}\", \"seed\": 1}}' "
+        "-o picture.png"
+    )
+
+
+def main() -> None:
+    """Run it all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=Path, help="folder of photos; rendered ones if not given")
+    parser.add_argument("--minutes", type=float, default=4.0, help="training time")
+    parser.add_argument("--size", default="32", help="picture size")
+    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--out", type=Path, default=Path("demo"))
+    options = parser.parse_args()
+    if options.photos and not options.photos.is_dir():
+        sys.exit(f"demo: PHOTOS={options.photos} is no folder")
+    out: Path = options.out
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    os.environ["BENTOML_HOME"] = str((out / "model-store").resolve())
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    os.environ.pop("CATALOGAN_API_KEY", None)  # the demo's service is for this machine alone
+
+    timer = Timer()
+    photos = options.photos
+    if photos is None:
+        photos = out / "photos"
+        timer.run("Render photos", "sample-catalogue", "--out", str(photos))
+    dataset, run, export = (str(out / name) for name in ("dataset", "run", "export"))
+    timer.run("Prepare", "prepare", str(photos), "--out", dataset, "--size", options.size)
+    timer.run("Train", "train", dataset, "--out", run, "--max-minutes", str(options.minutes))
+    timer.run("Evaluate", "evaluate", run, "--data", dataset)
+    timer.run("Export", "export", run, "--out", export, "--name", NAME)
+    timer.run("Register", "register", export)
+    with timer.step("Serve"):
+        curl = fetch_pictures(options.port, out / "pictures")
+
+    table = Table("step", "seconds")
+    for name, seconds in timer.seconds.items():
+        table.add_row(name, f"{seconds:.1f}")
+    table.add_row("in all", f"{sum(timer.seconds.values()):.1f}", style="bold")
+    console.print(table)
+    console.print(f"Contact sheet: {run}/evaluation/contact-sheet.png", soft_wrap=True)
+    console.print("Serve it again, in one shell:", style="bold")
+    store = os.environ["BENTOML_HOME"]
+    console.print(
+        f"BENTOML_HOME={store} {CATALOGAN} serve --port {options.port} --model {NAME}",
+        soft_wrap=True,
+        markup=False,
+    )
+    console.print("and in another:", style="bold")
+    console.print(curl, soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Residual discriminator with minibatch deviation, projection conditioning and a mask.
+
+Sources: Karras et al. 2020, arXiv 1912.04958 (residual blocks); Karras et al. 2018, arXiv
+1710.10196 (minibatch standard deviation); Miyato and Koyama 2018, arXiv 1802.05637
+(projection); arXiv 2306.07716 (the mask).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import LEAKY_GAIN, Conv2d, Linear, Pyramid, downsample, leaky_relu
+from models.masking import FeatureMask
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorShape:
+    """What decides the discriminator's parameters."""
+
+    height: int
+    width: int
+    channels: int
+    categories: int
+    channel_base: int = 2048
+    channel_max: int = 128
+    mask_level: int = 1  # pyramid level whose features the mask covers; 1 = 8 x 8 of square sizes
+    group_size: int = 4  # pictures that share a deviation statistic
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Resolutions of the discriminator."""
+        return Pyramid.of(self.height, self.width)
+
+
+class DiscriminatorBlock(nn.Module):
+    """Residual block that halves the resolution: [N, C, H, W] -> [N, C', H/2, W/2]."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        # Both branches have variance 1/2, so that their sum has 1.
+        self.conv0 = Conv2d(in_channels, in_channels, 3, gain=LEAKY_GAIN)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, gain=LEAKY_GAIN)
+        self.skip = Conv2d(in_channels, out_channels, 1, gain=0.5**0.5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, H, W] -> [N, out_channels, H/2, W/2]."""
+        skip: Tensor = self.skip(downsample(x))
+        x = leaky_relu(self.conv0(x))
+        return torch.add(skip, leaky_relu(self.conv1(downsample(x))), alpha=0.5**0.5)
+
+
+def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
+    """Append a map of how much pictures of a group differ: [N, C, H, W] -> [N, C + 1, H, W].
+
+    Groups are neighbours in the batch, so real and generated pictures can go through in
+    one batch, halves apart. A batch that group_size does not divide is one group.
+    """
+    n, c, h, w = x.shape
+    size = group_size if n % group_size == 0 else n
+    grouped = x.float().reshape(n // size, size, c, h, w)
+    variance = (grouped - grouped.mean(dim=1, keepdim=True)).square().mean(dim=1)
+    deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    plane = deviation.repeat_interleave(size).to(x.dtype)[:, None, None, None]
+    return torch.cat([x, plane.expand(n, 1, h, w)], dim=1)
+
+
+class Discriminator(nn.Module):
+    """Picture and category -> logit, with a mask over one level's features."""
+
+    def __init__(self, shape: DiscriminatorShape) -> None:
+        super().__init__()
+        pyramid = shape.pyramid
+        if not 0 <= shape.mask_level < pyramid.doublings:
+            raise ValueError(
+                f"mask_level {shape.mask_level} is outside 0 to {pyramid.doublings - 1}"
+            )
+        self.shape = shape
+        widths = [
+            pyramid.channels(level, shape.channel_base, shape.channel_max)
+            for level in reversed(range(pyramid.doublings + 1))
+        ]
+        self.from_image = Conv2d(shape.channels, widths[0], 1, gain=LEAKY_GAIN)
+        self.blocks = nn.ModuleList(
+            DiscriminatorBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.masked_block = pyramid.doublings - 1 - shape.mask_level
+        self.mask = FeatureMask()
+        features = widths[-1]
+        self.conv = Conv2d(features + 1, features, 3, gain=LEAKY_GAIN)
+        self.hidden = Linear(features * pyramid.base[0] * pyramid.base[1], features, gain=LEAKY_GAIN)
+        self.logit = Linear(features, 1)
+        self.embed = nn.Parameter(torch.randn(shape.categories, features) / features**0.5)
+
+    @property
+    def mask_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the feature map that the mask covers."""
+        level, shape = self.shape.mask_level, self.shape
+        channels = shape.pyramid.channels(level, shape.channel_base, shape.channel_max)
+        return channels, *shape.pyramid.shape(level)
+
+    def features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The feature map that the mask covers, before masking: [N, *mask_shape]."""
+        x = leaky_relu(self.from_image(images.to(dtype, memory_format=torch.channels_last)))
+        for block in self.blocks[: self.masked_block + 1]:
+            x = block(x)
+        return x
+
+    def forward(
+        self, images: Tensor, category: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Judge pictures.
+
+        Args:
+            images: [N, channels, H, W], nominally in [-1, 1].
+            category: Weights [N, categories].
+            dtype: Of the feature maps.
+
+        Returns:
+            Logits, float32 [N]; positive means real.
+        """
+        x = self.mask(self.features(images, dtype))
+        for block in self.blocks[self.masked_block + 1 :]:
+            x = block(x)
+        x = leaky_relu(self.conv(minibatch_deviation(x, self.shape.group_size)))
+        pixels = x.permute(0, 2, 3, 1).flatten(1)  # a view where x is channels_last
+        hidden = leaky_relu(self.hidden(pixels)).float()
+        logits: Tensor = self.logit(hidden).squeeze(1) + (hidden * (category @ self.embed)).sum(1)
+        return logits

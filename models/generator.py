@@ -1,0 +1,258 @@
+"""StyleGAN2-family generator: latent -> style -> picture.
+
+Source: Karras et al. 2020, arXiv 1912.04958, with three changes. Activations are
+modulated instead of weights, so that one convolution serves the whole batch and the
+ONNX graph keeps a dynamic batch. Demodulation is carried on to the next layer's
+modulation: the leaky ReLU and the upsampling between them are positively homogeneous,
+so one multiplication does for two. The convolution that widens a block runs before the
+upsampling, at a quarter of the cost.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import (
+    LEAKY_GAIN,
+    Conv2d,
+    Linear,
+    Pyramid,
+    leaky_relu,
+    rms_normalize,
+    upsample,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorShape:
+    """What decides the generator's parameters."""
+
+    height: int
+    width: int
+    channels: int  # 1 = grey, 3 = RGB, 4 = RGB and alpha
+    categories: int
+    z_dim: int = 128
+    w_dim: int = 128
+    mapping_layers: int = 2
+    channel_base: int = 2048  # feature maps at a level are channel_base / (4 * 2^level) ...
+    channel_max: int = 128  # ... and never more than this
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Resolutions of the synthesis network."""
+        return Pyramid.of(self.height, self.width)
+
+
+class MappingNetwork(nn.Module):
+    """Latent and category -> style: z [N, z_dim], category [N, categories] -> w [N, w_dim].
+
+    Buffers:
+        w_avg: Mean style of each category, [categories, w_dim]; what truncation pulls to.
+    """
+
+    w_avg: Tensor
+
+    def __init__(self, shape: GeneratorShape) -> None:
+        super().__init__()
+        self.embed = Linear(shape.categories, shape.w_dim)
+        nn.init.normal_(self.embed.weight)
+        widths = [shape.z_dim + shape.w_dim] + [shape.w_dim] * shape.mapping_layers
+        self.layers = nn.ModuleList(
+            Linear(a, b, gain=1.0 if i == 0 else LEAKY_GAIN)
+            for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+        )
+        self.register_buffer("w_avg", torch.zeros(shape.categories, shape.w_dim))
+
+    def forward(self, z: Tensor, category: Tensor) -> Tensor:
+        """Map z [N, z_dim] and category weights [N, categories] to w [N, w_dim]."""
+        x = torch.cat([rms_normalize(z), rms_normalize(self.embed(category))], dim=1)
+        for layer in self.layers:
+            x = leaky_relu(layer(x))
+        return x * LEAKY_GAIN
+
+    def truncate(self, w: Tensor, category: Tensor, truncation_psi: Tensor) -> Tensor:
+        """Pull w towards its category's mean: psi [N], 1 = as it is, 0 = the mean."""
+        w_avg = category @ self.w_avg
+        return w_avg + truncation_psi[:, None] * (w - w_avg)
+
+
+class ModulatedConv(nn.Module):
+    """3 x 3 convolution of style-scaled activations, with demodulation left to the next layer."""
+
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int) -> None:
+        super().__init__()
+        self.affine = Linear(w_dim, in_channels, bias_init=1.0)
+        self.conv = Conv2d(in_channels, out_channels, 3)
+
+    def forward(self, x: Tensor, gain: Tensor, w: Tensor, *, up: bool = False) -> tuple[Tensor, ...]:
+        """Convolve, upsampling before it if `up`.
+
+        Args:
+            x: [N, in_channels, H, W]; the true activation is x * gain.
+            gain: Demodulation that the layer before left over, [N, in_channels], float32.
+            w: Style, [N, w_dim], float32.
+            up: Double height and width first.
+
+        Returns:
+            Pre-activation [N, out_channels, H', W'] and its own gain [N, out_channels].
+        """
+        style = self.affine(w)
+        x = x * (style * gain).to(x.dtype)[:, :, None, None]
+        if up:
+            x = upsample(x)
+        power = self.conv.weight.square().sum(dim=(2, 3))  # [out, in]
+        demodulation = torch.rsqrt(style.square() @ power.t() + 1e-8)
+        return self.conv(x), demodulation * LEAKY_GAIN
+
+
+class ToImage(nn.Module):
+    """1 x 1 modulated convolution to picture channels, as one batched matrix product."""
+
+    def __init__(self, in_channels: int, channels: int, w_dim: int) -> None:
+        super().__init__()
+        self.affine = Linear(w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(channels, in_channels) / in_channels**0.5)
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, gain: Tensor, w: Tensor) -> Tensor:
+        """x [N, C, H, W], gain [N, C], w [N, w_dim] -> float32 [N, channels, H, W]."""
+        weight = (self.affine(w) * gain)[:, :, None] * self.weight.t()  # [N, C, channels]
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # a view where x is channels_last
+        image = torch.bmm(pixels, weight.to(x.dtype)).float() + self.bias
+        return image.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+class SynthesisBlock(nn.Module):
+    """One level: double the resolution, two convolutions, noise, and a picture summand."""
+
+    def __init__(self, in_channels: int, out_channels: int, shape: GeneratorShape) -> None:
+        super().__init__()
+        self.conv0 = ModulatedConv(in_channels, out_channels, shape.w_dim)
+        self.conv1 = ModulatedConv(out_channels, out_channels, shape.w_dim)
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.to_image = ToImage(out_channels, shape.channels, shape.w_dim)
+
+    def forward(
+        self, x: Tensor, gain: Tensor, image: Tensor, ws: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x [N, C, H, W], image so far [N, channels, H, W], ws [N, 2, w_dim], noise [N, 1, 2H, 2W].
+
+        Returns:
+            Features [N, C', 2H, 2W], their gain [N, C'], and the picture [N, channels, 2H, 2W].
+        """
+        x, gain = self.conv0(x, gain, ws[:, 0])
+        x, gain = self.conv1(leaky_relu(x), gain, ws[:, 1], up=True)
+        x = leaky_relu(x + (noise * self.noise_strength).to(x.dtype))
+        return x, gain, upsample(image) + self.to_image(x, gain, ws[:, 1])
+
+
+class SynthesisNetwork(nn.Module):
+    """Styles and noise -> picture: ws [N, num_ws, w_dim] -> [N, channels, H, W]."""
+
+    def __init__(self, shape: GeneratorShape) -> None:
+        super().__init__()
+        pyramid = shape.pyramid
+        widths = [
+            pyramid.channels(level, shape.channel_base, shape.channel_max)
+            for level in range(pyramid.doublings + 1)
+        ]
+        self.noise_shapes = [pyramid.shape(level) for level in range(pyramid.doublings + 1)]
+        self.constant = nn.Parameter(torch.randn(widths[0], *pyramid.base))
+        self.conv = ModulatedConv(widths[0], widths[0], shape.w_dim)
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.to_image = ToImage(widths[0], shape.channels, shape.w_dim)
+        self.blocks = nn.ModuleList(
+            SynthesisBlock(a, b, shape) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    @property
+    def num_ws(self) -> int:
+        """One style for the base, two for each block."""
+        return 1 + 2 * len(self.blocks)
+
+    @property
+    def noise_dim(self) -> int:
+        """Length of one picture's noise vector: one value a pixel of every level."""
+        return sum(height * width for height, width in self.noise_shapes)
+
+    def forward(self, ws: Tensor, noise: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Paint pictures.
+
+        Args:
+            ws: Styles [N, num_ws, w_dim], float32.
+            noise: Standard normal [N, noise_dim].
+            dtype: Of the feature maps; the picture is summed up in float32.
+
+        Returns:
+            float32 [N, channels, H, W], nominally in [-1, 1].
+        """
+        levels = noise.split([h * w for h, w in self.noise_shapes], dim=1)
+        planes = [
+            level.unflatten(1, (1, *size))
+            for level, size in zip(levels, self.noise_shapes, strict=True)
+        ]
+        w = ws[:, 0]
+        x = self.constant.to(dtype).expand(ws.shape[0], -1, -1, -1)
+        x, gain = self.conv(x, torch.ones_like(x[:, :, 0, 0], dtype=ws.dtype), w)
+        x = leaky_relu(x + (planes[0] * self.noise_strength).to(dtype))
+        image = self.to_image(x, gain, w)
+        for i, block in enumerate(self.blocks):
+            x, gain, image = block(x, gain, image, ws[:, 1 + 2 * i : 3 + 2 * i], planes[i + 1])
+        return image
+
+
+class Generator(nn.Module):
+    """z, category, truncation and noise -> picture; the module that is exported."""
+
+    def __init__(self, shape: GeneratorShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.mapping = MappingNetwork(shape)
+        self.synthesis = SynthesisNetwork(shape)
+
+    @property
+    def z_dim(self) -> int:
+        """Length of a latent."""
+        return self.shape.z_dim
+
+    @property
+    def noise_dim(self) -> int:
+        """Length of one picture's noise vector."""
+        return self.synthesis.noise_dim
+
+    def forward(
+        self,
+        z: Tensor,
+        category: Tensor,
+        truncation_psi: Tensor | None,
+        noise: Tensor,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Generate pictures.
+
+        Args:
+            z: Latents [N, z_dim], standard normal.
+            category: Weights [N, categories] that sum to 1.
+            truncation_psi: [N], or None for 1 without the truncation's cost.
+            noise: [N, noise_dim], standard normal.
+            dtype: Of the feature maps.
+
+        Returns:
+            float32 [N, channels, H, W], nominally in [-1, 1].
+        """
+        w = self.mapping(z, category)
+        if truncation_psi is not None:
+            w = self.mapping.truncate(w, category, truncation_psi)
+        ws = w[:, None].expand(-1, self.synthesis.num_ws, -1)
+        image: Tensor = self.synthesis(ws, noise, dtype)
+        return image
+
+    @torch.no_grad()
+    def update_w_avg(self, samples: int = 4096, seed: int = 0) -> None:
+        """Set each category's mean style from `samples` latents drawn on the CPU."""
+        w_avg = self.mapping.w_avg
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(samples, self.z_dim, generator=generator).to(w_avg.device)
+        for i, row in enumerate(torch.eye(len(w_avg), device=w_avg.device)):
+            w_avg[i] = self.mapping(z, row.expand(samples, -1)).mean(dim=0)

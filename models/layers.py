@@ -1,0 +1,120 @@
+"""Layers that generator and discriminator share, and the shape of a picture's pyramid.
+
+Parameters are kept in float32. The dtype of the activations decides the precision: each
+layer casts its weights to that of its input, so one module trains in bfloat16 and
+exports in float32 without autocast's per-operation look-ups.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEAKY_SLOPE: Final = 0.2
+# Keeps the variance of a unit-variance signal through the leaky ReLU.
+LEAKY_GAIN: Final = math.sqrt(2 / (1 + LEAKY_SLOPE**2))
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Resolutions from the base shape, doubled `doublings` times, up to the picture's.
+
+    Attributes:
+        base: Height and width of the coarsest map, 3 to 8 px on the shorter side.
+        doublings: How often the base is doubled to give the picture.
+    """
+
+    base: tuple[int, int]
+    doublings: int
+
+    @classmethod
+    def of(cls, height: int, width: int) -> "Pyramid":
+        """Halve height and width together for as long as 3 px are left.
+
+        Raises:
+            ValueError: The shorter side would end above 8 px, as for 100 x 100.
+        """
+        base, doublings = (height, width), 0
+        while base[0] % 2 == 0 and base[1] % 2 == 0 and min(base) >= 6:
+            base, doublings = (base[0] // 2, base[1] // 2), doublings + 1
+        if min(base) < 3 or min(base) > 8 or max(base) > 32:
+            raise ValueError(
+                f"size {width}x{height} can't be halved down to a 3 to 8 px base: choose "
+                "sides that are small numbers times a power of two, such as 64x64 or 192x256"
+            )
+        return cls(base, doublings)
+
+    def shape(self, level: int) -> tuple[int, int]:
+        """Height and width at `level`; 0 is the base."""
+        return self.base[0] << level, self.base[1] << level
+
+    def channels(self, level: int, channel_base: int, channel_max: int) -> int:
+        """Feature maps at `level`: halved with each doubling, never above the maximum."""
+        return min(channel_max, max(8, channel_base >> (level + 2)))
+
+
+class Linear(nn.Module):
+    """Affine layer that follows its input's dtype; weights N(0, gain^2 / fan_in)."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, gain: float = 1.0, bias_init: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(
+            torch.randn(out_features, in_features) * (gain / math.sqrt(in_features))
+        )
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_features] -> [N, out_features]."""
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class Conv2d(nn.Module):
+    """Same-size convolution that follows its input's dtype; weights N(0, gain^2 / fan_in)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        gain: float = 1.0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        fan_in = in_channels * kernel_size**2
+        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(
+            (weight * (gain / math.sqrt(fan_in))).contiguous(memory_format=torch.channels_last)
+        )
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.padding = kernel_size // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, H, W] -> [N, out_channels, H, W]."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.conv2d(x, self.weight.to(x.dtype), bias, padding=self.padding)
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU in place, so that no second map is held; gains live in the weights."""
+    return F.leaky_relu_(x, LEAKY_SLOPE)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Double height and width, bilinear: [N, C, H, W] -> [N, C, 2H, 2W]."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def downsample(x: Tensor) -> Tensor:
+    """Halve height and width by 2 x 2 means: [N, C, H, W] -> [N, C, H/2, W/2]."""
+    return F.avg_pool2d(x, 2)
+
+
+def rms_normalize(x: Tensor) -> Tensor:
+    """Scale each row of [N, C] to unit mean square (Karras et al. 2018, arXiv 1710.10196)."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)

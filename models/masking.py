@@ -1,0 +1,56 @@
+"""The discriminator's feature mask: hides part of one feature map while it is held.
+
+Source: arXiv 2306.07716 (a mask is held over the discriminator's features for a period).
+Which part, how much and for how long is decided by training/mask_control.py.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Granularity = Literal["spatial", "channel"]
+
+
+def feature_mask(
+    shape: tuple[int, int, int],
+    *,
+    ratio: float,
+    granularity: Granularity,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw a mask that hides exactly round(ratio * cells) cells.
+
+    Args:
+        shape: Channels, height and width of the feature map.
+        ratio: Share hidden, 0 <= ratio < 1.
+        granularity: Hide positions (in all channels) or whole channels.
+        generator: CPU generator, so that each device and rank draws the same mask.
+
+    Returns:
+        float32, [1, 1, H, W] or [1, C, 1, 1]: 0 where hidden, elsewhere the factor that
+        keeps the map's mean.
+    """
+    channels, height, width = shape
+    broadcast = (1, 1, height, width) if granularity == "spatial" else (1, channels, 1, 1)
+    cells = broadcast[1] * broadcast[2] * broadcast[3]
+    hidden = min(round(ratio * cells), cells - 1)
+    mask = torch.ones(cells)
+    mask[torch.randperm(cells, generator=generator)[:hidden]] = 0.0
+    return (mask * (cells / (cells - hidden))).reshape(broadcast)
+
+
+class FeatureMask(nn.Module):
+    """Multiplies a feature map by the held mask; does nothing while there is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: Tensor | None = None  # saved by the mask controller, not with the weights
+
+    def hold(self, mask: Tensor | None) -> None:
+        """Keep `mask` for the forward passes to come; None lets every feature through."""
+        self.held = mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> the same shape."""
+        return x if self.held is None else x * self.held.to(x)

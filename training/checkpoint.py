@@ -1,0 +1,100 @@
+"""Checkpoints: everything that a resumed run needs, written whole or not at all.
+
+Beside `checkpoint-<nimg>.pt` lies `checkpoint-<nimg>.pt.sha256`. Loading checks the hash
+and then reads with weights_only, so that no pickled code runs.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+_NAME: Final = re.compile(r"checkpoint-(\d{12})\.pt")
+
+
+class CheckpointError(RuntimeError):
+    """No usable checkpoint, or one that can't be written; the message says what to do."""
+
+
+def checkpoint_path(run: Path, nimg: int) -> Path:
+    """Where the checkpoint at image count `nimg` lies."""
+    return run / f"checkpoint-{nimg:012d}.pt"
+
+
+def save_checkpoint(run: Path, nimg: int, state: dict[str, Any], keep: int) -> Path:
+    """Write aside, sync, rename; then delete all but the newest `keep`.
+
+    Raises:
+        CheckpointError: The disk is full or not writable; older checkpoints are untouched.
+    """
+    path = checkpoint_path(run, nimg)
+    aside = path.with_suffix(".partial")
+    digest_file = Path(f"{path}.sha256")
+    try:
+        with aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest_file.write_text(_sha256(aside) + "\n", encoding="ascii")
+        aside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        aside.unlink(missing_ok=True)
+        if not path.exists():
+            digest_file.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"can't write {path}: {error}. Make room, then go on with --resume"
+        ) from error
+    for old in list_checkpoints(run)[keep:]:
+        old.unlink()
+        Path(f"{old}.sha256").unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Checkpoints of a run, newest first."""
+    return sorted((p for p in run.glob("checkpoint-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
+
+
+def load_newest(run: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The newest checkpoint that is whole; each damaged one is named in the log.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    found = list_checkpoints(run)
+    for path in found:
+        try:
+            return load_checkpoint(path, device)
+        except CheckpointError as error:
+            logger.warning("%s; using the one before it", error)
+    what = "none of its checkpoints is whole" if found else "it has no checkpoint"
+    raise CheckpointError(f"can't load {run}: {what}")
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """One checkpoint, hash checked.
+
+    Raises:
+        CheckpointError: It is damaged, or its hash is missing.
+    """
+    try:
+        expected = Path(f"{path}.sha256").read_text(encoding="ascii").strip()
+        if _sha256(path) != expected:
+            raise CheckpointError(f"{path} is damaged (SHA-256 differs)")
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # what a damaged archive raises is not documented
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+    return state
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

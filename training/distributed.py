@@ -1,0 +1,75 @@
+"""Processes of one run: who am I, and what is the mean over all.
+
+Plain torch.distributed with explicit gradient averaging: wrappers that hook the backward
+pass get in the way of R1, which differentiates it a second time.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among those that torchrun started."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes logs and checkpoints."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """This rank's samples of a global batch."""
+        size = batch_size // self.world_size
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+
+@contextmanager
+def joined(device_type: str) -> Iterator[Ranks]:
+    """Join the group that torchrun describes in the environment; alone without one."""
+    if "RANK" not in os.environ:
+        yield Ranks()
+        return
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
+    """Replace each gradient by its mean over all ranks, in one message."""
+    if ranks.world_size == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= ranks.world_size
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def mean_over_ranks(values: Tensor, ranks: Ranks) -> Tensor:
+    """Mean of a small tensor over all ranks."""
+    if ranks.world_size == 1:
+        return values
+    values = values.clone()
+    dist.all_reduce(values)
+    return values / ranks.world_size
+
+
+def any_rank(flag: bool, device: torch.device, ranks: Ranks) -> bool:
+    """Whether any rank says yes, so that all stop at the same step."""
+    if ranks.world_size == 1:
+        return flag
+    votes = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes.item() > 0)

@@ -1,0 +1,236 @@
+"""Command line of the training room, second half: train, evaluate, export."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from training.cli import configure_logging, fail
+from training.config import Device, MaskingMode, TrainingConfig
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+@app.command()
+def train(
+    dataset: Annotated[Path, typer.Argument(help="What `catalogan prepare` wrote.")],
+    out: Annotated[Path, typer.Option(help="Where the run goes.")],
+    preset: Annotated[
+        str | None, typer.Option(help="Named settings; chosen by size and device if not given.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Fine-tune: start from this run's weights.")
+    ] = None,
+    masking: Annotated[
+        MaskingMode | None, typer.Option(help="When the discriminator's features are hidden.")
+    ] = None,
+    max_kimg: Annotated[
+        float | None, typer.Option(help="Stop after so many thousand images shown.")
+    ] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run at --out.")] = False,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
+    seed: Annotated[int | None, typer.Option(help="Of everything that is random.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Over all processes.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of both networks.")] = None,
+    r1_gamma: Annotated[float | None, typer.Option(help="Weight of R1.")] = None,
+    augment: Annotated[
+        Literal["off", "fixed", "adaptive"] | None, typer.Option(help="Augmentation.")
+    ] = None,
+    mirror: Annotated[
+        bool | None, typer.Option("--mirror/--no-mirror", help="No mirror keeps text readable.")
+    ] = None,
+    precision: Annotated[Literal["auto", "fp32", "bf16"] | None, typer.Option()] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other: masking.ratio=0.3 and the like.")
+    ] = None,
+) -> None:
+    """Train a generator with a dynamically masked discriminator."""
+    from training.launch import LaunchError, launch
+
+    configure_logging()
+    overrides: dict[str, Any] = {
+        "seed": seed,
+        "max_kimg": max_kimg,
+        "max_minutes": max_minutes,
+        "batch_size": batch_size,
+        "precision": precision,
+        "masking": {"mode": masking},
+        "augment": {"mode": augment, "mirror": mirror},
+        "optimizer": {"learning_rate": learning_rate, "r1_gamma": r1_gamma},
+    }
+    try:
+        for setting in settings or []:
+            _set(overrides, setting)
+        outcome = launch(
+            dataset,
+            out,
+            preset=preset,
+            overrides=overrides,
+            source=source,
+            resume=resume,
+            device=device,
+            show=_TrainingDisplay,
+        )
+    except LaunchError as error:
+        fail(str(error))
+    if outcome is not None:
+        end = "" if outcome.reason == "finished" else "; go on with --resume"
+        _out.print(
+            f"{outcome.reason} at {outcome.nimg / 1000:.1f} kimg: {outcome.checkpoint}{end}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _set(overrides: dict[str, Any], setting: str) -> None:
+    """Put `a.b=value` into the tree."""
+    path, equals, value = setting.partition("=")
+    if not equals:
+        fail(f"--set {setting}: write it as name=value, for example masking.ratio=0.3")
+    *parents, last = path.split(".")
+    for parent in parents:
+        overrides = overrides.setdefault(parent, {})
+        if not isinstance(overrides, dict):
+            fail(f"--set {setting}: {parent} is a value, not a group of settings")
+    overrides[last] = value
+
+
+class _TrainingDisplay:
+    """The configuration as a table, then a progress bar with the tick's figures."""
+
+    def __init__(self, config: TrainingConfig, device: str, nimg: int) -> None:
+        self.config = config
+        table = Table(show_header=False, title=f"preset {config.preset} on {device}")
+        for key, value in config.model_dump().items():
+            shown = (
+                ", ".join(f"{k}={v}" for k, v in value.items())
+                if isinstance(value, dict)
+                else str(value)
+            )
+            table.add_row(key, escape(shown))
+        _err.print(table)
+        self.bar = Progress(
+            TextColumn("Training"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=_err,
+        )
+        by_images = config.max_minutes is None
+        total = (config.max_kimg or 0) * 1000 if by_images else (config.max_minutes or 0) * 60
+        self.by_images = by_images
+        start = nimg if by_images else 0
+        self.task = self.bar.add_task("", total=total, completed=start, figures="starting")
+
+    @contextmanager
+    def shown(self) -> Iterator["_TrainingDisplay"]:
+        """Draw while inside."""
+        with self.bar:
+            yield self
+
+    def __call__(self, tick: Any) -> None:
+        """Show one tick."""
+        mask = "mask" if tick.mask_active >= 0.5 else "open"
+        figures = (
+            f"{tick.nimg / 1000:.0f} kimg  {tick.images_per_sec:.0f} img/s  "
+            f"G {tick.generator_loss:.2f}  D {tick.discriminator_loss:.2f}  "
+            f"aug {tick.augment_strength:.2f}  {mask}"
+        )
+        done = tick.nimg if self.by_images else tick.elapsed_sec
+        self.bar.update(self.task, completed=done, figures=figures)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run or an export.")],
+    data: Annotated[Path, typer.Option(help="The dataset with the real photos.")],
+    out: Annotated[
+        Path | None, typer.Option(help="For evaluation.json and the sheet; the run's own folder.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Generated pictures, at least.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
+    truncation_psi: Annotated[float, typer.Option(help="1 judges the whole variety.")] = 1.0,
+    features: Annotated[
+        Literal["catalogan", "inception"], typer.Option(help="Which network compares.")
+    ] = "catalogan",
+    inception_weights: Annotated[
+        Path | None, typer.Option(help="torch-fidelity's weights file.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where torch runs.")] = "auto",
+) -> None:
+    """Measure how near the pictures are to the validation photos."""
+    from training.checkpoint import CheckpointError
+    from training.evaluation import EvaluationOptions
+    from training.evaluation import evaluate as run_evaluation
+    from training.samplers import open_sampler
+    from training.trainer import pick_device
+
+    configure_logging()
+    try:
+        where = pick_device(device)
+        from training.dataset import PreparedDataset
+
+        options = EvaluationOptions(
+            samples=samples,
+            seed=seed,
+            truncation_psi=truncation_psi,
+            features=features,
+            inception_weights=inception_weights,
+            device=str(where),
+        )
+        sampler = open_sampler(model, where)
+        target = out or (model / "evaluation" if hasattr(sampler, "config") else None)
+        report = run_evaluation(sampler, PreparedDataset(data), options, target)
+    except (ValueError, CheckpointError, OSError) as error:
+        fail(str(error))
+    table = Table("metric", "value")
+    for name, value in report.headline().items():
+        table.add_row(name, f"{value:.4g}")
+    _out.print(table)
+    if target is not None:
+        _out.print(f"report and contact sheet in {target}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A training run.")],
+    out: Annotated[Path, typer.Option(help="Where the export goes.")],
+    name: Annotated[str | None, typer.Option(help="Model name; the folder's by default.")] = None,
+    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Of feature maps.")] = "fp32",
+    truncation_psi: Annotated[float, typer.Option(min=0, max=1, help="Default to serve.")] = 0.7,
+    licence: Annotated[str, typer.Option(help="Of the model.")] = "unspecified",
+    author: Annotated[str, typer.Option(help="Who is to be asked.")] = "unspecified",
+) -> None:
+    """Export a run's generator to ONNX, and check that it paints the same."""
+    from training.checkpoint import CheckpointError
+    from training.export import ExportError, ExportOptions, export_run
+
+    configure_logging()
+    options = ExportOptions(
+        name=name or out.resolve().name.lower(),
+        precision=precision,
+        truncation_psi=truncation_psi,
+        licence=licence,
+        author=author,
+    )
+    try:
+        manifest = export_run(run, out, options)
+    except (ExportError, ValueError, CheckpointError) as error:
+        fail(str(error))
+    _out.print(
+        f"exported {manifest.name} ({manifest.model_hash[:12]}) to {out}; at most "
+        f"{manifest.parity.max_abs_error:.1g} from torch",
+        markup=False,
+        soft_wrap=True,
+    )
