@@ -119,8 +119,6 @@ def lettering(
         line = np.clip(np.floor(y), 0, lines - 1).astype(np.int64)
         letters = np.abs((x * 9 + line * 0.3) % 1 - 0.5) < 0.36
         words = (x * 2.1 + line * 0.37) % 1 > 0.12
-            (x * 2.1 + line * 0.37) % 1 > 0.12
-        )
         inside = (np.abs(x) < widths[line]) & (np.abs(y % 1 - 0.5) < 0.28)
         ink: Floats = (inside & letters & words & (y > 0) & (y < lines)).astype(np.float32)
         return ink
