@@ -101,7 +101,7 @@ def open_image(
         image = _open_header(data)
         _check_size(image.size, limits)
         try:
-            if reduce_to_px is not None and image.format == "JPEG":
+            if reduce_to_px is not None and image.format in ("JPEG", "MPO"):
                 _reduce(image, reduce_to_px)
             image.load()
             return _upright(_to_srgb(_to_8_bits(image)), _orientation(image))
@@ -138,8 +138,8 @@ def sniff_format(data: bytes) -> str | None:
     """Which of ACCEPTED_FORMATS the first bytes promise; None = none of them."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis", b"mif1"):
-        return "AVIF"
+    if data[4:8] == b"ftyp" and (data[8:12] in (b"avif", b"avis") or b"avif" in data[12:64]):
+        return "AVIF"  # also where "avif" is only among the compatible brands
     signatures = {
         b"\xff\xd8\xff": "JPEG",
         b"\x89PNG\r\n\x1a\n": "PNG",
@@ -229,10 +229,9 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     elif isinstance(profile, bytes) and profile:
         try:
             transform = _transform(profile, colour.mode)
+            colour = colour if transform is None else transform.apply(colour)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            transform = None
-        if transform is not None:
-            colour = transform.apply(colour)
+            pass  # a photo with colours as they are is better than none
     if colour.mode == "CMYK":
         colour = colour.convert("RGB")
     if alpha is None:

@@ -9,6 +9,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,24 +174,32 @@ def _decode(
         files,
         options.target,
         images,
-        processes=len(os.sched_getaffinity(0)),
+        processes=_cores(),
         limit_sec=options.limit_sec,
     )
     try:
-        for done, (row, outcome) in enumerate(outcomes, start=1):
-            if isinstance(outcome, UnusablePhoto):
-                unusable[row] = outcome
-            else:
-                decoded[row] = outcome
-            if on_progress is not None:
-                on_progress(done, len(files))
+        with closing(outcomes):
+            for done, (row, outcome) in enumerate(outcomes, start=1):
+                if isinstance(outcome, UnusablePhoto):
+                    unusable[row] = outcome
+                else:
+                    decoded[row] = outcome
+                if on_progress is not None:
+                    on_progress(done, len(files))
     except DecodeError as error:
         raise PrepareError(str(error)) from error
     listing.left_out += [
-        LeftOut(listing.photos[row].path, unusable[row].reason, str(unusable[row]))
+        LeftOut(listing.photos[row].path, unusable[row].reason, unusable[row].message)
         for row in sorted(unusable)
     ]
     return decoded
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _check_enough(listing: Listing, curated: Curated, options: PrepareOptions) -> None:

@@ -1,13 +1,13 @@
 """Decoded photos -> which are kept, on which side of the split, and which look alike."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training.dataset import Split
-from training.near_duplicates import linked_groups, near_duplicate_pairs
+from training.near_duplicates import linked_groups, near_duplicate_groups
 from training.photo_decoding import DecodedPhoto
 from training.photo_scan import LeftOut, PhotoRef
 from training.split import split_groups
@@ -63,15 +63,15 @@ def curate(
             curated.left_out.append(
                 LeftOut(refs[row].path, "exact_duplicate", f"the same picture as {twin}")
             )
-    pairs = _look_alikes(unique, decoded)
+    look_alike = _look_alikes(unique, decoded)
     if validation_share is None:
-        unique, pairs, left_out = _clear_of_validation(unique, pairs, refs)
+        unique, left_out = _clear_of_validation(unique, look_alike, refs)
         curated.left_out += left_out
         splits = {row: _given_side(refs[row]) for row in unique}
     else:
-        links = np.concatenate([pairs, np.array(list(first_of.items()), dtype=np.int64)])
-        splits = _split(sorted(decoded), links, refs, decoded, validation_share)
-    numbers = _group_numbers(unique, pairs)
+        linked = {row: look_alike[first] for row, first in first_of.items()}
+        splits = _split(linked, refs, decoded, validation_share)
+    numbers = _group_numbers(unique, look_alike)
     curated.kept = [
         KeptPhoto(row, decoded[row].sha256, splits[row], numbers.get(row)) for row in unique
     ]
@@ -91,35 +91,36 @@ def _first_of_equals(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -
     return result
 
 
-def _look_alikes(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> NDArray[np.int64]:
-    """Pairs of rows [P, 2] that are near duplicates."""
+def _look_alikes(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> dict[int, int]:
+    """For each row, the first row of its group of near duplicates, perhaps itself."""
     if not rows:
-        return np.empty((0, 2), dtype=np.int64)
+        return {}
     hashes = np.array([decoded[row].perceptual_hash for row in rows], dtype=np.uint64)
     thumbnails = np.stack([np.frombuffer(decoded[row].thumbnail, np.uint8) for row in rows])
-    return np.asarray(rows, dtype=np.int64)[near_duplicate_pairs(hashes, thumbnails)]
+    groups = near_duplicate_groups(hashes, thumbnails).tolist()
+    first: dict[int, int] = {}
+    return {row: first.setdefault(group, row) for row, group in zip(rows, groups, strict=True)}
 
 
 def _clear_of_validation(
-    rows: Sequence[int], pairs: NDArray[np.int64], refs: Sequence[PhotoRef]
-) -> tuple[list[int], NDArray[np.int64], list[LeftOut]]:
+    rows: Sequence[int], look_alike: Mapping[int, int], refs: Sequence[PhotoRef]
+) -> tuple[list[int], list[LeftOut]]:
     """Take photos out of train that look like one given for validation."""
-    twins: dict[int, int] = {}
-    for pair in pairs.tolist():
-        given = [row for row in pair if refs[row].validation]
-        if len(given) == 1:
-            train_row = pair[0] if given[0] == pair[1] else pair[1]
-            twins.setdefault(train_row, given[0])
+    given = {look_alike[row]: row for row in rows if refs[row].validation}
+    twins = {
+        row: given[look_alike[row]]
+        for row in rows
+        if not refs[row].validation and look_alike[row] in given
+    }
     left_out = [
         LeftOut(
             refs[row].path,
             "near_duplicate_of_validation",
-            f"looks like {refs[twins[row]].path}, which is given for validation",
+            f"looks like {refs[twin].path}, which is given for validation",
         )
-        for row in sorted(twins)
+        for row, twin in twins.items()
     ]
-    remaining = ~np.isin(pairs, list(twins)).any(axis=1)
-    return [row for row in rows if row not in twins], pairs[remaining], left_out
+    return [row for row in rows if row not in twins], left_out
 
 
 def _given_side(ref: PhotoRef) -> Split:
@@ -127,19 +128,19 @@ def _given_side(ref: PhotoRef) -> Split:
 
 
 def _split(
-    rows: Sequence[int],
-    links: NDArray[np.int64],
+    linked: Mapping[int, int],
     refs: Sequence[PhotoRef],
     decoded: Mapping[int, DecodedPhoto],
     validation_share: float,
 ) -> dict[int, Split]:
     """Side of each row; what is linked, or has one SKU, stays together."""
+    rows = sorted(linked)
     keys = [_key(refs[row], decoded[row]) for row in rows]
     first_with: dict[str, int] = {}
     same_key = [(row, first_with.setdefault(key, row)) for row, key in zip(rows, keys, strict=True)]
-    every = np.concatenate([links, np.array(same_key, dtype=np.int64).reshape(-1, 2)])
-    groups = linked_groups(len(refs), every)
-    sides = split_groups(keys, [int(groups[row]) for row in rows], validation_share)
+    pairs = np.array([*linked.items(), *same_key], dtype=np.int64).reshape(-1, 2)
+    groups = linked_groups(np.arange(len(refs), dtype=np.int64), pairs)
+    sides = split_groups(keys, groups[rows].tolist(), validation_share)
     return dict(zip(rows, sides, strict=True))
 
 
@@ -148,11 +149,12 @@ def _key(ref: PhotoRef, photo: DecodedPhoto) -> str:
     return f"sha256:{photo.sha256}" if ref.sku is None else f"sku:{ref.sku}"
 
 
-def _group_numbers(rows: Sequence[int], pairs: NDArray[np.int64]) -> dict[int, int]:
+def _group_numbers(rows: Sequence[int], look_alike: Mapping[int, int]) -> dict[int, int]:
     """Number the groups of near duplicates by their first photo; the others have none."""
-    if not len(pairs):
-        return {}
-    groups = linked_groups(max(rows) + 1, pairs)
-    members = np.unique(pairs)
+    sizes = Counter(look_alike[row] for row in rows)
     numbers: dict[int, int] = {}
-    return {int(row): numbers.setdefault(int(groups[row]), len(numbers)) for row in members}
+    return {
+        row: numbers.setdefault(look_alike[row], len(numbers))
+        for row in rows
+        if sizes[look_alike[row]] > 1
+    }

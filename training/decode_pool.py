@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -23,6 +23,8 @@ from training.photo_decoding import DecodedPhoto, Target, UnusablePhoto, decode_
 
 # Photos handed to a process at a time: hides the pipe's latency, and is little to redo.
 _BATCH: Final = 8
+# A process imports its codecs before its first photo, on a busy machine slowly.
+_START_LIMIT_SEC: Final = 120.0
 
 Outcome = DecodedPhoto | UnusablePhoto
 
@@ -47,6 +49,7 @@ class _Worker:
     pipe: Connection
     pending: deque[int] = field(default_factory=deque)
     deadline: float = 0.0
+    started: bool = False
 
 
 def decode_all(
@@ -56,7 +59,7 @@ def decode_all(
     *,
     processes: int,
     limit_sec: float,
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     """Decode `files` into the rows of `images`.
 
     Args:
@@ -96,19 +99,24 @@ class _Pool:
         for _ in range(processes):
             self._start()
         while any(worker.pending for worker in self._workers):
-            timeout = max(0.0, min(w.deadline for w in self._workers if w.pending) - time.time())
+            now = time.monotonic()
+            timeout = max(0.0, min(w.deadline for w in self._workers if w.pending) - now)
             ready = set(wait([w.pipe for w in self._workers if w.pending], timeout))
             for worker in list(self._workers):
                 if worker.pipe in ready:
                     yield from self._collect(worker)
-                elif worker.pending and time.time() > worker.deadline:
+                elif worker.pending and time.monotonic() > worker.deadline:
+                    if not worker.started:
+                        raise DecodeError(f"no decoding process within {_START_LIMIT_SEC:g} s")
                     message = f"not decoded after {self._limit_sec:g} s"
                     yield self._replace(worker, "took_too_long", message)
 
     def stop(self) -> None:
         for worker in self._workers:
-            worker.pipe.close()  # the process ends when it reads on
-            worker.process.join(timeout=2)
+            worker.pipe.close()  # an idle process ends, as there is nothing more to read
+        for worker in self._workers:
+            if not worker.pending:
+                worker.process.join(timeout=1)
             _kill(worker)
         self._workers = []
 
@@ -123,12 +131,13 @@ class _Pool:
         worker = _Worker(process, ours)
         self._workers.append(worker)
         self._hand_out(worker)
+        worker.deadline = time.monotonic() + _START_LIMIT_SEC
 
     def _hand_out(self, worker: _Worker) -> None:
         batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
         if batch:
             worker.pending.extend(batch)
-            worker.deadline = time.time() + self._limit_sec
+            worker.deadline = time.monotonic() + self._limit_sec
             with suppress(OSError):  # it died: seen at the next wait
                 worker.pipe.send([(index, self._files[index]) for index in batch])
 
@@ -136,16 +145,20 @@ class _Pool:
         """Take one answer; the first pending photo is the one it is about."""
         try:
             index, outcome = worker.pipe.recv()
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:
             worker.process.join(timeout=5)
-            code = worker.process.exitcode
-            message = f"the decoder died on it ({_died_of(code)})"
-            yield self._replace(worker, "decoder_died", message)
+            died = f"died ({_died_of(worker.process.exitcode)})"
+            if not worker.started:
+                raise DecodeError(f"a decoding process {died} before its first photo") from error
+            yield self._replace(worker, "decoder_died", f"the decoder {died} on it")
+            return
+        worker.deadline = time.monotonic() + self._limit_sec
+        if outcome is None:
+            worker.started = True
             return
         if isinstance(outcome, DecodeError):
             raise outcome
         worker.pending.popleft()
-        worker.deadline = time.time() + self._limit_sec
         if not worker.pending:
             self._hand_out(worker)
         yield index, outcome
@@ -176,6 +189,7 @@ def _serve(pipe: Connection, target: Target, images: ImagesFile) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     handle = os.open(images.path, os.O_WRONLY | os.O_CLOEXEC)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        pipe.send((-1, None))  # ready
         while True:
             for index, file in pipe.recv():
                 pipe.send((index, _decode_into(handle, images.offset_bytes, index, file, target)))

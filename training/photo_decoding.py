@@ -20,6 +20,7 @@ from models.images import Channels, ImageError, ImageLimits, flatten, open_image
 # JPEGs are decoded at a reduced size as long as the shorter side keeps this many pixels;
 # the same for all dataset sizes, so that duplicates do not depend on --size.
 REDUCE_TO_PX: Final = 1024
+HASHED_PX: Final = 32  # what imagehash.phash works on
 THUMBNAIL_PX: Final = 8
 
 
@@ -58,8 +59,12 @@ class UnusablePhoto(Exception):
     """A photo that is left out; `reason` is one word, the message says more."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(reason, message)  # both, or it can't cross to another process
         self.reason: Final = reason
+        self.message: Final = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.uint8]]:
@@ -82,13 +87,13 @@ def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.ui
         raise UnusablePhoto(error.reason, str(error)) from error
     rgb = flatten(picture, 3, target.background)
     size = f"{rgb.width}x{rgb.height}:".encode()
+    small = rgb.resize((HASHED_PX, HASHED_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    thumbnail = small.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     photo = DecodedPhoto(
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=hashlib.sha256(size + rgb.tobytes()).digest(),
-        perceptual_hash=_perceptual_hash(rgb),
-        thumbnail=rgb.resize(
-            (THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX, reducing_gap=2.0
-        ).tobytes(),
+        perceptual_hash=_perceptual_hash(small),
+        thumbnail=thumbnail.tobytes(),
         original_px=rgb.size,
     )
     source = picture if target.channels == 4 else rgb
@@ -141,9 +146,9 @@ def _canvas_colour(mode: str, background: str) -> int | tuple[int, ...]:
     return (red, green, blue)
 
 
-def _perceptual_hash(rgb: Image.Image) -> int:
-    """64-bit DCT hash as an integer."""
-    bits = imagehash.phash(rgb).hash.reshape(-1)
+def _perceptual_hash(small: Image.Image) -> int:
+    """64-bit DCT hash of a picture of HASHED_PX, as an integer."""
+    bits = imagehash.phash(small).hash.reshape(-1)
     return int.from_bytes(np.packbits(bits).tobytes())
 
 

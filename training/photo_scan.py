@@ -107,7 +107,7 @@ def scan_folder(root: Path, *, validation: bool = False) -> Listing:
         elif entry.is_dir(follow_symlinks=False) or _is_by_product(entry.name):
             listing.leave_out(entry.name, "hidden", _HIDDEN)
         else:
-            listing.leave_out(entry.name, "stray", "not in a category folder")
+            listing.leave_out(entry.name, *_why_stray(entry, base))
     listing.photos.sort(key=lambda photo: photo.path.encode())
     return listing
 
@@ -143,6 +143,12 @@ def _judge(
         )
     else:
         listing.left_out.append(LeftOut(path, *found))
+
+
+def _why_stray(entry: os.DirEntry[bytes], base: bytes) -> tuple[str, str]:
+    """Why something beside the category folders is not used."""
+    found = locate(entry.path, base)
+    return ("stray", "not in a category folder") if isinstance(found, bytes) else found
 
 
 def locate(path: bytes, base: bytes) -> bytes | tuple[str, str]:
