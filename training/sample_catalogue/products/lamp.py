@@ -12,12 +12,12 @@ from training.sample_catalogue.materials import (
     wood,
 )
 from training.sample_catalogue.mesh import join, revolve, rounded_profile
-from training.sample_catalogue.patterns import band
+from training.sample_catalogue.patterns import band, fade
 from training.sample_catalogue.products.prints import Layers, all_over
 from training.sample_catalogue.studio import Product
 
 _BASE, _STEM, _SHADE, _LINING = range(4)
-_WARM = (1.0, 0.82, 0.58)
+_WARM = (1.0, 0.84, 0.62)
 
 
 def lamp(rng: np.random.Generator) -> Product:
@@ -81,11 +81,15 @@ def _materials(rng: np.random.Generator) -> tuple[Material, ...]:
     if rng.random() < 0.4:
         layers = all_over(rng, cloth, 16, 4)
     trim: Layers = ((band(1, -0.1, 0.04), dark(rng)),) if rng.random() < 0.3 else ()
-    glow = rng.uniform(0.25, 0.6) if rng.random() < 0.6 else 0.0
-    lit: Colour = tuple(c * w for c, w in zip(cloth, _WARM, strict=True)) if glow else cloth  # type: ignore[assignment]
+    glow = rng.uniform(0.2, 0.45) if rng.random() < 0.6 else 0.0
+    if glow:
+        cloth = (cloth[0] * _WARM[0], cloth[1] * _WARM[1], cloth[2] * _WARM[2])
+        # The bulb is at the middle of the shade: its light falls off to both rims.
+        dim = (cloth[0] * 0.62, cloth[1] * 0.5, cloth[2] * 0.38)
+        layers += ((fade(1, 0.45, 1.25), dim), (fade(1, 0.4, -0.5), dim))
     return (
         Material(colour=foot, gloss=0.8, roughness=rng.uniform(0.1, 0.4), metal=0.8 * metal),
         Material(colour=linear("b8b3a8"), gloss=0.6, roughness=0.3, metal=0.7),
-        Material(colour=lit, layers=layers + trim, gloss=0.05, roughness=0.9, glow=glow),
-        Material(colour=lit, gloss=0.05, roughness=0.9, glow=glow * 1.5),
+        Material(colour=cloth, layers=layers + trim, gloss=0.05, roughness=0.9, glow=glow),
+        Material(colour=cloth, gloss=0.05, roughness=0.9, glow=glow * 1.5),
     )
