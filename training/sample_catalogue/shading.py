@@ -142,7 +142,7 @@ def _mirrored(
     blur = 0.06 + 0.8 * roughness
     key = _lamp(ray, lighting.key, 0.42, 0.62, blur)
     strip = _lamp(ray, lighting.fill, 0.16, 0.85, blur)
-    room = 0.25 + 0.25 * ray[:, 1]
+    room = 0.5 + 0.35 * ray[:, 1]
     softbox = 5.5 * lighting.key_strength / (1 + 2.5 * roughness)
     light: Floats = softbox * key + 8 * lighting.fill_strength * strip + room
     return light[:, None] * np.asarray(lighting.warmth, np.float32)

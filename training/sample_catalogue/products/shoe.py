@@ -79,11 +79,12 @@ def shoe(rng: np.random.Generator) -> Product:
         spring=rng.uniform(0.03, 0.1),
     )
     parts = [_sole(last), _upper(last), *_mouth(last)]
-    if rng.random() < 0.8:
+    laced = rng.random() < 0.8
+    if laced:
         parts += _laces(last, 6 if high_top else int(rng.integers(4, 6)))
     return Product(
         mesh=join(parts),
-        materials=_materials(rng),
+        materials=_materials(rng, laced),
         yaw_deg=rng.choice([0.0, 180.0]) + rng.uniform(-24, 24),
         pitch_deg=rng.uniform(8, 22),
     )
@@ -168,7 +169,7 @@ def _lace_stay(uv: Floats, local: Floats) -> Floats:
     return stay
 
 
-def _materials(rng: np.random.Generator) -> tuple[Material, ...]:
+def _materials(rng: np.random.Generator, laced: bool) -> tuple[Material, ...]:
     base: Colour = any_colour(rng) if rng.random() < 0.75 else pale(rng)
     accent = contrasting(rng, base)
     tone: Colour = (base[0] * 0.6, base[1] * 0.6, base[2] * 0.6)
@@ -180,7 +181,8 @@ def _materials(rng: np.random.Generator) -> tuple[Material, ...]:
         layers += ((_toe_cap(rng.uniform(0.5, 0.62)), second),)
     if rng.random() < 0.6:
         layers += ((_heel_patch(rng.uniform(-0.72, -0.6)), second),)
-    layers += ((_lace_stay, tone),)
+    if laced:
+        layers += ((_lace_stay, tone),)
     sole = pale(rng) if rng.random() < 0.7 else dark(rng) if rng.random() < 0.5 else accent
     tread: Layers = ((band(1, -0.1, 0.42), dark(rng)),) if rng.random() < 0.4 else ()
     line: Layers = ((band(1, 0.6, 0.64), accent),) if rng.random() < 0.4 else ()
