@@ -10,12 +10,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from training.categories import check_enough, merge_categories
 from training.curation import Curated, KeptPhoto, curate
 from training.dataset import INFO_FILE, REPORT_FILE, DatasetInfo, Split
 from training.dataset_writer import (
@@ -33,9 +33,6 @@ from training.photo_scan import LeftOut, Listing, PhotoRef, PrepareError, scan_f
 from training.prepare_options import PrepareOptions
 
 logger = logging.getLogger(__name__)
-
-MAX_CATEGORIES = 10_000
-MAX_CATEGORY_LENGTH = 200
 
 OnProgress = Callable[[int, int], None]
 
@@ -96,7 +93,7 @@ def prepare_dataset(
     folders = [photos] if options.validation is None else [photos, options.validation]
     place = check_place(out, folders, overwrite=overwrite)
     listing = _list_photos(photos, options)
-    merged = _merge_categories(listing)
+    merged = merge_categories(listing)
     shape = (len(listing.photos), options.height, options.width, options.channels)
     with written_aside(place) as aside:
         images = allocate_images(aside, shape)
@@ -105,7 +102,7 @@ def prepare_dataset(
             listing.photos, decoded, None if options.validation else options.validation_share
         )
         listing.left_out += curated.left_out
-        _check_enough(listing, curated, options)
+        check_enough(listing, curated.kept, options.min_photos)
         info = _write(aside, images, listing, curated, options)
         report = _report(listing, curated, info, merged, options)
         (aside / REPORT_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
@@ -124,43 +121,6 @@ def _list_photos(photos: Path, options: PrepareOptions) -> Listing:
         listing.left_out += given.left_out
         listing.validation_categories = given.categories
     return listing
-
-
-def _merge_categories(listing: Listing) -> dict[str, str]:
-    """Make one category of names that differ in letter case only; check the names."""
-    names = sorted(listing.categories | listing.validation_categories)
-    first: dict[str, str] = {}
-    merged = {
-        name: kept for name in names if (kept := first.setdefault(name.casefold(), name)) != name
-    }
-    listing.photos = [
-        replace(photo, category=merged.get(photo.category, photo.category))
-        for photo in listing.photos
-    ]
-    listing.categories = {merged.get(name, name) for name in listing.categories}
-    unknown = {merged.get(name, name) for name in listing.validation_categories}
-    unknown -= listing.categories
-    if not listing.categories:
-        raise PrepareError("there is no category: put photos into a folder for each category")
-    if unknown:
-        raise PrepareError(
-            f"categories in the validation folder but not in train: {_quoted(unknown)}"
-        )
-    too_long = [name for name in listing.categories if len(name) > MAX_CATEGORY_LENGTH]
-    if too_long or "" in listing.categories:
-        raise PrepareError(f"a category's name has 1 to {MAX_CATEGORY_LENGTH} characters")
-    if len(listing.categories) > MAX_CATEGORIES:
-        raise PrepareError(
-            f"{len(listing.categories)} categories, over {MAX_CATEGORIES}: is the first folder "
-            "level (or the manifest's category) really a category?"
-        )
-    empty = listing.categories - {photo.category for photo in listing.photos}
-    if empty:
-        raise PrepareError(
-            f"categories without a photo: {_quoted(empty)}; add photos or remove the folders"
-            f"{_why(listing.left_out)}"
-        )
-    return merged
 
 
 def _decode(
@@ -200,26 +160,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _check_enough(listing: Listing, curated: Curated, options: PrepareOptions) -> None:
-    """Refuse a dataset that nothing could be learnt from."""
-    why = _why(listing.left_out)
-    if len(curated.kept) < options.min_photos:
-        raise PrepareError(
-            f"{len(curated.kept)} usable photos, fewer than the minimum of "
-            f"{options.min_photos}{why}"
-        )
-    refs = listing.photos
-    empty = listing.categories - {refs[photo.row].category for photo in curated.kept}
-    if empty:
-        raise PrepareError(f"categories without a usable photo: {_quoted(empty)}{why}")
-    trained = {refs[photo.row].category for photo in curated.kept if photo.split == "train"}
-    if trained != listing.categories:
-        raise PrepareError(
-            f"categories with photos on the validation side only: "
-            f"{_quoted(listing.categories - trained)}; add photos or lower --validation-share"
-        )
 
 
 def _write(
@@ -313,18 +253,3 @@ def _report(
         counts=info.counts,
         options=options,
     )
-
-
-def _quoted(names: set[str]) -> str:
-    """Names for a message: sorted, the first ten."""
-    shown = [repr(name) for name in sorted(names)]
-    return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
-
-
-def _why(left_out: Sequence[LeftOut]) -> str:
-    """The reasons for what was left out, for a message."""
-    reasons = Counter(item.reason for item in left_out)
-    if not reasons:
-        return ""
-    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f" (left out: {listed})"

@@ -37,7 +37,8 @@ def fail(message: str) -> NoReturn:
 def invalid(error: ValidationError) -> NoReturn:
     """Name the first option that pydantic refuses."""
     first = error.errors()[0]
-    option = "--" + "-".join(str(part) for part in first["loc"]).replace("_", "-")
+    field = "-".join(str(part) for part in first["loc"]).replace("_", "-")
+    option = "--size" if field in ("width", "height") else f"--{field}"
     fail(f"{option} {first['input']!r}: {first['msg']}")
 
 
@@ -51,7 +52,7 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None
         TextColumn(f"{unit} · {{task.fields[rate]}}/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_err) as bar:
+    with Progress(*columns, console=_err, transient=True) as bar:
         task = bar.add_task(title, total=None, rate="–")
 
         def update(done: int, total: int | None) -> None:

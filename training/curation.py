@@ -53,8 +53,8 @@ def curate(
         The same whatever order `decoded` is in.
     """
     curated = Curated()
-    # Photos given for validation come first, so that of two equal ones they stay.
-    rows = sorted(decoded, key=lambda row: (not refs[row].validation, row))
+    # Of equal photos the first stays: one given for validation, and no link to another.
+    rows = sorted(decoded, key=lambda row: (not refs[row].validation, refs[row].linked, row))
     first_of = _first_of_equals(rows, decoded)
     unique = sorted(row for row in rows if first_of[row] == row)
     for row in sorted(decoded):

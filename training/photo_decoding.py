@@ -87,13 +87,12 @@ def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.ui
         raise UnusablePhoto(error.reason, str(error)) from error
     rgb = flatten(picture, 3, target.background)
     size = f"{rgb.width}x{rgb.height}:".encode()
-    small = rgb.resize((HASHED_PX, HASHED_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    thumbnail = small.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
+    perceptual_hash, thumbnail = picture_signature(rgb)
     photo = DecodedPhoto(
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=hashlib.sha256(size + rgb.tobytes()).digest(),
-        perceptual_hash=_perceptual_hash(small),
-        thumbnail=thumbnail.tobytes(),
+        perceptual_hash=perceptual_hash,
+        thumbnail=thumbnail,
         original_px=rgb.size,
     )
     source = picture if target.channels == 4 else rgb
@@ -146,10 +145,19 @@ def _canvas_colour(mode: str, background: str) -> int | tuple[int, ...]:
     return (red, green, blue)
 
 
-def _perceptual_hash(small: Image.Image) -> int:
-    """64-bit DCT hash of a picture of HASHED_PX, as an integer."""
+def picture_signature(rgb: Image.Image) -> tuple[int, bytes]:
+    """What tells whether two pictures look alike.
+
+    Args:
+        rgb: A picture of any size, mode RGB.
+
+    Returns:
+        64-bit DCT hash of its brightness, and its RGB thumbnail's pixels.
+    """
+    small = rgb.resize((HASHED_PX, HASHED_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
     bits = imagehash.phash(small).hash.reshape(-1)
-    return int.from_bytes(np.packbits(bits).tobytes())
+    thumbnail = small.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
+    return int.from_bytes(np.packbits(bits).tobytes()), thumbnail.tobytes()
 
 
 def _read(file: str, max_bytes: int) -> bytes:

@@ -33,6 +33,7 @@ class PhotoRef:
         sku: Article number, None where none is known.
         further: Further columns of the manifest.
         validation: It comes from the folder given as the validation split.
+        linked: It is reached through a link; the file itself may be listed too.
     """
 
     file: str
@@ -41,6 +42,7 @@ class PhotoRef:
     sku: str | None = None
     further: Mapping[str, object] = field(default_factory=dict)
     validation: bool = False
+    linked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,13 @@ def _judge(
     found = locate(entry.path, base)
     if isinstance(found, bytes):
         listing.photos.append(
-            PhotoRef(file=os.fsdecode(found), path=path, category=category, validation=validation)
+            PhotoRef(
+                file=os.fsdecode(found),
+                path=path,
+                category=category,
+                validation=validation,
+                linked=entry.is_symlink(),
+            )
         )
     else:
         listing.left_out.append(LeftOut(path, *found))
