@@ -135,8 +135,8 @@ class ProductImages:
         return gateway.ready
 
 
-class _ReadinessShape:
-    """Gives BentoML's /readyz the shape of our errors, and Retry-After."""
+class _Edge:
+    """Answers in our shape what BentoML's own routing would answer in another."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app: Final = app
@@ -145,11 +145,13 @@ class _ReadinessShape:
         if scope["type"] == "http" and scope["path"] == "/readyz" and not gateway.ready:
             error = NotReady("no model is loaded, or the service stops", retry_after_sec=5)
             await error_response(error)(scope, receive, send)
+        elif scope["type"] == "http" and "\n" in scope["path"]:
+            await gateway(scope, receive, send)  # a mount doesn't match line breaks
         else:
             await self._app(scope, receive, send)
 
 
-ProductImages.add_asgi_middleware(_ReadinessShape)  # type: ignore[attr-defined]
+ProductImages.add_asgi_middleware(_Edge)  # type: ignore[attr-defined]
 
 
 def _bound_host() -> str | None:

@@ -14,7 +14,6 @@ from service.answers import Finished
 from service.augmentation import (
     DEFAULT_OPERATIONS,
     MAX_OPERATIONS,
-    AnyOperation,
     apply_parameters,
     bounded,
     draw_parameters,
@@ -24,6 +23,7 @@ from service.generation import SEED_LIMIT
 from service.generations import Encoding
 from service.imaging import OutputFormat, encode_image
 from service.marking import ENHANCED, Mark
+from service.operations import AnyOperation
 from service.schemas import Compression, Count, Seed, Strict, parse_json_value, validate
 from service.uploads import decode_upload
 

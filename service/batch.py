@@ -9,7 +9,7 @@ from pathlib import Path
 from models.manifest import GENERATOR_FILE
 from service.answers import Finished
 from service.errors import RegistryError
-from service.exports import read_export
+from service.exports import export_version, read_export
 from service.generation import SEED_LIMIT, Device, GeneratorSession
 from service.generations import Encoding, generation_jobs, picture_specs
 from service.imaging import OutputFormat
@@ -86,7 +86,7 @@ def _open(
     """Load the export or the registered model; give its id, too."""
     if export is not None:
         manifest, files = read_export(export)
-        generator, shown_id = files[GENERATOR_FILE], manifest.name
+        generator, shown_id = files[GENERATOR_FILE], f"{manifest.name}:{export_version(files)}"
     else:
         registry = Registry()
         wanted = model_id or next(iter(registry.promoted()), None)

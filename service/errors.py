@@ -26,6 +26,10 @@ class SessionError(OperatorError):
     """A generator can't be loaded or run; the message says why."""
 
 
+class DeviceError(SessionError):
+    """The device that the operator asked for is not there."""
+
+
 class ApiError(Exception):
     """An answer other than 200.
 

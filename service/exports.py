@@ -1,6 +1,8 @@
 """Reads an export directory: plain files only, exactly those that its manifest lists."""
 
+import hashlib
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +19,11 @@ from service.errors import RegistryError
 
 MAX_MANIFEST_BYTES: Final = 5_000_000
 MAX_OTHER_BYTES: Final = 100_000_000
+
+
+def export_version(files: Mapping[str, bytes]) -> str:
+    """The version that an export has in every registry: it follows from the manifest."""
+    return hashlib.sha256(files[MANIFEST_FILE]).hexdigest()[:12]
 
 
 def read_export(export: Path) -> tuple[GeneratorManifest, dict[str, bytes]]:

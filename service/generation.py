@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.manifest import INPUT_NAMES, OUTPUT_NAME, GeneratorManifest
-from service.errors import SessionError
+from service.errors import DeviceError, SessionError
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +74,14 @@ class GeneratorSession:
             intra_op_threads: Threads of one run; does not change pixels.
 
         Raises:
-            SessionError: Not loadable, not as the manifest says, or CUDA asked for in vain.
+            DeviceError: CUDA was asked for in vain.
+            SessionError: Not loadable, or not as the manifest says.
         """
         self.manifest: Final = manifest
         self._session = _create(generator, device, intra_op_threads)
         self.device: Final = "cuda" if "CUDA" in self._session.get_providers()[0] else "cpu"
         if device == "cuda" and self.device != "cuda":
-            raise SessionError(
+            raise DeviceError(
                 "CUDA was asked for, but ONNX Runtime fell back to the CPU: install the extra "
                 "`gpu` with its CUDA libraries, or set the device to auto or cpu"
             )

@@ -60,9 +60,12 @@ def encode_image(
             white.alpha_composite(image)
             image = white.convert("RGB")
         # Pillow warns against JPEG qualities above 95: bytes grow, fidelity does not.
+        wanted = DEFAULT_QUALITY if quality is None else quality
+        # Above 95 bytes grow and fidelity does not; halved chroma would show on red lettering.
         options = {
             "xmp": packet,
-            "quality": min(quality if quality is not None else DEFAULT_QUALITY, 95),
+            "quality": min(wanted, 95),
+            "subsampling": "4:4:4" if wanted >= DEFAULT_QUALITY else "4:2:0",
         }
     buffer = io.BytesIO()
     image.save(buffer, output_format, **options)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from service.errors import NotFound, NotReady, OperatorError
+from service.errors import DeviceError, NotFound, NotReady, OperatorError
 from service.generation import GeneratorSession
 from service.registry import RegisteredModel, Registry
 from service.settings import Settings
@@ -46,7 +46,11 @@ class ModelPool:
         )
 
     def start(self) -> None:
-        """Load the default model, if one is promoted, and begin to watch for promotions."""
+        """Load the default model, if one is promoted, and begin to watch for promotions.
+
+        Raises:
+            DeviceError: The device asked for is not there, which no promotion will change.
+        """
         self._seen = self._registry.promotions.identity()
         self._failed_at = None if self._refresh() else time.monotonic()
         self._watcher.start()
@@ -188,6 +192,8 @@ class ModelPool:
                 continue
             try:
                 self._load(name, served[name])
+            except DeviceError:
+                raise
             except OperatorError as error:
                 logger.error("%s:%s can't be loaded: %s", name, served[name], error)
                 complete = False

@@ -15,7 +15,7 @@ from bentoml.models import ModelContext
 
 from models.manifest import GENERATOR_FILE, MANIFEST_FILE, GeneratorManifest, ManifestError
 from service.errors import RegistryError
-from service.exports import parse_manifest
+from service.exports import export_version, parse_manifest
 from service.promotions import Promotions
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Registry:
 
         manifest, files = inspect_export(export)
         name = _check_name(name or manifest.name)
-        version = hashlib.sha256(files[MANIFEST_FILE]).hexdigest()[:12]
+        version = export_version(files)
         with self.promotions.locked():
             if not self._is_intact(name, version):
                 self._store_files(name, version, files)

@@ -34,7 +34,8 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
         on_listening: Is told the port, before a model is loaded.
 
     Raises:
-        OperatorError: The address is taken, or others could reach it without a key.
+        OperatorError: The address is taken, others could reach it without a key, or the
+            service could not be set up.
     """
     check_exposure(settings, host)
     listening = _listen(host, port)
@@ -48,7 +49,10 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_timeout_sec,
     )
-    _DrainingServer(config, gateway.drain).run(sockets=[listening])
+    server = _DrainingServer(config, gateway.drain)
+    server.run(sockets=[listening])
+    if not server.started:
+        raise OperatorError("the service did not start; the log above says why")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,7 +1,11 @@
 """Real exports, small enough to make anew for each test session."""
 
 import hashlib
+import os
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +15,23 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from models.manifest import GeneratorManifest
+# Nobody's own Model Store is touched, whatever a test forgets.
+_HOME = tempfile.TemporaryDirectory(prefix="catalogan-tests-")
+os.environ |= {"BENTOML_HOME": _HOME.name, "BENTOML_DO_NOT_TRACK": "True"}
 
+with warnings.catch_warnings():
+    # BentoML uses deprecated parts of pathspec and pydantic, and Starlette prefers a
+    # successor of httpx, which BentoML does not take yet.
+    warnings.simplefilter("ignore")
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.models.model import ModelStore
+    from starlette.testclient import TestClient
+
+    import service.api
+    from models.manifest import GeneratorManifest
+
+
+GOLDEN = Path(__file__).parent / "golden-export"
 CATEGORIES = ("mugs", "shoe boxes", "boxes", "café lamps")
 Z_DIM, NOISE_DIM, OPSET = 8, 64, 20
 
@@ -127,10 +146,51 @@ def write_export(
     return folder
 
 
+@contextmanager
+def model_store(home: Path, **environment: str) -> Iterator[Path]:
+    """An own BENTOML_HOME, and no CATALOGAN_ settings but those given."""
+    (home / "models").mkdir(parents=True)
+    # BentoML reads its home once in a process; tests want one each.
+    overrides = {
+        BentoMLContainer.bentoml_home: str(home),
+        BentoMLContainer.model_store_dir: str(home / "models"),
+        BentoMLContainer.model_store: ModelStore(home / "models"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("CATALOGAN_")]:
+            patch.delenv(name)
+        patch.setenv("BENTOML_HOME", str(home))
+        for name, value in environment.items():
+            patch.setenv(f"CATALOGAN_{name.upper()}", value)
+        for provider, value in overrides.items():
+            provider.set(value)
+        yield home
+    for provider in overrides:
+        provider.reset()
+
+
+@contextmanager
+def running_service(**environment: str) -> Iterator[TestClient]:
+    """The whole service, BentoML's part included, on the present model store."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(f"CATALOGAN_{name.upper()}", value)
+        with TestClient(
+            service.api.asgi_app(), base_url="http://127.0.0.1:3000", raise_server_exceptions=False
+        ) as client:
+            yield client
+
+
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export to read only."""
+    """A small export, to read only."""
     return write_export(tmp_path_factory.mktemp("exports") / "shop")
+
+
+@pytest.fixture(scope="session")
+def trained_export(export: Path) -> Path:
+    """An export that was really trained, where the repository holds one; to read only."""
+    return GOLDEN if GOLDEN.is_dir() else export
 
 
 @pytest.fixture
@@ -145,22 +205,24 @@ def make_export(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def bento_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def bento_home(tmp_path: Path) -> Iterator[Path]:
     """An empty Model Store for one test."""
-    from bentoml._internal.configuration.containers import BentoMLContainer
+    with model_store(tmp_path / "bentoml") as home:
+        yield home
 
-    home = tmp_path / "bentoml"
-    monkeypatch.setenv("BENTOML_HOME", str(home))
-    monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "True")
-    for name in [n for n in __import__("os").environ if n.startswith("CATALOGAN_")]:
-        monkeypatch.delenv(name)
-    providers = (
-        BentoMLContainer.bentoml_home,
-        BentoMLContainer.model_store_dir,
-        BentoMLContainer.model_store,
-    )
-    for provider in providers:
-        provider.reset()
-    yield home
-    for provider in providers:
-        provider.reset()
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, export: Path) -> Iterator[TestClient]:
+    """A service with one promoted model, without a key, for a module's tests."""
+    from service.registry import Registry
+
+    with model_store(tmp_path_factory.mktemp("bentoml")):
+        Registry().register(export)
+        with running_service() as client:
+            yield client
+
+
+@pytest.fixture
+def make_graph() -> Callable[..., Any]:
+    """Makes the small export's graph, to be spoiled."""
+    return generator_graph
