@@ -6,8 +6,9 @@ from PIL import Image
 from scipy import ndimage
 
 from training.sample_catalogue.mesh import Floats, Ints, Mesh
+from training.sample_catalogue.occlusion import Creases, LampMap
 from training.sample_catalogue.raster import covered
-from training.sample_catalogue.shading import corner_shade, key_visibility, look, shade
+from training.sample_catalogue.shading import look, shade
 from training.sample_catalogue.studio import (
     Camera,
     Lighting,
@@ -27,15 +28,16 @@ def photograph(product: Product, size_px: int, rng: np.random.Generator) -> NDAr
     backdrop = _backdrop(lighting, size_px, rng)
     backdrop = backdrop * _shadow(product, turned, camera, lighting, size_px)[:, :, None]
     fine_px = size_px * _SUPERSAMPLING
-    seen = look(product, turned, camera, fine_px)
-    lit = key_visibility(seen, turned, lighting) * corner_shade(seen, camera, fine_px)
-    behind = backdrop[seen.pixels[0] // _SUPERSAMPLING, seen.pixels[1] // _SUPERSAMPLING]
-    fine = np.zeros((fine_px * fine_px, 4), np.float32)
-    fine[seen.pixels[0] * fine_px + seen.pixels[1], :3] = _tone(
-        shade(seen, product, lighting, lit, behind)
-    )
-    fine[seen.pixels[0] * fine_px + seen.pixels[1], 3] = 1
-    layer = _reduce(fine.reshape(fine_px, fine_px, 4))
+    parts = look(product, turned, camera, fine_px)
+    lamp, creases = LampMap(turned, lighting), Creases(parts, camera, fine_px)
+    fine = np.zeros((fine_px, fine_px, 4), np.float32)
+    for seen in parts:
+        rows, columns = seen.pixels
+        lit = lamp.visibility(seen) * creases.light(seen)
+        behind = backdrop[rows // _SUPERSAMPLING, columns // _SUPERSAMPLING]
+        colour = _tone(shade(seen, product, lighting, lit, behind))
+        fine[rows, columns] = np.concatenate([colour, np.ones_like(colour[:, :1])], axis=1)
+    layer = _reduce(fine)
     picture = layer[:, :, :3] + _tone(backdrop) * (1 - layer[:, :, 3:])
     return _develop(picture, lighting, rng)
 

@@ -5,21 +5,14 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
 
 from training.sample_catalogue.materials import Material
 from training.sample_catalogue.mesh import Floats, Ints, Mesh, dot, rotation, unit
 from training.sample_catalogue.raster import NOTHING, barycentric, visible_faces
 from training.sample_catalogue.studio import Camera, Lighting, Product
 
-# Creases are wide: their blur is taken on every fourth pixel.
-_COARSE: Final = 4
-
-# A lamp's depth map is compared at these angles around each point.
-_RING: Final = tuple(0.4 + 2 * np.pi / 7 * k for k in range(7))
-# Empty pixels around a depth map; more than the ring's radius.
-_MARGIN: Final = 6
+# Points that are worked on at a time: few enough to stay in a core's cache.
+_PART: Final = 12_000
 # Where position, normal and uv are in a row of blended values.
 _COLUMNS: Final = ((0, 3), (3, 6), (6, 8))
 
@@ -49,29 +42,36 @@ class Visible:
     material: Ints
 
 
-def look(product: Product, turned: Mesh, camera: Camera, size_px: int) -> Visible:
-    """What the camera sees of the product at `size_px` pixels a side."""
+def look(product: Product, turned: Mesh, camera: Camera, size_px: int) -> list[Visible]:
+    """What the camera sees of the product at `size_px` pixels a side, in parts."""
     frame, nearness = camera.project(turned.points)
     xy = frame * np.float32(size_px)
     face = visible_faces(xy, nearness, turned.faces, (size_px, size_px))
     rows, columns = np.nonzero(face != NOTHING)
-    seen = face[rows, columns]
-    corners = turned.faces.take(seen, axis=0)
-    weights = barycentric(xy, nearness, corners, (rows, columns))
     values = np.concatenate([turned.points, turned.normals, turned.uv], axis=1).astype(np.float32)
-    blended = weights[:, :1] * values.take(corners[:, 0], axis=0)
-    for k in (1, 2):
-        blended += weights[:, k : k + 1] * values.take(corners[:, k], axis=0)
-    position, normal, uv = (np.ascontiguousarray(blended[:, a:b]) for a, b in _COLUMNS)
-    return Visible(
-        pixels=(rows, columns),
-        position=position,
-        normal=unit(normal),
-        view=unit(camera.eye - position),
-        uv=uv,
-        local=position @ rotation("y", product.yaw_deg),
-        material=turned.material[seen],
-    )
+    back = rotation("y", product.yaw_deg)
+    parts = []
+    for start in range(0, len(rows), _PART):
+        pixels = (rows[start : start + _PART], columns[start : start + _PART])
+        seen = face[pixels]
+        corners = turned.faces.take(seen, axis=0)
+        weights = barycentric(xy, nearness, corners, pixels)
+        blended = weights[:, :1] * values.take(corners[:, 0], axis=0)
+        for k in (1, 2):
+            blended += weights[:, k : k + 1] * values.take(corners[:, k], axis=0)
+        position, normal, uv = (np.ascontiguousarray(blended[:, a:b]) for a, b in _COLUMNS)
+        parts.append(
+            Visible(
+                pixels=pixels,
+                position=position,
+                normal=unit(normal),
+                view=unit(camera.eye - position),
+                uv=uv,
+                local=position @ back,
+                material=turned.material[seen],
+            )
+        )
+    return parts
 
 
 def shade(
@@ -159,61 +159,3 @@ def _lamp(ray: Floats, towards: Floats, wide: float, high: float, blur: float) -
     along = np.clip((high + blur / 2 - y) / blur, 0, 1)
     met: Floats = across * along * (ahead > 2e-3)
     return met
-
-
-def key_visibility(seen: Visible, turned: Mesh, lighting: Lighting, map_px: int = 256) -> Floats:
-    """How much of the main lamp reaches each visible point, [K] in [0, 1].
-
-    A depth map from the lamp, compared at a ring of neighbours for a soft edge.
-    """
-    side = np.cross([0, 1, 0], lighting.key)
-    side /= np.linalg.norm(side)
-    axes = np.stack([side, np.cross(lighting.key, side), lighting.key]).astype(np.float32)
-    from_lamp = turned.points @ axes.T
-    low, high = from_lamp.min(axis=0), from_lamp.max(axis=0)
-    scale = np.float32((map_px - 4 * _MARGIN) / np.max((high - low)[:2]))
-
-    def on_map(points: Floats) -> tuple[Floats, Floats]:
-        xy = (points[:, :2] - low[:2]) * scale + 2 * _MARGIN
-        xy[:, 1] = map_px - xy[:, 1]
-        return xy, points[:, 2] - low[2] + 1
-
-    xy, depth = on_map(from_lamp)
-    face = visible_faces(xy, depth, turned.faces, (map_px, map_px))
-    rows, columns = np.nonzero(face != NOTHING)
-    nearest = np.zeros((map_px, map_px), np.float32)
-    corners = turned.faces[face[rows, columns]]
-    weights = barycentric(xy, np.ones_like(depth), corners, (rows, columns))
-    nearest[rows, columns] = dot(weights, depth[corners])
-    # Seen from just above the surface, so that no point shades itself.
-    width = float(np.max(high - low))
-    at, own = on_map((seen.position + 0.01 * width * seen.normal) @ axes.T)
-    facing = np.clip(seen.normal @ lighting.key, 0.2, 1)
-    index = at[:, 1].astype(np.int64) * map_px + at[:, 0].astype(np.int64)
-    spread = 1.5 + 5 * lighting.softness
-    blocked = np.zeros(len(own), np.float32)
-    # On a slanted surface the ring's far neighbours lie nearer to the lamp.
-    own = own + (1.5 + (spread + 1) * np.sqrt(1 - facing**2) / facing) / scale
-    for angle in _RING:
-        step = round(np.sin(angle) * spread) * map_px + round(np.cos(angle) * spread)
-        blocked += nearest.take(index + step) > own
-    return 1 - blocked / len(_RING)
-
-
-def corner_shade(seen: Visible, camera: Camera, size_px: int) -> Floats:
-    """Ambient light left in creases, [K] in [0, 1]: depth against blurred depth."""
-    distance = np.sqrt(dot(camera.eye - seen.position, camera.eye - seen.position))
-    coarse = (seen.pixels[0] // _COARSE, seen.pixels[1] // _COARSE)
-    coarse_px = -(-size_px // _COARSE)
-    depth = np.zeros((coarse_px, coarse_px), np.float32)
-    cover = np.zeros((coarse_px, coarse_px), np.float32)
-    depth[coarse], cover[coarse] = distance, 1
-    sigma = coarse_px / 40
-    depth = ndimage.gaussian_filter(depth, sigma, truncate=2)
-    cover = ndimage.gaussian_filter(cover, sigma, truncate=2)
-    around = np.where(cover > 1e-3, depth / np.maximum(cover, 1e-3), camera.distance)
-    fine_px = coarse_px * _COARSE
-    blurred = Image.fromarray(around).resize((fine_px, fine_px), Image.Resampling.BILINEAR)
-    behind = distance - np.asarray(blurred)[seen.pixels]
-    light: Floats = 1 - 0.55 * np.clip(behind * camera.zoom / 0.07, 0, 1)
-    return light
