@@ -26,7 +26,7 @@ from training.dataset_writer import (
     write_index,
     written_aside,
 )
-from training.decode_pool import DecodeError, ImagesFile, decode_all
+from training.decode_pool import DecodeError, ImagesFile, TimeLimits, decode_all
 from training.photo_decoding import DecodedPhoto, UnusablePhoto
 from training.photo_manifest import read_manifest
 from training.photo_scan import LeftOut, Listing, PhotoRef, PrepareError, scan_folder
@@ -106,7 +106,16 @@ def prepare_dataset(
         info = _write(aside, images, listing, curated, options)
         report = _report(listing, curated, info, merged, options)
         (aside / REPORT_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
+    _warn(report)
     return report
+
+
+def _warn(report: PrepareReport) -> None:
+    """Say what is allowed but may be a mistake."""
+    for name, kept in report.merged_categories.items():
+        logger.warning("Category %r differs from %r in letter case only: merged", name, kept)
+    if not any(report.counts["validation"].values()):
+        logger.warning("No photo is on the validation side: nothing to evaluate against")
 
 
 def _list_photos(photos: Path, options: PrepareOptions) -> Listing:
@@ -135,7 +144,7 @@ def _decode(
         options.target,
         images,
         processes=_cores(),
-        limit_sec=options.limit_sec,
+        limits=TimeLimits(cpu_sec=options.cpu_limit_sec, wall_sec=options.wall_limit_sec),
     )
     try:
         with closing(outcomes):

@@ -1,8 +1,10 @@
 """Decode photos in one process per core; a photo that hangs or kills one is left out.
 
-Codecs are C code fed with other people's bytes. A process that dies, or works on one
-photo for longer than the time limit and is killed, is replaced, and only that photo is
-lost. Pixels go straight from the process into the images file, never through a pipe.
+Codecs are C code fed with other people's bytes. A process that dies, or is ended because
+one photo takes too long, is replaced, and only that photo is lost. Processor time is what
+is limited, so that a busy machine loses no photo; the limit of wall time, for reads that
+never return, is far beyond it. Pixels go straight from the process into the images file,
+never through a pipe.
 """
 
 import multiprocessing
@@ -18,6 +20,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
+
+from PIL import Image
 
 from training.photo_decoding import DecodedPhoto, Target, UnusablePhoto, decode_photo
 
@@ -41,6 +45,14 @@ class ImagesFile:
     offset_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLimits:
+    """Longest that one photo may take."""
+
+    cpu_sec: float = 30.0
+    wall_sec: float = 600.0
+
+
 @dataclass(slots=True)
 class _Worker:
     """A process, its pipe, and the photos it has not answered yet, in its order."""
@@ -58,7 +70,7 @@ def decode_all(
     images: ImagesFile,
     *,
     processes: int,
-    limit_sec: float,
+    limits: TimeLimits,
 ) -> Generator[tuple[int, Outcome], None, None]:
     """Decode `files` into the rows of `images`.
 
@@ -67,7 +79,7 @@ def decode_all(
         target: What to bring each photo to.
         images: A file that is large enough already.
         processes: How many photos to decode at once.
-        limit_sec: Longest time that one photo may take.
+        limits: Longest that one photo may take.
 
     Yields:
         Index of a file, and what became of it; each index once, in no fixed order.
@@ -75,7 +87,7 @@ def decode_all(
     Raises:
         DecodeError: The images file can't be written, or processes do not start.
     """
-    pool = _Pool(files, target, images, limit_sec)
+    pool = _Pool(files, target, images, limits)
     try:
         yield from pool.run(min(processes, max(1, len(files))))
     finally:
@@ -86,11 +98,11 @@ class _Pool:
     """Hands out photos, collects answers, replaces processes."""
 
     def __init__(
-        self, files: Sequence[str], target: Target, images: ImagesFile, limit_sec: float
+        self, files: Sequence[str], target: Target, images: ImagesFile, limits: TimeLimits
     ) -> None:
         self._files = files
-        self._arguments = (target, images)
-        self._limit_sec = limit_sec
+        self._arguments = (target, images, limits.cpu_sec)
+        self._limits = limits
         self._queue = deque(range(len(files)))
         self._workers: list[_Worker] = []
         self._context = _context()
@@ -108,7 +120,7 @@ class _Pool:
                 elif worker.pending and time.monotonic() > worker.deadline:
                     if not worker.started:
                         raise DecodeError(f"no decoding process within {_START_LIMIT_SEC:g} s")
-                    message = f"not decoded after {self._limit_sec:g} s"
+                    message = f"not decoded after {self._limits.wall_sec:g} s"
                     yield self._replace(worker, "took_too_long", message)
 
     def stop(self) -> None:
@@ -137,7 +149,7 @@ class _Pool:
         batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
         if batch:
             worker.pending.extend(batch)
-            worker.deadline = time.monotonic() + self._limit_sec
+            worker.deadline = time.monotonic() + self._limits.wall_sec
             with suppress(OSError):  # it died: seen at the next wait
                 worker.pipe.send([(index, self._files[index]) for index in batch])
 
@@ -150,9 +162,13 @@ class _Pool:
             died = f"died ({_died_of(worker.process.exitcode)})"
             if not worker.started:
                 raise DecodeError(f"a decoding process {died} before its first photo") from error
-            yield self._replace(worker, "decoder_died", f"the decoder {died} on it")
+            if worker.process.exitcode == -signal.SIGPROF:
+                message = f"not decoded in {self._limits.cpu_sec:g} s of processor time"
+                yield self._replace(worker, "took_too_long", message)
+            else:
+                yield self._replace(worker, "decoder_died", f"the decoder {died} on it")
             return
-        worker.deadline = time.monotonic() + self._limit_sec
+        worker.deadline = time.monotonic() + self._limits.wall_sec
         if outcome is None:
             worker.started = True
             return
@@ -184,15 +200,19 @@ def _context() -> BaseContext:
     return multiprocessing.get_context("spawn")
 
 
-def _serve(pipe: Connection, target: Target, images: ImagesFile) -> None:
+def _serve(pipe: Connection, target: Target, images: ImagesFile, cpu_sec: float) -> None:
     """A decoding process: take batches until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    Image.init()  # load every codec now, on no photo's account
     handle = os.open(images.path, os.O_WRONLY | os.O_CLOEXEC)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send((-1, None))  # ready
         while True:
             for index, file in pipe.recv():
-                pipe.send((index, _decode_into(handle, images.offset_bytes, index, file, target)))
+                signal.setitimer(signal.ITIMER_PROF, cpu_sec)  # its signal ends the process
+                outcome = _decode_into(handle, images.offset_bytes, index, file, target)
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                pipe.send((index, outcome))
 
 
 def _decode_into(

@@ -173,22 +173,30 @@ def locate(path: bytes, base: bytes) -> bytes | tuple[str, str]:
         real = os.path.realpath(path, strict=True)
         mode = os.lstat(real).st_mode
     except OSError as error:
-        if Path(os.fsdecode(path)).is_symlink():
+        if _is_link(path):
             return "broken_link", f"link to nowhere: {error.strerror}"
         missing = isinstance(error, FileNotFoundError)
         return "missing_file" if missing else "unreadable", f"{error.strerror}"
     if os.path.commonpath([real, base]) != base:
         return "link_leaves_folder", f"points to {shown(real)}"
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(mode) and _is_link(path):
         return "link_to_folder", "its photos count where they really are"
     if not stat.S_ISREG(mode):
         return "not_a_file", _kind(mode)
     return real
 
 
+def _is_link(path: bytes) -> bool:
+    """Whether a link stands there; nothing, or a name too long to ask about, is none."""
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _kind(mode: int) -> str:
     """What stands there in place of a file."""
-    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 

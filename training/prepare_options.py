@@ -40,7 +40,8 @@ class PrepareOptions(BaseModel):
     max_bytes: Annotated[int, Field(ge=1, description="Largest file.")] = 100_000_000
     max_pixels: Annotated[int, Field(ge=64, le=MAX_PIXELS)] = 50_000_000
     min_side_px: Annotated[int, Field(ge=1)] = 16
-    limit_sec: Annotated[float, Field(gt=0, description="Longest time for one photo.")] = 30.0
+    cpu_limit_sec: Annotated[float, Field(gt=0, description="Most work for one photo.")] = 30.0
+    wall_limit_sec: Annotated[float, Field(gt=0, description="Longest wait for one.")] = 600.0
 
     @field_validator("background")
     @classmethod
