@@ -100,13 +100,7 @@ def render_catalogue(
         (folder / LICENCE_FILE).write_text(_LICENCE, encoding="utf-8")
         for name in shares:
             (folder / name).mkdir()
-        # Categories take turns, so that the work is even however it is dealt out.
-        shots = [
-            _Shot(name, i, folder / name / f"{name}-{i + 1:04d}.jpg", size_px, seed)
-            for i in range(max(shares.values()))
-            for name, share in shares.items()
-            if i < share
-        ]
+        shots = _shots(folder, shares, size_px, seed)
         for done, _ in enumerate(_taken(shots), start=1):
             if on_progress:
                 on_progress(done)
@@ -118,6 +112,16 @@ def render_photo(category: str, index: int, *, size_px: int, seed: int) -> Image
     """Photo number `index` of a category, an sRGB picture of size_px x size_px."""
     rng = np.random.default_rng([seed, zlib.crc32(category.encode()), index])
     return Image.fromarray(photograph(PRODUCTS[category](rng), size_px, rng))
+
+
+def _shots(folder: Path, shares: dict[str, int], size_px: int, seed: int) -> list[_Shot]:
+    """All photos; categories take turns, so that the work is even however it is dealt out."""
+    return [
+        _Shot(name, i, folder / name / f"{name}-{i + 1:04d}.jpg", size_px, seed)
+        for i in range(max(shares.values()))
+        for name, share in shares.items()
+        if i < share
+    ]
 
 
 def _check(out: Path, count: int, size_px: int, seed: int) -> None:
