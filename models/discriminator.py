@@ -5,6 +5,7 @@ Sources: Karras et al. 2020, arXiv 1912.04958 (residual blocks); Karras et al. 2
 (projection); arXiv 2306.07716 (the mask).
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -81,14 +82,13 @@ class Discriminator(nn.Module):
             for level in reversed(range(pyramid.doublings + 1))
         ]
         self.from_image = Conv2d(shape.channels, widths[0], 1, gain=LEAKY_GAIN)
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.blocks = nn.ModuleList(DiscriminatorBlock(a, b) for a, b in itertools.pairwise(widths))
         self.masked_block = pyramid.doublings - 1 - shape.mask_level
         self.mask = FeatureMask()
         features = widths[-1]
         self.conv = Conv2d(features + 1, features, 3, gain=LEAKY_GAIN)
-        self.hidden = Linear(features * pyramid.base[0] * pyramid.base[1], features, gain=LEAKY_GAIN)
+        cells = pyramid.base[0] * pyramid.base[1]
+        self.hidden = Linear(features * cells, features, gain=LEAKY_GAIN)
         self.logit = Linear(features, 1)
         self.embed = nn.Parameter(torch.randn(shape.categories, features) / features**0.5)
 

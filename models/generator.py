@@ -8,6 +8,7 @@ so one multiplication does for two. The convolution that widens a block runs bef
 upsampling, at a quarter of the cost.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +61,7 @@ class MappingNetwork(nn.Module):
         widths = [shape.z_dim + shape.w_dim] + [shape.w_dim] * shape.mapping_layers
         self.layers = nn.ModuleList(
             Linear(a, b, gain=1.0 if i == 0 else LEAKY_GAIN)
-            for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+            for i, (a, b) in enumerate(itertools.pairwise(widths))
         )
         self.register_buffer("w_avg", torch.zeros(shape.categories, shape.w_dim))
 
@@ -85,7 +86,9 @@ class ModulatedConv(nn.Module):
         self.affine = Linear(w_dim, in_channels, bias_init=1.0)
         self.conv = Conv2d(in_channels, out_channels, 3)
 
-    def forward(self, x: Tensor, gain: Tensor, w: Tensor, *, up: bool = False) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, gain: Tensor, w: Tensor, *, up: bool = False
+    ) -> tuple[Tensor, ...]:
         """Convolve, upsampling before it if `up`.
 
         Args:
@@ -116,11 +119,12 @@ class ToImage(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, gain: Tensor, w: Tensor) -> Tensor:
-        """x [N, C, H, W], gain [N, C], w [N, w_dim] -> float32 [N, channels, H, W]."""
+        """X [N, C, H, W], gain [N, C], w [N, w_dim] -> float32 [N, channels, H, W]."""
         weight = (self.affine(w) * gain)[:, :, None] * self.weight.t()  # [N, C, channels]
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # a view where x is channels_last
         image = torch.bmm(pixels, weight.to(x.dtype)).float() + self.bias
-        return image.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        n, _, height, width = x.shape
+        return image.reshape(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 class SynthesisBlock(nn.Module):
@@ -136,7 +140,7 @@ class SynthesisBlock(nn.Module):
     def forward(
         self, x: Tensor, gain: Tensor, image: Tensor, ws: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x [N, C, H, W], image so far [N, channels, H, W], ws [N, 2, w_dim], noise [N, 1, 2H, 2W].
+        """X [N, C, H, W], image so far [N, channels, H, W], ws [N, 2, w_dim], noise [N, 1, 2H, 2W].
 
         Returns:
             Features [N, C', 2H, 2W], their gain [N, C'], and the picture [N, channels, 2H, 2W].
@@ -163,7 +167,7 @@ class SynthesisNetwork(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.to_image = ToImage(widths[0], shape.channels, shape.w_dim)
         self.blocks = nn.ModuleList(
-            SynthesisBlock(a, b, shape) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            SynthesisBlock(a, b, shape) for a, b in itertools.pairwise(widths)
         )
 
     @property
@@ -199,7 +203,8 @@ class SynthesisNetwork(nn.Module):
         image = self.to_image(x, gain, w)
         for i, block in enumerate(self.blocks):
             x, gain, image = block(x, gain, image, ws[:, 1 + 2 * i : 3 + 2 * i], planes[i + 1])
-        return image
+        painted: Tensor = image
+        return painted
 
 
 class Generator(nn.Module):

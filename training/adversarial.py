@@ -31,6 +31,10 @@ def equalized_groups(
         rate = learning_rate
         if parameter.ndim in (2, 4):  # matrices and kernels; not biases and the constant
             rate /= parameter[0].numel() ** 0.5
+        if parameter.ndim == 0:
+            # A noise strength speaks for a whole map: at the full rate it outruns the
+            # features early on, and pictures come out peppered.
+            rate *= 0.1
         if name.startswith("mapping."):
             rate *= mapping_multiplier
         groups.setdefault(rate, []).append(parameter)

@@ -20,6 +20,7 @@ class Ranks:
 
     rank: int = 0
     world_size: int = 1
+    local_rank: int = 0  # within this machine: which GPU
 
     @property
     def is_main(self) -> bool:
@@ -40,7 +41,7 @@ def joined(device_type: str) -> Iterator[Ranks]:
         return
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
     finally:
         dist.destroy_process_group()
 

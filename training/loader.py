@@ -36,11 +36,19 @@ class BatchLoader:
     """Endless batches of the training photos, each read ahead while the one before trains."""
 
     def __init__(
-        self, dataset: PreparedDataset, batch_size: int, seed: int, device: torch.device
+        self,
+        dataset: PreparedDataset,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        group_size: int,
     ) -> None:
-        """Read `batch_size` photos a step, over all ranks, on to `device`."""
+        """Read `batch_size` photos a step, over all ranks, on to `device`, in groups."""
         self.dataset = dataset
         self.rows = dataset.indices("train")
+        self.labels = dataset.labels[self.rows]
+        self.group_size = group_size
+        self.epoch_length = len(self.rows) - len(self.rows) % group_size
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
@@ -66,8 +74,11 @@ class BatchLoader:
         """Rows of the dataset that this rank takes at image count `nimg`."""
         share = ranks.share(self.batch_size)
         wanted = np.arange(nimg + share.start, nimg + share.stop)
-        epochs, offsets = np.divmod(wanted, len(self.rows))
-        order = {int(e): epoch_order(self.seed, int(e), len(self.rows)) for e in np.unique(epochs)}
+        epochs, offsets = np.divmod(wanted, self.epoch_length)
+        order = {
+            int(e): epoch_order(self.seed, int(e), self.labels, self.group_size)
+            for e in np.unique(epochs)
+        }
         picked = [order[int(e)][o] for e, o in zip(epochs, offsets, strict=True)]
         return self.rows[np.asarray(picked, dtype=np.int64)]
 

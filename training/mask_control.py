@@ -36,7 +36,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     """Similarity of two representations of the same samples, 0 to 1.
 
     Args:
-        x: [N, p] and y: [N, q], row i of both belonging to sample i.
+        x: [N, p].
+        y: [N, q]; row i of both belongs to sample i.
 
     Returns:
         Linear CKA; 1 where one is a rotation and scaling of the other.

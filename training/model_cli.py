@@ -55,7 +55,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a generator with a dynamically masked discriminator."""
-    from training.launch import LaunchError, launch
+    from training.launch import Launch, LaunchError, launch
 
     configure_logging()
     overrides: dict[str, Any] = {
@@ -71,16 +71,16 @@ def train(
     try:
         for setting in settings or []:
             _set(overrides, setting)
-        outcome = launch(
-            dataset,
-            out,
+        wanted = Launch(
+            dataset=dataset,
+            run=out,
             preset=preset,
             overrides=overrides,
             source=source,
             resume=resume,
             device=device,
-            show=_TrainingDisplay,
         )
+        outcome = launch(wanted, _TrainingDisplay)
     except LaunchError as error:
         fail(str(error))
     if outcome is not None:
@@ -171,16 +171,15 @@ def evaluate(
 ) -> None:
     """Measure how near the pictures are to the validation photos."""
     from training.checkpoint import CheckpointError
+    from training.dataset import PreparedDataset
+    from training.device import pick_device
     from training.evaluation import EvaluationOptions
     from training.evaluation import evaluate as run_evaluation
     from training.samplers import open_sampler
-    from training.trainer import pick_device
 
     configure_logging()
     try:
         where = pick_device(device)
-        from training.dataset import PreparedDataset
-
         options = EvaluationOptions(
             samples=samples,
             seed=seed,

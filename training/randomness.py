@@ -36,7 +36,31 @@ def generator_for(
     return torch.Generator(device).manual_seed(seed_for(seed, purpose, position))
 
 
-def epoch_order(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
-    """The order in which pass `epoch` over `length` photos takes them."""
-    generator = np.random.default_rng(seed_for(seed, Purpose.ORDER, epoch))
-    return generator.permutation(length)
+def epoch_order(
+    seed: int, epoch: int, labels: NDArray[np.int64], group_size: int
+) -> NDArray[np.int64]:
+    """The order in which pass `epoch` takes photos: shuffled groups of one category each.
+
+    The discriminator's minibatch deviation compares the pictures of a group. Only among
+    pictures of one category does it show that a generator paints the same one over and
+    over; mixed groups differ anyhow.
+
+    Args:
+        seed: The run's.
+        epoch: Which pass.
+        labels: Category of each photo, [N].
+        group_size: Photos in a group; what a category has left over forms mixed groups.
+
+    Returns:
+        Positions, [N - N % group_size]: which are left out differs from pass to pass.
+    """
+    random = np.random.default_rng(seed_for(seed, Purpose.ORDER, epoch))
+    shuffled = random.permutation(len(labels))
+    sorted_by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, first, count = np.unique(labels[sorted_by_label], return_index=True, return_counts=True)
+    place = np.arange(len(labels)) - np.repeat(first, count)  # within its category
+    whole = place < np.repeat(count - count % group_size, count)
+    rest = random.permutation(sorted_by_label[~whole])
+    mixed = rest[: len(rest) - len(rest) % group_size]
+    groups = np.concatenate([sorted_by_label[whole], mixed]).reshape(-1, group_size)
+    return random.permutation(groups).reshape(-1)

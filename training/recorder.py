@@ -31,10 +31,10 @@ class Tick:
     real_logits: float
     fake_logits: float
     real_sign: float
-    r1_penalty: float | None
     augment_strength: float
     mask_active: float  # share of the steps with a mask held
     memory_mb: float  # resident, or allocated on the GPU
+    r1_penalty: float | None = None  # None where no step of the tick had it
 
 
 class Recorder:
@@ -46,16 +46,21 @@ class Recorder:
         self.board = SummaryWriter(str(run / "tensorboard"), flush_secs=30)
         (run / "grids").mkdir(exist_ok=True)
 
-    def tick(self, tick: Tick) -> None:
-        """Write one line of figures."""
+    def record(self, tick: Tick | None, events: list[MaskEvent]) -> None:
+        """Write one step's mask events, and the tick that it may have ended with."""
+        for event in events:
+            self._event(event)
+        if tick is not None:
+            self._tick(tick)
+
+    def _tick(self, tick: Tick) -> None:
         figures = dataclasses.asdict(tick)
         append_line(self.run / "stats.jsonl", {"kind": "tick", **figures})
         for name, value in figures.items():
             if name != "nimg" and value is not None:
                 self.board.add_scalar(name, value, tick.nimg)
 
-    def event(self, event: MaskEvent) -> None:
-        """Write one mask event with its image count."""
+    def _event(self, event: MaskEvent) -> None:
         append_line(
             self.run / "stats.jsonl", {"kind": event.kind, "nimg": event.nimg, **event.values}
         )

@@ -1,12 +1,12 @@
 """A training run on disk, and the networks in it.
 
-    RUN/
-      config.json           TrainingConfig, resolved
-      dataset.json          DatasetInfo of what it was trained on
-      checkpoint-*.pt       with .sha256
-      stats.jsonl           one line a tick; mask events with their image count
-      tensorboard/          the same figures
-      grids/                sample grids with fixed latents
+RUN/
+  config.json           TrainingConfig, resolved
+  dataset.json          DatasetInfo of what it was trained on
+  checkpoint-*.pt       with .sha256
+  stats.jsonl           one line a tick; mask events with their image count
+  tensorboard/          the same figures
+  grids/                sample grids with fixed latents
 """
 
 import fcntl
@@ -36,9 +36,7 @@ class RunError(ValueError):
     """A run directory that can't be used; the message says what to do."""
 
 
-def build_networks(
-    config: TrainingConfig, info: DatasetInfo
-) -> tuple[Generator, Discriminator]:
+def build_networks(config: TrainingConfig, info: DatasetInfo) -> tuple[Generator, Discriminator]:
     """Both networks with their initial weights, on the CPU."""
     model = config.model
     sizes: dict[str, Any] = {
@@ -59,9 +57,7 @@ def build_networks(
                 mapping_layers=model.mapping_layers,
             )
         )
-        discriminator = Discriminator(
-            DiscriminatorShape(**sizes, mask_level=config.masking.level)
-        )
+        discriminator = Discriminator(DiscriminatorShape(**sizes, mask_level=config.masking.level))
     return generator, discriminator
 
 
@@ -99,8 +95,9 @@ def load_generator(run: Path) -> tuple[Generator, TrainingConfig, DatasetInfo, i
     return generator, config, info, int(state["nimg"])
 
 
-def transfer(source: Path, generator: Generator, discriminator: Discriminator,
-             info: DatasetInfo) -> int:
+def transfer(
+    source: Path, generator: Generator, discriminator: Discriminator, info: DatasetInfo
+) -> int:
     """Start from another run's averaged generator and its discriminator.
 
     Weights of the same name and shape are taken over; category embeddings are matched by
