@@ -59,7 +59,6 @@ def encode_image(
             white = Image.new("RGBA", image.size, "white")
             white.alpha_composite(image)
             image = white.convert("RGB")
-        # Pillow warns against JPEG qualities above 95: bytes grow, fidelity does not.
         wanted = DEFAULT_QUALITY if quality is None else quality
         # Above 95 bytes grow and fidelity does not; halved chroma would show on red lettering.
         options = {

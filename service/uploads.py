@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -29,7 +29,7 @@ async def read_form(request: Request, max_file_bytes: int) -> tuple[bytes, dict[
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise BadRequest("send the body as multipart/form-data", param="Content-Type")
-    parser = MultiPartParser(
+    parser = _MemoryParser(
         request.headers,
         request.stream(),
         max_files=1,
@@ -39,12 +39,34 @@ async def read_form(request: Request, max_file_bytes: int) -> tuple[bytes, dict[
     parser.spool_max_size = max_file_bytes + 1_000_000
     try:
         form = await parser.parse()
+        if not parser.complete:
+            raise BadRequest("the form is cut off", code="invalid_form")
+        return await _take_apart(form, max_file_bytes)
     except MultiPartException as error:
         raise BadRequest(f"the form can't be read: {error.message}", code="invalid_form") from None
     except (ApiError, TimeoutError):
         raise
     except Exception:  # the parser lets its own library's errors and KeyErrors through
         raise BadRequest("the form can't be read", code="invalid_form") from None
+    finally:
+        parser.close()
+
+
+class _MemoryParser(MultiPartParser):
+    """Knows whether the form's end came, and lets go of files that never got theirs."""
+
+    complete = False
+
+    def on_end(self) -> None:
+        super().on_end()
+        self.complete = True
+
+    def close(self) -> None:
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
+async def _take_apart(form: FormData, max_file_bytes: int) -> tuple[bytes, dict[str, str]]:
     fields: dict[str, str] = {}
     photo: bytes | None = None
     for name, value in form.multi_items():

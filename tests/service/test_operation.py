@@ -1,20 +1,22 @@
 """Keys, probes, queues, time limits, logs, metrics and hot swaps of the running service."""
 
 import asyncio
-import json
+import base64
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from openapi_spec_validator import validate
 from starlette.testclient import TestClient
 
 import service.api
+from service.batch import Batch, write_pictures
 from service.errors import Busy
 from service.generation import GeneratorSession
 from service.metrics import Metrics
@@ -175,17 +177,13 @@ def test_a_promoted_model_that_cannot_load_leaves_the_old_one(
     bento_home: Path, make_export: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = (Registry().register(make_export(seed=seed)) for seed in (1, 2))
+    # A file that was changed after registration, and a pointer that was set by hand.
+    (second.folder / "generator.onnx").write_bytes(b"broken")
     with running_service(poll_interval_sec="0.05") as client:
         Registry().promotions.promote("shop", second.version)
-        # A file that changed between promotion and loading.
-        (second.folder / "generator.onnx").write_bytes(b"broken")
-        service.api.gateway.open  # noqa: B018
-        Registry().promotions.promote("shop", first.version)
-        Registry().promotions.promote("shop", second.version)
-        wait_for(lambda: "was changed" in caplog.text or "can't be loaded" in caplog.text)
+        wait_for(lambda: "can't be loaded" in caplog.text)
         assert client.get("/readyz").status_code == 200
-        assert client.post(URL, json={}).json()["model"] in (first.model_id, second.model_id)
-    assert first.version != second.version
+        assert client.post(URL, json={}).json()["model"] == first.model_id
 
 
 def test_a_pinned_version_is_served_whatever_is_promoted(
@@ -305,9 +303,6 @@ def test_a_full_queue_gives_its_places_back() -> None:
 
 
 def test_the_service_knows_no_torch() -> None:
-    import subprocess
-    import sys
-
     code = (
         "import sys, service.api, service.cli, service.inspection, service.batch; "
         "print([m for m in ('torch', 'torchvision', 'training') if m in sys.modules])"
@@ -319,10 +314,6 @@ def test_the_service_knows_no_torch() -> None:
 def test_http_and_command_line_give_the_same_pixels(
     guarded: TestClient, tmp_path: Path, export: Path
 ) -> None:
-    import base64
-
-    from service.batch import Batch, write_pictures
-
     batch = Batch(count=12, category="boxes", seed=2**53 - 3, truncation_psi=0.9)
     write_pictures(batch, tmp_path / "registered")
     write_pictures(batch, tmp_path / "export", export=export)
@@ -333,4 +324,3 @@ def test_http_and_command_line_give_the_same_pixels(
         data = base64.b64decode(picture["b64_json"])
         for folder in ("registered", "export"):
             assert (tmp_path / folder / f"boxes-{picture['seed']}.png").read_bytes() == data
-    assert json.dumps(np.float32(1).item())
