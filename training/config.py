@@ -32,7 +32,7 @@ class OptimizerConfig(_Config):
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.0025
     mapping_multiplier: Annotated[
         float, Field(gt=0, le=1, description="Learning rate of the mapping network, relative.")
-    ] = 0.01
+    ] = 0.1
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     r1_gamma: Annotated[float, Field(ge=0)] = 0.01
@@ -76,7 +76,7 @@ class MaskingConfig(_Config):
     ] = 0.9
     floor: Annotated[
         float, Field(ge=0, description="Adaptation under which the discriminator lags in any case.")
-    ] = 0.01
+    ] = 1e-3
     window: Annotated[int, Field(ge=3, le=1000, description="Measurements in the median.")] = 16
     probes: Annotated[int, Field(ge=8, le=4096, description="Pictures in a measurement.")] = 128
     generator_sees_mask: bool = True

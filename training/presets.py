@@ -4,7 +4,11 @@ from typing import Any, Final
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     # 32 px on two processor cores within minutes.
-    "cpu-demo": {},
+    "cpu-demo": {
+        "batch_size": 16,
+        "model": {"channel_base": 1024},
+        "optimizer": {"mapping_multiplier": 0.3},
+    },
     # 64 px on a processor within hours.
     "cpu-64": {"model": {"channel_base": 4096}, "optimizer": {"r1_gamma": 0.05}},
     "gpu-64": {

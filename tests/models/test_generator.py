@@ -1,0 +1,131 @@
+"""Identities of the generator: shapes, truncation, batching, precision."""
+
+import pytest
+import torch
+from models.generator import Generator, GeneratorShape, ModulatedConv
+from models.layers import LEAKY_GAIN, Pyramid
+
+
+def make(height: int = 16, width: int = 16, channels: int = 3, categories: int = 3) -> Generator:
+    torch.manual_seed(0)
+    generator = Generator(
+        GeneratorShape(
+            height=height,
+            width=width,
+            channels=channels,
+            categories=categories,
+            z_dim=16,
+            w_dim=16,
+            channel_base=256,
+            channel_max=32,
+        )
+    )
+    with torch.no_grad():  # so that noise counts
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.5)
+    return generator.eval().requires_grad_(False)
+
+
+def inputs(generator: Generator, count: int) -> tuple[torch.Tensor, ...]:
+    random = torch.Generator().manual_seed(1)
+    z = torch.randn(count, generator.z_dim, generator=random)
+    category = torch.eye(generator.shape.categories)[
+        torch.arange(count) % generator.shape.categories
+    ]
+    return z, category, torch.randn(count, generator.noise_dim, generator=random)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "base", "doublings"),
+    [(32, 32, (4, 4), 3), (256, 192, (4, 3), 6), (96, 96, (3, 3), 5), (80, 64, (5, 4), 4)],
+)
+def test_pyramid_ends_in_a_small_base(
+    height: int, width: int, base: tuple[int, int], doublings: int
+) -> None:
+    assert Pyramid.of(height, width) == Pyramid(base, doublings)
+    assert Pyramid.of(height, width).shape(doublings) == (height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 100), (31, 32), (64, 1024)])
+def test_pyramid_names_a_size_that_does_not_halve(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"{width}x{height}"):
+        Pyramid.of(height, width)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 12), (12, 16)])
+def test_pictures_have_the_asked_shape(height: int, width: int, channels: int) -> None:
+    generator = make(height, width, channels)
+    z, category, noise = inputs(generator, 2)
+    assert generator(z, category, None, noise).shape == (2, channels, height, width)
+
+
+def test_a_picture_does_not_depend_on_its_batch() -> None:
+    generator = make()
+    z, category, noise = inputs(generator, 5)
+    psi = torch.linspace(0.5, 1, 5)
+    together = generator(z, category, psi, noise)
+    for i in range(5):
+        row = slice(i, i + 1)
+        alone = generator(z[row], category[row], psi[row], noise[row])
+        torch.testing.assert_close(alone, together[row], rtol=1e-5, atol=1e-5)
+
+
+def test_truncation_goes_from_the_mean_style_to_the_style() -> None:
+    generator = make()
+    generator.update_w_avg(samples=512)
+    z, category, _ = inputs(generator, 3)
+    w = generator.mapping(z, category)
+    truncated = generator.mapping.truncate(w, category, torch.tensor([0.0, 1.0, 0.5]))
+    w_avg = generator.mapping.w_avg
+    torch.testing.assert_close(truncated[0], w_avg[0])
+    torch.testing.assert_close(truncated[1], w[1])
+    torch.testing.assert_close(truncated[2], (w_avg[2] + w[2]) / 2)
+
+
+def test_mean_style_is_that_of_many_latents_of_the_category() -> None:
+    generator = make()
+    generator.update_w_avg(samples=4096)
+    z = torch.randn(8192, generator.z_dim, generator=torch.Generator().manual_seed(7))
+    for i, row in enumerate(torch.eye(3)):
+        mean = generator.mapping(z, row.expand(len(z), -1)).mean(dim=0)
+        assert (mean - generator.mapping.w_avg[i]).abs().max() < 0.1
+
+
+def test_latent_category_and_noise_each_change_the_picture() -> None:
+    generator = make()
+    z, category, noise = inputs(generator, 2)
+    base = generator(z, category, None, noise)
+    for changed in (
+        (z.flip(0), category, None, noise),
+        (z, category.roll(1, dims=1), None, noise),
+        (z, category, None, noise.flip(0)),
+    ):
+        assert (generator(*changed) - base).abs().max() > 1e-2
+
+
+def test_activation_modulation_equals_weight_modulation() -> None:
+    """StyleGAN2's definition: modulated, demodulated weights of each sample."""
+    torch.manual_seed(0)
+    layer = ModulatedConv(6, 5, 8)
+    x, w, before = torch.randn(3, 6, 7, 7), torch.randn(3, 8), torch.rand(3, 6) + 0.5
+    got, gain = layer(x, before, w)
+    style = layer.affine(w)
+    for i in range(3):
+        weight = layer.conv.weight * style[i][None, :, None, None]
+        weight = weight * torch.rsqrt(weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
+        activation = (x[i] * before[i][:, None, None])[None]
+        expected = torch.nn.functional.conv2d(activation, weight, padding=1) * LEAKY_GAIN
+        torch.testing.assert_close(
+            got[i : i + 1] * gain[i][None, :, None, None], expected, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_bfloat16_features_give_nearly_the_same_picture() -> None:
+    generator = make()
+    z, category, noise = inputs(generator, 4)
+    exact = generator(z, category, None, noise)
+    rough = generator(z, category, None, noise, torch.bfloat16)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).square().mean().sqrt() < 0.05 * exact.std()
