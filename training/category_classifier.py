@@ -15,8 +15,7 @@ from training.features import to_rgb_tensor
 _logger = logging.getLogger(__name__)
 
 INPUT_PX: Final = 32
-_WIDTHS: Final = (32, 64, 128)
-_STEPS: Final = 700
+_WIDTHS: Final = (24, 48, 96)
 _BATCH: Final = 64
 _PEAK_LEARNING_RATE: Final = 3e-3
 _LABEL_SMOOTHING: Final = 0.1
@@ -32,13 +31,16 @@ class CategoryClassifier:
     rare category counts as much as a common one and the time is the same for any catalogue.
     """
 
-    def __init__(self, dataset: PreparedDataset, *, seed: int, device: str = "cpu") -> None:
+    def __init__(
+        self, dataset: PreparedDataset, *, seed: int, device: str = "cpu", steps: int = 600
+    ) -> None:
         """Train on the dataset's train photos.
 
         Args:
             dataset: Photos and labels; only the split "train" is used.
             seed: Fixes weights, order and augmentation.
             device: A torch device's name.
+            steps: Batches of 64 photos.
 
         Raises:
             ValueError: There are no train photos.
@@ -47,8 +49,12 @@ class CategoryClassifier:
         photos, labels = _training_photos(dataset, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._network = _network(len(dataset.info.categories)).to(self._device)
-        self._train(photos, labels, seed)
+            network = _network(len(dataset.info.categories))
+        # This layout trains a third faster on a CPU.
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # for dropout
+            self._train(photos, labels, seed=seed, steps=steps)
         self._network.eval().requires_grad_(False)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -68,18 +74,20 @@ class CategoryClassifier:
                 labels[start : start + 256] = logits.argmax(dim=1).cpu().numpy()
         return labels
 
-    def _train(self, photos: Tensor, labels: NDArray[np.int64], seed: int) -> None:
+    def _train(self, photos: Tensor, labels: NDArray[np.int64], *, seed: int, steps: int) -> None:
         """Adam with a one-cycle learning rate."""
         rng = np.random.default_rng(seed)
         generator = torch.Generator().manual_seed(seed)
         by_label = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         optimizer = torch.optim.AdamW(self._network.parameters(), weight_decay=0.05)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_LEARNING_RATE, _STEPS)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_LEARNING_RATE, steps)
         self._network.train()
-        for _ in range(_STEPS):
+        for _ in range(steps):
             drawn = rng.integers(len(by_label), size=_BATCH)
             rows = np.asarray([rng.choice(by_label[i]) for i in drawn])
-            batch = _augmented(photos[torch.from_numpy(rows)], generator).to(self._device)
+            batch = _augmented(photos[torch.from_numpy(rows)], generator).to(
+                self._device, memory_format=torch.channels_last
+            )
             targets = torch.from_numpy(labels[rows]).to(self._device)
             loss = functional.cross_entropy(
                 self._network(batch), targets, label_smoothing=_LABEL_SMOOTHING
@@ -89,6 +97,23 @@ class CategoryClassifier:
             optimizer.step()
             schedule.step()
         _logger.info("category classifier: %d photos, last loss %.3f", len(photos), loss.item())
+
+
+def label_agreement(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], names: tuple[str, ...]
+) -> tuple[float, dict[str, float]]:
+    """Share of pictures whose label was predicted, overall and by category's name.
+
+    Args:
+        labels: [N], index into `names`.
+        predicted: [N], likewise.
+        names: Of all categories; those without a picture are left out of the answer.
+    """
+    right = labels == predicted
+    present = np.unique(labels)
+    return float(right.mean()), {
+        names[label]: float(right[labels == label].mean()) for label in present
+    }
 
 
 def _training_photos(dataset: PreparedDataset, seed: int) -> tuple[Tensor, NDArray[np.int64]]:

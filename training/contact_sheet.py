@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from training.dataset import PreparedDataset
 from training.evaluation_report import EvaluationReport
 
 _CELL_PX: Final = 112
@@ -34,6 +35,20 @@ class SheetRow:
     category: str
     real: NDArray[np.uint8]
     generated: NDArray[np.uint8]
+
+
+def sheet_photos(
+    dataset: PreparedDataset, label: int, count: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """At most `count` photos of a category: validation photos, then train to fill up."""
+    of_label = dataset.labels == label
+    rows = np.concatenate(
+        [
+            rng.permutation(np.flatnonzero(of_label & (dataset.splits == split)))
+            for split in ("validation", "train")
+        ]
+    )
+    return np.asarray(dataset.images[rows[:count]])
 
 
 def draw_contact_sheet(rows: list[SheetRow], report: EvaluationReport) -> bytes:

@@ -5,7 +5,7 @@ mix of categories is theirs and each round compares equal counts.
 """
 
 import logging
-import tempfile
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol
@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import category_index
-from training.category_classifier import CategoryClassifier
-from training.contact_sheet import SheetRow, draw_contact_sheet
+from training.category_classifier import CategoryClassifier, label_agreement
+from training.contact_sheet import SheetRow, draw_contact_sheet, sheet_photos
 from training.dataset import PreparedDataset
 from training.evaluation_report import (
     Agreement,
     CategoryScores,
     ClassifierReport,
     EvaluationReport,
-    RealFloor,
 )
-from training.evaluation_scores import FeatureSet, score
+from training.evaluation_scores import FeatureSet, real_floor, score
 from training.features import load_extractor
 
 _logger = logging.getLogger(__name__)
@@ -77,6 +76,9 @@ class EvaluationOptions(BaseModel):
         float, Field(ge=0, le=1, description="Of the contact sheet and the second agreement.")
     ] = 0.7
     batch_size: Annotated[int, Field(ge=1, le=4096, description="Pictures held at a time.")] = 64
+    classifier_steps: Annotated[
+        int, Field(ge=10, le=100_000, description="Training steps of the category classifier.")
+    ] = 600
     features: Literal["catalogan", "inception"] = "catalogan"
     inception_weights: Path | None = None
     device: str = "cpu"
@@ -134,7 +136,9 @@ class _Evaluation:
         self._extractor = load_extractor(
             options.features, device=options.device, inception_weights=options.inception_weights
         )
-        self._classifier = CategoryClassifier(dataset, seed=options.seed, device=options.device)
+        self._classifier = CategoryClassifier(
+            dataset, seed=options.seed, device=options.device, steps=options.classifier_steps
+        )
 
     def report(self) -> EvaluationReport:
         """Generate, extract and score."""
@@ -153,7 +157,7 @@ class _Evaluation:
                 name for label, name in enumerate(self._names) if label not in self._matched
             ),
             overall=score(validation, generated, frechet_minimum=2),
-            real_floor=_real_floor(train, validation, len(generated)),
+            real_floor=real_floor(train, validation, len(generated)),
             per_category=self._per_category(validation, generated, train),
             classifier=self._classifier_report(agreement),
         )
@@ -165,21 +169,13 @@ class _Evaluation:
         rng = np.random.default_rng(self._options.seed)
         rows = []
         for position, label in enumerate(sorted(largest)):
-            # Validation photos first; train photos fill up where they are few.
-            order = [
-                rng.permutation(np.flatnonzero((self._dataset.labels == label) & split))
-                for split in (
-                    self._dataset.splits == "validation",
-                    self._dataset.splits == "train",
-                )
-            ]
-            photos = np.concatenate(order)[:SHEET_COLUMNS]
+            photos = sheet_photos(self._dataset, label, SHEET_COLUMNS, rng)
             generated = self._sampler.sample(
                 np.full(SHEET_COLUMNS, self._matched[label], dtype=np.int64),
                 seed=self._options.seed + position * SHEET_COLUMNS,
                 truncation_psi=self._options.served_truncation_psi,
             )
-            rows.append(SheetRow(self._names[label], self._dataset.images[photos], generated))
+            rows.append(SheetRow(self._names[label], photos, generated))
         return rows
 
     def _rows(self, split: Literal["train", "validation"]) -> NDArray[np.int64]:
@@ -237,7 +233,8 @@ class _Evaluation:
     def _agreement(
         self, labels: NDArray[np.int64], predicted: NDArray[np.int64], truncation_psi: float
     ) -> Agreement:
-        overall, per_category = self._shares(labels, predicted)
+        """What the classifier says of one pass of generated pictures."""
+        overall, per_category = label_agreement(labels, predicted, self._names)
         return Agreement(
             truncation_psi=truncation_psi,
             count=len(labels),
@@ -245,31 +242,19 @@ class _Evaluation:
             per_category=per_category,
         )
 
-    def _shares(
-        self, labels: NDArray[np.int64], predicted: NDArray[np.int64]
-    ) -> tuple[float, dict[str, float]]:
-        """Share of equal labels, overall and by the category's name."""
-        right = labels == predicted
-        return float(right.mean()), {
-            self._names[label]: float(right[labels == label].mean())
-            for label in self._matched
-            if (labels == label).any()
-        }
-
     def _classifier_report(self, generated: Agreement) -> ClassifierReport:
         """The classifier's own accuracy beside what it says of generated pictures."""
         rows = self._validation_rows
-        accuracy, accuracies = self._shares(
-            self._dataset.labels[rows], self._classifier.predict(self._dataset.images[rows])
-        )
+        predicted = self._classifier.predict(self._dataset.images[rows])
+        accuracy, accuracies = label_agreement(self._dataset.labels[rows], predicted, self._names)
         psi = self._options.served_truncation_psi
         labels = self._rounds(SERVED_SAMPLES)
-        predicted = [self._classifier.predict(images) for images in self._pictures(labels, psi)]
+        served = [self._classifier.predict(images) for images in self._pictures(labels, psi)]
         return ClassifierReport(
             validation_accuracy=accuracy,
             validation_accuracy_per_category=accuracies,
             generated=generated,
-            generated_as_served=self._agreement(labels, np.concatenate(predicted), psi),
+            generated_as_served=self._agreement(labels, np.concatenate(served), psi),
         )
 
     def _per_category(
@@ -299,28 +284,12 @@ def _matched_labels(model: tuple[str, ...], dataset: tuple[str, ...]) -> dict[in
     return matched
 
 
-def _real_floor(train: FeatureSet, validation: FeatureSet, compared: int) -> RealFloor:
-    """Real photos against real photos, at counts as near the generated ones as there are."""
-    half = min(len(validation), len(train) // 2)
-    rows = np.arange(len(train))
-    return RealFloor(
-        train_against_validation=score(validation, train.taken(rows[:compared]), frechet_minimum=2),
-        train_against_train=score(
-            train.taken(rows[:half]), train.taken(rows[half : half + compared]), frechet_minimum=2
-        ),
-    )
-
-
 def _write_aside(path: Path, data: bytes) -> None:
     """Write beside `path`, then rename, so that nothing half-written stays."""
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}-", delete=False
-    ) as file:
-        aside = Path(file.name)
-        try:
-            file.write(data)
-            file.close()
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        aside.write_bytes(data)
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

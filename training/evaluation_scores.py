@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import metrics
-from training.evaluation_report import Scores
+from training.evaluation_report import RealFloor, Scores
 
 # Below these a score says more about chance than about the pictures.
 MIN_KERNEL_PHOTOS: Final = 10
@@ -62,6 +62,24 @@ def score(real: FeatureSet, compared: FeatureSet, *, frechet_minimum: int) -> Sc
     if not lacking(MIN_NEIGHBOUR_PHOTOS, "precision", "recall", "density", "coverage"):
         values |= _neighbour_scores(real.features, compared.features, count)
     return Scores(real_count=len(real), compared_count=len(compared), **values, reasons=reasons)
+
+
+def real_floor(train: FeatureSet, validation: FeatureSet, compared: int) -> RealFloor:
+    """Real photos against real photos, at counts as near the generated ones as there are.
+
+    Args:
+        train: Train photos in random order.
+        validation: Validation photos.
+        compared: How many generated pictures the floor stands beside.
+    """
+    half = min(len(validation), len(train) // 2)
+    rows = np.arange(len(train))
+    return RealFloor(
+        train_against_validation=score(validation, train.taken(rows[:compared]), frechet_minimum=2),
+        train_against_train=score(
+            train.taken(rows[:half]), train.taken(rows[half : half + compared]), frechet_minimum=2
+        ),
+    )
 
 
 def _neighbour_scores(

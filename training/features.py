@@ -7,6 +7,7 @@ features is not FID, and is never called so.
 
 import hashlib
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -22,14 +23,20 @@ EXTRACTOR_NAME: Final = "catalogan-features-1"
 FEATURE_DIM: Final = 128
 INPUT_PX: Final = 64
 WEIGHTS_FILE: Final = "features.safetensors"
-WEIGHTS_SHA256: Final = "518ead4d8fad3466925b3ae83595c4206c78ece0e348f08f2223d95e3eff3240"
-PROVENANCE: Final = "Random weights, fixed by seed 0."
+WEIGHTS_SHA256: Final = "e118f1ffecd8c42044bb31da6914b9729d2659746c4fdba6bf08fa7b3ffa7f4f"
+PROVENANCE: Final = (
+    "Trained from scratch by bench/train_features.py (seed 0, 1500 steps) on the 3,068 train "
+    "photos of github.com/alexeygrigorev/clothing-dataset-small (CC0 1.0) and 640 pictures of "
+    "the rendered sample catalogue: category, quarter turns, thumbnails, and the strength of "
+    "blur, noise, warping and shuffled tiles. It sees pictures at 64 x 64 pixels: finer detail "
+    "is not judged."
+)
 _WIDTHS: Final = (32, 48, 96, 128)
 # Pictures a pass: bounds memory, and being fixed, keeps sums in one order.
 _BATCH: Final = 128
 
 
-class FeatureError(RuntimeError):
+class FeatureError(ValueError):
     """The features can't be computed; the message names the file and the way out."""
 
 
@@ -85,13 +92,11 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, _WIDTHS[0], 3, padding=1, bias=False)
+        # 5x5 at stride 2 still sees the finest detail, at a quarter of the memory traffic.
+        self.stem = nn.Conv2d(3, _WIDTHS[0], 5, stride=2, padding=2, bias=False)
         self.stem_norm = nn.BatchNorm2d(_WIDTHS[0])
-        inputs = (_WIDTHS[0], *_WIDTHS[:-1])
-        self.blocks = nn.ModuleList(
-            ResidualBlock(i, o) for i, o in zip(inputs, _WIDTHS, strict=True)
-        )
-        self.embedding = nn.Linear(_WIDTHS[0] + sum(_WIDTHS), FEATURE_DIM)
+        self.blocks = nn.ModuleList(ResidualBlock(i, o) for i, o in pairwise(_WIDTHS))
+        self.embedding = nn.Linear(sum(_WIDTHS), FEATURE_DIM)
         # Fixed statistics of clean photos, so that every feature weighs alike.
         self.register_buffer("mean", torch.zeros(FEATURE_DIM))
         self.register_buffer("scale", torch.ones(FEATURE_DIM))

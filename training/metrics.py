@@ -189,13 +189,18 @@ def _ball_radii(features: NDArray[np.float64], k: int) -> NDArray[np.float64]:
 
 def _kernel_sum(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> float:
     """Sum of the cubic kernel over all pairs."""
-    dimensions = rows.shape[1]
     return sum(
-        float(((rows[start : start + _BLOCK] @ columns.T / dimensions + 1) ** 3).sum())
+        _cubed_sum(rows[start : start + _BLOCK] @ columns.T, rows.shape[1])
         for start in range(0, len(rows), _BLOCK)
     )
 
 
 def _self_kernel_sum(rows: NDArray[np.float64]) -> float:
     """Sum of the cubic kernel of each row with itself."""
-    return float(((np.einsum("ij,ij->i", rows, rows) / rows.shape[1] + 1) ** 3).sum())
+    return _cubed_sum(np.einsum("ij,ij->i", rows, rows), rows.shape[1])
+
+
+def _cubed_sum(products: NDArray[np.float64], dimensions: int) -> float:
+    """Sum of (p / D + 1)^3; plain products, since numpy's power is ten times slower."""
+    base = products / dimensions + 1
+    return float((base * base * base).sum())
