@@ -54,6 +54,8 @@ def write_pictures(
     session, shown_id = _open(settings.model, export, settings)
     encoding = Encoding(batch.output_format)
     first = secrets.randbelow(SEED_LIMIT) if batch.seed is None else batch.seed
+    # Refuses what the model can't give before anything is written.
+    picture_specs(_request(batch, first, 0), session.manifest)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(settings.workers) as threads:
@@ -74,7 +76,8 @@ def _request(batch: Batch, first_seed: int, start: int) -> GenerationRequest:
     asked = {
         "n": min(MAX_PICTURES, batch.count - start),
         "category": batch.category,
-        "seed": (first_seed + start) % SEED_LIMIT,
+        # Wraps within a batch, as seeds do within a request.
+        "seed": (first_seed + start) % SEED_LIMIT if start else first_seed,
         "truncation_psi": batch.truncation_psi,
     }
     return validate(GenerationRequest, asked)

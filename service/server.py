@@ -1,5 +1,6 @@
 """Runs the BentoML service in this process: one Python start, one process to supervise."""
 
+import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -39,6 +40,8 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
     """
     check_exposure(settings, host)
     listening = _listen(host, port)
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, _leave)
     on_listening(listening.getsockname()[1])
     from service.api import asgi_app, gateway
 
@@ -55,7 +58,13 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
         raise OperatorError("the service did not start; the log above says why")
 
 
+def _leave(_: int, __: FrameType | None) -> None:
+    """End with status 0: before the server runs, and when uvicorn passes its signal on after."""
+    raise SystemExit(0)
+
+
 def _listen(host: str, port: int) -> socket.socket:
+    listening: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -64,7 +73,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(2048)
+        listening.setblocking(False)
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise OperatorError(f"can't listen on {host}:{port}: {error.strerror or error}") from error
-    listening.setblocking(False)
     return listening
