@@ -12,6 +12,7 @@ from typing import Final
 
 import imagehash
 import numpy as np
+import scipy.fftpack  # noqa: F401  imagehash would load it within the first photo's time
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 

@@ -1,11 +1,14 @@
 """Small catalogues of our own, and real photos where a folder of them is given."""
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 _VARIABLE = "CATALOGAN_TEST_PHOTOS"
@@ -60,3 +63,72 @@ def catalogue(tmp_path: Path, fill: Callable[[Path, range], list[Path]]) -> Path
     fill(folder / "cups", range(8))
     fill(folder / "hats", range(1000, 1008))
     return folder
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system with room for little more than a megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(
+    tmp_path_factory: pytest.TempPathFactory, fill: Callable[[Path, range], list[Path]]
+) -> Path:
+    """60 soft blobs in three categories, prepared at 16 px."""
+    from training.catalogue import prepare_dataset
+    from training.prepare_options import PrepareOptions
+
+    root = tmp_path_factory.mktemp("tiny")
+    for i, category in enumerate(("cups", "hats", "mats")):
+        fill(root / "photos" / category, range(1000 * i, 1000 * i + 20))
+    options = PrepareOptions.model_validate({"width": 16, "height": 16, "validation_share": 0.2})
+    prepare_dataset(root / "photos", root / "dataset", options)
+    return root / "dataset"
+
+
+TINY_SETTINGS: dict[str, Any] = {
+    "preset": "tiny",
+    "batch_size": 8,
+    "tick_kimg": 0.04,
+    "grid_kimg": 0.1,
+    "checkpoint_kimg": 0.1,
+    "precision": "fp32",
+    "model": {"z_dim": 16, "w_dim": 16, "channel_base": 128, "channel_max": 16},
+    "optimizer": {"r1_interval_steps": 4},
+    "augment": {"adjust_kimg": 0.5, "strength": 0.2},
+    "masking": {"interval_kimg": 0.03, "period_kimg": 0.05, "probes": 16, "threshold": 1.5},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> dict[str, Any]:
+    """A network that trains some hundred images a second on one core."""
+    return TINY_SETTINGS
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_settings: dict[str, Any]
+) -> Path:
+    """A finished run of 200 images."""
+    from training.config import resolve
+    from training.dataset import PreparedDataset
+    from training.distributed import Ranks
+    from training.run import write_run
+    from training.trainer import Trainer
+
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    run.mkdir()
+    data = PreparedDataset(tiny_dataset)
+    config = resolve({**tiny_settings, "max_kimg": 0.2})
+    write_run(run, config, data)
+    trainer = Trainer(run, data, config, torch.device("cpu"), Ranks())
+    trainer.train(lambda _: None, lambda: False)
+    return run
