@@ -34,7 +34,7 @@ def equalized_groups(
         if parameter.ndim == 0:
             # A noise strength speaks for a whole map: at the full rate it outruns the
             # features early on, and pictures come out peppered.
-            rate *= 0.1
+            rate *= 0.01
         if name.startswith("mapping."):
             rate *= mapping_multiplier
         groups.setdefault(rate, []).append(parameter)

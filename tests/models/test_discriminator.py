@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from models.discriminator import Discriminator, DiscriminatorShape, minibatch_deviation
 from models.masking import feature_mask
 
@@ -60,9 +61,7 @@ def test_a_mask_hides_the_asked_share_and_keeps_the_mean(ratio: float, granulari
 
 
 def test_a_mask_never_hides_everything() -> None:
-    mask = feature_mask(
-        (2, 2, 2), ratio=0.99, granularity="channel", generator=torch.Generator()
-    )
+    mask = feature_mask((2, 2, 2), ratio=0.99, granularity="channel", generator=torch.Generator())
     assert (mask > 0).sum() == 1
 
 

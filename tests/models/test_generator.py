@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from models.generator import Generator, GeneratorShape, ModulatedConv
 from models.layers import LEAKY_GAIN, Pyramid
 

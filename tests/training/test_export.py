@@ -1,0 +1,145 @@
+"""Exports: parity, portability, refusal of what would not paint the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from models.manifest import INPUT_NAMES, GeneratorManifest, ManifestError
+from training import export as export_module
+from training.export import ExportError, ExportOptions, export_run, measure_parity, to_onnx
+from training.run import load_generator
+from training.samplers import ExportSampler, RunSampler, open_sampler
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Path:
+    out = tmp_path_factory.mktemp("exports") / "tiny"
+    options = ExportOptions(name="tiny", licence="CC0-1.0", author="Us", metrics={"x": 1.0})
+    export_run(tiny_run, out, options)
+    return out
+
+
+def test_the_manifest_says_what_was_exported(export: Path, tiny_run: Path) -> None:
+    manifest = GeneratorManifest.model_validate_json((export / "manifest.json").read_bytes())
+    assert manifest.categories == ("cups", "hats", "mats")
+    assert (manifest.width, manifest.height, manifest.channels) == (16, 16, 3)
+    assert (manifest.nimg, manifest.preset, manifest.opset) == (200, "tiny", 20)
+    assert (manifest.licence, manifest.author, manifest.metrics) == ("CC0-1.0", "Us", {"x": 1.0})
+    assert manifest.masking["mode"] == "dynamic"
+    assert manifest.training["batch_size"] == 8
+    info = json.loads((tiny_run / "dataset.json").read_text())
+    assert manifest.dataset_hash == info["hash"]
+    parity = manifest.parity
+    assert parity.max_abs_error <= 1e-4
+    assert (parity.batch_sizes, parity.truncation_psi, parity.categories) == (
+        (1, 2, 7),
+        (0.5, 1.0),
+        3,
+    )
+    manifest.verify_files(lambda name: (export / name).read_bytes())
+    assert sorted(p.name for p in export.iterdir()) == [
+        "generator.onnx",
+        "manifest.json",
+        "preview.png",
+    ]
+    with Image.open(export / "preview.png") as preview:
+        assert preview.size == (8 * 16, 3 * 16)
+
+
+def test_the_graph_is_portable_and_keeps_no_trace_of_the_machine(export: Path) -> None:
+    data = (export / "generator.onnx").read_bytes()
+    model = onnx.load_from_string(data)
+    assert [i.name for i in model.graph.input] == list(INPUT_NAMES)
+    assert {node.domain for node in model.graph.node} <= {""}
+    assert all(i.type.tensor_type.shape.dim[0].dim_param for i in model.graph.input)
+    assert not any(t.external_data for t in model.graph.initializer)
+    random = {"RandomNormal", "RandomNormalLike", "RandomUniform", "Bernoulli"}
+    assert not random & {node.op_type for node in model.graph.node}
+    assert str(Path.home()).encode() not in data
+    assert b"site-packages" not in data
+    assert b".py" not in data
+
+
+def test_run_and_export_paint_the_same(export: Path, tiny_run: Path) -> None:
+    labels = np.arange(7, dtype=np.int64) % 3
+    ours, theirs = RunSampler(tiny_run), ExportSampler(export)
+    assert ours.categories == theirs.categories
+    for psi in (0.5, 1.0):
+        a = ours.sample(labels, seed=3, truncation_psi=psi).astype(int)
+        b = theirs.sample(labels, seed=3, truncation_psi=psi).astype(int)
+        assert np.abs(a - b).max() <= 1
+        assert a.std() > 1
+
+
+def test_a_graph_that_differs_fails_the_parity_check(tiny_run: Path) -> None:
+    generator, *_ = load_generator(tiny_run)
+    graph = to_onnx(generator, "fp32")
+    with torch.no_grad():
+        generator.synthesis.constant.add_(0.01)
+    with pytest.raises(ExportError, match="differs from torch"):
+        measure_parity(generator, graph, "fp32")
+
+
+def test_fp16_is_smaller_and_within_its_own_tolerance(tmp_path: Path, tiny_run: Path) -> None:
+    manifest = export_run(tiny_run, tmp_path / "half", ExportOptions(name="h", precision="fp16"))
+    assert manifest.precision == "fp16"
+    assert 1e-6 < manifest.parity.max_abs_error <= manifest.parity.tolerance
+    sampler = ExportSampler(tmp_path / "half")
+    assert sampler.sample(np.zeros(2, dtype=np.int64), seed=0).shape == (2, 16, 16, 3)
+
+
+def test_an_existing_folder_is_left_alone(tmp_path: Path, tiny_run: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ExportError, match="exists"):
+        export_run(tiny_run, tmp_path / "out", ExportOptions(name="x"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_failed_export_leaves_nothing(
+    tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(export_module.PARITY_TOLERANCE, "fp32", 1e-12)
+    with pytest.raises(ExportError, match="over the tolerance"):
+        export_run(tiny_run, tmp_path / "out", ExportOptions(name="x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_file_is_refused(tmp_path: Path, export: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(export, copy)
+    data = bytearray((copy / "generator.onnx").read_bytes())
+    data[-5] ^= 1
+    (copy / "generator.onnx").write_bytes(data)
+    with pytest.raises(ManifestError, match=r"generator\.onnx"):
+        open_sampler(copy)
+
+
+@pytest.mark.parametrize("size", [(12, 16), (16, 12)])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_shapes_and_channels_export(size: tuple[int, int], channels: int) -> None:
+    from models.generator import Generator, GeneratorShape
+
+    torch.manual_seed(0)
+    generator: Any = Generator(
+        GeneratorShape(
+            height=size[0],
+            width=size[1],
+            channels=channels,
+            categories=2,
+            z_dim=8,
+            w_dim=8,
+            channel_base=64,
+            channel_max=8,
+        )
+    ).eval()
+    generator.requires_grad_(False).update_w_avg(64)
+    parity = measure_parity(generator, to_onnx(generator, "fp32"), "fp32")
+    assert parity.max_abs_error <= 1e-4
