@@ -1,0 +1,144 @@
+"""train, evaluate and export as a person runs them."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from training.checkpoint import load_newest
+from training.model_cli import app
+
+CATALOGAN = Path(sys.executable).with_name("catalogan")
+TINY = ["--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
+for _setting in ("model.channel_base=128", "model.channel_max=16", "tick_kimg=0.04"):
+    TINY += ["--set", _setting]
+
+
+def invoke(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-kimg", "1", "--preset", "huge"], "--preset huge: choose one of cpu-demo"),
+        ([], "give max_kimg or max_minutes"),
+        (["--max-kimg", "0"], "max_kimg: Input should be greater than 0"),
+        (["--max-kimg", "1", "--set", "masking.ratio=2"], "masking.ratio"),
+        (["--max-kimg", "1", "--set", "masking"], "write it as name=value"),
+        (["--max-kimg", "1", "--set", "masking.colour=red"], "masking.colour"),
+        (["--max-kimg", "1", "--from", "nowhere"], "nowhere is no training run"),
+        (["--resume"], "is no training run"),
+    ],
+)
+def test_a_bad_option_is_named(
+    tmp_path: Path, tiny_dataset: Path, arguments: list[str], message: str
+) -> None:
+    code, output = invoke(
+        "train", tiny_dataset, "--out", tmp_path / "run", "--device", "cpu", *arguments
+    )
+    assert code == 2, output
+    assert message in output
+    assert not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_an_unreadable_dataset_is_named(tmp_path: Path) -> None:
+    code, output = invoke("train", tmp_path / "none", "--out", tmp_path / "r", "--max-kimg", "1")
+    assert code == 2
+    assert "run `catalogan prepare` again" in output
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_run_is_not_overwritten_and_another_dataset_not_resumed(
+    tmp_path: Path, tiny_dataset: Path, tiny_run: Path
+) -> None:
+    code, output = invoke("train", tiny_dataset, "--out", tiny_run, "--max-kimg", "1")
+    assert (code, "holds a run already" in output) == (2, True)
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in tiny_dataset.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    info = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps({**info, "hash": "0" * 64}))
+    code, output = invoke("train", other, "--out", tiny_run, "--resume")
+    assert (code, "was trained on another dataset" in output) == (2, True)
+
+
+def test_export_says_what_it_did_and_refuses_nonsense(tmp_path: Path, tiny_run: Path) -> None:
+    code, output = invoke("export", tiny_run, "--out", tmp_path / "shop")
+    assert code == 0, output
+    assert "exported shop" in output
+    for run, out, message in (
+        (tiny_run, "shop", "exists"),
+        (tmp_path, "other", "is no training run"),
+    ):
+        code, output = invoke("export", run, "--out", tmp_path / out)
+        assert (code, message in output) == (2, True), output
+    code, output = invoke("export", tiny_run, "--out", tmp_path / "x", "--name", "Not A Name")
+    assert code == 2, output
+    assert "name" in output
+    assert not (tmp_path / "x").exists()
+
+
+def test_evaluate_refuses_what_is_no_model(tmp_path: Path, tiny_dataset: Path) -> None:
+    code, output = invoke("evaluate", tmp_path / "none", "--data", tiny_dataset)
+    assert code == 2
+    assert "neither a run nor an export" in output
+
+
+def run_command(*arguments: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(CATALOGAN), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends_cleanly_and_resume_goes_on(
+    tmp_path: Path, tiny_dataset: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    with run_command("train", tiny_dataset, "--out", run, "--max-minutes", 5, *TINY) as process:
+        deadline = time.monotonic() + 120
+        while not (run / "stats.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "go on with --resume" in output
+    stopped = load_newest(run)["nimg"]
+    assert stopped > 0
+    target = (stopped + 80) / 1000
+    with run_command(
+        "train", tiny_dataset, "--out", run, "--resume", "--max-kimg", target, "--device", "cpu"
+    ) as process:
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "finished" in output
+    assert load_newest(run)["nimg"] == stopped + 80
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_torchrun_starts_them(tmp_path: Path, tiny_dataset: Path) -> None:
+    run = tmp_path / "run"
+    command = [
+        str(Path(sys.executable).with_name("torchrun")),
+        "--nproc-per-node=2",
+        "--standalone",
+        str(CATALOGAN),
+        *("train", str(tiny_dataset), "--out", str(run), "--max-kimg", "0.08", *TINY),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert load_newest(run)["nimg"] == 80
