@@ -28,7 +28,7 @@ from training.photo_decoding import DecodedPhoto, Target, UnusablePhoto, decode_
 # Photos handed to a process at a time: hides the pipe's latency, and is little to redo.
 _BATCH: Final = 8
 # A process imports its codecs before its first photo, on a busy machine slowly.
-_START_LIMIT_SEC: Final = 120.0
+_START_LIMIT_SEC: Final = 600.0
 
 Outcome = DecodedPhoto | UnusablePhoto
 
