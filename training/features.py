@@ -23,7 +23,7 @@ EXTRACTOR_NAME: Final = "catalogan-features-1"
 FEATURE_DIM: Final = 128
 INPUT_PX: Final = 64
 WEIGHTS_FILE: Final = "features.safetensors"
-WEIGHTS_SHA256: Final = "e118f1ffecd8c42044bb31da6914b9729d2659746c4fdba6bf08fa7b3ffa7f4f"
+WEIGHTS_SHA256: Final = "c571acd941d80737f062362e6d9a5bb7a02fae6b19ab7992b420c83b1bee5397"
 PROVENANCE: Final = (
     "Trained from scratch by bench/train_features.py (seed 0, 1500 steps) on the 3,068 train "
     "photos of github.com/alexeygrigorev/clothing-dataset-small (CC0 1.0) and 640 pictures of "
@@ -84,11 +84,9 @@ class FeatureNetwork(nn.Module):
     """Residual ConvNet; features are a linear mix of every stage's pooled activations.
 
     Pooling the early stages too keeps sharpness, grain, and colour, which a network trained
-    to name the goods alone would throw away.
+    to name the goods alone would throw away. The mix is centred on clean photos, and scaled
+    so that lightness and colour, which vary most, do not drown the rest.
     """
-
-    mean: Tensor
-    scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,9 +95,6 @@ class FeatureNetwork(nn.Module):
         self.stem_norm = nn.BatchNorm2d(_WIDTHS[0])
         self.blocks = nn.ModuleList(ResidualBlock(i, o) for i, o in pairwise(_WIDTHS))
         self.embedding = nn.Linear(sum(_WIDTHS), FEATURE_DIM)
-        # Fixed statistics of clean photos, so that every feature weighs alike.
-        self.register_buffer("mean", torch.zeros(FEATURE_DIM))
-        self.register_buffer("scale", torch.ones(FEATURE_DIM))
 
     def forward(self, images: Tensor) -> Tensor:
         """Pictures [N, 3, INPUT_PX, INPUT_PX] in [-1, 1] -> features [N, FEATURE_DIM]."""
@@ -109,7 +104,7 @@ class FeatureNetwork(nn.Module):
             x = block(x)
             pooled.append(x.mean(dim=(2, 3)))
         embedded: Tensor = self.embedding(torch.cat(pooled, dim=1))
-        return (embedded - self.mean) / self.scale
+        return embedded
 
 
 class CatalogueFeatures:
