@@ -1,5 +1,6 @@
 """Command line of the training room, second half: train, evaluate, export."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,6 +217,8 @@ def export(
     from training.export import ExportError, ExportOptions, export_run
 
     configure_logging()
+    for chatty in ("onnxscript", "onnx_ir"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     options = ExportOptions(
         name=name or out.resolve().name.lower(),
         precision=precision,
