@@ -1,0 +1,90 @@
+"""`make bench`: training, preparing and serving, each against what it can't be faster than.
+
+Prints one table and writes bench/results.json: the figures (medians) flat, the commit, the
+machine, and under "samples" and "raw" every round they were made of. Each part runs in a
+process of its own and can be run alone, as `python bench/serving_speed.py`. It takes about
+a quarter of an hour on two idle cores; what else runs meanwhile makes the figures worse.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from machine import commit, machine
+from measuring import Figure, Measurement
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+PARTS = ("training_speed", "preparing_speed", "serving_speed")
+# What the project wants of itself, in words and as a test of the figure.
+GOALS = {
+    "train_step_over_convolutions": ("2.0 or less", lambda value: value <= 2.0),
+    "serve_over_session": ("at least 0.75", lambda value: value >= 0.75),
+    "cold_start_s": ("under 4", lambda value: value < 4.0),
+}
+
+console = Console(highlight=False)
+
+
+def measure_part(part: str, quick: bool) -> Measurement:
+    """Run one part in a process of its own; end with its message if it fails."""
+    console.print(f"measuring: {part} ...", markup=False)
+    with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as folder:
+        out = Path(folder) / "part.json"
+        command = [sys.executable, str(HERE / f"{part}.py"), "--out", str(out)]
+        done = subprocess.run([*command, *(["--quick"] if quick else [])], check=False)
+        if done.returncode:
+            sys.exit(f"bench: {part} ended with {done.returncode}")
+        return Measurement.load(out)
+
+
+def table(figures: list[Figure], facts: dict[str, Any]) -> Table:
+    """All figures, with their spread and goals."""
+    title = f"{facts['processor']}, {facts['cores']} cores, load {facts['load_average_at_start']}"
+    shown = Table("figure", "median", "lowest", "highest", "rounds", "goal", title=title)
+    for figure in figures:
+        goal, reached = GOALS.get(figure.name, ("", lambda _: True))
+        shown.add_row(
+            figure.name,
+            f"{figure.value:.4g}",
+            f"{min(figure.samples):.4g}",
+            f"{max(figure.samples):.4g}",
+            str(len(figure.samples)),
+            goal if reached(figure.value) else f"[bold red]{goal}: missed[/]",
+        )
+    return shown
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a trial of the bench: rough figures")
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    options = parser.parse_args()
+    facts = machine()
+    if facts["load_average_at_start"] > facts["cores"] / 2:
+        console.print("the machine is busy: take these figures for a trial", style="yellow")
+    measured = [measure_part(part, options.quick) for part in PARTS]
+    figures = [figure for measurement in measured for figure in measurement.figures]
+    results: dict[str, Any] = {
+        **{figure.name: figure.value for figure in figures},
+        "commit": commit(),
+        "machine": facts,
+        "quick": options.quick,
+        "samples": {figure.name: figure.samples for figure in figures},
+        "raw": {key: value for m in measured for key, value in m.raw.items()},
+    }
+    aside = options.out.with_name(f".{options.out.name}.partial")
+    aside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    aside.replace(options.out)
+    console.print(table(figures, facts))
+    console.print(f"written to {options.out}", markup=False)
+
+
+if __name__ == "__main__":
+    main()
