@@ -25,9 +25,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck .ci/run .ci/container
+	$(BIN)/hadolint Dockerfile
 
 bench: setup
 	$(BIN)/python bench/bench.py
+
+# Needs Docker or Podman (CONTAINER=docker|podman chooses), or a BUILDER: see .ci/container.
+container: setup
+	CONTAINER='$(CONTAINER)' BUILDER='$(BUILDER)' RUNTIME='$(RUNTIME)' .ci/container $(BIN)/catalogan
 
 clean:
 	rm -rf demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache

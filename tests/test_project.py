@@ -1,0 +1,120 @@
+"""What holds for the project as a whole: its layout, its import rules, its pins."""
+
+import importlib.metadata
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"service", "training", "models", "tests", "bench", "docs", ".ci"}
+FILES = {
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Dockerfile",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "bentofile.yaml",
+    "catalogan.py",
+    "constraints.txt",
+    "pyproject.toml",
+}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    """Distribution -> version of the constraints file."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = [line.split("==") for line in lines if line and not line.startswith("#")]
+    assert all(len(pin) == 2 for pin in pinned), "every line is NAME==VERSION"
+    return {canonicalize_name(name): version for name, version in pinned}
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    """Files of the repository."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return listed.stdout.splitlines()
+
+
+def test_the_top_level_holds_what_it_should(tracked: list[str]) -> None:
+    folders = {path.split("/")[0] for path in tracked if "/" in path}
+    files = {path for path in tracked if "/" not in path and not path.startswith(".")}
+    assert folders == FOLDERS
+    assert files == FILES
+
+
+def test_only_the_ci_knows_what_lies_beside_the_checkout(tracked: list[str]) -> None:
+    beside = "../" + "shared"
+    knowing = [
+        path
+        for path in tracked
+        if (ROOT / path).is_file() and beside.encode() in (ROOT / path).read_bytes()
+    ]
+    assert knowing == [".ci/run"]
+
+
+def test_import_rules_hold() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    ran = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout
+
+
+def installed(name: str, extras: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Distributions, with versions, that `name[extras]` needs and this environment has."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    waiting = [(name, extras)]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        name, extras = current
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        yield canonicalize_name(name), distribution.version
+        for line in distribution.requires or ():
+            needed = Requirement(line)
+            marker = needed.marker
+            if marker is None or any(marker.evaluate({"extra": e}) for e in ("", *extras)):
+                waiting.append((canonicalize_name(needed.name), frozenset(needed.extras)))
+
+
+def test_what_is_installed_is_what_is_pinned(pins: dict[str, str]) -> None:
+    needed = dict(installed("catalogan", frozenset({"cpu", "train", "test", "dev"})))
+    needed.pop("catalogan")
+    assert len(needed) > 100
+    assert {name: pins.get(name) for name in needed} == needed
+
+
+def test_every_requirement_is_pinned_within_its_bounds(
+    project: dict[str, Any], pins: dict[str, str]
+) -> None:
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    for needed in (Requirement(line) for group in groups for line in group):
+        if needed.name != project["name"]:
+            assert pins[canonicalize_name(needed.name)] in needed.specifier, needed
+
+
+def test_a_bento_needs_what_a_serving_install_needs(project: dict[str, Any]) -> None:
+    packed = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["packages"]
+    assert set(packed) == {*project["dependencies"], *project["optional-dependencies"]["cpu"]}
