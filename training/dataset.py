@@ -1,11 +1,11 @@
 """A prepared dataset on disk: what `prepare` writes and training reads.
 
-    DATASET/
-      dataset.json    DatasetInfo
-      images.npy      uint8 [N, height, width, channels], memory-mapped
-      index.parquet   row i describes image i: path, category, label, sku, split,
-                      sha256, near_duplicate, and the manifest's further columns
-      report.json     photos left out, counted by reason, and near duplicates
+DATASET/
+  dataset.json    DatasetInfo
+  images.npy      uint8 [N, height, width, channels], memory-mapped
+  index.parquet   row i describes image i: path, category, label, sku, split,
+                  sha256, near_duplicate, and the manifest's further columns
+  report.json     photos left out, counted by reason, and near duplicates
 """
 
 from pathlib import Path

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from models.discriminator import Discriminator, DiscriminatorShape
 from models.generator import Generator, GeneratorShape
 from training.config import MaskingConfig
@@ -24,7 +25,9 @@ def pair() -> tuple[Generator, Discriminator]:
 def nudge(module: torch.nn.Module, amount: float) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += amount * torch.randn_like(parameter) * (parameter.std(unbiased=False) + 1e-3)
+            parameter += (
+                amount * torch.randn_like(parameter) * (parameter.std(unbiased=False) + 1e-3)
+            )
 
 
 def follow(generator: Generator, discriminator: Discriminator) -> None:
@@ -91,8 +94,12 @@ def test_a_generator_at_rest_leaves_nothing_to_lag_behind(
     assert not still.lagging
 
 
-def run(controller: MaskController, pair: tuple[Generator, Discriminator], nimgs: range,
-        move: bool = True) -> dict[int, torch.Tensor | None]:
+def run(
+    controller: MaskController,
+    pair: tuple[Generator, Discriminator],
+    nimgs: range,
+    move: bool = True,
+) -> dict[int, torch.Tensor | None]:
     """The held mask at each image count."""
     held = {}
     for nimg in nimgs:
