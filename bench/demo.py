@@ -87,7 +87,7 @@ def fetch_pictures(port: int, out: Path) -> str:
     category = model["categories"][0]
     return (
         f"curl -s http://127.0.0.1:{port}/v1/images/generations -H 'Accept: image/png' "
-        f"-H 'Content-Type: application/json' -d '{{\"category\": \"{category}\", \"seed\": 1}}' "
+        f'-H \'Content-Type: application/json\' -d \'{{"category": "{category}", "seed": 1}}\' '
         "-o picture.png"
     )
 

@@ -93,7 +93,7 @@ class CategoryClassifier:
                 self._network(batch), targets, label_smoothing=_LABEL_SMOOTHING
             )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
         _logger.info("category classifier: %d photos, last loss %.3f", len(photos), loss.item())
