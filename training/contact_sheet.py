@@ -93,9 +93,13 @@ def _draw_title(draw: ImageDraw.ImageDraw, report: EvaluationReport) -> None:
     draw.text((_MARGIN_PX, 28), "Real photos above, generated pictures below", _INK, _font(26))
     numbers = report.headline()
     psi = report.classifier.generated_as_served.truncation_psi
+    floor = report.real_floor.train_against_validation
+    distances = [
+        "too few photos" if scores.frechet_distance is None else f"{scores.frechet_distance:.2f}"
+        for scores in (report.overall, floor)
+    ]
     text = (
-        f"{report.features.frechet_name} {report.overall.frechet_distance:.2f} "
-        f"(real photos {report.real_floor.train_against_validation.frechet_distance:.2f})"
+        f"{report.features.frechet_name} {distances[0]} (real photos {distances[1]})"
         f"  ·  labelled as asked {numbers['label_agreement_as_served']:.0%}"
         f" at psi {psi:g} (real photos {numbers['classifier_accuracy']:.0%})"
     )
