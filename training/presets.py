@@ -7,7 +7,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "cpu-demo": {
         "batch_size": 16,
         "model": {"channel_base": 1024},
-        "optimizer": {"learning_rate": 0.005, "mapping_multiplier": 0.3},
+        "optimizer": {"learning_rate": 0.006, "mapping_multiplier": 0.3},
     },
     # 64 px on a processor within hours.
     "cpu-64": {"model": {"channel_base": 4096}, "optimizer": {"r1_gamma": 0.05}},
