@@ -119,7 +119,7 @@ class ToImage(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, gain: Tensor, w: Tensor) -> Tensor:
-        """X [N, C, H, W], gain [N, C], w [N, w_dim] -> float32 [N, channels, H, W]."""
+        """Paint x [N, C, H, W] times gain [N, C] in style w: float32 [N, channels, H, W]."""
         weight = (self.affine(w) * gain)[:, :, None] * self.weight.t()  # [N, C, channels]
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # a view where x is channels_last
         image = torch.bmm(pixels, weight.to(x.dtype)).float() + self.bias
@@ -138,17 +138,24 @@ class SynthesisBlock(nn.Module):
         self.to_image = ToImage(out_channels, shape.channels, shape.w_dim)
 
     def forward(
-        self, x: Tensor, gain: Tensor, image: Tensor, ws: Tensor, noise: Tensor
+        self, x: Tensor, gain: Tensor, image: Tensor, ws: tuple[Tensor, Tensor], noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """X [N, C, H, W], image so far [N, channels, H, W], ws [N, 2, w_dim], noise [N, 1, 2H, 2W].
+        """Go one level up.
+
+        Args:
+            x: Features [N, C, H, W]; the true activation is x * gain.
+            gain: [N, C], float32.
+            image: Picture so far, [N, channels, H, W].
+            ws: A style for each convolution, [N, w_dim].
+            noise: [N, 1, 2H, 2W].
 
         Returns:
             Features [N, C', 2H, 2W], their gain [N, C'], and the picture [N, channels, 2H, 2W].
         """
-        x, gain = self.conv0(x, gain, ws[:, 0])
-        x, gain = self.conv1(leaky_relu(x), gain, ws[:, 1], up=True)
+        x, gain = self.conv0(x, gain, ws[0])
+        x, gain = self.conv1(leaky_relu(x), gain, ws[1], up=True)
         x = leaky_relu(x + (noise * self.noise_strength).to(x.dtype))
-        return x, gain, upsample(image) + self.to_image(x, gain, ws[:, 1])
+        return x, gain, upsample(image) + self.to_image(x, gain, ws[1])
 
 
 class SynthesisNetwork(nn.Module):
@@ -196,13 +203,14 @@ class SynthesisNetwork(nn.Module):
             level.unflatten(1, (1, *size))
             for level, size in zip(levels, self.noise_shapes, strict=True)
         ]
-        w = ws[:, 0]
+        w, *rest = ws.unbind(dim=1)  # one gradient for all, where slices would each fill one
         x = self.constant.to(dtype).expand(ws.shape[0], -1, -1, -1)
         x, gain = self.conv(x, torch.ones_like(x[:, :, 0, 0], dtype=ws.dtype), w)
         x = leaky_relu(x + (planes[0] * self.noise_strength).to(dtype))
         image = self.to_image(x, gain, w)
         for i, block in enumerate(self.blocks):
-            x, gain, image = block(x, gain, image, ws[:, 1 + 2 * i : 3 + 2 * i], planes[i + 1])
+            styles = (rest[2 * i], rest[2 * i + 1])
+            x, gain, image = block(x, gain, image, styles, planes[i + 1])
         painted: Tensor = image
         return painted
 

@@ -81,6 +81,17 @@ class AdversarialPair:
             lazy_interval=settings.r1_interval_steps,
         )
 
+    def load_optimizers(self, generator: dict[str, Any], discriminator: dict[str, Any]) -> None:
+        """Take up saved optimiser states, at the learning rates configured now."""
+        for optimizer, state in (
+            (self.generator_optimizer, generator),
+            (self.discriminator_optimizer, discriminator),
+        ):
+            rates = [group["lr"] for group in optimizer.param_groups]
+            optimizer.load_state_dict(state)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+
     def step(self, batch: Batch, nimg: int, strength: float, ranks: Ranks) -> StepStatistics:
         """Train both networks on one batch; both learn from the same generated pictures.
 

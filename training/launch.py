@@ -69,8 +69,13 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
                 elif wanted.source is not None:
                     trainer.start_from(wanted.source)
                 return _shown(trainer, show)
-    except (ValueError, CheckpointError, TrainingDiverged, OSError) as error:
+    except (ValueError, CheckpointError, TrainingDiverged) as error:
         raise LaunchError(str(error)) from error
+    except OSError as error:
+        raise LaunchError(
+            f"{wanted.run}: {error}. Checkpoints written so far are whole: put it right, then "
+            "go on with --resume"
+        ) from error
 
 
 def _shown(trainer: Trainer, show: Callable[[TrainingConfig, str, int], Display]) -> Outcome | None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.dataset import PreparedDataset
+from training.dataset import DatasetError, PreparedDataset
 from training.distributed import Ranks
 from training.randomness import epoch_order
 
@@ -49,6 +49,11 @@ class BatchLoader:
         self.labels = dataset.labels[self.rows]
         self.group_size = group_size
         self.epoch_length = len(self.rows) - len(self.rows) % group_size
+        if self.epoch_length == 0:
+            raise DatasetError(
+                f"{dataset.path} has {len(self.rows)} training photos, needs at least "
+                f"{group_size}: prepare it with more"
+            )
         self.batch_size = batch_size
         self.seed = seed
         self.device = device

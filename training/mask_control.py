@@ -169,8 +169,10 @@ class MaskController:
     ) -> list[MaskEvent]:
         """Bring the mask up to image count `nimg`."""
         match self.config.mode:
-            case "off":
-                return []
+            case "off":  # a mask may be left from before a resume with another mode
+                return (
+                    [self._lift(discriminator, nimg)] if discriminator.mask.held is not None else []
+                )
             case "random":
                 self._draw(discriminator, nimg)
                 return []

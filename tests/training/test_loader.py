@@ -58,3 +58,9 @@ def test_only_training_photos_are_read(tiny_dataset: Path) -> None:
 def test_an_unreadable_dataset_names_the_file(tmp_path: Path, tiny_dataset: Path) -> None:
     with pytest.raises(DatasetError, match="run `catalogan prepare` again"):
         PreparedDataset(tmp_path)
+
+
+def test_too_few_photos_to_form_a_group_are_said(tiny_dataset: Path) -> None:
+    data = PreparedDataset(tiny_dataset)
+    with pytest.raises(DatasetError, match="needs at least 1000"):
+        BatchLoader(data, 8, 0, torch.device("cpu"), 1000)

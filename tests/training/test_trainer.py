@@ -129,6 +129,28 @@ def test_losses_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(
     assert kept.name.endswith("104.pt")
 
 
+def test_a_resumed_run_takes_a_new_learning_rate_and_masking_off(
+    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
+) -> None:
+    settings = {**tiny_settings, "max_kimg": 0.1}
+    settings["masking"] = {**tiny_settings["masking"], "mode": "static"}
+    first = start(tmp_path / "run", tiny_dataset, settings)
+    train(first)
+    slower = {**settings, "max_kimg": 0.12, "masking": {"mode": "off"}}
+    slower["optimizer"] = {**tiny_settings["optimizer"], "learning_rate": 0.001}
+    second = start(tmp_path / "run", tiny_dataset, slower)
+    second.resume()
+    for a, b in zip(
+        first.pair.generator_optimizer.param_groups,
+        second.pair.generator_optimizer.param_groups,
+        strict=True,
+    ):
+        assert b["lr"] == pytest.approx(a["lr"] * 0.001 / 0.0025)
+    assert second.discriminator.mask.held is not None
+    train(second)
+    assert second.discriminator.mask.held is None
+
+
 def test_fine_tuning_matches_categories_by_name(
     tmp_path: Path,
     tiny_run: Path,
