@@ -30,6 +30,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN install -d -o 10001 -g 10001 /data
+VOLUME /data
 WORKDIR /data
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001
