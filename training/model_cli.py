@@ -15,6 +15,8 @@ from rich.table import Table
 from training.cli import configure_logging, fail
 from training.config import Device, MaskingMode, TrainingConfig
 
+EVALUATION_FOLDER = "evaluation"
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 _out = Console(highlight=False)
@@ -190,7 +192,7 @@ def evaluate(
             device=str(where),
         )
         sampler = open_sampler(model, where)
-        target = out or (model / "evaluation" if hasattr(sampler, "config") else None)
+        target = out or (model / EVALUATION_FOLDER if hasattr(sampler, "config") else None)
         report = run_evaluation(sampler, PreparedDataset(data), options, target)
     except (ValueError, CheckpointError, OSError) as error:
         fail(str(error))
@@ -200,6 +202,22 @@ def evaluate(
     _out.print(table)
     if target is not None:
         _out.print(f"report and contact sheet in {target}", markup=False, soft_wrap=True)
+
+
+def _measured(run: Path) -> dict[str, float]:
+    """What `catalogan evaluate` found of this run's newest checkpoint; nothing if not run."""
+    from training.checkpoint import list_checkpoints
+    from training.evaluation import REPORT_FILE
+    from training.evaluation_report import EvaluationReport
+
+    report = run / EVALUATION_FOLDER / REPORT_FILE
+    checkpoints = list_checkpoints(run)
+    if not report.exists() or not checkpoints:
+        return {}
+    if report.stat().st_mtime < checkpoints[0].stat().st_mtime:
+        _err.print("The evaluation is older than the newest checkpoint: exported without metrics")
+        return {}
+    return EvaluationReport.model_validate_json(report.read_bytes()).headline()
 
 
 @app.command()
@@ -225,6 +243,7 @@ def export(
         truncation_psi=truncation_psi,
         licence=licence,
         author=author,
+        metrics=_measured(run),
     )
     try:
         manifest = export_run(run, out, options)

@@ -2,6 +2,21 @@
 
 from typing import Any, Final
 
+from training.config import merge
+
+
+def _gpu(**settings: Any) -> dict[str, Any]:
+    """What all GPU presets have in common, under `settings`."""
+    common = {
+        "model": {"channel_base": 16384, "channel_max": 512, "z_dim": 512, "w_dim": 512},
+        "augment": {"adjust_kimg": 500.0},
+        "checkpoint_kimg": 100.0,
+        "grid_kimg": 100.0,
+        "tick_kimg": 4.0,
+    }
+    return merge(common, settings)
+
+
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     # 32 px on two processor cores within minutes.
     "cpu-demo": {
@@ -11,42 +26,25 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     },
     # 64 px on a processor within hours.
     "cpu-64": {"model": {"channel_base": 4096}, "optimizer": {"r1_gamma": 0.05}},
-    "gpu-64": {
-        "batch_size": 64,
-        "model": {"channel_base": 16384, "channel_max": 256, "w_dim": 256},
-        "optimizer": {"r1_gamma": 0.05, "ema_kimg": 20.0},
-        "augment": {"adjust_kimg": 500.0},
-        "checkpoint_kimg": 100.0,
-        "grid_kimg": 100.0,
-        "tick_kimg": 4.0,
-    },
-    "gpu-128": {
-        "batch_size": 32,
-        "model": {"channel_base": 16384, "channel_max": 512, "z_dim": 512, "w_dim": 512},
-        "optimizer": {"r1_gamma": 0.3, "ema_kimg": 20.0},
-        "augment": {"adjust_kimg": 500.0},
-        "checkpoint_kimg": 100.0,
-        "grid_kimg": 100.0,
-        "tick_kimg": 4.0,
-    },
-    "gpu-256": {
-        "batch_size": 32,
-        "model": {"channel_base": 16384, "channel_max": 512, "z_dim": 512, "w_dim": 512},
-        "optimizer": {"r1_gamma": 1.0, "ema_kimg": 20.0},
-        "augment": {"adjust_kimg": 500.0},
-        "checkpoint_kimg": 200.0,
-        "grid_kimg": 200.0,
-        "tick_kimg": 4.0,
-    },
-    "gpu-512": {
-        "batch_size": 16,
-        "model": {"channel_base": 32768, "channel_max": 512, "z_dim": 512, "w_dim": 512},
-        "optimizer": {"r1_gamma": 4.0, "ema_kimg": 10.0},
-        "augment": {"adjust_kimg": 500.0},
-        "checkpoint_kimg": 200.0,
-        "grid_kimg": 200.0,
-        "tick_kimg": 4.0,
-    },
+    "gpu-64": _gpu(
+        batch_size=64,
+        model={"channel_max": 256, "z_dim": 128, "w_dim": 256},
+        optimizer={"r1_gamma": 0.05, "ema_kimg": 20.0},
+    ),
+    "gpu-128": _gpu(batch_size=32, optimizer={"r1_gamma": 0.3, "ema_kimg": 20.0}),
+    "gpu-256": _gpu(
+        batch_size=32,
+        optimizer={"r1_gamma": 1.0, "ema_kimg": 20.0},
+        checkpoint_kimg=200.0,
+        grid_kimg=200.0,
+    ),
+    "gpu-512": _gpu(
+        batch_size=16,
+        model={"channel_base": 32768},
+        optimizer={"r1_gamma": 4.0},
+        checkpoint_kimg=200.0,
+        grid_kimg=200.0,
+    ),
 }
 
 # Longer side in pixels that each preset was made for; what `--preset` defaults from.
