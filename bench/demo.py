@@ -1,8 +1,11 @@
 """`make demo`: the whole job by the public commands, from photos to pictures over HTTP."""
 
 import argparse
+import json
 import os
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -55,6 +58,19 @@ def serving(port: int) -> Iterator[httpx.Client]:
         server.wait(timeout=30)
 
 
+def usable_port(wanted: int) -> int:
+    """`wanted` if nothing listens there, else a free one."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    sys.exit("demo: no port is free")
+
+
 def wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes]) -> None:
     """Poll /readyz for at most a minute."""
     for _ in range(600):
@@ -84,11 +100,19 @@ def fetch_pictures(port: int, out: Path) -> str:
             name = "".join(c if c.isalnum() else "-" for c in category)
             (out / f"{name}.png").write_bytes(response.content)
         console.print(f"{len(model['categories'])} pictures over HTTP in {out}")
-    category = model["categories"][0]
+        curl = curl_line(port, model["categories"][0], out / "curl.png")
+        if shutil.which("curl"):
+            console.print(f"$ {curl}", style="bold", markup=False, soft_wrap=True)
+            subprocess.run(curl, shell=True, check=True)
+    return curl
+
+
+def curl_line(port: int, category: str, picture: Path) -> str:
+    """A shell line that fetches a picture."""
+    body = shlex.quote(json.dumps({"category": category, "seed": 1}))
     return (
-        f"curl -s http://127.0.0.1:{port}/v1/images/generations -H 'Accept: image/png' "
-        f'-H \'Content-Type: application/json\' -d \'{{"category": "{category}", "seed": 1}}\' '
-        "-o picture.png"
+        f"curl -sSf http://127.0.0.1:{port}/v1/images/generations -H 'Accept: image/png' "
+        f"-H 'Content-Type: application/json' -d {body} -o {shlex.quote(str(picture))}"
     )
 
 
@@ -121,9 +145,15 @@ def main() -> None:
     timer.run("Evaluate", "evaluate", run, "--data", dataset)
     timer.run("Export", "export", run, "--out", export, "--name", NAME)
     timer.run("Register", "register", export)
+    port = usable_port(options.port)
     with timer.step("Serve"):
-        curl = fetch_pictures(options.port, out / "pictures")
+        curl = fetch_pictures(port, out / "pictures")
 
+    metrics = json.loads((out / "export" / "manifest.json").read_text())["metrics"]
+    table = Table("metric", "value", title="against the validation photos")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4g}")
+    console.print(table)
     table = Table("step", "seconds")
     for name, seconds in timer.seconds.items():
         table.add_row(name, f"{seconds:.1f}")
@@ -133,7 +163,7 @@ def main() -> None:
     console.print("Serve it again, in one shell:", style="bold")
     store = os.environ["BENTOML_HOME"]
     console.print(
-        f"BENTOML_HOME={store} {CATALOGAN} serve --port {options.port} --model {NAME}",
+        f"BENTOML_HOME={store} {CATALOGAN} serve --port {port} --model {NAME}",
         soft_wrap=True,
         markup=False,
     )
