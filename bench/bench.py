@@ -28,7 +28,8 @@ GOALS = {
     "cold_start_s": ("under 4", lambda value: value < 4.0),
 }
 
-console = Console(highlight=False)
+# Wide enough for whole names where there is no terminal, as in a log.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def measure_part(part: str, quick: bool) -> Measurement:

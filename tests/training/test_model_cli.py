@@ -1,19 +1,25 @@
 """train, evaluate and export as a person runs them."""
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
+from training.catalogue import prepare_dataset
 from training.checkpoint import load_newest
 from training.model_cli import app
+from training.prepare_options import PrepareOptions
 
 CATALOGAN = Path(sys.executable).with_name("catalogan")
 TINY = ["--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
@@ -92,6 +98,32 @@ def test_evaluate_refuses_what_is_no_model(tmp_path: Path, tiny_dataset: Path) -
     code, output = invoke("evaluate", tmp_path / "none", "--data", tiny_dataset)
     assert code == 2
     assert "neither a run nor an export" in output
+
+
+@pytest.mark.slow
+def test_an_export_carries_what_evaluate_measured(
+    tmp_path: Path, tiny_run: Path, fill: Callable[[Path, range], list[Path]]
+) -> None:
+    for i, category in enumerate(("cups", "hats", "mats")):
+        fill(tmp_path / "photos" / category, range(1000 * i, 1000 * i + 40))
+    options = PrepareOptions.model_validate({"width": 16, "height": 16, "validation_share": 0.5})
+    prepare_dataset(tmp_path / "photos", tmp_path / "data", options)
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    code, output = invoke("evaluate", run, "--data", tmp_path / "data", "--samples", "60")
+    assert code == 0, output
+    with Image.open(run / "evaluation" / "contact-sheet.png") as sheet:
+        assert min(sheet.size) > 200
+
+    assert invoke("export", run, "--out", tmp_path / "export")[0] == 0
+    metrics = json.loads((tmp_path / "export" / "manifest.json").read_text())["metrics"]
+    assert metrics["frechet_distance"] > metrics["frechet_distance_floor"] > 0
+    newest = max(run.glob("checkpoint-*.pt"))
+    later = (run / "evaluation" / "evaluation.json").stat().st_mtime + 10
+    os.utime(newest, (later, later))
+    code, output = invoke("export", run, "--out", tmp_path / "stale")
+    assert (code, "older than the newest checkpoint" in output) == (0, True)
+    assert json.loads((tmp_path / "stale" / "manifest.json").read_text())["metrics"] == {}
 
 
 def run_command(*arguments: Any) -> subprocess.Popen[str]:
