@@ -153,6 +153,8 @@ def _create(generator: bytes, device: Device, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
     if device != "cpu" and "CUDAExecutionProvider" in ort.get_available_providers():
+        # Finds the CUDA and cuDNN libraries that the extra `gpu` puts into site-packages.
+        ort.preload_dlls()
         # TF32 alone would move pictures by more than 1/255.
         cuda = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
         providers.insert(0, ("CUDAExecutionProvider", cuda))

@@ -44,7 +44,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
     Source: Kornblith et al. 2019, equation 3 with linear kernels, arXiv 1905.00414.
     """
-    x, y = x.double() - x.double().mean(dim=0), y.double() - y.double().mean(dim=0)
+    x, y = x.cpu().double(), y.cpu().double()  # Apple's GPUs have no float64
+    x, y = x - x.mean(dim=0), y - y.mean(dim=0)
     gram_x, gram_y = x @ x.t(), y @ y.t()
     scale = torch.linalg.matrix_norm(gram_x) * torch.linalg.matrix_norm(gram_y)
     return float((gram_x * gram_y).sum() / scale) if scale > 0 else 1.0
