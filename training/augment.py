@@ -30,47 +30,30 @@ def augment(images: Tensor, strength: float, mirror: bool, random: torch.Generat
     if strength <= 0:
         return images
     draws = torch.rand(10, len(images), device=images.device, generator=random)
-    images = _photometric(images, draws[:3], strength)
-    images = _geometric(images, draws[3:8], strength, mirror)
-    return _cutout(images, draws[8:], strength)
+    # What is left of a draw that chose its picture says by how much: -0.5 to 0.5, else 0.
+    amounts = torch.where(draws < strength, draws / strength - 0.5, 0.0)
+    images = _photometric(images, amounts[:3])
+    images = _geometric(images, amounts[3:8], mirror)
+    return _cutout(images, draws[8] < strength, amounts[8], draws[9])
 
 
-def _chosen(draw: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """From one uniform draw [N]: who is transformed, and a second uniform for how much."""
-    chosen = (draw < strength).float()
-    amount = torch.where(draw < strength, draw / strength, (draw - strength) / (1.001 - strength))
-    return chosen, amount
-
-
-def _photometric(images: Tensor, draws: Tensor, strength: float) -> Tensor:
+def _photometric(images: Tensor, amounts: Tensor) -> Tensor:
     """Brightness +-0.4, contrast x2 to the power of +-0.5, saturation x 0 to 2."""
-    column = (-1, 1, 1, 1)
-    chosen, amount = _chosen(draws[0], strength)
-    shift = chosen * (amount - 0.5) * 0.8
-    chosen, amount = _chosen(draws[1], strength)
-    contrast = torch.exp2(chosen * (amount - 0.5))
+    shift, contrast, saturation = amounts[:, :, None, None, None]
     colour = images[:, :3]
-    chosen, amount = _chosen(draws[2], strength)
-    saturation = 1 + chosen * (2 * amount - 1)
     grey = colour.mean(dim=1, keepdim=True)
-    colour = grey + (colour - grey) * saturation.view(column)
-    colour = colour * contrast.view(column) + shift.view(column)
+    colour = grey + (colour - grey) * (1 + 2 * saturation)
+    colour = colour * torch.exp2(contrast) + 0.8 * shift
     return colour if images.shape[1] <= 3 else torch.cat([colour, images[:, 3:]], dim=1)
 
 
-def _geometric(images: Tensor, draws: Tensor, strength: float, mirror: bool) -> Tensor:
+def _geometric(images: Tensor, amounts: Tensor, mirror: bool) -> Tensor:
     """Mirror, shift by up to 1/8, scale by up to a fifth, turn by up to 15 degrees."""
     height, width = images.shape[2:]
-    chosen, amount = _chosen(draws[0], strength)
-    flip = 1 - 2 * chosen * (amount < 0.5) * mirror
-    chosen, amount = _chosen(draws[1], strength)
-    shift_x = chosen * (amount - 0.5) * 0.5
-    chosen, amount = _chosen(draws[2], strength)
-    shift_y = chosen * (amount - 0.5) * 0.5
-    chosen, amount = _chosen(draws[3], strength)
-    scale = torch.exp2(chosen * (amount - 0.5) * 0.5)
-    chosen, amount = _chosen(draws[4], strength)
-    angle = chosen * (amount - 0.5) * math.radians(30)
+    flip = torch.where(amounts[0] < 0, -1.0, 1.0) if mirror else torch.ones_like(amounts[0])
+    shift_x, shift_y = 0.5 * amounts[1], 0.5 * amounts[2]
+    scale = torch.exp2(0.5 * amounts[3])
+    angle = math.radians(30) * amounts[4]
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     aspect = height / width
     theta = torch.stack(
@@ -80,17 +63,14 @@ def _geometric(images: Tensor, draws: Tensor, strength: float, mirror: bool) -> 
     return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
 
 
-def _cutout(images: Tensor, draws: Tensor, strength: float) -> Tensor:
-    """Grey out a rectangle of half the height and width."""
+def _cutout(images: Tensor, chosen: Tensor, centre_x: Tensor, centre_y: Tensor) -> Tensor:
+    """Grey out a rectangle of half the height and width, its centre at -0.5 to 0.5 and 0 to 1."""
     height, width = images.shape[2:]
-    chosen, centre_x = _chosen(draws[0], strength)
-    centre_y = draws[1]
-    x = (torch.arange(width, device=images.device) + 0.5) / width
+    x = (torch.arange(width, device=images.device) + 0.5) / width - 0.5
     y = (torch.arange(height, device=images.device) + 0.5) / height
-    inside_x = (x[None] - centre_x[:, None]).abs() < 0.25
+    inside_x = ((x[None] - centre_x[:, None]).abs() < 0.25) & chosen[:, None]
     inside_y = (y[None] - centre_y[:, None]).abs() < 0.25
-    inside = (inside_y[:, :, None] & inside_x[:, None, :]).float() * chosen[:, None, None]
-    return images * (1 - inside)[:, None]
+    return images * ~(inside_y[:, None, :, None] & inside_x[:, None, None, :])
 
 
 class AdaptiveStrength:
