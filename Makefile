@@ -4,7 +4,7 @@ RUNTIME ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench container clean
+.PHONY: setup demo test lint bench bench-masking container clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,11 @@ lint: setup
 
 bench: setup
 	$(BIN)/python bench/bench.py
+
+# Hours; goes on where it was stopped. PHOTOS and VALIDATION are folders of categories.
+bench-masking: setup
+	$(BIN)/python bench/masking_runs.py --photos '$(PHOTOS)' --validation '$(VALIDATION)'
+	$(BIN)/python bench/masking_report.py
 
 # Needs Docker or Podman (CONTAINER=docker|podman chooses), or a BUILDER: see .ci/container.
 container: setup

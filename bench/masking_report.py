@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import matplotlib
 from masking_plan import (
     CONFIGURATIONS,
     CONFIRMATION_SEEDS,
@@ -19,12 +18,10 @@ from masking_plan import (
 )
 from masking_runs import LAST_EVALUATIONS, Ledger, best, final_score, paired_ratio, read_ledger
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from measuring import REPOSITORY
 from PIL import Image
 from scipy.stats import t as student
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "masking.md"
 FIGURES = REPOSITORY / "docs" / "masking"
@@ -179,7 +176,8 @@ def confirmation_sections(ledger: Ledger, winner: str) -> list[str]:
 
 def draw_curves(ledger: Ledger, winner: str) -> None:
     """Frechet distance along training: mean over seeds, band of one standard deviation."""
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
     for name in ("off", winner, "periodic", "random", "static"):
         records = present(ledger, FEW, name, CONFIRMATION_SEEDS)
         if records:
@@ -187,7 +185,6 @@ def draw_curves(ledger: Ledger, winner: str) -> None:
     axes.set(xlabel="thousand images shown", ylabel="Frechet distance", yscale="log")
     axes.legend()
     figure.savefig(FIGURES / "curves.svg")
-    plt.close(figure)
 
 
 def _curve(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
@@ -210,7 +207,8 @@ def draw_lag(ledger: Ledger, winner: str) -> None:
         return
     record = records[0]
     events, end = record["events"], LENGTHS_KIMG[FEW][0]
-    figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
     measured = [e for e in events if e["kind"] == "measure"]
     kimg = [e["nimg"] / 1000 for e in measured]
     axes.plot(kimg, [e["adaptation"] for e in measured], marker="o", markersize=3, color="black")
@@ -227,7 +225,6 @@ def draw_lag(ledger: Ledger, winner: str) -> None:
         title=f"{winner}, seed {record['seed']}; shaded: a mask is held",
     )
     figure.savefig(FIGURES / "lag.svg")
-    plt.close(figure)
 
 
 def draw_grids(ledger: Ledger, winner: str, work: Path) -> list[str]:

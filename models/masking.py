@@ -4,12 +4,13 @@ Source: arXiv 2306.07716 (a mask is held over the discriminator's features for a
 Which part, how much and for how long is decided by training/mask_control.py.
 """
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Granularity = Literal["spatial", "channel"]
+Granularity = Literal["spatial", "channel", "both"]
 
 
 def feature_mask(
@@ -24,16 +25,20 @@ def feature_mask(
     Args:
         shape: Channels, height and width of the feature map.
         ratio: Share hidden, 0 <= ratio < 1.
-        granularity: Hide positions (in all channels) or whole channels.
+        granularity: Hide positions (in all channels), whole channels, or single cells of both.
         generator: CPU generator, so that each device and rank draws the same mask.
 
     Returns:
-        float32, [1, 1, H, W] or [1, C, 1, 1]: 0 where hidden, elsewhere the factor that
-        keeps the map's mean.
+        float32, [1, 1, H, W], [1, C, 1, 1] or [1, C, H, W]: 0 where hidden, elsewhere the
+        factor that keeps the map's mean.
     """
     channels, height, width = shape
-    broadcast = (1, 1, height, width) if granularity == "spatial" else (1, channels, 1, 1)
-    cells = broadcast[1] * broadcast[2] * broadcast[3]
+    broadcast = {
+        "spatial": (1, 1, height, width),
+        "channel": (1, channels, 1, 1),
+        "both": (1, channels, height, width),
+    }[granularity]
+    cells = math.prod(broadcast)
     hidden = min(round(ratio * cells), cells - 1)
     mask = torch.ones(cells)
     mask[torch.randperm(cells, generator=generator)[:hidden]] = 0.0

@@ -66,10 +66,14 @@ class MaskingConfig(_Config):
     level: Annotated[
         int, Field(ge=0, le=8, description="Masked level: 0 = base, 1 = twice the base.")
     ] = 1
-    granularity: Literal["spatial", "channel"] = "spatial"
+    granularity: Literal["spatial", "channel", "both"] = "spatial"
     ratio: Annotated[float, Field(ge=0, lt=1, description="Share that is hidden.")] = 0.2
     period_kimg: Annotated[float, Field(gt=0, description="How long a mask is held.")] = 2.0
     interval_kimg: Annotated[float, Field(gt=0, description="Between lag measurements.")] = 2.0
+    lag_measure: Annotated[
+        Literal["cka", "cosine", "cka_discriminator"],
+        Field(description="How change is measured; the last looks at the discriminator alone."),
+    ] = "cka"
     threshold: Annotated[
         float,
         Field(ge=0, le=2, description="Lag when adaptation is under this share of its median."),

@@ -51,18 +51,27 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     return float((gram_x * gram_y).sum() / scale) if scale > 0 else 1.0
 
 
+def mean_cosine(x: Tensor, y: Tensor) -> float:
+    """Mean over samples of the cosine between two representations of the same layout.
+
+    Args:
+        x: [N, p].
+        y: [N, p]; both are centred by the mean of `y` first, so that what all samples share
+            does not hide how they move.
+    """
+    x, y = x.cpu().double(), y.cpu().double()
+    centre = y.mean(dim=0)
+    return float(torch.nn.functional.cosine_similarity(x - centre, y - centre, dim=1).mean())
+
+
 @dataclass(frozen=True)
 class LagMeasurement:
     """One comparison with the reference point before."""
 
     generator_change: float
     discriminator_change: float
+    adaptation: float  # how far the discriminator followed the generator
     lagging: bool
-
-    @property
-    def adaptation(self) -> float:
-        """How far the discriminator followed the generator."""
-        return self.discriminator_change / max(self.generator_change, 1e-12)
 
 
 class LagDetector:
@@ -97,23 +106,26 @@ class LagDetector:
         z, category, noise = self._probes(generator, nimg)
         now = generator(z, category, None, noise, dtype)
         then = before[0](z, category, None, noise, dtype)
-        generator_change = 1 - linear_cka(now.flatten(1), then.flatten(1))
+        similarity = mean_cosine if self.config.lag_measure == "cosine" else linear_cka
+        generator_change = 1 - similarity(now.flatten(1), then.flatten(1))
         features_now = discriminator.features(now, dtype).flatten(1)
         features_then = before[1].features(now, dtype).flatten(1)
-        discriminator_change = 1 - linear_cka(features_now, features_then)
+        discriminator_change = 1 - similarity(features_now, features_then)
         self.set_reference(generator, discriminator)
         return self.judge(max(generator_change, 0.0), max(discriminator_change, 0.0))
 
     def judge(self, generator_change: float, discriminator_change: float) -> LagMeasurement:
         """Decide whether the discriminator lags, and remember the adaptation."""
-        adaptation = discriminator_change / max(generator_change, 1e-12)
+        adaptation = discriminator_change
+        if self.config.lag_measure != "cka_discriminator":
+            adaptation /= max(generator_change, 1e-12)
         limit = self.config.floor
         if len(self.history) >= MIN_HISTORY:
             limit = max(limit, self.config.threshold * median(self.history))
         # A generator at rest leaves nothing to lag behind.
         lagging = generator_change > 0 and adaptation < limit
         self.history = [*self.history, adaptation][-self.config.window :]
-        return LagMeasurement(generator_change, discriminator_change, lagging)
+        return LagMeasurement(generator_change, discriminator_change, adaptation, lagging)
 
     def _probes(self, generator: Generator, nimg: int) -> tuple[Tensor, Tensor, Tensor]:
         """Fresh latents, the categories in turn; the same on every rank."""

@@ -33,19 +33,13 @@ def random_inputs(
     return z, np.eye(categories, dtype=np.float32)[labels], noise
 
 
-class RunSampler:
-    """The averaged generator of a run, in torch."""
+class GeneratorSampler:
+    """A generator in torch."""
 
-    def __init__(self, run: Path, device: torch.device | None = None) -> None:
-        """Load the newest whole checkpoint of `run`."""
-        self.generator, self.config, self.info, self.nimg = load_generator(run)
-        self.device = device or torch.device("cpu")
-        self.generator.to(self.device)
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Names that labels index."""
-        return self.info.categories
+    def __init__(self, generator: Generator, categories: tuple[str, ...]) -> None:
+        """Sample from `generator` where it is; its labels index `categories`."""
+        self.generator = generator
+        self.categories = categories
 
     @torch.no_grad()
     def sample(
@@ -60,18 +54,25 @@ class RunSampler:
             seed=seed,
         )
         parts = [
-            _paint(self.generator, [a[i : i + BATCH] for a in inputs], truncation_psi, self.device)
+            _paint(self.generator, [a[i : i + BATCH] for a in inputs], truncation_psi)
             for i in range(0, len(labels), BATCH)
         ]
         return np.concatenate(parts)
 
 
+class RunSampler(GeneratorSampler):
+    """The averaged generator of a run."""
+
+    def __init__(self, run: Path, device: torch.device | None = None) -> None:
+        """Load the newest whole checkpoint of `run`."""
+        generator, self.config, self.info, self.nimg = load_generator(run)
+        super().__init__(generator.to(device or torch.device("cpu")), self.info.categories)
+
+
 def _paint(
-    generator: Generator,
-    arrays: list[NDArray[np.float32]],
-    truncation_psi: float,
-    device: torch.device,
+    generator: Generator, arrays: list[NDArray[np.float32]], truncation_psi: float
 ) -> NDArray[np.uint8]:
+    device = generator.mapping.w_avg.device
     z, category, noise = (torch.from_numpy(a).to(device) for a in arrays)
     psi = torch.full((len(z),), truncation_psi, device=device)
     return to_pixels(generator(z, category, psi, noise))

@@ -8,7 +8,7 @@ import torch
 from models.discriminator import Discriminator, DiscriminatorShape
 from models.generator import Generator, GeneratorShape
 from training.config import MaskingConfig
-from training.mask_control import LagDetector, MaskController, MaskEvent, linear_cka
+from training.mask_control import LagDetector, MaskController, MaskEvent, linear_cka, mean_cosine
 
 SIZES = {"height": 16, "width": 16, "channels": 3, "categories": 2}
 NARROW = {"channel_base": 128, "channel_max": 16}
@@ -52,11 +52,19 @@ def test_cka_is_one_up_to_rotation_and_scale_and_low_for_strangers() -> None:
     assert linear_cka(x, torch.randn(200, 8)) < 0.2
 
 
+def test_mean_cosine_is_one_for_the_same_and_near_zero_for_strangers() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(200, 64) + 7
+    assert mean_cosine(2 * x, 2 * x) == pytest.approx(1.0, abs=1e-9)
+    assert abs(mean_cosine(torch.randn(200, 64), torch.randn(200, 64))) < 0.1
+
+
+@pytest.mark.parametrize("measure", ["cka", "cosine", "cka_discriminator"])
 def test_a_frozen_discriminator_under_a_moving_generator_lags(
-    pair: tuple[Generator, Discriminator],
+    pair: tuple[Generator, Discriminator], measure: str
 ) -> None:
     generator, discriminator = pair
-    detector = LagDetector(MaskingConfig(probes=32), seed=0)
+    detector = LagDetector(MaskingConfig(probes=32, lag_measure=measure), seed=0)
     found = []
     for k in range(6):
         found.append(detector.measure(generator, discriminator, k, FP32))
