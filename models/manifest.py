@@ -23,6 +23,7 @@ SCHEMA_VERSION: Final = 1
 GENERATOR_FILE: Final = "generator.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 PREVIEW_FILE: Final = "preview.png"
+WEIGHTS_FILE: Final = "weights.safetensors"
 INPUT_NAMES: Final = ("z", "category", "truncation_psi", "noise")
 OUTPUT_NAME: Final = "images"
 PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2}

@@ -1,5 +1,6 @@
 """One adversarial step: the discriminator learns, then the generator. No files, no logs."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from models.discriminator import Discriminator
 from models.generator import Generator
-from training.augment import augment
+from training.augment import DRAWS, augment
 from training.config import TrainingConfig
 from training.distributed import Ranks, average_gradients
 from training.loader import Batch
@@ -18,7 +19,10 @@ from training.randomness import Purpose, generator_for
 
 
 def equalized_groups(
-    module: nn.Module, learning_rate: float, mapping_multiplier: float = 1.0
+    module: nn.Module,
+    learning_rate: float,
+    mapping_multiplier: float = 1.0,
+    noise_multiplier: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Parameter groups with equalised learning rates.
 
@@ -27,14 +31,15 @@ def equalized_groups(
     every forward pass does, for free (Karras et al. 2018, arXiv 1710.10196).
     """
     groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
+    trained = ((n, p) for n, p in module.named_parameters() if p.requires_grad)
+    for name, parameter in trained:
         rate = learning_rate
         if parameter.ndim in (2, 4):  # matrices and kernels; not biases and the constant
             rate /= parameter[0].numel() ** 0.5
         if parameter.ndim == 0:
             # A noise strength speaks for a whole map: at the full rate it outruns the
             # features early on, and pictures come out peppered.
-            rate *= 0.01
+            rate *= noise_multiplier
         if name.startswith("mapping."):
             rate *= mapping_multiplier
         groups.setdefault(rate, []).append(parameter)
@@ -50,7 +55,8 @@ class StepStatistics:
     real_logits: Tensor
     fake_logits: Tensor
     real_sign: Tensor
-    r1_penalty: Tensor | None
+    r1_penalty: Tensor | None  # with the next, of the steps with R1 only
+    gradient_norm: Tensor | None
 
 
 class AdversarialPair:
@@ -68,10 +74,16 @@ class AdversarialPair:
         self.config = config
         self.dtype = dtype
         self.generator_parameters = list(generator.parameters())
-        self.discriminator_parameters = list(discriminator.parameters())
+        self.discriminator_parameters = [p for p in discriminator.parameters() if p.requires_grad]
+        self._parameters = (self.generator_parameters, self.discriminator_parameters)
         settings = config.optimizer
         self.generator_optimizer = _adam(
-            equalized_groups(generator, settings.learning_rate, settings.mapping_multiplier),
+            equalized_groups(
+                generator,
+                settings.learning_rate,
+                settings.mapping_multiplier,
+                settings.noise_multiplier,
+            ),
             config,
             lazy_interval=0,
         )
@@ -81,16 +93,25 @@ class AdversarialPair:
             lazy_interval=settings.r1_interval_steps,
         )
 
+        self.optimizers = (self.generator_optimizer, self.discriminator_optimizer)
+        self._rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self._factor = 1.0
+
     def load_optimizers(self, generator: dict[str, Any], discriminator: dict[str, Any]) -> None:
         """Take up saved optimiser states, at the learning rates configured now."""
-        for optimizer, state in (
-            (self.generator_optimizer, generator),
-            (self.discriminator_optimizer, discriminator),
-        ):
-            rates = [group["lr"] for group in optimizer.param_groups]
+        for optimizer, state in zip(self.optimizers, (generator, discriminator), strict=True):
             optimizer.load_state_dict(state)
+        self._factor = math.nan  # whatever the rates were then
+        self.set_learning_rate(1.0)
+
+    def set_learning_rate(self, factor: float) -> None:
+        """Learn at `factor` of the configured rates from now on."""
+        if factor == self._factor:
+            return
+        self._factor = factor
+        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
+                group["lr"] = factor * rate
 
     def step(self, batch: Batch, nimg: int, strength: float, ranks: Ranks) -> StepStatistics:
         """Train both networks on one batch; both learn from the same generated pictures.
@@ -110,16 +131,19 @@ class AdversarialPair:
         noise = torch.randn(count, self.generator.noise_dim, device=device, generator=random)[share]
         fakes = self.generator(z, batch.category, None, noise, self.dtype)
 
-        position = nimg * ranks.world_size + ranks.rank
-        random = generator_for(config.seed, Purpose.AUGMENT, position, device)
+        random = generator_for(config.seed, Purpose.AUGMENT, nimg, device)
+        draws = torch.rand(3, DRAWS, count, device=device, generator=random)[..., share]
         mirror = config.augment.mirror
-        reals = augment(batch.images, strength, mirror, random)
-        shown = augment(fakes.detach(), strength, mirror, random)
+        reals = augment(batch.images, strength, mirror, draws[0])
+        shown = augment(fakes.detach(), strength, mirror, draws[1])
         with_r1 = (nimg // config.batch_size) % config.optimizer.r1_interval_steps == 0
         statistics = self._discriminator_step(reals, shown, batch.category, with_r1, ranks)
 
-        shown = augment(fakes, strength, mirror, random)
+        shown = augment(fakes, strength, mirror, draws[2])
         statistics.generator_loss = self._generator_step(shown, batch.category, ranks)
+        if with_r1:
+            norms = [_gradient_norm(parameters) for parameters in self._parameters]
+            statistics.gradient_norm = torch.maximum(*norms)
         return statistics
 
     def _discriminator_step(
@@ -150,6 +174,7 @@ class AdversarialPair:
             fake_logits=fake_logits.detach().mean(),
             real_sign=real_logits.detach().sign().mean(),
             r1_penalty=None if penalty is None else penalty.detach(),
+            gradient_norm=None,
         )
 
     def _generator_step(self, fakes: Tensor, category: Tensor, ranks: Ranks) -> Tensor:
@@ -164,6 +189,10 @@ class AdversarialPair:
         average_gradients(self.generator_parameters, ranks)
         self.generator_optimizer.step()
         return loss.detach()
+
+
+def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def _adam(

@@ -7,6 +7,7 @@ not learn to paint the augmentations.
 """
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -14,22 +15,23 @@ from torch.nn import functional as F
 
 from training.config import AugmentConfig
 
+DRAWS: Final = 10  # uniform numbers that augment takes for each picture
 
-def augment(images: Tensor, strength: float, mirror: bool, random: torch.Generator) -> Tensor:
+
+def augment(images: Tensor, strength: float, mirror: bool, draws: Tensor) -> Tensor:
     """Augment a batch; at strength 0 it comes back as it is.
 
     Args:
         images: [N, C, H, W], nominally in [-1, 1]; gradients flow through.
         strength: Probability of each transform, 0 to 1.
         mirror: Whether pictures may be mirrored.
-        random: Generator on the pictures' device.
+        draws: Uniform in [0, 1), [DRAWS, N].
 
     Returns:
         [N, C, H, W].
     """
     if strength <= 0:
         return images
-    draws = torch.rand(10, len(images), device=images.device, generator=random)
     # What is left of a draw that chose its picture says by how much: -0.5 to 0.5, else 0.
     amounts = torch.where(draws < strength, draws / strength - 0.5, 0.0)
     images = _photometric(images, amounts[:3])

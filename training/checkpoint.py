@@ -1,7 +1,8 @@
 """Checkpoints: everything that a resumed run needs, written whole or not at all.
 
 Beside `checkpoint-<nimg>.pt` lies `checkpoint-<nimg>.pt.sha256`. Loading checks the hash
-and then reads with weights_only, so that no pickled code runs.
+and then reads with weights_only, so that no pickled code runs. `best-<nimg>.pt` is kept
+likewise: what can be sampled, of the moment that did best on the validation photos.
 """
 
 import hashlib
@@ -28,14 +29,54 @@ def checkpoint_path(run: Path, nimg: int) -> Path:
 
 
 def save_checkpoint(run: Path, nimg: int, state: dict[str, Any], keep: int) -> Path:
-    """Write aside, sync, rename; then delete all but the newest `keep`.
+    """Save a checkpoint; then delete all but the newest `keep`.
 
     Raises:
         CheckpointError: The disk is full or not writable; older checkpoints are untouched.
     """
     path = checkpoint_path(run, nimg)
+    _save(path, state)
+    for old in list_checkpoints(run)[keep:]:
+        old.unlink()
+        _digest_file(old).unlink(missing_ok=True)
+    return path
+
+
+def save_best(run: Path, nimg: int, state: dict[str, Any]) -> Path:
+    """Save the best snapshot by validation in place of the one before.
+
+    Raises:
+        CheckpointError: The disk is full or not writable; the one before is untouched.
+    """
+    path = run / f"best-{nimg:012d}.pt"
+    _save(path, state)
+    for old in run.glob("best-*.pt"):
+        if old != path:
+            old.unlink()
+            _digest_file(old).unlink(missing_ok=True)
+    return path
+
+
+def load_best(run: Path) -> dict[str, Any]:
+    """The best snapshot by validation.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    found = sorted(run.glob("best-*.pt"), reverse=True)
+    if not found:
+        raise CheckpointError(f"{run} has no best snapshot: use its last checkpoint")
+    return load_checkpoint(found[0])
+
+
+def _digest_file(path: Path) -> Path:
+    return Path(f"{path}.sha256")
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    """Write aside, sync, rename."""
     aside = path.with_suffix(".partial")
-    digest_file = Path(f"{path}.sha256")
+    digest_file = _digest_file(path)
     try:
         with aside.open("wb") as file:
             torch.save(state, file)
@@ -50,10 +91,6 @@ def save_checkpoint(run: Path, nimg: int, state: dict[str, Any], keep: int) -> P
         raise CheckpointError(
             f"can't write {path}: {error}. Make room, then go on with --resume"
         ) from error
-    for old in list_checkpoints(run)[keep:]:
-        old.unlink()
-        Path(f"{old}.sha256").unlink(missing_ok=True)
-    return path
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -84,7 +121,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         CheckpointError: It is damaged, or its hash is missing.
     """
     try:
-        expected = Path(f"{path}.sha256").read_text(encoding="ascii").strip()
+        expected = _digest_file(path).read_text(encoding="ascii").strip()
         if _sha256(path) != expected:
             raise CheckpointError(f"{path} is damaged (SHA-256 differs)")
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)

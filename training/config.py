@@ -33,10 +33,16 @@ class OptimizerConfig(_Config):
     mapping_multiplier: Annotated[
         float, Field(gt=0, le=1, description="Learning rate of the mapping network, relative.")
     ] = 0.1
+    noise_multiplier: Annotated[
+        float, Field(ge=0, le=1, description="Of the noise strengths, relative; 0 = no noise.")
+    ] = 0.01
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     r1_gamma: Annotated[float, Field(ge=0)] = 0.01
     r1_interval_steps: Annotated[int, Field(ge=1)] = 16
+    warmup_kimg: Annotated[
+        float, Field(ge=0, description="Images in which the learning rate rises from 0.")
+    ] = 0.0
     ema_kimg: Annotated[float, Field(gt=0, description="Half-life of the average.")] = 10.0
     ema_rampup: Annotated[
         float, Field(gt=0, le=1, description="Half-life is at most this share of the images shown.")
@@ -86,6 +92,19 @@ class MaskingConfig(_Config):
     generator_sees_mask: bool = True
 
 
+class FineTuningConfig(_Config):
+    """How trained weights are taken up (training/fine_tuning.py)."""
+
+    source: Annotated[str | None, Field(description="What --from named.")] = None
+    new_categories: Annotated[
+        Literal["nearest", "mean"],
+        Field(description="Known category that an unknown one starts from."),
+    ] = "nearest"
+    freeze_blocks: Annotated[
+        int, Field(ge=0, le=8, description="First discriminator blocks kept as they are.")
+    ] = 0
+
+
 class TrainingConfig(_Config):
     """Everything that decides a run's result besides its data and its device."""
 
@@ -103,6 +122,7 @@ class TrainingConfig(_Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     augment: AugmentConfig = AugmentConfig()
     masking: MaskingConfig = MaskingConfig()
+    fine_tuning: FineTuningConfig = FineTuningConfig()
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 
@@ -14,10 +14,15 @@ from training.config import ConfigError, Device, TrainingConfig, merge, resolve
 from training.dataset import PreparedDataset
 from training.device import keep_freed_memory, pick_device
 from training.distributed import Ranks, joined
+from training.fine_tuning import open_source
+from training.guardrails import TrainingDiverged, check_disk, check_memory
 from training.presets import PRESETS, default_preset
 from training.recorder import Tick
 from training.run import RunError, check_same_dataset, locked, read_run, write_run
-from training.trainer import Outcome, Trainer, TrainingDiverged
+from training.trainer import Outcome, Trainer
+
+# A fresh Adam's first steps are as long as its learning rate, whatever the gradient.
+WARMUP_KIMG: Final = 1.0
 
 
 class LaunchError(RuntimeError):
@@ -39,7 +44,7 @@ class Launch:
     run: Path
     preset: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
-    source: Path | None = None  # run to fine-tune from
+    source: str | None = None  # run, export, model:version or base:name to fine-tune
     resume: bool = False
     device: Device = "auto"
 
@@ -64,6 +69,10 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
                 if ranks.is_main:
                     write_run(wanted.run, config, data)
                 trainer = Trainer(wanted.run, data, config, device, ranks)
+                if ranks.is_main:
+                    networks = (trainer.generator, trainer.discriminator)
+                    check_disk(wanted.run, networks, config.keep_checkpoints)
+                    check_memory(networks, device)
                 if wanted.resume:
                     trainer.resume()
                 elif wanted.source is not None:
@@ -96,7 +105,12 @@ def _fresh(wanted: Launch, data: PreparedDataset, device: str) -> TrainingConfig
     name = wanted.preset or default_preset(max(data.info.width, data.info.height), device == "cpu")
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: choose one of {', '.join(PRESETS)}")
-    return resolve(merge({**PRESETS[name], "preset": name}, wanted.overrides))
+    settings = {**PRESETS[name], "preset": name}
+    if wanted.source is not None:  # the widths must be the source's, and its weights eased in
+        model = open_source(wanted.source).model.model_dump()
+        settings = merge(settings, {"model": model, "optimizer": {"warmup_kimg": WARMUP_KIMG}})
+        settings = merge(settings, {"fine_tuning": {"source": wanted.source}})
+    return resolve(merge(settings, wanted.overrides))
 
 
 def _resumed(wanted: Launch, data: PreparedDataset, device: str) -> TrainingConfig:

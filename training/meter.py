@@ -17,7 +17,10 @@ STATISTICS: Final = (
     "fake_logits",
     "real_sign",
     "r1_penalty",
+    "gradient_norm",
 )
+# Known only of the steps with R1.
+R1_STATISTICS: Final = ("r1_penalty", "gradient_norm")
 
 
 class Meter:
@@ -49,7 +52,7 @@ class Meter:
 
     def means(self, ranks: Ranks) -> dict[str, float]:
         """Means over steps and ranks since the last reset; this waits for the device."""
-        counts = [self.r1_steps if name == "r1_penalty" else self.steps for name in STATISTICS]
+        counts = [self.r1_steps if name in R1_STATISTICS else self.steps for name in STATISTICS]
         totals = mean_over_ranks(self.sums, ranks).tolist()
         means = {
             name: total / count
@@ -78,16 +81,18 @@ class Clock:
     """Wall time, and what is due every so many images."""
 
     def __init__(self, nimg: int, config: TrainingConfig) -> None:
-        self.started = self.lap_started = time.monotonic()
-        self.lap_nimg = nimg
-        self.next = {
-            name: self._after(nimg, kimg)
-            for name, kimg in (
-                ("tick", config.tick_kimg),
-                ("grid", config.grid_kimg),
-                ("checkpoint", config.checkpoint_kimg),
-            )
+        self.started = time.monotonic()
+        self.intervals = {
+            "tick": config.tick_kimg,
+            "grid": config.grid_kimg,
+            "checkpoint": config.checkpoint_kimg,
         }
+        self.rewind(nimg)
+
+    def rewind(self, nimg: int) -> None:
+        """Count images from `nimg` on again; the time goes on."""
+        self.lap_started, self.lap_nimg = time.monotonic(), nimg
+        self.next = {name: self._after(nimg, kimg) for name, kimg in self.intervals.items()}
 
     @staticmethod
     def _after(nimg: int, kimg: float) -> int:
@@ -95,11 +100,11 @@ class Clock:
         every = math.ceil(kimg * 1000)
         return (nimg // every + 1) * every
 
-    def due(self, name: str, nimg: int, kimg: float) -> bool:
-        """Whether `name` is due at `nimg`; it is then due again `kimg` later."""
+    def due(self, name: str, nimg: int) -> bool:
+        """Whether `name` is due at `nimg`; it is then due again an interval later."""
         if nimg < self.next[name]:
             return False
-        self.next[name] = self._after(nimg, kimg)
+        self.next[name] = self._after(nimg, self.intervals[name])
         return True
 
     def lap(self, nimg: int) -> tuple[int, float]:

@@ -31,7 +31,8 @@ def train(
         str | None, typer.Option(help="Named settings; chosen by size and device if not given.")
     ] = None,
     source: Annotated[
-        Path | None, typer.Option("--from", help="Fine-tune: start from this run's weights.")
+        str | None,
+        typer.Option("--from", help="Fine-tune: a run, an export, model:version or base:name."),
     ] = None,
     masking: Annotated[
         MaskingMode | None, typer.Option(help="When the discriminator's features are hidden.")

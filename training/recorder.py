@@ -34,7 +34,9 @@ class Tick:
     augment_strength: float
     mask_active: float  # share of the steps with a mask held
     memory_mb: float  # resident, or allocated on the GPU
-    r1_penalty: float | None = None  # None where no step of the tick had it
+    # None where no step of the tick had R1:
+    r1_penalty: float | None = None
+    gradient_norm: float | None = None
 
 
 class Recorder:
@@ -66,6 +68,13 @@ class Recorder:
         )
         for name, value in event.values.items():
             self.board.add_scalar(f"mask/{name}", value, event.nimg)
+
+    def note(self, kind: str, nimg: int, **values: float | str) -> None:
+        """Write what happened: kind "validation", "alarm" or "rollback"."""
+        append_line(self.run / "stats.jsonl", {"kind": kind, "nimg": nimg, **values})
+        for name, value in values.items():
+            if isinstance(value, float):
+                self.board.add_scalar(f"{kind}/{name}", value, nimg)
 
     def snapshot(self, generator: Generator, nimg: int) -> None:
         """Draw the sample grid."""

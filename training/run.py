@@ -4,6 +4,7 @@ RUN/
   config.json           TrainingConfig, resolved
   dataset.json          DatasetInfo of what it was trained on
   checkpoint-*.pt       with .sha256
+  best-*.pt             weights of the best moment on the validation photos
   stats.jsonl           one line a tick; mask events with their image count
   tensorboard/          the same figures
   grids/                sample grids with fixed latents
@@ -15,13 +16,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 
 from models.discriminator import Discriminator, DiscriminatorShape
 from models.generator import Generator, GeneratorShape
-from training.checkpoint import load_newest
+from training.checkpoint import load_best, load_newest
 from training.config import TrainingConfig
 from training.dataset import DatasetError, DatasetInfo, PreparedDataset
 from training.randomness import Purpose, seed_for
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "config.json"
 INFO_FILE: Final = "dataset.json"
+Snapshot = Literal["last", "best"]
 
 
 class RunError(ValueError):
@@ -81,70 +83,29 @@ def write_run(run: Path, config: TrainingConfig, dataset: PreparedDataset) -> No
     (run / INFO_FILE).write_text(dataset.info.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def load_generator(run: Path) -> tuple[Generator, TrainingConfig, DatasetInfo, int]:
-    """The averaged generator of a run's newest whole checkpoint, with its image count.
+def load_snapshot(run: Path, snapshot: Snapshot) -> dict[str, Any]:
+    """Weights of a run's newest whole checkpoint, or of its best moment by validation.
+
+    Raises:
+        CheckpointError: There is nothing usable.
+    """
+    return load_best(run) if snapshot == "best" else load_newest(run)
+
+
+def load_generator(
+    run: Path, snapshot: Snapshot = "last"
+) -> tuple[Generator, TrainingConfig, DatasetInfo, int]:
+    """The averaged generator of a run, with its image count.
 
     Raises:
         RunError, CheckpointError: There is nothing usable.
     """
     config, info = read_run(run)
-    state = load_newest(run)
+    state = load_snapshot(run, snapshot)
     generator, _ = build_networks(config, info)
     generator.load_state_dict(state["ema"])
     generator.eval().requires_grad_(False).update_w_avg()
     return generator, config, info, int(state["nimg"])
-
-
-def transfer(
-    source: Path, generator: Generator, discriminator: Discriminator, info: DatasetInfo
-) -> int:
-    """Start from another run's averaged generator and its discriminator.
-
-    Weights of the same name and shape are taken over; category embeddings are matched by
-    the categories' names, and a new category starts from the mean of the known ones.
-
-    Returns:
-        How many tensors were taken over.
-
-    Raises:
-        RunError: Nothing fits, as when the model's widths differ.
-    """
-    config, known = read_run(source)
-    state = load_newest(source)
-    rows = [known.categories.index(c) if c in known.categories else None for c in info.categories]
-    taken = _transfer(generator, state["ema"], "mapping.embed.weight", 1, rows)
-    taken += _transfer(discriminator, state["discriminator"], "embed", 0, rows)
-    if taken == 0:
-        raise RunError(
-            f"{source} was trained with preset {config.preset} and other widths; choose the "
-            "same --preset to start from it"
-        )
-    matched = [c for c in info.categories if c in known.categories]
-    logger.info("from %s: %d tensors; categories matched: %s", source, taken, ", ".join(matched))
-    return taken
-
-
-def _transfer(
-    module: torch.nn.Module,
-    weights: dict[str, torch.Tensor],
-    embedding: str,
-    axis: int,
-    rows: list[int | None],
-) -> int:
-    """Copy what fits; `axis` of `embedding` counts categories."""
-    mine = module.state_dict()
-    taken = 0
-    for name, tensor in weights.items():
-        if name == embedding:
-            table = tensor.movedim(axis, 0)
-            picked = [table.mean(dim=0) if row is None else table[row] for row in rows]
-            mine[name] = torch.stack(picked).movedim(0, axis).contiguous()
-            taken += 1
-        elif name in mine and mine[name].shape == tensor.shape:
-            mine[name] = tensor
-            taken += 1
-    module.load_state_dict(mine)
-    return taken
 
 
 @contextmanager

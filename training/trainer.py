@@ -12,23 +12,23 @@ import torch
 
 from training.adversarial import AdversarialPair
 from training.augment import AdaptiveStrength
-from training.checkpoint import load_newest, save_checkpoint
+from training.checkpoint import load_newest, save_best, save_checkpoint
 from training.config import TrainingConfig
 from training.dataset import PreparedDataset
 from training.device import compute_dtype, memory_mb
 from training.distributed import Ranks, any_rank
 from training.ema import GeneratorEMA, ema_decay
+from training.features import load_extractor
+from training.fine_tuning import find_likeness, freeze, open_source, transfer
+from training.guardrails import Guardrails, TrainingDiverged, alarms
 from training.loader import Batch, BatchLoader
 from training.mask_control import MaskController, MaskEvent
 from training.meter import Clock, Meter
 from training.recorder import GridSampler, Recorder, Tick
-from training.run import build_networks, transfer
+from training.run import build_networks
+from training.validation import ValidationMonitor
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingDiverged(RuntimeError):
-    """A loss is no longer finite; the last checkpoint is from before that."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Trainer:
         self.dataset = dataset
         self.dtype = compute_dtype(config, device)
         self.generator, self.discriminator = build_networks(config, dataset.info)
+        freeze(self.discriminator, config.fine_tuning.freeze_blocks)
         self.nimg = 0
         self.loader = BatchLoader(
             dataset,
@@ -66,6 +67,11 @@ class Trainer:
         self.mask = MaskController(config.masking, config.seed)
         self.strength = AdaptiveStrength(config.augment)
         self.meter = Meter(device)
+        self.guardrails = Guardrails()
+        self.best_distance = math.inf
+        self.monitor: ValidationMonitor | None = None
+        if ranks.is_main and ValidationMonitor.is_possible(dataset):
+            self.monitor = ValidationMonitor(dataset, config.seed, device)
         self._place()
 
     def _place(self) -> None:
@@ -75,44 +81,99 @@ class Trainer:
         self.pair = AdversarialPair(self.generator, self.discriminator, self.config, self.dtype)
         self.ema = GeneratorEMA(self.generator)
 
-    def start_from(self, source: Path) -> None:
-        """Begin with another run's weights (see training.run.transfer)."""
-        transfer(source, self.generator, self.discriminator, self.dataset.info)
+    def start_from(self, name: str) -> None:
+        """Begin with trained weights (see training.fine_tuning.open_source).
+
+        Raises:
+            RunError, CheckpointError: There are none under that name, or they don't fit.
+        """
+        source = open_source(name)
+        nearest = self.config.fine_tuning.new_categories == "nearest"
+        extractor = load_extractor("catalogan") if nearest else None
+        likeness = find_likeness(source, self.dataset, extractor)
+        fresh = transfer(source, self.generator, self.discriminator, likeness)
+        logger.info("from %s; afresh: %s", name, ", ".join(fresh) or "nothing")
         self._place()
 
     def train(self, on_tick: Callable[[Tick], None], should_stop: Callable[[], bool]) -> Outcome:
         """Train until the configured end, or until should_stop.
 
+        Losses, gradients or weights that break send the run back to its last checkpoint with
+        smaller steps, a few times (see training.guardrails).
+
         Raises:
-            TrainingDiverged: A loss is not finite; checkpoints up to then are kept.
+            TrainingDiverged: That did not help; checkpoints are from before.
             CheckpointError: A checkpoint can't be written.
         """
-        config = self.config
+        clock = Clock(self.nimg, self.config)
         recorder = self._recorder()
-        clock = Clock(self.nimg, config)
+        if self.nimg == 0:
+            self._save()  # what the first minutes are rolled back to
         with contextlib.closing(recorder) if recorder else contextlib.nullcontext():
-            for batch in self.loader.batches(self.nimg, self.ranks):
-                events = self._advance(batch)
-                tick = self._tick(clock) if clock.due("tick", self.nimg, config.tick_kimg) else None
-                reason = self._reason_to_end(clock, should_stop)
-                if recorder:
-                    recorder.record(tick, events)
-                    if reason or clock.due("grid", self.nimg, config.grid_kimg):
-                        self.ema.generator.update_w_avg()
-                        recorder.snapshot(self.ema.generator, self.nimg)
-                if tick:
-                    on_tick(tick)
-                if reason or clock.due("checkpoint", self.nimg, config.checkpoint_kimg):
-                    path = self._save()
-                if reason:
-                    return Outcome(self.nimg, reason, path)
+            while True:
+                try:
+                    return self._train(clock, recorder, on_tick, should_stop)
+                except TrainingDiverged as error:
+                    self._roll_back(f"{error} before {self.nimg} images", recorder)
+                    clock.rewind(self.nimg)
+
+    def _train(
+        self,
+        clock: Clock,
+        recorder: Recorder | None,
+        on_tick: Callable[[Tick], None],
+        should_stop: Callable[[], bool],
+    ) -> Outcome:
+        for batch in self.loader.batches(self.nimg, self.ranks):
+            events = self._advance(batch)
+            tick = self._tick(clock) if clock.due("tick", self.nimg) else None
+            reason = self._reason_to_end(clock, should_stop)
+            if recorder:
+                recorder.record(tick, events)
+            if tick:
+                on_tick(tick)
+            if clock.due("grid", self.nimg) or reason:
+                self._look(recorder, judge=reason != "stopped")  # a resumed run judges in time
+            if clock.due("checkpoint", self.nimg) or reason:
+                path = self._save()
+            if reason:
+                return Outcome(self.nimg, reason, path)
         raise AssertionError("the loader is endless")
+
+    def _roll_back(self, reason: str, recorder: Recorder | None) -> None:
+        """Load the last checkpoint and save it again with the smaller steps noted."""
+        message = self.guardrails.roll_back(reason)
+        rollbacks = self.guardrails.rollbacks
+        self.resume()
+        self.guardrails.rollbacks = rollbacks
+        self._save()
+        logger.warning("%s", message)
+        if recorder:
+            recorder.note("rollback", self.nimg, message=message)
+
+    def _look(self, recorder: Recorder | None, judge: bool) -> None:
+        """Draw a grid; measure on the validation photos, and keep the best generator so far."""
+        if recorder is None:
+            return
+        self.ema.generator.update_w_avg()
+        recorder.snapshot(self.ema.generator, self.nimg)
+        if self.monitor is None or not judge:
+            return
+        measured = self.monitor.measure(self.ema.generator, self.discriminator, self.dtype)
+        recorder.note("validation", self.nimg, **measured)
+        for alarm in alarms(measured):
+            logger.warning("%s at %d images: %s", alarm.name, self.nimg, alarm.message)
+            recorder.note("alarm", self.nimg, name=alarm.name, message=alarm.message)
+        if measured["frechet_distance"] < self.best_distance:
+            self.best_distance = measured["frechet_distance"]
+            save_best(self.run, self.nimg, self._snapshot())
 
     def _advance(self, batch: Batch) -> list[MaskEvent]:
         """One step of everything that a checkpoint holds."""
         config, settings = self.config, self.config.optimizer
         events = self.mask.update(self.generator, self.discriminator, self.nimg, self.dtype)
         masked = self.discriminator.mask.held is not None
+        self.pair.set_learning_rate(self._learning_rate_factor())
         statistics = self.pair.step(batch, self.nimg, self.strength.strength, self.ranks)
         self.meter.add(statistics, masked)
         self.nimg += config.batch_size
@@ -120,14 +181,20 @@ class Trainer:
         self.ema.update(self.generator, decay)
         return events
 
+    def _learning_rate_factor(self) -> float:
+        warmup = self.config.optimizer.warmup_kimg * 1000
+        shown = self.nimg + self.config.batch_size
+        return self.guardrails.learning_rate_factor * min(1.0, shown / warmup if warmup else 1.0)
+
     def _recorder(self) -> Recorder | None:
         if not self.ranks.is_main:
             return None
         return Recorder(self.run, GridSampler(self.generator, self.config.seed))
 
     def _tick(self, clock: Clock) -> Tick:
-        """Read the meter, adjust the augmentation, and refuse losses that are not finite."""
-        means = self._finite_means()
+        """Read the meter, adjust the augmentation, and refuse what is not healthy."""
+        means = self.meter.means(self.ranks)
+        self.guardrails.check(means)
         self.strength.update(means["real_sign"], self.meter.steps * self.config.batch_size)
         self.meter.reset()
         shown, seconds = clock.lap(self.nimg)
@@ -140,16 +207,6 @@ class Trainer:
             **means,
         )
 
-    def _finite_means(self) -> dict[str, float]:
-        means = self.meter.means(self.ranks)
-        broken = [name for name, value in means.items() if not math.isfinite(value)]
-        if broken:
-            raise TrainingDiverged(
-                f"{', '.join(broken)} not finite before {self.nimg} images: the last checkpoint "
-                "is from before that; resume with a lower --learning-rate, or a higher --r1-gamma"
-            )
-        return means
-
     def _reason_to_end(self, clock: Clock, should_stop: Callable[[], bool]) -> str | None:
         config = self.config
         if config.max_kimg is not None and self.nimg >= config.max_kimg * 1000:
@@ -160,23 +217,32 @@ class Trainer:
         return "stopped" if any_rank(should_stop(), self.device, self.ranks) else None
 
     def _save(self) -> Path:
-        self._finite_means()
+        if not _all_finite(self.generator) or not _all_finite(self.discriminator):
+            raise TrainingDiverged("weights not finite")
         if not self.ranks.is_main:
             return self.run
         return save_checkpoint(self.run, self.nimg, self.state_dict(), self.config.keep_checkpoints)
 
+    def _snapshot(self) -> dict[str, Any]:
+        """What can be sampled, exported and fine-tuned, but not resumed."""
+        return {
+            "nimg": self.nimg,
+            "ema": self.ema.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the steps to come."""
         return {
-            "nimg": self.nimg,
+            **self._snapshot(),
             "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "ema": self.ema.generator.state_dict(),
             "generator_optimizer": self.pair.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.pair.discriminator_optimizer.state_dict(),
             "augment": self.strength.state_dict(),
             "meter": self.meter.state_dict(),
             "mask": self.mask.state_dict(self.discriminator),
+            "guardrails": self.guardrails.state_dict(),
+            "best_distance": self.best_distance,
         }
 
     def resume(self) -> None:
@@ -193,5 +259,13 @@ class Trainer:
         self.strength.load_state_dict(state["augment"])
         self.meter.load_state_dict(state["meter"])
         self.mask.load_state_dict(state["mask"], self.generator, self.discriminator)
+        self.guardrails.load_state_dict(state["guardrails"])
+        self.best_distance = float(state["best_distance"])
         self.nimg = int(state["nimg"])
         logger.info("resumed %s at %d images", self.run, self.nimg)
+
+
+def _all_finite(module: torch.nn.Module) -> bool:
+    """Whether every parameter is a number; one wait for the device."""
+    sums = torch.stack([p.detach().float().abs().sum() for p in module.parameters()])
+    return bool(torch.isfinite(sums).all())

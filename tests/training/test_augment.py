@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.augment import AdaptiveStrength, augment
+from training.augment import DRAWS, AdaptiveStrength, augment
 from training.config import AugmentConfig
 
 
@@ -12,42 +12,42 @@ def images(count: int = 4, channels: int = 3, height: int = 8, width: int = 6) -
     return torch.rand(count, channels, height, width, generator=random) * 2 - 1
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draws(count: int = 4, seed: int = 0) -> torch.Tensor:
+    return torch.rand(DRAWS, count, generator=torch.Generator().manual_seed(seed))
 
 
 def test_strength_zero_is_the_identity() -> None:
     x = images()
-    assert augment(x, 0.0, True, seeded()) is x
+    assert augment(x, 0.0, True, draws()) is x
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_shape_stays_and_the_seed_decides(channels: int) -> None:
     x = images(channels=channels)
-    once, again = augment(x, 0.8, True, seeded(1)), augment(x, 0.8, True, seeded(1))
+    once, again = augment(x, 0.8, True, draws(seed=1)), augment(x, 0.8, True, draws(seed=1))
     assert once.shape == x.shape
     assert torch.equal(once, again)
-    assert not torch.equal(once, augment(x, 0.8, True, seeded(2)))
+    assert not torch.equal(once, augment(x, 0.8, True, draws(seed=2)))
     assert torch.isfinite(once).all()
 
 
 def test_gradients_are_right() -> None:
     x = images(2, 3, 6, 6).double().requires_grad_(True)
     torch.autograd.gradcheck(
-        lambda v: augment(v.float(), 1.0, True, seeded(3)).double(), x, eps=1e-3, atol=1e-2
+        lambda v: augment(v.float(), 1.0, True, draws(2, seed=3)).double(), x, eps=1e-3, atol=1e-2
     )
 
 
 def test_a_weak_strength_leaves_most_pictures_alone() -> None:
     x = images(400)
-    changed = (augment(x, 0.02, True, seeded()) - x).abs().amax(dim=(1, 2, 3)) > 1e-3
+    changed = (augment(x, 0.02, True, draws(400)) - x).abs().amax(dim=(1, 2, 3)) > 1e-3
     assert 0.05 < changed.float().mean() < 0.3
 
 
 def test_without_mirror_no_picture_is_mirrored() -> None:
     """Left dark, right bright: a turn of 15 degrees at most keeps that order."""
     x = torch.linspace(-1, 1, 16).expand(200, 3, 16, 16).contiguous()
-    halves = [augment(x, 1.0, mirror, seeded())[..., 4:12, :] for mirror in (False, True)]
+    halves = [augment(x, 1.0, mirror, draws(200))[..., 4:12, :] for mirror in (False, True)]
     rising = [(h[..., 10:].mean(dim=(1, 2, 3)) >= h[..., :6].mean(dim=(1, 2, 3))) for h in halves]
     assert rising[0].float().mean() > 0.9
     assert 0.3 < rising[1].float().mean() < 0.7
@@ -55,7 +55,7 @@ def test_without_mirror_no_picture_is_mirrored() -> None:
 
 def test_alpha_keeps_out_of_photometric_changes() -> None:
     x = torch.ones(64, 4, 8, 8)
-    out = augment(x, 1.0, True, seeded())
+    out = augment(x, 1.0, True, draws(64))
     # Cutout makes alpha 0; nothing makes it another value.
     assert set(out[:, 3].unique().tolist()) <= {0.0, 1.0} | set(
         out[:, 3][(out[:, 3] - 1).abs() < 1e-5].unique().tolist()

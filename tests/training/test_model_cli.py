@@ -41,7 +41,7 @@ def invoke(*arguments: str | Path) -> tuple[int, str]:
         (["--max-kimg", "1", "--set", "masking.ratio=2"], "masking.ratio"),
         (["--max-kimg", "1", "--set", "masking"], "write it as name=value"),
         (["--max-kimg", "1", "--set", "masking.colour=red"], "masking.colour"),
-        (["--max-kimg", "1", "--from", "nowhere"], "nowhere is no training run"),
+        (["--max-kimg", "1", "--from", "nowhere"], "--from nowhere: neither a run"),
         (["--resume"], "is no training run"),
     ],
 )
