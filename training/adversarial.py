@@ -14,7 +14,12 @@ from training.augment import DRAWS, augment
 from training.config import TrainingConfig
 from training.distributed import Ranks, average_gradients
 from training.loader import Batch
-from training.losses import discriminator_loss, generator_loss, r1_penalty
+from training.losses import (
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    relativistic_loss,
+)
 from training.randomness import Purpose, generator_for
 
 
@@ -140,7 +145,7 @@ class AdversarialPair:
         statistics = self._discriminator_step(reals, shown, batch.category, with_r1, ranks)
 
         shown = augment(fakes, strength, mirror, draws[2])
-        statistics.generator_loss = self._generator_step(shown, batch.category, ranks)
+        statistics.generator_loss = self._generator_step(shown, reals, batch.category, ranks)
         if with_r1:
             norms = [_gradient_norm(parameters) for parameters in self._parameters]
             statistics.gradient_norm = torch.maximum(*norms)
@@ -149,19 +154,22 @@ class AdversarialPair:
     def _discriminator_step(
         self, reals: Tensor, fakes: Tensor, category: Tensor, with_r1: bool, ranks: Ranks
     ) -> StepStatistics:
-        penalty = None
+        relativistic = self.config.objective == "relativistic"
         if with_r1:
             reals = reals.detach().requires_grad_(True)
+            fakes = fakes.detach().requires_grad_(relativistic)
             real_logits = self.discriminator(reals, category, self.dtype)
             fake_logits = self.discriminator(fakes, category, self.dtype)
-        else:  # one pass for both; minibatch deviation keeps the halves apart
-            both, twice = torch.cat([reals, fakes]), torch.cat([category, category])
-            real_logits, fake_logits = self.discriminator(both, twice, self.dtype).chunk(2)
-        loss = discriminator_loss(real_logits, fake_logits)
-        total = loss
+        else:
+            real_logits, fake_logits = self._both_logits(reals, fakes, category)
+        judge = relativistic_loss if relativistic else discriminator_loss
+        loss = judge(real_logits, fake_logits)
+        total, penalty = loss, None
         if with_r1:
             settings = self.config.optimizer
-            penalty = r1_penalty(reals, real_logits).mean()
+            penalty = gradient_penalty(reals, real_logits).mean()
+            if relativistic:
+                penalty = penalty + gradient_penalty(fakes, fake_logits).mean()
             total = loss + penalty * (settings.r1_gamma / 2 * settings.r1_interval_steps)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         total.backward(inputs=self.discriminator_parameters)
@@ -172,17 +180,30 @@ class AdversarialPair:
             discriminator_loss=loss.detach(),
             real_logits=real_logits.detach().mean(),
             fake_logits=fake_logits.detach().mean(),
-            real_sign=real_logits.detach().sign().mean(),
+            # Relativistic logits mean something only against their partners'.
+            real_sign=(real_logits - fake_logits * relativistic).detach().sign().mean(),
             r1_penalty=None if penalty is None else penalty.detach(),
             gradient_norm=None,
         )
 
-    def _generator_step(self, fakes: Tensor, category: Tensor, ranks: Ranks) -> Tensor:
+    def _both_logits(self, reals: Tensor, fakes: Tensor, category: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and generated pictures in one pass; minibatch deviation keeps the halves apart."""
+        both, twice = torch.cat([reals, fakes]), torch.cat([category, category])
+        real_logits, fake_logits = self.discriminator(both, twice, self.dtype).chunk(2)
+        return real_logits, fake_logits
+
+    def _generator_step(
+        self, fakes: Tensor, reals: Tensor, category: Tensor, ranks: Ranks
+    ) -> Tensor:
         mask = self.discriminator.mask
         held = mask.held
         if not self.config.masking.generator_sees_mask:
             mask.hold(None)
-        loss = generator_loss(self.discriminator(fakes, category, self.dtype))
+        if self.config.objective == "relativistic":
+            real_logits, fake_logits = self._both_logits(reals, fakes, category)
+            loss = relativistic_loss(fake_logits, real_logits)
+        else:
+            loss = generator_loss(self.discriminator(fakes, category, self.dtype))
         mask.hold(held)
         self.generator_optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=self.generator_parameters)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
+Objective = Literal["logistic", "relativistic"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -118,6 +119,9 @@ class TrainingConfig(_Config):
     checkpoint_kimg: Annotated[float, Field(gt=0)] = 20.0
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    objective: Annotated[
+        Objective, Field(description="relativistic: real and generated in pairs, R1 and R2.")
+    ] = "logistic"
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augment: AugmentConfig = AugmentConfig()

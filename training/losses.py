@@ -15,11 +15,20 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
-def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """Zero-centred gradient penalty on real pictures.
+def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
+    """Relativistic pairing loss: each logit of `better` [N] is to exceed its partner's.
+
+    The discriminator's with real photos as the better ones, the generator's with its own
+    pictures; partners are of one category. Source: Huang et al. 2024, arXiv 2501.05441.
+    """
+    return F.softplus(worse - better).mean()
+
+
+def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
+    """Zero-centred gradient penalty: R1 on real pictures, R2 on generated ones.
 
     Args:
-        images: Real batch [N, C, H, W] in [-1, 1]; must require grad.
+        images: Batch [N, C, H, W] in [-1, 1]; must require grad.
         logits: The discriminator's output for `images`, [N].
 
     Returns:

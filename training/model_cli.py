@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from training.cli import configure_logging, fail
-from training.config import Device, MaskingMode, TrainingConfig
+from training.config import Device, MaskingMode, Objective, TrainingConfig
 
 EVALUATION_FOLDER = "evaluation"
 
@@ -36,6 +36,9 @@ def train(
     ] = None,
     masking: Annotated[
         MaskingMode | None, typer.Option(help="When the discriminator's features are hidden.")
+    ] = None,
+    objective: Annotated[
+        Objective | None, typer.Option(help="Loss; relativistic is R3GAN's, with R1 and R2.")
     ] = None,
     max_kimg: Annotated[
         float | None, typer.Option(help="Stop after so many thousand images shown.")
@@ -68,6 +71,7 @@ def train(
         "max_minutes": max_minutes,
         "batch_size": batch_size,
         "precision": precision,
+        "objective": objective,
         "masking": {"mode": masking},
         "augment": {"mode": augment, "mirror": mirror},
         "optimizer": {"learning_rate": learning_rate, "r1_gamma": r1_gamma},

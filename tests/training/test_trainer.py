@@ -86,6 +86,26 @@ def test_the_seed_decides_and_another_seed_differs(
     assert not torch.equal(states[0]["synthesis.constant"], states[2]["synthesis.constant"])
 
 
+@pytest.mark.parametrize("mode", ["off", "dynamic"])
+def test_the_relativistic_objective_trains_and_resumes(
+    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any], mode: str
+) -> None:
+    settings = {**tiny_settings, "objective": "relativistic", "max_kimg": 0.1}
+    settings["masking"] = {**tiny_settings["masking"], "mode": mode}
+    whole = start(tmp_path / "whole", tiny_dataset, settings)
+    train(whole)
+    first = start(tmp_path / "parts", tiny_dataset, settings)
+    train(first, 56)
+    second = start(tmp_path / "parts", tiny_dataset, settings)
+    second.resume()
+    train(second)
+    assert_same(load_newest(tmp_path / "whole"), load_newest(tmp_path / "parts"))
+    plain = start(tmp_path / "plain", tiny_dataset, {**settings, "objective": "logistic"})
+    train(plain)
+    ours, theirs = (load_newest(tmp_path / n)["ema"] for n in ("whole", "plain"))
+    assert not torch.equal(ours["synthesis.constant"], theirs["synthesis.constant"])
+
+
 def test_a_run_leaves_figures_grids_and_checkpoints(tiny_run: Path) -> None:
     lines = [json.loads(line) for line in (tiny_run / "stats.jsonl").read_text().splitlines()]
     ticks = [line for line in lines if line["kind"] == "tick"]
