@@ -4,6 +4,7 @@ Drawing parameters and applying them are apart, so that an answer can list what 
 """
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -40,19 +41,19 @@ Sigma = Annotated[float, Field(ge=0, le=0.5)]
 Quality = Annotated[int, Field(ge=1, le=95)]
 
 
-class Operation(Strict):
+class Operation(Strict, ABC):
     """One kind of change; each of its ranges is drawn from uniformly."""
 
     probability: Fraction = 1.0
 
+    @abstractmethod
     def draw(self, rng: Rng, size: tuple[int, int]) -> dict[str, Any]:
         """Draw this operation's parameters for a picture of `size` (width, height)."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def apply(image: Image.Image, parameters: Parameters) -> Image.Image:
         """Do what `parameters` say; keeps the size."""
-        raise NotImplementedError
 
 
 class Flip(Operation):

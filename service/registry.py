@@ -68,10 +68,19 @@ class Registry:
     """The models of `BENTOML_HOME` that Catalogan registered."""
 
     def __init__(self) -> None:
-        """Find the store."""
+        """Find the store.
+
+        Raises:
+            RegistryError: It is not there and can't be made.
+        """
         from bentoml._internal.configuration.containers import BentoMLContainer
 
-        self._store: Final = Path(BentoMLContainer.model_store_dir.get())
+        try:
+            self._store: Final = Path(BentoMLContainer.model_store_dir.get())
+        except OSError as error:
+            raise RegistryError(
+                f"the Model Store can't be made: {error}; set BENTOML_HOME to a writable folder"
+            ) from error
         self.promotions: Final = Promotions(self._store.parent / "catalogan")
 
     def register(self, export: Path, name: str | None = None) -> RegisteredModel:

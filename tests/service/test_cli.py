@@ -248,3 +248,13 @@ def test_a_bento_holds_the_promoted_model_and_serves(export: Path, tmp_path: Pat
         )
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
+
+
+def test_a_store_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    home = {**os.environ, "BENTOML_HOME": str(tmp_path / "file" / "home")}
+    command = [sys.executable, "-m", "catalogan", "models", "list"]
+    done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "set BENTOML_HOME" in done.stderr
+    assert "Traceback" not in done.stderr
