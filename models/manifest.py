@@ -1,6 +1,8 @@
 """The contract that crosses from training to service: an export's manifest.
 
-An export is a directory that holds `generator.onnx`, `manifest.json` and `preview.png`.
+An export is a directory that holds `generator.onnx`, `manifest.json` and `preview.png`, and,
+for fine-tuning, `weights.safetensors`: float32 tensors `generator.<name>` (the averaged
+generator) and `discriminator.<name>`, which a service stores but never loads.
 This module says what the manifest holds; it needs neither torch nor ONNX Runtime.
 
 The ONNX graph takes four float32 inputs and gives one output, for a batch of any size N:
@@ -23,12 +25,14 @@ SCHEMA_VERSION: Final = 1
 GENERATOR_FILE: Final = "generator.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 PREVIEW_FILE: Final = "preview.png"
-WEIGHTS_FILE: Final = "weights.safetensors"
+WEIGHTS_FILE: Final = "weights.safetensors"  # older exports have none
 INPUT_NAMES: Final = ("z", "category", "truncation_psi", "noise")
 OUTPUT_NAME: Final = "images"
 PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2}
 # The largest graph that the registry takes: a 512 px generator has about 120 MB in fp32.
 MAX_GENERATOR_BYTES: Final = 1_000_000_000
+# Generator and discriminator together.
+MAX_WEIGHTS_BYTES: Final = 2 * MAX_GENERATOR_BYTES
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]

@@ -12,6 +12,8 @@ from models.manifest import (
     GENERATOR_FILE,
     MANIFEST_FILE,
     MAX_GENERATOR_BYTES,
+    MAX_WEIGHTS_BYTES,
+    WEIGHTS_FILE,
     GeneratorManifest,
     ManifestError,
 )
@@ -45,8 +47,7 @@ def read_export(export: Path) -> tuple[GeneratorManifest, dict[str, bytes]]:
     manifest = parse_manifest(files[MANIFEST_FILE], export / MANIFEST_FILE)
     _check_file_set(export, manifest)
     for name in manifest.files:
-        limit = MAX_GENERATOR_BYTES if name == GENERATOR_FILE else MAX_OTHER_BYTES
-        files[name] = _read(export, name, limit)
+        files[name] = _read(export, name, _limit(name))
     try:
         manifest.verify_files(files.__getitem__)
     except ManifestError as error:
@@ -68,6 +69,13 @@ def parse_manifest(data: bytes, path: Path) -> GeneratorManifest:
         raise RegistryError(
             f"{path}: {field}: {first['msg'][:200]}; export the run again with this version"
         ) from None
+
+
+def _limit(name: str) -> int:
+    """The most bytes that are accepted of a file."""
+    return {GENERATOR_FILE: MAX_GENERATOR_BYTES, WEIGHTS_FILE: MAX_WEIGHTS_BYTES}.get(
+        name, MAX_OTHER_BYTES
+    )
 
 
 def _check_file_set(export: Path, manifest: GeneratorManifest) -> None:

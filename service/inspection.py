@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
 
-from models.manifest import GENERATOR_FILE, GeneratorManifest
+from models.manifest import GENERATOR_FILE, WEIGHTS_FILE, GeneratorManifest
 from service.errors import RegistryError
 from service.exports import read_export
 from service.generation import GeneratorSession, PictureSpec
+from service.weights import check_weights
 
 # Older operators are not what our exporter writes; newer ones ONNX Runtime may not know.
 OPSETS: Final = range(17, 26)
@@ -38,6 +39,8 @@ def inspect_export(export: Path) -> tuple[GeneratorManifest, dict[str, bytes]]:
     """
     manifest, files = read_export(export)
     check_graph(files[GENERATOR_FILE], manifest)
+    if WEIGHTS_FILE in files:
+        check_weights(files[WEIGHTS_FILE])
     session = GeneratorSession(files[GENERATOR_FILE], manifest, device="cpu")
     last = len(manifest.categories) - 1
     (picture,) = session.render([PictureSpec(seed=1, category=last, truncation_psi=1.0)])

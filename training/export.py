@@ -1,4 +1,4 @@
-"""Run -> export: ONNX graph, manifest and preview, with parity measured on the weights.
+"""Run -> export: ONNX graph, weights, manifest and preview, with parity measured.
 
 Written aside and renamed, so that a folder that exists is whole.
 """
@@ -17,8 +17,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from models.discriminator import Discriminator
 from models.generator import Generator
 from models.manifest import (
     GENERATOR_FILE,
@@ -27,12 +29,13 @@ from models.manifest import (
     OUTPUT_NAME,
     PARITY_TOLERANCE,
     PREVIEW_FILE,
+    WEIGHTS_FILE,
     FileRecord,
     GeneratorManifest,
     ParityCertificate,
 )
 from training.recorder import GridSampler
-from training.run import load_generator
+from training.run import load_networks
 from training.samplers import random_inputs
 
 logger = logging.getLogger(__name__)
@@ -73,7 +76,7 @@ class _Graph(nn.Module):
 
 
 def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifest:
-    """Export the averaged generator of a run's newest whole checkpoint.
+    """Export the averaged generator of a run's newest whole checkpoint, with its weights.
 
     Args:
         run: A training run.
@@ -86,10 +89,14 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     """
     if out.exists():
         raise ExportError(f"{out} exists: choose another --out, or remove it")
-    generator, config, info, nimg = load_generator(run)
+    generator, discriminator, config, info, nimg = load_networks(run)
     graph = to_onnx(generator, options.precision)
     parity = measure_parity(generator, graph, options.precision)
-    files = {GENERATOR_FILE: graph, PREVIEW_FILE: _preview(generator, config.seed)}
+    files = {
+        GENERATOR_FILE: graph,
+        PREVIEW_FILE: _preview(generator, config.seed),
+        WEIGHTS_FILE: pack_weights(generator, discriminator),
+    }
     settings = config.model_dump(mode="json")
     manifest = GeneratorManifest(
         name=options.name,
@@ -219,6 +226,21 @@ def _probe(generator: Generator, count: int, labels: Any = None) -> tuple[Any, A
         noise_dim=generator.noise_dim,
         seed=int(labels[0]),
     )
+
+
+def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
+    """Both networks in float32, as safetensors: what fine-tuning starts from, without a pickle.
+
+    Returns:
+        Tensors `generator.<name>` and `discriminator.<name>`, named as in their state_dicts.
+    """
+    networks = {"generator": generator, "discriminator": discriminator}
+    tensors = {
+        f"{network}.{name}": tensor.detach().float().cpu().contiguous()
+        for network, module in networks.items()
+        for name, tensor in module.state_dict().items()
+    }
+    return save(tensors)
 
 
 def _preview(generator: Generator, seed: int) -> bytes:

@@ -100,12 +100,26 @@ def load_generator(
     Raises:
         RunError, CheckpointError: There is nothing usable.
     """
+    generator, _, config, info, nimg = load_networks(run, snapshot)
+    return generator, config, info, nimg
+
+
+def load_networks(
+    run: Path, snapshot: Snapshot = "last"
+) -> tuple[Generator, Discriminator, TrainingConfig, DatasetInfo, int]:
+    """The averaged generator and the discriminator of one moment of a run.
+
+    Raises:
+        RunError, CheckpointError: There is nothing usable.
+    """
     config, info = read_run(run)
     state = load_snapshot(run, snapshot)
-    generator, _ = build_networks(config, info)
+    generator, discriminator = build_networks(config, info)
     generator.load_state_dict(state["ema"])
+    discriminator.load_state_dict(state["discriminator"])
     generator.eval().requires_grad_(False).update_w_avg()
-    return generator, config, info, int(state["nimg"])
+    discriminator.eval().requires_grad_(False)
+    return generator, discriminator, config, info, int(state["nimg"])
 
 
 @contextmanager

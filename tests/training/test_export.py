@@ -9,9 +9,11 @@ import onnx
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load
 
 from models.manifest import INPUT_NAMES, GeneratorManifest, ManifestError
 from training import export as export_module
+from training.checkpoint import load_newest
 from training.export import ExportError, ExportOptions, export_run, measure_parity, to_onnx
 from training.run import load_generator
 from training.samplers import ExportSampler, RunSampler, open_sampler
@@ -47,6 +49,7 @@ def test_the_manifest_says_what_was_exported(export: Path, tiny_run: Path) -> No
         "generator.onnx",
         "manifest.json",
         "preview.png",
+        "weights.safetensors",
     ]
     with Image.open(export / "preview.png") as preview:
         assert preview.size == (8 * 16, 3 * 16)
@@ -64,6 +67,18 @@ def test_the_graph_is_portable_and_keeps_no_trace_of_the_machine(export: Path) -
     assert str(Path.home()).encode() not in data
     assert b"site-packages" not in data
     assert b".py" not in data
+
+
+def test_the_weights_are_those_of_generator_and_discriminator(export: Path, tiny_run: Path) -> None:
+    tensors = load((export / "weights.safetensors").read_bytes())
+    generator, *_ = load_generator(tiny_run)
+    state = load_newest(tiny_run)
+    expected = {f"generator.{k}": v for k, v in generator.state_dict().items()}
+    expected |= {f"discriminator.{k}": v for k, v in state["discriminator"].items()}
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_run_and_export_paint_the_same(export: Path, tiny_run: Path) -> None:
