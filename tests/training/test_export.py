@@ -1,6 +1,7 @@
 """Exports: parity, portability, refusal of what would not paint the same."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from models.manifest import INPUT_NAMES, GeneratorManifest, ManifestError
 from training import export as export_module
 from training.checkpoint import load_newest
 from training.export import ExportError, ExportOptions, export_run, measure_parity, to_onnx
-from training.run import load_generator
+from training.fine_tuning import open_source
+from training.run import RunError, load_generator
 from training.samplers import ExportSampler, RunSampler, open_sampler
 
 
@@ -158,3 +160,35 @@ def test_other_shapes_and_channels_export(size: tuple[int, int], channels: int) 
     generator.requires_grad_(False).update_w_avg(64)
     parity = measure_parity(generator, to_onnx(generator, "fp32"), "fp32")
     assert parity.max_abs_error <= 1e-4
+
+
+def test_fine_tuning_starts_from_an_export_as_from_its_run(export: Path, tiny_run: Path) -> None:
+    ours, theirs = open_source(str(export)), open_source(str(tiny_run))
+    assert ours.categories == theirs.categories
+    assert ours.model == theirs.model
+    for mine, other in (
+        (ours.generator, theirs.generator),
+        (ours.discriminator, theirs.discriminator),
+    ):
+        names = mine.keys() - {"mapping.w_avg"}  # an export's is up to date
+        assert names == other.keys() - {"mapping.w_avg"}
+        assert all(torch.equal(mine[n], other[n]) for n in names)
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "unlisted"])
+def test_fine_tuning_refuses_an_export_without_its_weights(
+    export: Path, tmp_path: Path, damage: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(export, copy)
+    weights, manifest = copy / "weights.safetensors", copy / "manifest.json"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "changed":
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    else:  # as exported before there were weights
+        record = json.loads(manifest.read_text())
+        del record["files"]["weights.safetensors"]
+        manifest.write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"weights\.safetensors"):
+        open_source(str(copy))
