@@ -1,5 +1,6 @@
 """From a dataset and settings to a finished run: everything around the loop."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -80,6 +81,13 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
                 return _shown(trainer, show)
     except (ValueError, CheckpointError, TrainingDiverged) as error:
         raise LaunchError(str(error)) from error
+    except RuntimeError as error:
+        if "RANK" not in os.environ:
+            raise
+        raise LaunchError(
+            f"rank {os.environ['RANK']}: {str(error).splitlines()[0]}. If another process of this "
+            "run ended, its own message says why; checkpoints are whole: go on with --resume"
+        ) from error
     except OSError as error:
         raise LaunchError(
             f"{wanted.run}: {error}. Checkpoints written so far are whole: put it right, then "

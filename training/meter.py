@@ -61,13 +61,13 @@ class Meter:
         }
         return {**means, "mask_active": self.masked_steps / max(self.steps, 1)}
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+    def state_dict(self, ranks: Ranks) -> dict[str, Any]:
+        """What a resumed run needs, on however many ranks; all ranks must ask together."""
         return {
             "steps": self.steps,
             "masked_steps": self.masked_steps,
             "r1_steps": self.r1_steps,
-            "sums": self.sums.cpu(),
+            "sums": mean_over_ranks(self.sums, ranks).cpu(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

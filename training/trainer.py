@@ -219,9 +219,10 @@ class Trainer:
     def _save(self) -> Path:
         if not _all_finite(self.generator) or not _all_finite(self.discriminator):
             raise TrainingDiverged("weights not finite")
+        state = self.state_dict()
         if not self.ranks.is_main:
             return self.run
-        return save_checkpoint(self.run, self.nimg, self.state_dict(), self.config.keep_checkpoints)
+        return save_checkpoint(self.run, self.nimg, state, self.config.keep_checkpoints)
 
     def _snapshot(self) -> dict[str, Any]:
         """What can be sampled, exported and fine-tuned, but not resumed."""
@@ -239,7 +240,7 @@ class Trainer:
             "generator_optimizer": self.pair.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.pair.discriminator_optimizer.state_dict(),
             "augment": self.strength.state_dict(),
-            "meter": self.meter.state_dict(),
+            "meter": self.meter.state_dict(self.ranks),
             "mask": self.mask.state_dict(self.discriminator),
             "guardrails": self.guardrails.state_dict(),
             "best_distance": self.best_distance,
