@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from judge import Judge
 from machine import commit
 from masking_plan import (
     CONFIGURATIONS,
@@ -43,19 +44,14 @@ from training.config import merge, resolve
 from training.dataset import PreparedDataset
 from training.device import keep_freed_memory
 from training.distributed import Ranks
-from training.evaluation_scores import FeatureSet, score
-from training.features import load_extractor
 from training.presets import PRESETS
 from training.recorder import Tick
-from training.samplers import GeneratorSampler
 from training.trainer import Trainer
 
 LEDGER = REPOSITORY / "bench" / "masking-runs.jsonl"
 PRESET = "cpu-demo"
 SIZE_PX = 32
 FEW_PER_CATEGORY = 30
-SAMPLES = 2048
-BATCH = 64
 Ledger = dict[str, dict[str, Any]]
 
 
@@ -102,34 +98,6 @@ def split_off_few(photos: Path, validation: Path | None, out: Path) -> None:
                 target = out / ("train" if few else "validation") / category.name
                 target.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(photo, target / photo.name)
-
-
-class Judge:
-    """Scores a generator against a dataset's validation photos."""
-
-    def __init__(self, dataset: PreparedDataset) -> None:
-        rows = dataset.indices("validation")
-        self.extractor = load_extractor("catalogan")
-        self.real = FeatureSet(
-            features=self._features(dataset.images[rows]), labels=dataset.labels[rows]
-        )
-        rng = np.random.default_rng(0)
-        repeats = -(-SAMPLES // len(rows))
-        # The validation photos' own mix of categories.
-        self.labels = rng.permutation(np.tile(dataset.labels[rows], repeats))[:SAMPLES]
-
-    def _features(self, images: Any) -> Any:
-        parts = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-        return np.concatenate([self.extractor(np.ascontiguousarray(part)) for part in parts])
-
-    def scores(self, trainer: Trainer) -> dict[str, float]:
-        """The study's metrics of the averaged generator, on the same latents each time."""
-        sampler = GeneratorSampler(trainer.ema.generator, trainer.dataset.info.categories)
-        images = sampler.sample(self.labels, seed=0)
-        generated = FeatureSet(features=self._features(images), labels=self.labels)
-        found = score(self.real, generated, frechet_minimum=2)
-        names = ("frechet_distance", "kernel_distance", "precision", "recall", "coverage")
-        return {name: round(getattr(found, name), 5) for name in names}
 
 
 def train(run: Run, work: Path) -> dict[str, Any]:
