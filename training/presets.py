@@ -59,10 +59,14 @@ PRESET_SIZE_PX: Final = {
 
 
 def default_preset(longer_side_px: int, on_cpu: bool) -> str:
-    """The preset for a size: the first, for the device's kind, that is large enough."""
+    """The preset for a size: the first, for the device's kind, that is large enough.
+
+    A processor takes the larger of its two for all larger sizes: the widths of a GPU's would
+    take it weeks.
+    """
     if longer_side_px <= 32:
         return "cpu-demo"
-    if on_cpu and longer_side_px <= 64:
+    if on_cpu:
         return "cpu-64"
     sizes = [name for name in PRESETS if name.startswith("gpu")]
     return next((n for n in sizes if longer_side_px <= PRESET_SIZE_PX[n]), sizes[-1])
