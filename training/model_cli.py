@@ -1,4 +1,4 @@
-"""Command line of the training room, second half: train, evaluate, export."""
+"""Command line of the training room, second half: train, evaluate, report, export."""
 
 import logging
 from collections.abc import Iterator
@@ -18,7 +18,6 @@ from training.config import Device, MaskingMode, TrainingConfig
 if TYPE_CHECKING:
     from training.evaluation_report import Memorisation
 
-EVALUATION_FOLDER = "evaluation"
 MEMORISED_EXIT_CODE = 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -190,6 +189,8 @@ def evaluate(
     from training.device import pick_device
     from training.evaluation import EvaluationOptions
     from training.evaluation import evaluate as run_evaluation
+    from training.report import try_report
+    from training.run import EVALUATION_FOLDER
     from training.samplers import open_sampler
 
     configure_logging()
@@ -214,6 +215,8 @@ def evaluate(
     _out.print(table)
     if target is not None:
         _out.print(f"report and contact sheet in {target}", markup=False, soft_wrap=True)
+    if target == model / EVALUATION_FOLDER:
+        try_report(model)
     if max_memorised is not None and report.memorisation is not None:
         _check_memorised(report.memorisation, max_memorised)
 
@@ -233,11 +236,25 @@ def _check_memorised(found: "Memorisation", limit: float) -> None:
     raise typer.Exit(MEMORISED_EXIT_CODE)
 
 
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A training run.")]) -> None:
+    """Write a run's report.html anew from what the run holds."""
+    from training.report import write_report
+
+    configure_logging()
+    try:
+        path = write_report(run)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    _out.print(str(path), markup=False, soft_wrap=True)
+
+
 def _measured(run: Path) -> dict[str, float]:
     """What `catalogan evaluate` found of this run's newest checkpoint; nothing if not run."""
     from training.checkpoint import list_checkpoints
     from training.evaluation import REPORT_FILE
     from training.evaluation_report import EvaluationReport
+    from training.run import EVALUATION_FOLDER
 
     report = run / EVALUATION_FOLDER / REPORT_FILE
     checkpoints = list_checkpoints(run)

@@ -7,6 +7,8 @@ RUN/
   stats.jsonl           one line a tick; mask events with their image count
   tensorboard/          the same figures
   grids/                sample grids with fixed latents
+  evaluation/           what `catalogan evaluate` found
+  report.html           all of it on one page
 """
 
 import fcntl
@@ -30,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "config.json"
 INFO_FILE: Final = "dataset.json"
+STATS_FILE: Final = "stats.jsonl"
+GRID_FOLDER: Final = "grids"
+EVALUATION_FOLDER: Final = "evaluation"
 
 
 class RunError(ValueError):
