@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "prepare": (_TRAINING, "Make a dataset from product photos."),
     "train": (_MODEL, "Train a generator on a dataset."),
     "evaluate": (_MODEL, "Measure a run or an export against a dataset."),
+    "report": (_MODEL, "Write a run's report.html."),
     "export": (_MODEL, "Export a run's generator to ONNX."),
     "register": (_SERVICE, "Check an export and put it into the Model Store."),
     "models": (_SERVICE, "List, show, promote or roll back registered models."),

@@ -1,6 +1,8 @@
 """A small classifier trained on the real photos: are generated pictures what was asked?"""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,37 +26,66 @@ _MAX_SHIFT_PX: Final = 3
 _MAX_PHOTOS_PER_CATEGORY: Final = 2000
 
 
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """What a classifier learns from.
+
+    Attributes:
+        photos: float32 [N, 3, INPUT_PX, INPUT_PX] in [-1, 1].
+        labels: int64 [N], index into the categories.
+    """
+
+    photos: Tensor
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
 class CategoryClassifier:
-    """Names the category of a picture among the dataset's.
+    """Names the category of a picture.
 
     Trained for a fixed number of steps on batches that draw every category alike, so that a
     rare category counts as much as a common one and the time is the same for any catalogue.
     """
 
     def __init__(
-        self, dataset: PreparedDataset, *, seed: int, device: str = "cpu", steps: int = 600
+        self,
+        sources: Sequence[LabelledPhotos],
+        categories: int,
+        *,
+        seed: int,
+        device: str = "cpu",
+        steps: int = 600,
+        augment: bool = True,
     ) -> None:
-        """Train on the dataset's train photos.
+        """Train.
 
         Args:
-            dataset: Photos and labels; only the split "train" is used.
+            sources: Sets of pictures; each gives an equal share of every batch, however
+                large it is, and each holds the same labels.
+            categories: How many there are to choose from.
             seed: Fixes weights, order and augmentation.
             device: A torch device's name.
             steps: Batches of 64 photos.
+            augment: Whether pictures are flipped, shifted, scaled and recoloured.
 
         Raises:
-            ValueError: There are no train photos.
+            ValueError: A source is empty or holds other labels than the first.
         """
+        if any(set(source.labels) != set(sources[0].labels) for source in sources):
+            raise ValueError("every source must hold pictures of the same categories")
+        if not len(sources[0]):
+            raise ValueError("a classifier needs pictures to learn from")
         self._device = torch.device(device)
-        photos, labels = _training_photos(dataset, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = _network(len(dataset.info.categories))
+            network = _network(categories)
         # This layout trains a third faster on a CPU.
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # for dropout
-            self._train(photos, labels, seed=seed, steps=steps)
+            self._train(sources, seed=seed, steps=steps, augment=augment)
         self._network.eval().requires_grad_(False)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -74,20 +105,28 @@ class CategoryClassifier:
                 labels[start : start + 256] = logits.argmax(dim=1).cpu().numpy()
         return labels
 
-    def _train(self, photos: Tensor, labels: NDArray[np.int64], *, seed: int, steps: int) -> None:
+    def _train(
+        self, sources: Sequence[LabelledPhotos], *, seed: int, steps: int, augment: bool
+    ) -> None:
         """Adam with a one-cycle learning rate."""
         rng = np.random.default_rng(seed)
         generator = torch.Generator().manual_seed(seed)
-        by_label = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        photos = torch.cat([source.photos for source in sources])
+        labels = np.concatenate([source.labels for source in sources])
+        by_label = _rows_by_label(sources)
         optimizer = torch.optim.AdamW(self._network.parameters(), weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_LEARNING_RATE, steps)
         self._network.train()
         for _ in range(steps):
             drawn = rng.integers(len(by_label), size=_BATCH)
-            rows = np.asarray([rng.choice(by_label[i]) for i in drawn])
-            batch = _augmented(photos[torch.from_numpy(rows)], generator).to(
-                self._device, memory_format=torch.channels_last
+            # The sources take turns within the batch.
+            rows = np.asarray(
+                [rng.choice(by_label[c][i % len(sources)]) for i, c in enumerate(drawn)]
             )
+            batch = photos[torch.from_numpy(rows)]
+            if augment:
+                batch = _augmented(batch, generator)
+            batch = batch.to(self._device, memory_format=torch.channels_last)
             targets = torch.from_numpy(labels[rows]).to(self._device)
             loss = functional.cross_entropy(
                 self._network(batch), targets, label_smoothing=_LABEL_SMOOTHING
@@ -116,23 +155,38 @@ def label_agreement(
     }
 
 
-def _training_photos(dataset: PreparedDataset, seed: int) -> tuple[Tensor, NDArray[np.int64]]:
-    """Train photos float32 [N, 3, INPUT_PX, INPUT_PX] in [-1, 1], and their labels [N]."""
+def training_photos(
+    dataset: PreparedDataset, *, seed: int, per_category: int = _MAX_PHOTOS_PER_CATEGORY
+) -> LabelledPhotos:
+    """Train photos of each category, at most `per_category` of them, drawn by the seed.
+
+    Raises:
+        ValueError: There are no train photos.
+    """
     rng = np.random.default_rng(seed)
     train = dataset.indices("train")
     if len(train) == 0:
         raise ValueError(f"{dataset.path} has no train photos: prepare it again")
     labels = dataset.labels[train]
-    kept = [
-        rng.permutation(train[labels == label])[:_MAX_PHOTOS_PER_CATEGORY]
-        for label in np.unique(labels)
-    ]
+    kept = [rng.permutation(train[labels == label])[:per_category] for label in np.unique(labels)]
     rows = np.sort(np.concatenate(kept))
     batches = [
         to_rgb_tensor(dataset.images[rows[start : start + 256]], INPUT_PX)
         for start in range(0, len(rows), 256)
     ]
-    return torch.cat(batches), dataset.labels[rows]
+    return LabelledPhotos(torch.cat(batches), dataset.labels[rows])
+
+
+def _rows_by_label(sources: Sequence[LabelledPhotos]) -> list[list[NDArray[np.int64]]]:
+    """Per label and source, the rows of its pictures in the sources laid end to end."""
+    starts = np.cumsum([0, *(len(source) for source in sources)])
+    return [
+        [
+            start + np.flatnonzero(source.labels == label)
+            for start, source in zip(starts, sources, strict=False)
+        ]
+        for label in np.unique(sources[0].labels)
+    ]
 
 
 def _network(categories: int) -> nn.Module:

@@ -19,11 +19,11 @@ _HEADER_PX: Final = 40
 _TITLE_PX: Final = 92
 # More categories than this stand in two columns, so that the sheet fits a screen.
 _ONE_COLUMN: Final = 3
-_PAPER: Final = (250, 250, 248)
-_INK: Final = (32, 33, 36)
-_FAINT: Final = (120, 122, 126)
-_REAL: Final = (62, 98, 78)
-_GENERATED: Final = (38, 84, 160)
+PAPER: Final = (250, 250, 248)
+INK: Final = (32, 33, 36)
+FAINT: Final = (120, 122, 126)
+REAL: Final = (62, 98, 78)
+GENERATED: Final = (38, 84, 160)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -61,7 +61,7 @@ def draw_contact_sheet(rows: list[SheetRow], report: EvaluationReport) -> bytes:
     Returns:
         A PNG.
     """
-    cell = _cell_size(rows[0].real)
+    cell = cell_size(rows[0].real[0])
     pictures = max(max(len(row.real), len(row.generated)) for row in rows)
     columns = 1 if len(rows) <= _ONE_COLUMN else 2
     block_width = _LABEL_PX + pictures * (cell[0] + _GAP_PX) - _GAP_PX
@@ -69,28 +69,33 @@ def draw_contact_sheet(rows: list[SheetRow], report: EvaluationReport) -> bytes:
     lines = -(-len(rows) // columns)
     width = _MARGIN_PX + columns * (block_width + _MARGIN_PX)
     height = _TITLE_PX + _MARGIN_PX + lines * (block_height + _MARGIN_PX // 2)
-    sheet = Image.new("RGB", (width, height), _PAPER)
+    sheet = Image.new("RGB", (width, height), PAPER)
     _draw_title(ImageDraw.Draw(sheet), report)
     for position, row in enumerate(rows):
         left = _MARGIN_PX + (position % columns) * (block_width + _MARGIN_PX)
         top = _TITLE_PX + _MARGIN_PX // 2
         top += (position // columns) * (block_height + _MARGIN_PX // 2)
         _draw_block(sheet, (left, top), cell, row, report)
+    return as_png(sheet)
+
+
+def as_png(sheet: Image.Image) -> bytes:
+    """A sheet as a file's bytes."""
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _cell_size(images: NDArray[np.uint8]) -> tuple[int, int]:
-    """Width and height of a cell with the pictures' own aspect, in pixels."""
-    height, width = images.shape[1:3]
+def cell_size(image: NDArray[np.uint8]) -> tuple[int, int]:
+    """Width and height of a cell with the aspect of pictures [height, width, channels], in px."""
+    height, width = image.shape[:2]
     scale = _CELL_PX / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _draw_title(draw: ImageDraw.ImageDraw, report: EvaluationReport) -> None:
     """Title and the headline numbers."""
-    draw.text((_MARGIN_PX, 28), "Real photos above, generated pictures below", _INK, _font(26))
+    draw.text((_MARGIN_PX, 28), "Real photos above, generated pictures below", INK, font(26))
     numbers = report.headline()
     psi = report.classifier.generated_as_served.truncation_psi
     floor = report.real_floor.train_against_validation
@@ -103,7 +108,7 @@ def _draw_title(draw: ImageDraw.ImageDraw, report: EvaluationReport) -> None:
         f"  ·  labelled as asked {numbers['label_agreement_as_served']:.0%}"
         f" at psi {psi:g} (real photos {numbers['classifier_accuracy']:.0%})"
     )
-    draw.text((_MARGIN_PX, 66), text, _FAINT, _font(16))
+    draw.text((_MARGIN_PX, 66), text, FAINT, font(16))
 
 
 def _draw_block(
@@ -116,22 +121,22 @@ def _draw_block(
     """Header, a row of real photos, a row of generated ones."""
     draw = ImageDraw.Draw(sheet)
     left, top = corner
-    draw.text((left, top + 8), _shortened(row.category), _INK, _font(20))
+    draw.text((left, top + 8), shortened(row.category), INK, font(20))
     share = report.classifier.generated_as_served.per_category.get(row.category)
     if share is not None:
-        start = left + draw.textlength(_shortened(row.category), _font(20)) + 14
-        draw.text((start, top + 13), f"{share:.0%} labelled as asked", _FAINT, _font(14))
-    lines = (("real", _REAL, row.real), ("generated", _GENERATED, row.generated))
+        start = left + draw.textlength(shortened(row.category), font(20)) + 14
+        draw.text((start, top + 13), f"{share:.0%} labelled as asked", FAINT, font(14))
+    lines = (("real", REAL, row.real), ("generated", GENERATED, row.generated))
     for line, (label, colour, images) in enumerate(lines):
         y = top + _HEADER_PX + line * (cell[1] + _GAP_PX)
         draw.rectangle((left, y, left + 3, y + cell[1] - 1), colour)
-        draw.text((left + 12, y + cell[1] // 2), label, colour, _font(15), anchor="lm")
+        draw.text((left + 12, y + cell[1] // 2), label, colour, font(15), anchor="lm")
         for column, image in enumerate(images):
             x = left + _LABEL_PX + column * (cell[0] + _GAP_PX)
-            sheet.paste(_picture(image, cell), (x, y))
+            sheet.paste(fitted(image, cell), (x, y))
 
 
-def _picture(image: NDArray[np.uint8], cell: tuple[int, int]) -> Image.Image:
+def fitted(image: NDArray[np.uint8], cell: tuple[int, int]) -> Image.Image:
     """One picture as RGB at the cell's size; transparency over white."""
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     if picture.mode == "RGBA":
@@ -141,9 +146,11 @@ def _picture(image: NDArray[np.uint8], cell: tuple[int, int]) -> Image.Image:
     return picture.convert("RGB").resize(cell, Image.Resampling.LANCZOS)
 
 
-def _shortened(name: str, limit: int = 40) -> str:
+def shortened(name: str, limit: int = 40) -> str:
+    """A name that fits beside pictures."""
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
-def _font(size_px: int) -> Font:
+def font(size_px: int) -> Font:
+    """The sheets' only typeface."""
     return ImageFont.load_default(size_px)

@@ -8,6 +8,7 @@ DATASET/
   report.json     photos left out, counted by reason, and near duplicates
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -83,3 +84,17 @@ class PreparedDataset:
     def indices(self, split: Split) -> NDArray[np.int64]:
         """Rows of `split`, in the order of the index."""
         return np.flatnonzero(self.splits == split)
+
+    def photo_paths(self, rows: Sequence[int]) -> list[str]:
+        """Where the photos of `rows` lay in the catalogue when the dataset was made.
+
+        Raises:
+            DatasetError: The index has no paths.
+        """
+        try:
+            paths = pq.read_table(self.path / INDEX_FILE, columns=["path"])["path"]
+        except (OSError, ValueError, KeyError) as error:
+            raise DatasetError(
+                f"{self.path / INDEX_FILE} has no paths ({error}): prepare it again"
+            ) from error
+        return [str(paths[row].as_py()) for row in rows]

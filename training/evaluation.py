@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import category_index
-from training.category_classifier import CategoryClassifier, label_agreement
+from training.category_classifier import (
+    CategoryClassifier,
+    label_agreement,
+    training_photos,
+)
 from training.contact_sheet import SheetRow, draw_contact_sheet, sheet_photos
 from training.dataset import PreparedDataset
 from training.evaluation_report import (
@@ -26,11 +30,14 @@ from training.evaluation_report import (
 )
 from training.evaluation_scores import FeatureSet, real_floor, score
 from training.features import load_extractor
+from training.memorisation import MemorisationCheck, NearPair, TrainingFeatures
+from training.memorisation_sheet import draw_memorisation
 
 _logger = logging.getLogger(__name__)
 
 REPORT_FILE: Final = "evaluation.json"
 SHEET_FILE: Final = "contact-sheet.png"
+NEAREST_FILE: Final = "memorisation.png"
 MIN_VALIDATION_PHOTOS: Final = 20
 # A share needs fewer pictures than a distance: 500 put it within 4 points.
 SERVED_SAMPLES: Final = 500
@@ -96,7 +103,8 @@ def evaluate(
         sampler: What makes the pictures; categories are matched to the dataset's by name.
         dataset: The real photos.
         options: Counts, seed and features.
-        out: Folder for evaluation.json and contact-sheet.png; None writes nothing.
+        out: Folder for evaluation.json, contact-sheet.png and memorisation.png; None writes
+            nothing.
 
     Returns:
         The report, as written.
@@ -111,7 +119,8 @@ def evaluate(
         out.mkdir(parents=True, exist_ok=True)
         _write_aside(out / REPORT_FILE, report.model_dump_json(indent=2).encode())
         _write_aside(out / SHEET_FILE, draw_contact_sheet(evaluation.sheet_rows(), report))
-        _logger.info("wrote %s and %s", out / REPORT_FILE, out / SHEET_FILE)
+        _write_aside(out / NEAREST_FILE, evaluation.nearest_sheet())
+        _logger.info("wrote %s, %s and %s", out / REPORT_FILE, SHEET_FILE, NEAREST_FILE)
     return report
 
 
@@ -124,6 +133,7 @@ class _Evaluation:
         """Match the categories, then load the extractor and train the classifier."""
         self._sampler, self._dataset, self._options = sampler, dataset, options
         self._names = dataset.info.categories
+        self._near_pairs: list[NearPair] = []
         # Dataset label -> sampler label.
         self._matched = _matched_labels(sampler.categories, self._names)
         self._validation_rows = self._rows("validation")
@@ -136,15 +146,26 @@ class _Evaluation:
         self._extractor = load_extractor(
             options.features, device=options.device, inception_weights=options.inception_weights
         )
+        self._train_rows = np.random.default_rng(options.seed).permutation(self._rows("train"))
+        if not len(self._train_rows):
+            raise EvaluationError(f"{dataset.path} has no train photos of the model's categories")
         self._classifier = CategoryClassifier(
-            dataset, seed=options.seed, device=options.device, steps=options.classifier_steps
+            [training_photos(dataset, seed=options.seed)],
+            len(self._names),
+            seed=options.seed,
+            device=options.device,
+            steps=options.classifier_steps,
         )
 
     def report(self) -> EvaluationReport:
         """Generate, extract and score."""
         validation = self._real_features(self._validation_rows)
-        generated, agreement = self._judged()
-        train = self._real_features(self._train_rows(len(validation) + len(generated)))
+        all_train = self._real_features(self._train_rows)
+        check = self._memorisation_check(all_train, validation)
+        generated, agreement = self._judged(check)
+        self._near_pairs = check.pairs()
+        # Shuffled by the seed: the first are a fair sample, as many as there is use for.
+        train = all_train.taken(np.arange(len(all_train))[: len(validation) + len(generated)])
         known = {self._sampler.categories[label] for label in self._matched.values()}
         return EvaluationReport(
             dataset_hash=self._dataset.info.hash,
@@ -160,6 +181,7 @@ class _Evaluation:
             real_floor=real_floor(train, validation, len(generated)),
             per_category=self._per_category(validation, generated, train),
             classifier=self._classifier_report(agreement),
+            memorisation=check.record(self._names, self._dataset.photo_paths),
         )
 
     def sheet_rows(self) -> list[SheetRow]:
@@ -178,20 +200,20 @@ class _Evaluation:
             rows.append(SheetRow(self._names[label], photos, generated))
         return rows
 
+    def nearest_sheet(self) -> bytes:
+        """The pictures judged by `report` that came nearest to training photos, as a PNG."""
+        return draw_memorisation(self._near_pairs, self._dataset)
+
     def _rows(self, split: Literal["train", "validation"]) -> NDArray[np.int64]:
         """Rows of a split whose category the model knows."""
         rows = self._dataset.indices(split)
         return rows[np.isin(self._dataset.labels[rows], list(self._matched))]
 
-    def _train_rows(self, count: int) -> NDArray[np.int64]:
-        """At most `count` train photos, drawn by the seed."""
-        return np.random.default_rng(self._options.seed).permutation(self._rows("train"))[:count]
-
-    def _real_features(self, rows: NDArray[np.int64]) -> FeatureSet:
+    def _real_features(self, rows: NDArray[np.int64], *, mirrored: bool = False) -> FeatureSet:
         """Features of the dataset's photos, read a batch at a time."""
-        size = self._options.batch_size
+        size, step = self._options.batch_size, -1 if mirrored else 1
         parts = [
-            self._extractor(self._dataset.images[rows[start : start + size]])
+            self._extractor(self._dataset.images[rows[start : start + size]][:, :, ::step])
             for start in range(0, len(rows), size)
         ]
         empty = np.empty((0, self._extractor.info.dimensions), dtype=np.float32)
@@ -218,16 +240,29 @@ class _Evaluation:
                 raise EvaluationError(f"asked for {len(batch)} pictures, got {len(images)}")
             yield images
 
-    def _judged(self) -> tuple[FeatureSet, Agreement]:
+    def _judged(self, check: MemorisationCheck) -> tuple[FeatureSet, Agreement]:
         """Features and the classifier's verdict, in one pass over the pictures."""
         labels = self._rounds(self._options.samples)
+        starts = range(0, len(labels), self._options.batch_size)
+        pictures = self._pictures(labels, self._options.truncation_psi)
         features, predicted = [], []
-        for images in self._pictures(labels, self._options.truncation_psi):
+        for start, images in zip(starts, pictures, strict=True):
             features.append(self._extractor(images))
             predicted.append(self._classifier.predict(images))
+            check.add(images, features[-1], labels[start : start + len(images)])
         return (
             FeatureSet(features=np.concatenate(features), labels=labels),
             self._agreement(labels, np.concatenate(predicted), self._options.truncation_psi),
+        )
+
+    def _memorisation_check(self, train: FeatureSet, validation: FeatureSet) -> MemorisationCheck:
+        """Ready to take generated pictures."""
+        mirrored = self._real_features(self._train_rows, mirrored=True)
+        return MemorisationCheck(
+            TrainingFeatures(
+                upright=train.features, mirrored=mirrored.features, rows=self._train_rows
+            ),
+            validation.features,
         )
 
     def _agreement(

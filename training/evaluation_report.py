@@ -63,6 +63,33 @@ class ClassifierReport(_Record):
     generated_as_served: Agreement
 
 
+class NearestPhoto(_Record):
+    """A generated picture beside the training photo that it came nearest to."""
+
+    category: str  # what was asked of the generator
+    photo: str  # the training photo's path in the catalogue
+    mirrored: bool  # it is nearest when mirrored
+    distance: float
+    too_near: bool
+
+
+class Memorisation(_Record):
+    """Share of generated pictures that are too near to a training photo.
+
+    Too near: no farther than `threshold`, under which `expected_share` of photos from the
+    same shoot would be, too; 95 of 100 honest generators stay at or under `chance_share`.
+    """
+
+    train_count: int
+    validation_count: int
+    generated_count: int
+    threshold: float
+    share: Share
+    expected_share: Share
+    chance_share: Share
+    nearest: tuple[NearestPhoto, ...]
+
+
 class EvaluationReport(_Record):
     """An evaluation in numbers; the same seed and software give the same report."""
 
@@ -78,6 +105,8 @@ class EvaluationReport(_Record):
     real_floor: RealFloor
     per_category: dict[str, CategoryScores]
     classifier: ClassifierReport
+    # None in a report from before these were measured, or where they weren't asked for.
+    memorisation: Memorisation | None = None
 
     def headline(self) -> dict[str, float]:
         """The overall numbers under flat names, for a manifest or a table.
@@ -98,6 +127,9 @@ class EvaluationReport(_Record):
             "label_agreement_as_served": self.classifier.generated_as_served.overall,
             "classifier_accuracy": self.classifier.validation_accuracy,
         }
+        if self.memorisation is not None:
+            named["memorised_share"] = self.memorisation.share
+            named["memorised_share_floor"] = self.memorisation.expected_share
         return {name: value for name, value in named.items() if value is not None}
 
     @property

@@ -78,7 +78,11 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
                     trainer.resume()
                 elif wanted.source is not None:
                     trainer.start_from(wanted.source)
-                return _shown(trainer, show)
+                try:
+                    return _shown(trainer, show)
+                finally:  # also of a run that failed: that is when it is looked at
+                    if ranks.is_main:
+                        _report(wanted.run)
     except (ValueError, CheckpointError, TrainingDiverged) as error:
         raise LaunchError(str(error)) from error
     except RuntimeError as error:
@@ -93,6 +97,14 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
             f"{wanted.run}: {error}. Checkpoints written so far are whole: put it right, then "
             "go on with --resume"
         ) from error
+
+
+def _report(run: Path) -> None:
+    """Write RUN/report.html."""
+    # Imported late: what draws is of no use while training.
+    from training.report import try_report
+
+    try_report(run)
 
 
 def _shown(trainer: Trainer, show: Callable[[TrainingConfig, str, int], Display]) -> Outcome | None:

@@ -156,6 +156,25 @@ def coverage(real: Features, generated: Features, k: int = NEAREST_K) -> float:
     return float((np.concatenate(nearest) <= _ball_radii(real, k)).mean())
 
 
+def nearest(rows: Features, columns: Features) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Distance from each row to its nearest column, and which that is.
+
+    Args:
+        rows: [N, D].
+        columns: [M, D], M of 1 or more.
+
+    Returns:
+        Euclidean distances [N], and positions in `columns` [N].
+
+    Raises:
+        ValueError: The shapes do not fit or a set is empty.
+    """
+    rows, columns = _checked(rows, columns, at_least=1)
+    blocks = [(b.min(axis=1), b.argmin(axis=1)) for b in _squared_distances(rows, columns)]
+    squared, positions = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return np.sqrt(squared), positions
+
+
 def _checked(
     real: Features, generated: Features, *, at_least: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

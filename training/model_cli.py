@@ -1,10 +1,10 @@
-"""Command line of the training room, second half: train, evaluate, export."""
+"""Command line of the training room, second half: train, evaluate, report, export."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -15,7 +15,10 @@ from rich.table import Table
 from training.cli import configure_logging, fail
 from training.config import Device, MaskingMode, Objective, TrainingConfig
 
-EVALUATION_FOLDER = "evaluation"
+if TYPE_CHECKING:
+    from training.evaluation_report import Memorisation
+
+MEMORISED_EXIT_CODE = 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -176,6 +179,14 @@ def evaluate(
         Path | None, typer.Option(help="torch-fidelity's weights file.")
     ] = None,
     device: Annotated[Device, typer.Option(help="Where torch runs.")] = "auto",
+    max_memorised: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Exit with 3 when a larger share is too near to training photos.",
+        ),
+    ] = None,
 ) -> None:
     """Measure how near the pictures are to the validation photos."""
     from training.checkpoint import CheckpointError
@@ -183,6 +194,8 @@ def evaluate(
     from training.device import pick_device
     from training.evaluation import EvaluationOptions
     from training.evaluation import evaluate as run_evaluation
+    from training.report import try_report
+    from training.run import EVALUATION_FOLDER
     from training.samplers import open_sampler
 
     configure_logging()
@@ -207,6 +220,38 @@ def evaluate(
     _out.print(table)
     if target is not None:
         _out.print(f"report and contact sheet in {target}", markup=False, soft_wrap=True)
+    if target == model / EVALUATION_FOLDER:
+        try_report(model)
+    if max_memorised is not None and report.memorisation is not None:
+        _check_memorised(report.memorisation, max_memorised)
+
+
+def _check_memorised(found: "Memorisation", limit: float) -> None:
+    """End with exit code 3, after all is written, where too much is memorised."""
+    if found.share <= limit:
+        return
+    _err.print(
+        f"Memorised: {found.share:.1%} of {found.generated_count} generated pictures are too near "
+        f"to a training photo, more than --max-memorised {limit:g}. Photos never trained on: "
+        f"{found.expected_share:.1%}, by chance up to {found.chance_share:.1%} with "
+        f"{found.validation_count} validation photos. Train for less long or on more photos",
+        markup=False,
+        soft_wrap=True,
+    )
+    raise typer.Exit(MEMORISED_EXIT_CODE)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A training run.")]) -> None:
+    """Write a run's report.html anew from what the run holds."""
+    from training.report import write_report
+
+    configure_logging()
+    try:
+        path = write_report(run)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    _out.print(str(path), markup=False, soft_wrap=True)
 
 
 def _measured(run: Path) -> dict[str, float]:
@@ -214,6 +259,7 @@ def _measured(run: Path) -> dict[str, float]:
     from training.checkpoint import list_checkpoints
     from training.evaluation import REPORT_FILE
     from training.evaluation_report import EvaluationReport
+    from training.run import EVALUATION_FOLDER
 
     report = run / EVALUATION_FOLDER / REPORT_FILE
     checkpoints = list_checkpoints(run)

@@ -8,6 +8,8 @@ RUN/
   stats.jsonl           one line a tick; mask events with their image count
   tensorboard/          the same figures
   grids/                sample grids with fixed latents
+  evaluation/           what `catalogan evaluate` found
+  report.html           all of it on one page
 """
 
 import fcntl
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "config.json"
 INFO_FILE: Final = "dataset.json"
+STATS_FILE: Final = "stats.jsonl"
+GRID_FOLDER: Final = "grids"
+EVALUATION_FOLDER: Final = "evaluation"
 Snapshot = Literal["last", "best"]
 
 

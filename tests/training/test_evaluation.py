@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pydantic import ValidationError
 
-from training.category_classifier import CategoryClassifier
+from training.category_classifier import CategoryClassifier, training_photos
 from training.contact_sheet import SheetRow, draw_contact_sheet
 from training.dataset import DatasetInfo, PreparedDataset
 from training.evaluation import EvaluationError, EvaluationOptions, evaluate
@@ -46,7 +46,9 @@ def write_dataset(path, *, shapes=SHAPES, train=30, validation=16, channels=3):
     splits = (["train"] * train + ["validation"] * validation) * len(shapes)
     path.mkdir()
     np.save(path / "images.npy", images)
-    pq.write_table(pa.table({"label": labels, "split": splits}), path / "index.parquet")
+    paths = [f"{shapes[label]}/{i}.png" for i, label in enumerate(labels)]
+    index = pa.table({"path": paths, "label": labels, "split": splits})
+    pq.write_table(index, path / "index.parquet")
     info = DatasetInfo(
         hash="0" * 64,
         width=SIZE_PX,
@@ -147,9 +149,51 @@ def test_scores_that_photos_are_too_few_for_are_null_with_a_reason(good):
     assert scores.kernel_distance is not None
 
 
+class CopySampler(ShapeSampler):
+    """A generator that gives photos of a split, every other one mirrored, with slight noise."""
+
+    def __init__(self, dataset, split):
+        super().__init__()
+        self._dataset, self._rows = dataset, dataset.indices(split)
+
+    def sample(self, labels, *, seed, truncation_psi=1.0):
+        rng = np.random.default_rng([seed, 7])
+        of_label = {
+            label: self._rows[self._dataset.labels[self._rows] == label] for label in labels
+        }
+        images = self._dataset.images[[rng.choice(of_label[label]) for label in labels]].copy()
+        images[::2] = images[::2, :, ::-1]
+        return (images + rng.normal(0, 3, images.shape)).clip(0, 255).astype(np.uint8)
+
+
+def test_a_generator_that_copies_training_photos_is_found(dataset, tmp_path):
+    report = evaluate(CopySampler(dataset, "train"), dataset, OPTIONS, tmp_path)
+    found = report.memorisation
+    assert found.share > 0.95
+    assert (found.train_count, found.validation_count, found.generated_count) == (90, 48, 192)
+    assert {pair.mirrored for pair in found.nearest} == {True, False}
+    for pair in found.nearest:
+        category, number = pair.photo.removesuffix(".png").split("/")
+        assert pair.category == category
+        assert dataset.splits[int(number)] == "train"
+    assert report.headline()["memorised_share"] == found.share
+    assert report.headline()["memorised_share_floor"] == found.expected_share
+    Image.open(tmp_path / "memorisation.png").verify()
+
+
+def test_a_generator_as_good_as_real_is_not_taken_for_a_copier(good):
+    found = good[0].memorisation
+    assert found.expected_share == pytest.approx(1 / 49)
+    assert found.share <= found.chance_share < 0.15
+
+
 def test_the_report_is_written_and_reads_back(good):
     report, out, _ = good
-    assert sorted(path.name for path in out.iterdir()) == ["contact-sheet.png", "evaluation.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "contact-sheet.png",
+        "evaluation.json",
+        "memorisation.png",
+    ]
     text = (out / "evaluation.json").read_text()
     assert EvaluationReport.model_validate_json(text) == report
     assert "fid" not in json.loads(text)["features"]["frechet_name"].lower()
@@ -240,8 +284,9 @@ def test_options_name_the_field_that_is_wrong(field, value):
 
 
 def test_the_classifier_treats_rare_categories_alike(dataset):
-    classifier = CategoryClassifier(dataset, seed=0, steps=80)
-    again = CategoryClassifier(dataset, seed=0, steps=80)
+    photos = training_photos(dataset, seed=0)
+    classifier = CategoryClassifier([photos], len(SHAPES), seed=0, steps=80)
+    again = CategoryClassifier([photos], len(SHAPES), seed=0, steps=80)
     rows = dataset.indices("validation")
     predicted = classifier.predict(dataset.images[rows])
     np.testing.assert_array_equal(predicted, again.predict(dataset.images[rows]))

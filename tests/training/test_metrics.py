@@ -180,3 +180,11 @@ def test_sets_that_do_not_fit_are_refused(measure, real, generated):
 def test_no_more_photos_than_neighbours_are_refused(measure):
     with pytest.raises(ValueError, match="needs 6 rows or more"):
         getattr(metrics, measure)(np.zeros((5, 3)), np.zeros((50, 3)))
+
+
+def test_nearest_finds_distance_and_position_across_blocks():
+    rows, columns = normal(2500, 3, seed=11), normal(70, 3, seed=12)
+    distances, positions = metrics.nearest(rows, columns)
+    every = np.linalg.norm(rows[:, None] - columns[None], axis=2)
+    np.testing.assert_array_equal(positions, every.argmin(axis=1))
+    np.testing.assert_allclose(distances, every.min(axis=1), atol=1e-6)

@@ -1,0 +1,198 @@
+"""An evaluation's numbers in plain words, for a run's report."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from training.evaluation_report import EvaluationReport, Memorisation, Scores
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A metric, what it is for generated pictures, and what it is for real photos."""
+
+    name: str
+    generated: str
+    real: str
+    better: str
+    explanation: str
+
+
+@dataclass(frozen=True)
+class CategoryRow:
+    """A category's scores; None where its photos are too few, for which `reason` says how few."""
+
+    name: str
+    photos: int
+    scores: Scores
+    floor: Scores
+    labelled: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure to see first."""
+
+    name: str
+    value: str
+    comment: str
+    bad: bool = False
+
+
+# Score's name -> how it is called, which way is better, and what it says.
+_SCORES: Final = {
+    "frechet_distance": (
+        "Frechet distance",
+        "lower",
+        "How far the generated pictures, taken as a crowd, are from the validation photos in "
+        "what they show and how sharp, noisy and coloured they are.",
+    ),
+    "kernel_distance": (
+        "Kernel distance",
+        "lower",
+        "The same question, asked so that few photos do not bias the answer: about 0 where "
+        "nothing tells the two crowds apart.",
+    ),
+    "precision": (
+        "Precision",
+        "higher",
+        "Share of generated pictures that look like photos of the catalogue do.",
+    ),
+    "density": (
+        "Density",
+        "nearer to the photos'",
+        "How thickly generated pictures lie around real photos. Far above the photos' own value "
+        "means that they crowd around typical goods.",
+    ),
+    "recall": (
+        "Recall",
+        "higher",
+        "Share of validation photos that lie within the range of the generated pictures.",
+    ),
+    "coverage": (
+        "Coverage",
+        "higher",
+        "Share of validation photos that have a generated picture right beside them: how much of "
+        "the catalogue's variety is painted at all.",
+    ),
+}
+
+
+def metric_rows(report: EvaluationReport) -> list[MetricRow]:
+    """Every overall metric, beside what real photos score by the same procedure."""
+    floor = report.real_floor.train_against_validation
+    rows = [
+        MetricRow(
+            report.features.frechet_name if name == "frechet_distance" else called,
+            number(getattr(report.overall, name)),
+            number(getattr(floor, name)),
+            better,
+            explanation,
+        )
+        for name, (called, better, explanation) in _SCORES.items()
+    ]
+    classifier = report.classifier
+    for agreement in (classifier.generated, classifier.generated_as_served):
+        rows.append(
+            MetricRow(
+                f"Labelled as asked at psi {agreement.truncation_psi:g}",
+                percent(agreement.overall),
+                percent(classifier.validation_accuracy),
+                "higher",
+                "Share of generated pictures that a small classifier, trained on the real photos, "
+                "puts into the category that was asked for. A smaller psi gives more typical and "
+                "less varied pictures.",
+            )
+        )
+    if report.memorisation is not None:
+        rows.append(_memorised_row(report.memorisation))
+    return rows
+
+
+def _memorised_row(found: Memorisation) -> MetricRow:
+    return MetricRow(
+        "Memorised",
+        percent(found.share),
+        percent(found.expected_share),
+        "lower",
+        "Share of generated pictures that are nearer to a training photo than "
+        f"{percent(1 - found.expected_share)} of the validation photos are. With "
+        f"{found.validation_count} validation photos up to {percent(found.chance_share)} can be "
+        "chance.",
+    )
+
+
+def category_rows(report: EvaluationReport) -> list[CategoryRow]:
+    """A row for each category, in the dataset's order."""
+    labelled = report.classifier.generated_as_served.per_category
+    return [
+        CategoryRow(
+            name=name,
+            photos=scores.generated.real_count,
+            scores=scores.generated,
+            floor=scores.real_floor,
+            labelled=labelled.get(name),
+            reason=scores.generated.reasons.get("coverage", ""),
+        )
+        for name, scores in report.per_category.items()
+    ]
+
+
+def headline_tiles(nimg: int, seconds: float, report: EvaluationReport | None) -> list[Tile]:
+    """What a reader looks at first."""
+    tiles = [Tile("shown in training", f"{nimg / 1000:,.4g} k", f"images, in {duration(seconds)}")]
+    if report is None:
+        return tiles
+    floor = report.real_floor.train_against_validation
+    if report.overall.frechet_distance is not None:
+        tiles.append(
+            Tile(
+                "FID" if report.features.frechet_name == "FID" else "Frechet distance",
+                number(report.overall.frechet_distance),
+                f"real photos {number(floor.frechet_distance)}; lower is better",
+            )
+        )
+    if report.overall.coverage is not None:
+        tiles.append(
+            Tile(
+                "of the catalogue's variety covered",
+                percent(report.overall.coverage),
+                f"real photos {percent(floor.coverage)}",
+            )
+        )
+    served = report.classifier.generated_as_served
+    accuracy = percent(report.classifier.validation_accuracy)
+    tiles.append(Tile("labelled as asked", percent(served.overall), f"real photos {accuracy}"))
+    if report.memorisation is not None:
+        tiles.append(_memorised_tile(report.memorisation))
+    return tiles
+
+
+def _memorised_tile(found: Memorisation) -> Tile:
+    """Marked where chance does not explain it."""
+    bad = found.share > found.chance_share
+    comment = (
+        "more than chance explains" if bad else f"photos never seen {percent(found.expected_share)}"
+    )
+    return Tile("too near to a training photo", percent(found.share), comment, bad)
+
+
+def number(value: float | None) -> str:
+    """Three digits, or a dash."""
+    return "–" if value is None else f"{value:.3g}"
+
+
+def percent(value: float | None) -> str:
+    """A share in per cent, with a digit more near either end; or a dash."""
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if 0 < min(value, 1 - value) < 0.1 else f"{value:.0%}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"

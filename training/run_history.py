@@ -1,0 +1,125 @@
+"""stats.jsonl -> what happened in a run, for its report."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+# What stays told even where training went back behind it.
+_HAPPENINGS: Final = ("alarm", "rollback")
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that a person should know of."""
+
+    kind: str  # "alarm" or "rollback"
+    nimg: int
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """One measured quantity over images shown."""
+
+    name: str
+    nimg: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass
+class History:
+    """What a run's stats.jsonl tells.
+
+    Where training went back, after a resume or a rollback, the lines behind that point are
+    no part of the run any more and are left out; alarms and rollbacks stay.
+
+    Attributes:
+        lines: Ticks, measurements and mask events in order, each with "kind" and "nimg".
+        happenings: Alarms and rollbacks in order.
+        seconds: Time spent training, over all resumes, also on what was left out.
+    """
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    happenings: list[Happening] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def nimg(self) -> int:
+        """Images shown at the last line."""
+        return int(self.lines[-1]["nimg"]) if self.lines else 0
+
+    def series(self, kind: str, name: str) -> Series:
+        """A quantity of the lines of one kind; lines where it isn't a finite number are left."""
+        found = [
+            (int(line["nimg"]), float(line[name]))
+            for line in self.lines
+            if line["kind"] == kind and _is_number(line.get(name))
+        ]
+        return Series(name, tuple(n for n, _ in found), tuple(v for _, v in found))
+
+    def mask_periods(self) -> list[tuple[int, int]]:
+        """Image counts from and to which a mask was held; one still held ends with the run."""
+        periods: list[tuple[int, int]] = []
+        start: int | None = None
+        for line in self.lines:
+            if line["kind"] == "mask" and start is None:
+                start = line["nimg"]
+            elif line["kind"] == "unmask" and start is not None:
+                periods.append((start, line["nimg"]))
+                start = None
+        if start is not None and start < self.nimg:
+            periods.append((start, self.nimg))
+        return periods
+
+
+def read_history(path: Path) -> History:
+    """Read stats.jsonl; empty where there is none.
+
+    A line that is cut short, or no record of ours, is passed over: a report must also come
+    of a run that was killed.
+
+    Raises:
+        OSError: The file is there but can't be read.
+    """
+    history = History()
+    elapsed = 0.0
+    for line in _records(path):
+        if line["kind"] in _HAPPENINGS:
+            texts = (str(line.get(key, "")) for key in ("name", "message"))
+            history.happenings.append(Happening(line["kind"], line["nimg"], *texts))
+            continue
+        if history.lines and line["nimg"] < history.nimg:
+            history.lines = [old for old in history.lines if old["nimg"] < line["nimg"]]
+        history.lines.append(line)
+        if line["kind"] == "tick" and _is_number(line.get("elapsed_sec")):
+            # The clock starts anew with each resume.
+            now = float(line["elapsed_sec"])
+            history.seconds += now - elapsed if now >= elapsed else now
+            elapsed = now
+    return history
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines that are objects with a kind and an image count."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                record = json.loads(text)
+            except ValueError:
+                continue
+            if (
+                isinstance(record, dict)
+                and isinstance(record.get("kind"), str)
+                and type(record.get("nimg")) is int
+            ):
+                yield record
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
