@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     MASK = 4
     PROBES = 5
     GRID = 6
+    ENCODER = 8
 
 
 def seed_for(seed: int, purpose: Purpose, position: int = 0) -> int:

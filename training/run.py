@@ -61,6 +61,22 @@ def build_networks(config: TrainingConfig, info: DatasetInfo) -> tuple[Generator
     return generator, discriminator
 
 
+def load_networks(run: Path) -> tuple[Generator, Discriminator, TrainingConfig, DatasetInfo, int]:
+    """The averaged generator and the discriminator of one checkpoint, the newest whole one.
+
+    Raises:
+        RunError, CheckpointError: There is nothing usable.
+    """
+    config, info = read_run(run)
+    state = load_newest(run)
+    generator, discriminator = build_networks(config, info)
+    generator.load_state_dict(state["ema"])
+    discriminator.load_state_dict(state["discriminator"])
+    generator.eval().requires_grad_(False).update_w_avg()
+    discriminator.eval().requires_grad_(False)
+    return generator, discriminator, config, info, int(state["nimg"])
+
+
 def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
     """Configuration and dataset description of a run.
 
@@ -87,24 +103,12 @@ def load_generator(run: Path) -> tuple[Generator, TrainingConfig, DatasetInfo, i
     Raises:
         RunError, CheckpointError: There is nothing usable.
     """
-    generator, _, config, info, nimg = load_networks(run)
-    return generator, config, info, nimg
-
-
-def load_networks(run: Path) -> tuple[Generator, Discriminator, TrainingConfig, DatasetInfo, int]:
-    """The averaged generator and the discriminator of one checkpoint, the newest whole one.
-
-    Raises:
-        RunError, CheckpointError: There is nothing usable.
-    """
     config, info = read_run(run)
     state = load_newest(run)
-    generator, discriminator = build_networks(config, info)
+    generator, _ = build_networks(config, info)
     generator.load_state_dict(state["ema"])
-    discriminator.load_state_dict(state["discriminator"])
     generator.eval().requires_grad_(False).update_w_avg()
-    discriminator.eval().requires_grad_(False)
-    return generator, discriminator, config, info, int(state["nimg"])
+    return generator, config, info, int(state["nimg"])
 
 
 def transfer(
