@@ -14,7 +14,8 @@ from models.manifest import (
     FileRecord,
     GeneratorManifest,
 )
-from training.export import OPSET, measure_parity, to_onnx
+from training.graphs import OPSET, to_onnx
+from training.parity import measure_parity
 
 NAME = "bench-128"
 CATEGORIES = ("bag", "bottle", "box", "chair", "lamp", "mug", "shirt", "shoe")
@@ -58,6 +59,8 @@ def write_export(folder: Path) -> int:
         channels=3,
         z_dim=generator.z_dim,
         noise_dim=generator.noise_dim,
+        num_ws=generator.style_shape[0],
+        w_dim=generator.style_shape[1],
         opset=OPSET,
         preset=NAME,
         nimg=0,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import (
+    EPSILON,
     LEAKY_GAIN,
     Conv2d,
     Linear,
@@ -105,7 +106,7 @@ class ModulatedConv(nn.Module):
         if up:
             x = upsample(x)
         power = self.conv.weight.square().sum(dim=(2, 3))  # [out, in]
-        demodulation = torch.rsqrt(style.square() @ power.t() + 1e-8)
+        demodulation = torch.rsqrt(style.square() @ power.t() + EPSILON)
         return self.conv(x), demodulation * LEAKY_GAIN
 
 
@@ -234,6 +235,11 @@ class Generator(nn.Module):
         """Length of one picture's noise vector."""
         return self.synthesis.noise_dim
 
+    @property
+    def style_shape(self) -> tuple[int, int]:
+        """Layers that take a style, and a style's length: num_ws, w_dim."""
+        return self.synthesis.num_ws, self.shape.w_dim
+
     def forward(
         self,
         z: Tensor,
@@ -241,6 +247,7 @@ class Generator(nn.Module):
         truncation_psi: Tensor | None,
         noise: Tensor,
         dtype: torch.dtype = torch.float32,
+        style_offset: Tensor | None = None,
     ) -> Tensor:
         """Generate pictures.
 
@@ -250,6 +257,7 @@ class Generator(nn.Module):
             truncation_psi: [N], or None for 1 without the truncation's cost.
             noise: [N, noise_dim], standard normal.
             dtype: Of the feature maps.
+            style_offset: Added to each layer's style after truncation, [N or 1, num_ws, w_dim].
 
         Returns:
             float32 [N, channels, H, W], nominally in [-1, 1].
@@ -257,7 +265,10 @@ class Generator(nn.Module):
         w = self.mapping(z, category)
         if truncation_psi is not None:
             w = self.mapping.truncate(w, category, truncation_psi)
-        ws = w[:, None].expand(-1, self.synthesis.num_ws, -1)
+        if style_offset is None:
+            ws = w[:, None].expand(-1, self.synthesis.num_ws, -1)
+        else:
+            ws = w[:, None] + style_offset
         image: Tensor = self.synthesis(ws, noise, dtype)
         return image
 

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 LEAKY_SLOPE: Final = 0.2
 # Keeps the variance of a unit-variance signal through the leaky ReLU.
 LEAKY_GAIN: Final = math.sqrt(2 / (1 + LEAKY_SLOPE**2))
+# Keeps a square root from zero. The ONNX exporter takes an added 1e-8 for zero and drops it.
+EPSILON: Final = 1e-7
 
 
 @dataclass(frozen=True)
@@ -120,4 +122,4 @@ def downsample(x: Tensor) -> Tensor:
 
 def rms_normalize(x: Tensor) -> Tensor:
     """Scale each row of [N, C] to unit mean square (Karras et al. 2018, arXiv 1710.10196)."""
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + EPSILON)

@@ -12,6 +12,15 @@ The ONNX graph takes four float32 inputs and gives one output, for a batch of an
     truncation_psi  [N]                    1 = full variety, 0 = the category's mean picture
     noise           [N, noise_dim]         standard normal; fine detail of every layer
     images          [N, channels, height, width]   nominally in [-1, 1], to be clamped
+
+A fifth input may be left out, and is then zero:
+
+    style_offset    [N or 1, num_ws, w_dim]        added to each layer's style after truncation
+
+Two graphs may lie beside it. `mapping.onnx` gives the style w [N, w_dim] that z, category and
+truncation_psi stand for: offsets made of differences of w mix and interpolate styles.
+`encoder.onnx` takes photos as images [N, channels, height, width] in [-1, 1] and category, and
+gives the style_offset that, with truncation_psi 0, makes the generator paint them.
 """
 
 import hashlib
@@ -19,15 +28,22 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SCHEMA_VERSION: Final = 1
 GENERATOR_FILE: Final = "generator.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 PREVIEW_FILE: Final = "preview.png"
-WEIGHTS_FILE: Final = "weights.safetensors"  # older exports have none
+# Older exports have none of these three.
+WEIGHTS_FILE: Final = "weights.safetensors"
+MAPPING_FILE: Final = "mapping.onnx"
+ENCODER_FILE: Final = "encoder.onnx"
 INPUT_NAMES: Final = ("z", "category", "truncation_psi", "noise")
 OUTPUT_NAME: Final = "images"
+STYLE_OFFSET_NAME: Final = "style_offset"  # input of the generator, output of the encoder
+MAPPING_INPUT_NAMES: Final = ("z", "category", "truncation_psi")
+MAPPING_OUTPUT_NAME: Final = "w"
+ENCODER_INPUT_NAMES: Final = ("images", "category")
 PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2}
 # The largest graph that the registry takes: a 512 px generator has about 120 MB in fp32.
 MAX_GENERATOR_BYTES: Final = 1_000_000_000
@@ -56,15 +72,45 @@ class FileRecord(_Record):
 
 
 class ParityCertificate(_Record):
-    """How far ONNX Runtime's pictures were from torch's on the trained weights."""
+    """How far ONNX Runtime's output was from torch's on the trained weights."""
 
-    max_abs_error: Annotated[float, Field(ge=0, description="Over pictures in [-1, 1].")]
+    max_abs_error: Annotated[
+        float, Field(ge=0, description="Over pictures in [-1, 1], or the encoder's offsets.")
+    ]
     tolerance: Annotated[float, Field(gt=0)]
     truncation_psi: tuple[float, ...]
     batch_sizes: tuple[int, ...]
     categories: Annotated[int, Field(ge=1, description="How many categories were compared.")]
     torch_version: str
     onnxruntime_version: str
+
+
+class Comparison(_Record):
+    """One error of three pictures that stand in for a photo; the mean over all photos."""
+
+    reconstruction: Annotated[float, Field(ge=0, description="Encoded and painted again.")]
+    nearest_photo: Annotated[
+        float, Field(ge=0, description="Training photo of the category nearest in pixels.")
+    ]
+    mean_photo: Annotated[float, Field(ge=0, description="Mean of its training photos.")]
+
+
+class ReconstructionErrors(_Record):
+    """How well an encoder's reconstructions stand in for photos that were not trained on."""
+
+    photos: Annotated[int, Field(ge=1, description="Validation photos that were compared.")]
+    pixel_mse: Annotated[Comparison, Field(description="Pixels in [-1, 1].")]
+    feature_distance: Annotated[
+        Comparison, Field(description="Euclidean, on the features that evaluation uses.")
+    ]
+
+
+class EncoderRecord(_Record):
+    """What is known of the export's encoder."""
+
+    nimg: Annotated[int, Field(ge=0, description="Photos shown to it in training.")]
+    parity: ParityCertificate
+    errors: ReconstructionErrors
 
 
 class GeneratorManifest(_Record):
@@ -82,6 +128,10 @@ class GeneratorManifest(_Record):
     truncation_psi: Annotated[
         float, Field(ge=0, le=1, description="What a caller gets who asks for none.")
     ] = 0.7
+    num_ws: Annotated[int | None, Field(ge=1, le=100, description="Layers that take a style.")] = (
+        None
+    )
+    w_dim: Annotated[int | None, Field(ge=1, le=4096, description="Length of a style.")] = None
     precision: Literal["fp32", "fp16"] = "fp32"
     opset: Annotated[int, Field(ge=1)]
     preset: str
@@ -93,6 +143,7 @@ class GeneratorManifest(_Record):
     licence: str = "unspecified"
     author: str = "unspecified"
     parity: ParityCertificate
+    encoder: EncoderRecord | None = None
     files: dict[str, FileRecord]
 
     @field_validator("categories")
@@ -111,6 +162,16 @@ class GeneratorManifest(_Record):
         if GENERATOR_FILE not in files:
             raise ValueError(f"{GENERATOR_FILE} is not listed")
         return files
+
+    @model_validator(mode="after")
+    def _styles_are_described(self) -> "GeneratorManifest":
+        if (self.num_ws is None) != (self.w_dim is None):
+            raise ValueError("num_ws and w_dim go together")
+        if (self.encoder is None) != (ENCODER_FILE not in self.files):
+            raise ValueError(f"encoder and {ENCODER_FILE} go together")
+        if self.num_ws is None and {ENCODER_FILE, MAPPING_FILE} & self.files.keys():
+            raise ValueError(f"{ENCODER_FILE} and {MAPPING_FILE} need num_ws and w_dim")
+        return self
 
     @property
     def model_hash(self) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from models.manifest import (
+    ENCODER_FILE,
     GENERATOR_FILE,
     MANIFEST_FILE,
     MAX_GENERATOR_BYTES,
@@ -73,9 +74,9 @@ def parse_manifest(data: bytes, path: Path) -> GeneratorManifest:
 
 def _limit(name: str) -> int:
     """The most bytes that are accepted of a file."""
-    return {GENERATOR_FILE: MAX_GENERATOR_BYTES, WEIGHTS_FILE: MAX_WEIGHTS_BYTES}.get(
-        name, MAX_OTHER_BYTES
-    )
+    if name in (GENERATOR_FILE, ENCODER_FILE):
+        return MAX_GENERATOR_BYTES
+    return MAX_WEIGHTS_BYTES if name == WEIGHTS_FILE else MAX_OTHER_BYTES
 
 
 def _check_file_set(export: Path, manifest: GeneratorManifest) -> None:

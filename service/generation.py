@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.manifest import INPUT_NAMES, OUTPUT_NAME, GeneratorManifest
+from models.manifest import GENERATOR_FILE, OUTPUT_NAME, GeneratorManifest
 from service.errors import DeviceError, SessionError
+from service.signatures import Signature, check_signature, signatures
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class GeneratorSession:
                 "CUDA was asked for, but ONNX Runtime fell back to the CPU: install the extra "
                 "`gpu` with its CUDA libraries, or set the device to auto or cpu"
             )
-        _check_signature(self._session, manifest)
+        check_signature(self._session, signatures(manifest)[GENERATOR_FILE])
         self._warm_up()
         logger.info("generator %s runs on %s", manifest.model_hash[:12], self.device)
 
@@ -166,37 +167,27 @@ def _create(generator: bytes, device: Device, threads: int) -> Any:
         ) from error
 
 
-def _check_signature(session: Any, manifest: GeneratorManifest) -> None:
-    """Compare names, types and fixed sizes with the manifest; the batch must be free."""
-    expected: dict[str, tuple[int, ...]] = {
-        "z": (manifest.z_dim,),
-        "category": (len(manifest.categories),),
-        "truncation_psi": (),
-        "noise": (manifest.noise_dim,),
-        OUTPUT_NAME: (manifest.channels, manifest.height, manifest.width),
-    }
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    names = {node.name for node in inputs}
-    if names != set(INPUT_NAMES) or [node.name for node in outputs] != [OUTPUT_NAME]:
+def try_graph(graph: bytes, signature: Signature) -> None:
+    """Load a graph that is not served itself, check it, and run it once on zeros.
+
+    Raises:
+        SessionError: Names the file and what is wrong with it.
+    """
+    try:
+        session = _create(graph, "cpu", 1)
+        check_signature(session, signature)
+        zeros = {
+            name: np.zeros((1, *shape), dtype=np.float32)
+            for name, shape in signature.inputs.items()
+        }
+        (output,) = session.run([signature.output], zeros)
+    except Exception as error:
+        raise SessionError(f"{signature.file}: {_first_line(error)}") from error
+    if output.shape != (1, *signature.output_shape) or not np.isfinite(output).all():
         raise SessionError(
-            f"the graph takes {sorted(names)} and gives {[node.name for node in outputs]}, "
-            f"but must take {sorted(INPUT_NAMES)} and give ['{OUTPUT_NAME}']"
+            f"{signature.file} gives {output.shape}, not {(1, *signature.output_shape)} of finite "
+            "numbers: export the run again"
         )
-    for node in (*inputs, *outputs):
-        if node.type != "tensor(float)":
-            raise SessionError(f"{node.name} is {node.type}, not tensor(float)")
-        shape = list(node.shape)
-        # A size that the graph leaves open is checked by the first run.
-        fits = len(shape) == 1 + len(expected[node.name]) and all(
-            not isinstance(actual, int) or actual == wanted
-            for actual, wanted in zip(shape[1:], expected[node.name], strict=True)
-        )
-        if not fits:
-            raise SessionError(
-                f"{node.name} has shape {shape}, the manifest says [N, *{expected[node.name]}]"
-            )
-        if isinstance(shape[0], int):
-            raise SessionError(f"{node.name} has a fixed batch of {shape[0]}: it must be dynamic")
 
 
 def _first_line(error: Exception) -> str:

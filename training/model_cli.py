@@ -280,10 +280,12 @@ def export(
     truncation_psi: Annotated[float, typer.Option(min=0, max=1, help="Default to serve.")] = 0.7,
     licence: Annotated[str, typer.Option(help="Of the model.")] = "unspecified",
     author: Annotated[str, typer.Option(help="Who is to be asked.")] = "unspecified",
+    encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
 ) -> None:
     """Export a run's generator to ONNX, and check that it paints the same."""
     from training.checkpoint import CheckpointError
-    from training.export import ExportError, ExportOptions, export_run
+    from training.export import ExportOptions, export_run
+    from training.graphs import ExportError
 
     configure_logging()
     for chatty in ("onnxscript", "onnx_ir"):
@@ -295,6 +297,7 @@ def export(
         licence=licence,
         author=author,
         metrics=_measured(run),
+        encoder=encoder,
     )
     try:
         manifest = export_run(run, out, options)

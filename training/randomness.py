@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     PROBES = 5
     GRID = 6
     VALIDATION = 7
+    ENCODER = 8
 
 
 def seed_for(seed: int, purpose: Purpose, position: int = 0) -> int:

@@ -95,8 +95,10 @@ class ExportSampler:
             self.manifest.verify_files(lambda name: (export / name).read_bytes())
         except (OSError, ValidationError) as error:
             raise ManifestError(f"{export} is no usable export: {error}") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # silent about the optional input
         self.session = onnxruntime.InferenceSession(
-            str(export / GENERATOR_FILE), providers=["CPUExecutionProvider"]
+            str(export / GENERATOR_FILE), options, providers=["CPUExecutionProvider"]
         )
 
     @property

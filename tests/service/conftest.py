@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,14 +101,20 @@ def write_export(
     name: str = "shop",
     size: tuple[int, int, int] = (16, 24, 3),
     seed: int = 0,
+    others: Mapping[str, bytes] | None = None,
     **changes: Any,
 ) -> Path:
-    """Write an export of `model` (else of the small generator) whose manifest fits it."""
+    """Write an export of `model` (else of the small generator) whose manifest fits it.
+
+    `others` are more files to write and list.
+    """
     folder.mkdir(parents=True)
     height, width, channels = size
     model = model or generator_graph(height, width, channels, seed)
     (folder / "generator.onnx").write_bytes(model.SerializeToString())
     Image.new("RGB", (8, 8), "white").save(folder / "preview.png")
+    for file, data in (others or {}).items():
+        (folder / file).write_bytes(data)
     files = {
         path.name: {
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -1,6 +1,5 @@
 """An export's weights: taken when they are plain numbers, refused when they only look it."""
 
-import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -30,25 +29,9 @@ def safetensors(shapes: dict[str, list[int]], **changes: Any) -> bytes:
 SHAPES = {"generator.constant": [2, 3], "discriminator.embed": [4], "discriminator.scale": []}
 
 
-@pytest.fixture
-def with_weights(make_export: Callable[..., Path]) -> Callable[[bytes], Path]:
-    """Makes an export that lists `weights.safetensors` with these bytes."""
-
-    def make(data: bytes) -> Path:
-        export = make_export()
-        (export / "weights.safetensors").write_bytes(data)
-        manifest = json.loads((export / "manifest.json").read_text())
-        record = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        manifest["files"]["weights.safetensors"] = record
-        (export / "manifest.json").write_text(json.dumps(manifest))
-        return export
-
-    return make
-
-
-def test_an_export_with_weights_is_stored_whole(with_weights: Callable[[bytes], Path]) -> None:
+def test_an_export_with_weights_is_stored_whole(make_export: Callable[..., Path]) -> None:
     data = safetensors(SHAPES)
-    model = Registry().register(with_weights(data))
+    model = Registry().register(make_export(others={"weights.safetensors": data}))
     assert (model.folder / "weights.safetensors").read_bytes() == data
 
 
@@ -67,8 +50,8 @@ def test_an_export_with_weights_is_stored_whole(with_weights: Callable[[bytes], 
     ],
 )
 def test_what_is_no_plain_numbers_is_refused(
-    with_weights: Callable[[bytes], Path], data: bytes, message: str
+    make_export: Callable[..., Path], data: bytes, message: str
 ) -> None:
     with pytest.raises(RegistryError, match=message):
-        Registry().register(with_weights(data))
+        Registry().register(make_export(others={"weights.safetensors": data}))
     assert Registry().list() == []

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from PIL import Image
 from safetensors.torch import load
 
 from models.manifest import INPUT_NAMES, GeneratorManifest, ManifestError
-from training import export as export_module
+from training import parity as parity_module
 from training.checkpoint import load_newest
-from training.export import ExportError, ExportOptions, export_run, measure_parity, to_onnx
+from training.export import ExportOptions, export_run
 from training.fine_tuning import open_source
+from training.graphs import ExportError, probe, to_onnx
+from training.parity import measure_parity, open_graph
 from training.run import RunError, load_generator
 from training.samplers import ExportSampler, RunSampler, open_sampler
 
@@ -50,6 +53,7 @@ def test_the_manifest_says_what_was_exported(export: Path, tiny_run: Path) -> No
     assert sorted(p.name for p in export.iterdir()) == [
         "generator.onnx",
         "manifest.json",
+        "mapping.onnx",
         "preview.png",
         "weights.safetensors",
     ]
@@ -57,10 +61,19 @@ def test_the_manifest_says_what_was_exported(export: Path, tiny_run: Path) -> No
         assert preview.size == (8 * 16, 3 * 16)
 
 
-def test_the_graph_is_portable_and_keeps_no_trace_of_the_machine(export: Path) -> None:
-    data = (export / "generator.onnx").read_bytes()
+@pytest.mark.parametrize(
+    ("file", "inputs"),
+    [
+        ("generator.onnx", [*INPUT_NAMES, "style_offset"]),
+        ("mapping.onnx", ["z", "category", "truncation_psi"]),
+    ],
+)
+def test_graphs_are_portable_and_keep_no_trace_of_the_machine(
+    export: Path, file: str, inputs: list[str]
+) -> None:
+    data = (export / file).read_bytes()
     model = onnx.load_from_string(data)
-    assert [i.name for i in model.graph.input] == list(INPUT_NAMES)
+    assert [i.name for i in model.graph.input] == inputs
     assert {node.domain for node in model.graph.node} <= {""}
     assert all(i.type.tensor_type.shape.dim[0].dim_param for i in model.graph.input)
     assert not any(t.external_data for t in model.graph.initializer)
@@ -81,6 +94,78 @@ def test_the_weights_are_those_of_generator_and_discriminator(export: Path, tiny
     for name, tensor in tensors.items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, expected[name]), name
+
+
+def test_the_style_offset_may_be_left_out_and_changes_nothing_then(
+    export: Path, tiny_run: Path
+) -> None:
+    """Callers of before the offset get the pixels of a graph that never had one."""
+    generator, *_ = load_generator(tiny_run)
+
+    class Before(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = generator
+
+        def forward(self, z: Any, category: Any, truncation_psi: Any, noise: Any) -> Any:
+            return self.generator(z, category, truncation_psi, noise)
+
+    example = tuple(torch.from_numpy(a) for a in probe(generator, 2))
+    arguments = (*example[:2], torch.full((2,), 0.7), example[2])
+    batch = torch.export.Dim("batch", min=1, max=64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Before(),
+            arguments,
+            dynamo=True,
+            opset_version=20,
+            input_names=list(INPUT_NAMES),
+            output_names=["images"],
+            dynamic_shapes=({0: batch},) * 4,
+            verbose=False,
+        )
+    before = open_graph(program.model_proto.SerializeToString())
+    session = open_graph((export / "generator.onnx").read_bytes())
+    (optional,) = session.get_overridable_initializers()
+    assert (optional.name, optional.shape[1:]) == ("style_offset", list(generator.style_shape))
+    random = np.random.default_rng(0)
+    for count in (1, 2, 5, 16):
+        z, category, noise = probe(generator, count)
+        psi = np.full(count, 0.7, dtype=np.float32)
+        feed = dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
+        (plain,) = session.run(None, feed)
+        np.testing.assert_array_equal(plain, before.run(None, feed)[0])
+        for rows in {1, count}:
+            offset = random.standard_normal((rows, *generator.style_shape), np.float32)
+            (moved,) = session.run(None, feed | {"style_offset": offset})
+            assert moved.shape == plain.shape
+            assert np.abs(moved - plain).max() > 0.01
+
+
+def test_mapping_gives_the_styles_that_offsets_are_made_of(export: Path, tiny_run: Path) -> None:
+    """Swapping the styles of two latents by offsets swaps their pictures."""
+    mapping = open_graph((export / "mapping.onnx").read_bytes())
+    session = open_graph((export / "generator.onnx").read_bytes())
+    generator, *_ = load_generator(tiny_run)
+    z, category, noise = probe(generator, 2, np.array([1, 1]))
+    psi = np.full(2, 0.7, dtype=np.float32)
+    noise[1] = noise[0]
+    (w,) = mapping.run(None, {"z": z, "category": category, "truncation_psi": psi})
+    offset = np.repeat((w[::-1] - w)[:, None], generator.style_shape[0], axis=1)
+    feed = dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
+    (plain,) = session.run(None, feed)
+    (swapped,) = session.run(None, feed | {"style_offset": offset})
+    np.testing.assert_allclose(swapped, plain[::-1], atol=1e-4)
+    assert np.abs(plain[0] - plain[1]).max() > 0.01
+
+
+def test_latents_of_zero_give_finite_pictures(export: Path) -> None:
+    session = open_graph((export / "generator.onnx").read_bytes())
+    sizes = {i.name: i.shape[1:] for i in session.get_inputs()}
+    feed = {name: np.zeros((1, *size), dtype=np.float32) for name, size in sizes.items()}
+    feed["category"][0, 0] = 1
+    assert np.isfinite(session.run(None, feed)[0]).all()
 
 
 def test_run_and_export_paint_the_same(export: Path, tiny_run: Path) -> None:
@@ -121,7 +206,7 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path, tiny_run: Path) -> Non
 def test_a_failed_export_leaves_nothing(
     tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(export_module.PARITY_TOLERANCE, "fp32", 1e-12)
+    monkeypatch.setitem(parity_module.PARITY_TOLERANCE, "fp32", 1e-12)
     with pytest.raises(ExportError, match="over the tolerance"):
         export_run(tiny_run, tmp_path / "out", ExportOptions(name="x"))
     assert list(tmp_path.iterdir()) == []

@@ -9,8 +9,9 @@ from training.config import merge, resolve
 from training.dataset import DatasetInfo
 from training.device import compute_dtype
 from training.distributed import Ranks
-from training.export import measure_parity, to_onnx
+from training.graphs import to_onnx
 from training.loader import Batch, to_float
+from training.parity import measure_parity
 from training.presets import PRESET_SIZE_PX, PRESETS, default_preset
 from training.run import build_networks
 
