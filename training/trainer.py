@@ -12,7 +12,7 @@ import torch
 
 from training.adversarial import AdversarialPair
 from training.augment import AdaptiveStrength
-from training.checkpoint import load_newest, save_best, save_checkpoint
+from training.checkpoint import checkpoint_path, load_newest, save_best, save_checkpoint
 from training.config import TrainingConfig
 from training.dataset import PreparedDataset
 from training.device import compute_dtype, memory_mb
@@ -124,6 +124,8 @@ class Trainer:
         on_tick: Callable[[Tick], None],
         should_stop: Callable[[], bool],
     ) -> Outcome:
+        if self._is_long_enough():  # resumed after its end
+            return Outcome(self.nimg, "finished", checkpoint_path(self.run, self.nimg))
         for batch in self.loader.batches(self.nimg, self.ranks):
             events = self._advance(batch)
             tick = self._tick(clock) if clock.due("tick", self.nimg) else None
@@ -207,9 +209,12 @@ class Trainer:
             **means,
         )
 
+    def _is_long_enough(self) -> bool:
+        return self.config.max_kimg is not None and self.nimg >= self.config.max_kimg * 1000
+
     def _reason_to_end(self, clock: Clock, should_stop: Callable[[], bool]) -> str | None:
         config = self.config
-        if config.max_kimg is not None and self.nimg >= config.max_kimg * 1000:
+        if self._is_long_enough():
             return "finished"
         out_of_time = config.max_minutes is not None and clock.elapsed() >= config.max_minutes * 60
         if any_rank(out_of_time, self.device, self.ranks):
