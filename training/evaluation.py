@@ -28,7 +28,7 @@ from training.evaluation_report import (
     ClassifierReport,
     EvaluationReport,
 )
-from training.evaluation_scores import FeatureSet, real_floor, score
+from training.evaluation_scores import FeatureSet, covered_share, real_floor, score
 from training.features import load_extractor
 from training.memorisation import MemorisationCheck, NearPair, TrainingFeatures
 from training.memorisation_sheet import draw_memorisation
@@ -301,6 +301,8 @@ class _Evaluation:
             self._names[label]: CategoryScores(
                 generated=score(validation.of(label), generated.of(label), frechet_minimum=minimum),
                 real_floor=score(validation.of(label), train.of(label), frechet_minimum=minimum),
+                covered_share=covered_share(label, validation, generated),
+                covered_share_floor=covered_share(label, validation, train),
             )
             for label in self._matched
         }

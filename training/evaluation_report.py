@@ -39,10 +39,16 @@ class RealFloor(_Record):
 
 
 class CategoryScores(_Record):
-    """A category's generated pictures, and its train photos, against its validation photos."""
+    """A category's generated pictures, and its train photos, against its validation photos.
+
+    Most scores need more photos than a category has; the covered share does not: its balls
+    are drawn among the photos of all categories. It is of this category's pictures alone.
+    """
 
     generated: Scores
     real_floor: Scores
+    covered_share: Share | None = None  # None without photos, or in an older report
+    covered_share_floor: Share | None = None
 
 
 class Agreement(_Record):

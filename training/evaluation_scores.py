@@ -82,15 +82,42 @@ def real_floor(train: FeatureSet, validation: FeatureSet, compared: int) -> Real
     )
 
 
+def covered_share(label: int, real: FeatureSet, compared: FeatureSet) -> float | None:
+    """Share of a category's photos that have a picture of the category near them.
+
+    Near: within the photo's ball among all `real` photos, so that a handful of photos of
+    one category is enough.
+
+    Args:
+        label: The category.
+        real: Photos of all categories.
+        compared: The pictures judged; taken in rounds of as many as the category has photos.
+
+    Returns:
+        The mean over rounds; None with fewer pictures or photos of the category than a round.
+    """
+    rows = np.flatnonzero(real.labels == label)
+    pictures = compared.of(label).features
+    if not 0 < len(rows) <= len(pictures):
+        return None
+    photos = real.features[rows]
+    radii = metrics.ball_radii(photos, real.features)
+    shares = [metrics.covered_share(photos, radii, part) for part in _rounds(pictures, len(rows))]
+    return float(np.mean(shares))
+
+
+def _rounds(pictures: metrics.Features, count: int) -> list[metrics.Features]:
+    """Whole parts of `count` rows."""
+    return [pictures[start : start + count] for start in range(0, len(pictures) - count + 1, count)]
+
+
 def _neighbour_scores(
     real: metrics.Features, compared: metrics.Features, count: int
 ) -> dict[str, float]:
     """Precision and its kin, which depend on the counts: equal ones, averaged over rounds."""
     # Evenly spaced rows keep the mix of categories, by which an index is usually ordered.
     real = real[np.linspace(0, len(real) - 1, count).round().astype(int)]
-    rounds = [
-        compared[start : start + count] for start in range(0, len(compared) - count + 1, count)
-    ]
+    rounds = _rounds(compared, count)
     named = {
         "precision": metrics.precision,
         "recall": metrics.recall,

@@ -108,7 +108,7 @@ def precision(real: Features, generated: Features, k: int = NEAREST_K) -> float:
     Source: Kynkaanniemi et al., 2019, equation 2, arXiv 1904.06991.
     """
     real, generated = _checked(real, generated, at_least=k + 1)
-    radii = _ball_radii(real, k)
+    radii = _squared_ball_radii(real, real, k)
     inside = [(block <= radii).any(axis=1) for block in _squared_distances(generated, real)]
     return float(np.concatenate(inside).mean())
 
@@ -136,7 +136,7 @@ def density(real: Features, generated: Features, k: int = NEAREST_K) -> float:
     Source: Naeem et al., 2020, equation 3, arXiv 2002.09797.
     """
     real, generated = _checked(real, generated, at_least=k + 1)
-    radii = _ball_radii(real, k)
+    radii = _squared_ball_radii(real, real, k)
     balls = sum(int((block <= radii).sum()) for block in _squared_distances(generated, real))
     return balls / (k * len(generated))
 
@@ -152,8 +152,34 @@ def coverage(real: Features, generated: Features, k: int = NEAREST_K) -> float:
     Source: Naeem et al., 2020, equation 4, arXiv 2002.09797.
     """
     real, generated = _checked(real, generated, at_least=k + 1)
-    nearest = [block.min(axis=1) for block in _squared_distances(real, generated)]
-    return float((np.concatenate(nearest) <= _ball_radii(real, k)).mean())
+    return covered_share(real, ball_radii(real, real, k), generated)
+
+
+def covered_share(real: Features, radii: Features, generated: Features) -> float:
+    """Share of real photos whose ball of a given radius holds a generated picture.
+
+    Args:
+        real: [N, D], N of 1 or more.
+        radii: [N], as `ball_radii` gives them, perhaps among more photos than these.
+        generated: [M, D], M of 1 or more.
+    """
+    distances, _ = nearest(real, generated)
+    return float((distances <= radii).mean())
+
+
+def ball_radii(rows: Features, among: Features, k: int = NEAREST_K) -> NDArray[np.float64]:
+    """Distance from each row to its k-th nearest other one.
+
+    Args:
+        rows: [N, D], all of them also rows of `among`.
+        among: [M, D], M above `k`.
+        k: Which neighbour.
+
+    Returns:
+        [N].
+    """
+    rows, among = _checked(rows, among, at_least=1)
+    return np.sqrt(_squared_ball_radii(rows, among, k))
 
 
 def nearest(rows: Features, columns: Features) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -199,10 +225,12 @@ def _squared_distances(
         yield np.clip(norms + column_norms - 2 * block @ columns.T, 0.0, None)
 
 
-def _ball_radii(features: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Squared distance from each row to its k-th nearest other row, [N]."""
+def _squared_ball_radii(
+    rows: NDArray[np.float64], among: NDArray[np.float64], k: int
+) -> NDArray[np.float64]:
+    """Squared distance from each row to its k-th nearest other row of `among`, [N]."""
     # Position 0 of the sorted distances is the row itself.
-    kth = [np.partition(block, k, axis=1)[:, k] for block in _squared_distances(features, features)]
+    kth = [np.partition(block, k, axis=1)[:, k] for block in _squared_distances(rows, among)]
     return np.concatenate(kth)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from training.evaluation_report import EvaluationReport, Memorisation, Scores
+from training.evaluation_report import EvaluationReport, Memorisation
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,15 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class CategoryRow:
-    """A category's scores; None where its photos are too few, for which `reason` says how few."""
+    """A category's scores; None where its photos are too few, or it has none."""
 
     name: str
     photos: int
-    scores: Scores
-    floor: Scores
+    covered: float | None
+    covered_floor: float | None
+    kernel_distance: float | None
+    kernel_distance_floor: float | None
     labelled: float | None
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,11 @@ def category_rows(report: EvaluationReport) -> list[CategoryRow]:
         CategoryRow(
             name=name,
             photos=scores.generated.real_count,
-            scores=scores.generated,
-            floor=scores.real_floor,
+            covered=scores.covered_share,
+            covered_floor=scores.covered_share_floor,
+            kernel_distance=scores.generated.kernel_distance,
+            kernel_distance_floor=scores.real_floor.kernel_distance,
             labelled=labelled.get(name),
-            reason=scores.generated.reasons.get("coverage", ""),
         )
         for name, scores in report.per_category.items()
     ]
