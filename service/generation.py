@@ -41,13 +41,14 @@ class PictureSpec:
 def latents(
     manifest: GeneratorManifest, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw a picture's z [z_dim] and noise [noise_dim], both standard normal.
+    """Draw a picture's z [z_dim] and noise [noise_dim]: standard normal, noise at its scale.
 
     A seed belongs to a picture, not to a request, so batching can't change a picture.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     z = rng.standard_normal(manifest.z_dim, dtype=np.float32)
-    return z, rng.standard_normal(manifest.noise_dim, dtype=np.float32)
+    noise = rng.standard_normal(manifest.noise_dim, dtype=np.float32)
+    return z, noise * np.float32(manifest.noise_scale)
 
 
 class GeneratorSession:

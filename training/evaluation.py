@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.manifest import category_index
+from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI, category_index
 from training.category_classifier import (
     CategoryClassifier,
     label_agreement,
@@ -23,6 +23,7 @@ from training.category_classifier import (
 from training.contact_sheet import SheetRow, draw_contact_sheet, sheet_photos
 from training.dataset import PreparedDataset
 from training.evaluation_report import (
+    REPORT_FILE,
     Agreement,
     CategoryScores,
     ClassifierReport,
@@ -35,7 +36,6 @@ from training.memorisation_sheet import draw_memorisation
 
 _logger = logging.getLogger(__name__)
 
-REPORT_FILE: Final = "evaluation.json"
 SHEET_FILE: Final = "contact-sheet.png"
 NEAREST_FILE: Final = "memorisation.png"
 MIN_VALIDATION_PHOTOS: Final = 20
@@ -57,7 +57,12 @@ class Sampler(Protocol):
         """Names that labels index."""
 
     def sample(
-        self, labels: NDArray[np.int64], *, seed: int, truncation_psi: float = 1.0
+        self,
+        labels: NDArray[np.int64],
+        *,
+        seed: int,
+        truncation_psi: float = 1.0,
+        noise_scale: float = 1.0,
     ) -> NDArray[np.uint8]:
         """Pictures [N, height, width, channels] of categories[labels], fixed by `seed`.
 
@@ -81,7 +86,10 @@ class EvaluationOptions(BaseModel):
     ] = 1.0
     served_truncation_psi: Annotated[
         float, Field(ge=0, le=1, description="Of the contact sheet and the second agreement.")
-    ] = 0.7
+    ] = SERVED_TRUNCATION_PSI
+    served_noise_scale: Annotated[
+        float, Field(ge=0, le=1, description="Of the contact sheet and the second agreement.")
+    ] = SERVED_NOISE_SCALE
     batch_size: Annotated[int, Field(ge=1, le=4096, description="Pictures held at a time.")] = 64
     classifier_steps: Annotated[
         int, Field(ge=10, le=100_000, description="Training steps of the category classifier.")
@@ -170,6 +178,7 @@ class _Evaluation:
         return EvaluationReport(
             dataset_hash=self._dataset.info.hash,
             features=self._extractor.info,
+            nimg=getattr(self._sampler, "nimg", None),
             seed=self._options.seed,
             truncation_psi=self._options.truncation_psi,
             categories=tuple(self._names[label] for label in self._matched),
@@ -196,6 +205,7 @@ class _Evaluation:
                 np.full(SHEET_COLUMNS, self._matched[label], dtype=np.int64),
                 seed=self._options.seed + position * SHEET_COLUMNS,
                 truncation_psi=self._options.served_truncation_psi,
+                noise_scale=self._options.served_noise_scale,
             )
             rows.append(SheetRow(self._names[label], photos, generated))
         return rows
@@ -227,14 +237,17 @@ class _Evaluation:
         return np.tile(labels, -(-samples // len(labels)))
 
     def _pictures(
-        self, labels: NDArray[np.int64], truncation_psi: float
+        self, labels: NDArray[np.int64], truncation_psi: float, noise_scale: float = 1.0
     ) -> Iterator[NDArray[np.uint8]]:
         """Generated pictures for the dataset's `labels`, a batch at a time."""
         asked = np.asarray([self._matched[int(label)] for label in labels], dtype=np.int64)
         for start in range(0, len(asked), self._options.batch_size):
             batch = asked[start : start + self._options.batch_size]
             images = self._sampler.sample(
-                batch, seed=self._options.seed + start, truncation_psi=truncation_psi
+                batch,
+                seed=self._options.seed + start,
+                truncation_psi=truncation_psi,
+                noise_scale=noise_scale,
             )
             if len(images) != len(batch):
                 raise EvaluationError(f"asked for {len(batch)} pictures, got {len(images)}")
@@ -284,7 +297,8 @@ class _Evaluation:
         accuracy, accuracies = label_agreement(self._dataset.labels[rows], predicted, self._names)
         psi = self._options.served_truncation_psi
         labels = self._rounds(SERVED_SAMPLES)
-        served = [self._classifier.predict(images) for images in self._pictures(labels, psi)]
+        pictures = self._pictures(labels, psi, self._options.served_noise_scale)
+        served = [self._classifier.predict(images) for images in pictures]
         return ClassifierReport(
             validation_accuracy=accuracy,
             validation_accuracy_per_category=accuracies,

@@ -1,12 +1,18 @@
 """What an evaluation says: the models behind `evaluation.json`."""
 
+import logging
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.features import ExtractorInfo
+from training.run import EVALUATION_FOLDER
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
+REPORT_FILE: Final = "evaluation.json"
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -102,6 +108,7 @@ class EvaluationReport(_Record):
     schema_version: Literal[1] = SCHEMA_VERSION
     dataset_hash: str
     features: ExtractorInfo
+    nimg: int | None = None  # images that the model had seen, where it says so
     seed: int
     truncation_psi: float
     categories: tuple[str, ...]
@@ -141,3 +148,15 @@ class EvaluationReport(_Record):
     @property
     def _frechet_key(self) -> str:
         return "fid" if self.features.frechet_name == "FID" else "frechet_distance"
+
+
+def read_headline(run: Path, nimg: int) -> dict[str, float]:
+    """What `catalogan evaluate` found of a run's moment; nothing where it judged another."""
+    path = run / EVALUATION_FOLDER / REPORT_FILE
+    if not path.exists():
+        return {}
+    report = EvaluationReport.model_validate_json(path.read_bytes())
+    if report.nimg != nimg:
+        logger.warning("%s is of another moment of the run: exported without metrics", path)
+        return {}
+    return report.headline()

@@ -21,12 +21,15 @@ from models.manifest import (
     MANIFEST_FILE,
     MAPPING_FILE,
     PREVIEW_FILE,
+    SERVED_NOISE_SCALE,
+    SERVED_TRUNCATION_PSI,
     WEIGHTS_FILE,
     EncoderRecord,
     FileRecord,
     GeneratorManifest,
 )
 from training.encoder_run import EncoderCard, load_encoder
+from training.evaluation_report import read_headline
 from training.graphs import (
     OPSET,
     ExportError,
@@ -37,7 +40,7 @@ from training.graphs import (
 )
 from training.parity import measure_encoder_parity, measure_mapping_parity, measure_parity
 from training.recorder import GridSampler
-from training.run import load_networks
+from training.run import Snapshot, load_networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +49,17 @@ class ExportOptions:
 
     name: str
     precision: Precision = "fp32"
-    truncation_psi: float = 0.7
+    snapshot: Snapshot = "last"
+    truncation_psi: float = SERVED_TRUNCATION_PSI
+    noise_scale: float = SERVED_NOISE_SCALE
     licence: str = "unspecified"
     author: str = "unspecified"
-    metrics: dict[str, float] | None = None
+    metrics: dict[str, float] | None = None  # None: what `catalogan evaluate` left in the run
     encoder: bool = True  # take the run's encoder along, if it has one
 
 
 def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifest:
-    """Export the averaged generator of a run's newest whole checkpoint, with its weights.
+    """Export the averaged generator of one moment of a run, with its weights.
 
     Args:
         run: A training run.
@@ -68,14 +73,14 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     """
     if out.exists():
         raise ExportError(f"{out} exists: choose another --out, or remove it")
-    generator, discriminator, config, info, nimg = load_networks(run)
+    generator, discriminator, config, info, nimg = load_networks(run, options.snapshot)
     trained = load_encoder(run, config, generator) if options.encoder else None
     graph = to_onnx(generator, options.precision)
     parity = measure_parity(generator, graph, options.precision)
     files = {
         GENERATOR_FILE: graph,
         MAPPING_FILE: _mapping(generator),
-        PREVIEW_FILE: _preview(generator, config.seed),
+        PREVIEW_FILE: _preview(generator, config.seed, options),
         WEIGHTS_FILE: pack_weights(generator, discriminator),
     }
     encoder = None
@@ -95,6 +100,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         num_ws=num_ws,
         w_dim=w_dim,
         truncation_psi=options.truncation_psi,
+        noise_scale=options.noise_scale,
         precision=options.precision,
         opset=OPSET,
         preset=config.preset,
@@ -102,7 +108,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         dataset_hash=info.hash,
         masking=settings.pop("masking"),
         training=settings,
-        metrics=options.metrics or {},
+        metrics=read_headline(run, nimg) if options.metrics is None else options.metrics,
         licence=options.licence,
         author=options.author,
         parity=parity,
@@ -146,10 +152,11 @@ def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
     return save(tensors)
 
 
-def _preview(generator: Generator, seed: int) -> bytes:
+def _preview(generator: Generator, seed: int, options: ExportOptions) -> bytes:
     """A row of pictures for each category."""
     buffer = io.BytesIO()
-    GridSampler(generator, seed, truncation_psi=0.7).draw(generator).save(buffer, "PNG")
+    grid = GridSampler(generator, seed, options.truncation_psi, options.noise_scale)
+    grid.draw(generator).save(buffer, "PNG")
     return buffer.getvalue()
 
 

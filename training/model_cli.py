@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
 from training.cli import configure_logging, fail
 from training.config import Device, MaskingMode, Objective, TrainingConfig
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from training.evaluation_report import Memorisation
 
 MEMORISED_EXIT_CODE = 3
+
+Snapshot = Literal["last", "best"]  # as training.run has it, which would load torch
+SNAPSHOT_HELP = "Of a run: its newest checkpoint, or its best moment on the validation photos."
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -178,6 +182,7 @@ def evaluate(
     inception_weights: Annotated[
         Path | None, typer.Option(help="torch-fidelity's weights file.")
     ] = None,
+    snapshot: Annotated[Snapshot, typer.Option(help=SNAPSHOT_HELP)] = "last",
     device: Annotated[Device, typer.Option(help="Where torch runs.")] = "auto",
     max_memorised: Annotated[
         float | None,
@@ -209,7 +214,7 @@ def evaluate(
             inception_weights=inception_weights,
             device=str(where),
         )
-        sampler = open_sampler(model, where)
+        sampler = open_sampler(model, where, snapshot)
         target = out or (model / EVALUATION_FOLDER if hasattr(sampler, "config") else None)
         report = run_evaluation(sampler, PreparedDataset(data), options, target)
     except (ValueError, CheckpointError, OSError) as error:
@@ -254,30 +259,19 @@ def report(run: Annotated[Path, typer.Argument(help="A training run.")]) -> None
     _out.print(str(path), markup=False, soft_wrap=True)
 
 
-def _measured(run: Path) -> dict[str, float]:
-    """What `catalogan evaluate` found of this run's newest checkpoint; nothing if not run."""
-    from training.checkpoint import list_checkpoints
-    from training.evaluation import REPORT_FILE
-    from training.evaluation_report import EvaluationReport
-    from training.run import EVALUATION_FOLDER
-
-    report = run / EVALUATION_FOLDER / REPORT_FILE
-    checkpoints = list_checkpoints(run)
-    if not report.exists() or not checkpoints:
-        return {}
-    if report.stat().st_mtime < checkpoints[0].stat().st_mtime:
-        _err.print("The evaluation is older than the newest checkpoint: exported without metrics")
-        return {}
-    return EvaluationReport.model_validate_json(report.read_bytes()).headline()
-
-
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A training run.")],
     out: Annotated[Path, typer.Option(help="Where the export goes.")],
     name: Annotated[str | None, typer.Option(help="Model name; the folder's by default.")] = None,
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Of feature maps.")] = "fp32",
-    truncation_psi: Annotated[float, typer.Option(min=0, max=1, help="Default to serve.")] = 0.7,
+    snapshot: Annotated[Snapshot, typer.Option(help=SNAPSHOT_HELP)] = "last",
+    truncation_psi: Annotated[
+        float, typer.Option(min=0, max=1, help="Default to serve.")
+    ] = SERVED_TRUNCATION_PSI,
+    noise_scale: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the fine grain to serve; 0 is clean.")
+    ] = SERVED_NOISE_SCALE,
     licence: Annotated[str, typer.Option(help="Of the model.")] = "unspecified",
     author: Annotated[str, typer.Option(help="Who is to be asked.")] = "unspecified",
     encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
@@ -294,9 +288,10 @@ def export(
         name=name or out.resolve().name.lower(),
         precision=precision,
         truncation_psi=truncation_psi,
+        noise_scale=noise_scale,
         licence=licence,
         author=author,
-        metrics=_measured(run),
+        snapshot=snapshot,
         encoder=encoder,
     )
     try:

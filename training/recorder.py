@@ -96,13 +96,19 @@ def to_pixels(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
 class GridSampler:
     """The same latents in every grid, a row for each category."""
 
-    def __init__(self, generator: Generator, seed: int, truncation_psi: float = 0.8) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        seed: int,
+        truncation_psi: float = 0.8,
+        noise_scale: float = 1.0,
+    ) -> None:
         categories = generator.shape.categories
         rows = min(categories, 16)
         random = generator_for(seed, Purpose.GRID)
         count = rows * GRID_COLUMNS
         self.z = torch.randn(count, generator.z_dim, generator=random)
-        self.noise = torch.randn(count, generator.noise_dim, generator=random)
+        self.noise = noise_scale * torch.randn(count, generator.noise_dim, generator=random)
         self.category = torch.eye(categories)[:rows].repeat_interleave(GRID_COLUMNS, dim=0)
         self.truncation_psi = torch.full((count,), truncation_psi)
 

@@ -22,7 +22,7 @@ from PIL import Image
 from training.checkpoint import list_checkpoints
 from training.dataset import DatasetInfo
 from training.evaluation import NEAREST_FILE, SHEET_FILE
-from training.evaluation import REPORT_FILE as EVALUATION_FILE
+from training.evaluation_report import REPORT_FILE as EVALUATION_FILE
 from training.evaluation_report import EvaluationReport
 from training.report_figures import draw_charts
 from training.report_tables import category_rows, headline_tiles, metric_rows, number, percent

@@ -18,19 +18,25 @@ from models.manifest import (
     ManifestError,
 )
 from training.recorder import to_pixels
-from training.run import RunError, load_generator
+from training.run import RunError, Snapshot, load_generator
 
 BATCH = 64
 
 
 def random_inputs(
-    labels: NDArray[np.int64], *, categories: int, z_dim: int, noise_dim: int, seed: int
+    labels: NDArray[np.int64],
+    *,
+    categories: int,
+    z_dim: int,
+    noise_dim: int,
+    seed: int,
+    noise_scale: float = 1.0,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Latents z [N, z_dim], one-hot category [N, categories] and noise [N, noise_dim]."""
     random = np.random.default_rng(seed)
     z = random.standard_normal((len(labels), z_dim), dtype=np.float32)
     noise = random.standard_normal((len(labels), noise_dim), dtype=np.float32)
-    return z, np.eye(categories, dtype=np.float32)[labels], noise
+    return z, np.eye(categories, dtype=np.float32)[labels], noise * np.float32(noise_scale)
 
 
 class GeneratorSampler:
@@ -43,7 +49,12 @@ class GeneratorSampler:
 
     @torch.no_grad()
     def sample(
-        self, labels: NDArray[np.int64], *, seed: int, truncation_psi: float = 1.0
+        self,
+        labels: NDArray[np.int64],
+        *,
+        seed: int,
+        truncation_psi: float = 1.0,
+        noise_scale: float = 1.0,
     ) -> NDArray[np.uint8]:
         """See training.evaluation.Sampler."""
         inputs = random_inputs(
@@ -52,6 +63,7 @@ class GeneratorSampler:
             z_dim=self.generator.z_dim,
             noise_dim=self.generator.noise_dim,
             seed=seed,
+            noise_scale=noise_scale,
         )
         parts = [
             _paint(self.generator, [a[i : i + BATCH] for a in inputs], truncation_psi)
@@ -63,9 +75,11 @@ class GeneratorSampler:
 class RunSampler(GeneratorSampler):
     """The averaged generator of a run."""
 
-    def __init__(self, run: Path, device: torch.device | None = None) -> None:
-        """Load the newest whole checkpoint of `run`."""
-        generator, self.config, self.info, self.nimg = load_generator(run)
+    def __init__(
+        self, run: Path, device: torch.device | None = None, snapshot: Snapshot = "last"
+    ) -> None:
+        """Load the newest whole checkpoint of `run`, or its best snapshot."""
+        generator, self.config, self.info, self.nimg = load_generator(run, snapshot)
         super().__init__(generator.to(device or torch.device("cpu")), self.info.categories)
 
 
@@ -106,8 +120,18 @@ class ExportSampler:
         """Names that labels index."""
         return self.manifest.categories
 
+    @property
+    def nimg(self) -> int:
+        """Images that the generator had seen."""
+        return self.manifest.nimg
+
     def sample(
-        self, labels: NDArray[np.int64], *, seed: int, truncation_psi: float = 1.0
+        self,
+        labels: NDArray[np.int64],
+        *,
+        seed: int,
+        truncation_psi: float = 1.0,
+        noise_scale: float = 1.0,
     ) -> NDArray[np.uint8]:
         """See training.evaluation.Sampler."""
         manifest = self.manifest
@@ -117,6 +141,7 @@ class ExportSampler:
             z_dim=manifest.z_dim,
             noise_dim=manifest.noise_dim,
             seed=seed,
+            noise_scale=noise_scale,
         )
         psi = np.full(len(labels), truncation_psi, dtype=np.float32)
         arrays = dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
@@ -128,8 +153,10 @@ class ExportSampler:
         return np.concatenate(parts)
 
 
-def open_sampler(path: Path, device: torch.device | None = None) -> RunSampler | ExportSampler:
-    """A run or an export, by what lies in the folder.
+def open_sampler(
+    path: Path, device: torch.device | None = None, snapshot: Snapshot = "last"
+) -> RunSampler | ExportSampler:
+    """A run or an export, by what lies in the folder; `snapshot` is for a run.
 
     Raises:
         RunError: It is neither.
@@ -138,4 +165,4 @@ def open_sampler(path: Path, device: torch.device | None = None) -> RunSampler |
         return ExportSampler(path)
     if not path.is_dir():
         raise RunError(f"{path} is neither a run nor an export: there is no such folder")
-    return RunSampler(path, device)
+    return RunSampler(path, device, snapshot)
