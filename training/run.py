@@ -7,6 +7,7 @@ RUN/
   stats.jsonl           one line a tick; mask events with their image count
   tensorboard/          the same figures
   grids/                sample grids with fixed latents
+  encoder/              see training/encoder_run.py
 """
 
 import fcntl
