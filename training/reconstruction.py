@@ -21,7 +21,7 @@ from training.recorder import to_pixels
 
 _BATCH: Final = 64
 # Errors of so many photos are known within a few per cent; more would take time.
-_MAX_PHOTOS: Final = 1000
+_MAX_PHOTOS: Final = 500
 
 Pictures = NDArray[np.uint8]
 # Photos and labels -> the pictures that stand in for them.

@@ -8,6 +8,7 @@ RUN/
   stats.jsonl           one line a tick; mask events with their image count
   tensorboard/          the same figures
   grids/                sample grids with fixed latents
+  encoder/              see training/encoder_run.py
   evaluation/           what `catalogan evaluate` found
   report.html           all of it on one page
 """

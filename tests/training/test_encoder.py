@@ -14,6 +14,7 @@ from safetensors.torch import load
 from typer.testing import CliRunner
 
 from models.manifest import GeneratorManifest
+from training import reconstruction as reconstruction_module
 from training.catalogue import prepare_dataset
 from training.checkpoint import load_newest, save_checkpoint
 from training.dataset import PreparedDataset
@@ -140,7 +141,10 @@ def test_stopping_early_keeps_what_was_learned(
     assert load_encoder(run, config, generator) is not None
 
 
-def test_photos_are_compared_with_their_nearest_and_their_mean(tiny_dataset: Path) -> None:
+def test_photos_are_compared_with_their_nearest_and_their_mean(
+    tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconstruction_module, "_BATCH", 5)  # several chunks
     data = PreparedDataset(tiny_dataset)
     train, rows = data.indices("train"), data.indices("validation")
 
