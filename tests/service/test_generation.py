@@ -1,6 +1,7 @@
 """GeneratorSession: a seed belongs to a picture, and the graph must keep its contract."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,18 @@ def test_cuda_agrees_with_the_cpu_within_one_level(trained_export: Path) -> None
     for ours, theirs, single in zip(cuda.render(asked), cpu.render(asked), alone, strict=True):
         assert np.abs(ours.astype(int) - theirs).max() <= 1
         assert np.abs(ours.astype(int) - single).max() <= 1
+
+
+def test_noise_is_drawn_at_the_scale_of_the_manifest(make_export: Callable[..., Path]) -> None:
+    def drawn(**changes: Any) -> tuple[Any, Any]:
+        folder = make_export(name="scaled", **changes)
+        text = (folder / "manifest.json").read_text()
+        return latents(GeneratorManifest.model_validate_json(text), 3)
+
+    z, noise = drawn()  # as exported before there was a scale
+    z_half, half = drawn(noise_scale=0.5)
+    _, none = drawn(noise_scale=0.0)
+    assert np.array_equal(z, z_half)
+    assert np.array_equal(half, noise / 2)
+    assert noise.std() > 0.5
+    assert not none.any()

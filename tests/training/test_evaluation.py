@@ -74,7 +74,7 @@ class ShapeSampler:
         self.calls = []
         self._says, self._noise, self._channels = says or {}, noise, channels
 
-    def sample(self, labels, *, seed, truncation_psi=1.0):
+    def sample(self, labels, *, seed, truncation_psi=1.0, noise_scale=1.0):
         self.calls.append((len(labels), seed, truncation_psi))
         rng = np.random.default_rng([seed, 99])
         names = [self.categories[label] for label in labels]
@@ -156,7 +156,7 @@ class CopySampler(ShapeSampler):
         super().__init__()
         self._dataset, self._rows = dataset, dataset.indices(split)
 
-    def sample(self, labels, *, seed, truncation_psi=1.0):
+    def sample(self, labels, *, seed, truncation_psi=1.0, noise_scale=1.0):
         rng = np.random.default_rng([seed, 7])
         of_label = {
             label: self._rows[self._dataset.labels[self._rows] == label] for label in labels
