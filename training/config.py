@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
+# Moment of a run: its newest checkpoint, or its best one on the validation photos.
+Snapshot = Literal["last", "best"]
 Objective = Literal["logistic", "relativistic"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from training.cli import configure_logging, fail, invalid, progress
-from training.config import Device
+from training.cli import SNAPSHOT_HELP, configure_logging, fail, invalid, progress
+from training.config import Device, Snapshot
 
 DEFAULT_KIMG = 100.0
 
@@ -32,6 +32,7 @@ def train_encoder(
         typer.Option(help=f"Stop after so many thousand photos shown; {DEFAULT_KIMG:g} if no end."),
     ] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
+    snapshot: Annotated[Snapshot, typer.Option(help=SNAPSHOT_HELP)] = "last",
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
 ) -> None:
@@ -48,7 +49,9 @@ def train_encoder(
         max_kimg = DEFAULT_KIMG
     total = None if max_kimg is None or max_minutes is not None else int(max_kimg * 1000)
     try:
-        settings = EncoderSettings(seed=seed, max_kimg=max_kimg, max_minutes=max_minutes)
+        settings = EncoderSettings(
+            seed=seed, snapshot=snapshot, max_kimg=max_kimg, max_minutes=max_minutes
+        )
         with (
             stop_on_signals() as should_stop,
             progress("Training the encoder", "photos") as update,

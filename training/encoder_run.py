@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from models.encoder import Encoder, EncoderShape
 from models.generator import Generator
 from models.manifest import ReconstructionErrors, Sha256
-from training.config import TrainingConfig
+from training.config import Snapshot, TrainingConfig
 from training.randomness import Purpose, seed_for
 
 ENCODER_FOLDER: Final = "encoder"
@@ -38,6 +38,7 @@ class EncoderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    snapshot: Snapshot = "last"
     max_kimg: Annotated[float | None, Field(gt=0)] = None
     max_minutes: Annotated[float | None, Field(gt=0)] = None
     batch_size: Annotated[

@@ -28,6 +28,7 @@ from models.manifest import (
     FileRecord,
     GeneratorManifest,
 )
+from training.config import Snapshot
 from training.encoder_run import EncoderCard, load_encoder
 from training.evaluation_report import read_headline
 from training.graphs import (
@@ -40,7 +41,7 @@ from training.graphs import (
 )
 from training.parity import measure_encoder_parity, measure_mapping_parity, measure_parity
 from training.recorder import GridSampler
-from training.run import Snapshot, load_networks
+from training.run import load_networks
 
 
 @dataclass(frozen=True, kw_only=True)

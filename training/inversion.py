@@ -42,7 +42,7 @@ def train_encoder(
     on_tick: Callable[[EncoderTick], None],
     should_stop: Callable[[], bool],
 ) -> EncoderCard:
-    """Train an encoder for a run's newest checkpoint, judge it, and save it in the run.
+    """Train an encoder for one moment of a run, judge it, and save it in the run.
 
     Args:
         run: A training run; nobody may be training it meanwhile.
@@ -58,7 +58,7 @@ def train_encoder(
         RunError, CheckpointError: The run has no generator to train for.
     """
     keep_freed_memory()
-    generator, discriminator, config, info, nimg = load_networks(run)
+    generator, discriminator, config, info, nimg = load_networks(run, settings.snapshot)
     if info.hash != dataset.info.hash:
         raise EncoderError(
             f"{run} was trained on another dataset (hash {info.hash[:12]}, not "

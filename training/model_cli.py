@@ -13,16 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
-from training.cli import configure_logging, fail
-from training.config import Device, MaskingMode, Objective, TrainingConfig
+from training.cli import SNAPSHOT_HELP, configure_logging, fail
+from training.config import Device, MaskingMode, Objective, Snapshot, TrainingConfig
 
 if TYPE_CHECKING:
     from training.evaluation_report import Memorisation
 
 MEMORISED_EXIT_CODE = 3
-
-Snapshot = Literal["last", "best"]  # as training.run has it, which would load torch
-SNAPSHOT_HELP = "Of a run: its newest checkpoint, or its best moment on the validation photos."
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

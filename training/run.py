@@ -19,14 +19,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 
 from models.discriminator import Discriminator, DiscriminatorShape
 from models.generator import Generator, GeneratorShape
 from training.checkpoint import load_best, load_newest
-from training.config import TrainingConfig
+from training.config import Snapshot, TrainingConfig
 from training.dataset import DatasetError, DatasetInfo, PreparedDataset
 from training.randomness import Purpose, seed_for
 
@@ -37,7 +37,6 @@ INFO_FILE: Final = "dataset.json"
 STATS_FILE: Final = "stats.jsonl"
 GRID_FOLDER: Final = "grids"
 EVALUATION_FOLDER: Final = "evaluation"
-Snapshot = Literal["last", "best"]
 
 
 class RunError(ValueError):

@@ -17,8 +17,9 @@ from models.manifest import (
     GeneratorManifest,
     ManifestError,
 )
+from training.config import Snapshot
 from training.recorder import to_pixels
-from training.run import RunError, Snapshot, load_generator
+from training.run import RunError, load_generator
 
 BATCH = 64
 
