@@ -38,7 +38,9 @@ _logger = logging.getLogger(__name__)
 
 SHEET_FILE: Final = "contact-sheet.png"
 NEAREST_FILE: Final = "memorisation.png"
-MIN_VALIDATION_PHOTOS: Final = 20
+# Below the first nothing can be said; below the second, only what needs no distribution.
+MIN_VALIDATION_PHOTOS: Final = 4
+MIN_FRECHET_PHOTOS: Final = 20
 # A share needs fewer pictures than a distance: 500 put it within 4 points.
 SERVED_SAMPLES: Final = 500
 SHEET_CATEGORIES: Final = 12
@@ -186,7 +188,7 @@ class _Evaluation:
             categories_only_in_dataset=tuple(
                 name for label, name in enumerate(self._names) if label not in self._matched
             ),
-            overall=score(validation, generated, frechet_minimum=2),
+            overall=score(validation, generated, frechet_minimum=MIN_FRECHET_PHOTOS),
             real_floor=real_floor(train, validation, len(generated)),
             per_category=self._per_category(validation, generated, train),
             classifier=self._classifier_report(agreement),
