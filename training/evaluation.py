@@ -29,7 +29,13 @@ from training.evaluation_report import (
     ClassifierReport,
     EvaluationReport,
 )
-from training.evaluation_scores import FeatureSet, covered_share, real_floor, score
+from training.evaluation_scores import (
+    MIN_FRECHET_PHOTOS,
+    FeatureSet,
+    covered_share,
+    real_floor,
+    score,
+)
 from training.features import load_extractor
 from training.memorisation import MemorisationCheck, NearPair, TrainingFeatures
 from training.memorisation_sheet import draw_memorisation
@@ -38,9 +44,7 @@ _logger = logging.getLogger(__name__)
 
 SHEET_FILE: Final = "contact-sheet.png"
 NEAREST_FILE: Final = "memorisation.png"
-# Below the first nothing can be said; below the second, only what needs no distribution.
-MIN_VALIDATION_PHOTOS: Final = 4
-MIN_FRECHET_PHOTOS: Final = 20
+MIN_VALIDATION_PHOTOS: Final = 4  # scores that need more say so
 # A share needs fewer pictures than a distance: 500 put it within 4 points.
 SERVED_SAMPLES: Final = 500
 SHEET_CATEGORIES: Final = 12

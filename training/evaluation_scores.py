@@ -12,6 +12,7 @@ from training.evaluation_report import RealFloor, Scores
 # Below these a score says more about chance than about the pictures.
 MIN_KERNEL_PHOTOS: Final = 10
 MIN_NEIGHBOUR_PHOTOS: Final = 20
+MIN_FRECHET_PHOTOS: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +76,13 @@ def real_floor(train: FeatureSet, validation: FeatureSet, compared: int) -> Real
     half = min(len(validation), len(train) // 2)
     rows = np.arange(len(train))
     return RealFloor(
-        train_against_validation=score(validation, train.taken(rows[:compared]), frechet_minimum=2),
+        train_against_validation=score(
+            validation, train.taken(rows[:compared]), frechet_minimum=MIN_FRECHET_PHOTOS
+        ),
         train_against_train=score(
-            train.taken(rows[:half]), train.taken(rows[half : half + compared]), frechet_minimum=2
+            train.taken(rows[:half]),
+            train.taken(rows[half : half + compared]),
+            frechet_minimum=MIN_FRECHET_PHOTOS,
         ),
     )
 

@@ -236,9 +236,19 @@ def test_no_common_category_is_an_error(dataset, tmp_path):
 
 
 def test_too_few_validation_photos_are_an_error(tmp_path):
-    few = write_dataset(tmp_path / "few", validation=6)
-    with pytest.raises(EvaluationError, match=r"few has 18 validation photos .*needs 20: prepare"):
+    few = write_dataset(tmp_path / "few", validation=1)
+    with pytest.raises(EvaluationError, match=r"few has 3 validation photos .*needs 4: prepare"):
         evaluate(ShapeSampler(), few, OPTIONS)
+
+
+def test_few_validation_photos_give_what_they_can_and_say_the_rest(tmp_path):
+    few = write_dataset(tmp_path / "few", validation=4)
+    report = evaluate(ShapeSampler(), few, OPTIONS, tmp_path / "out")
+    assert report.overall.frechet_distance is None
+    assert report.overall.reasons["frechet_distance"] == "12 photos, needs 20"
+    assert "frechet_distance_floor" not in report.headline()
+    assert report.headline()["label_agreement"] > 0.9
+    assert (tmp_path / "out" / "contact-sheet.png").exists()
 
 
 def test_a_sampler_that_gives_too_few_pictures_is_an_error(dataset):
