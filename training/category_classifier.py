@@ -156,19 +156,31 @@ def label_agreement(
 
 
 def training_photos(
-    dataset: PreparedDataset, *, seed: int, per_category: int = _MAX_PHOTOS_PER_CATEGORY
+    dataset: PreparedDataset,
+    *,
+    seed: int,
+    per_category: int = _MAX_PHOTOS_PER_CATEGORY,
+    labels: NDArray[np.int64] | None = None,
 ) -> LabelledPhotos:
     """Train photos of each category, at most `per_category` of them, drawn by the seed.
+
+    Args:
+        dataset: Photos; only the split "train" is used.
+        seed: Which photos, where there are more.
+        per_category: At most so many.
+        labels: Of these categories only; None takes all.
 
     Raises:
         ValueError: There are no train photos.
     """
     rng = np.random.default_rng(seed)
     train = dataset.indices("train")
+    if labels is not None:
+        train = train[np.isin(dataset.labels[train], labels)]
     if len(train) == 0:
         raise ValueError(f"{dataset.path} has no train photos: prepare it again")
-    labels = dataset.labels[train]
-    kept = [rng.permutation(train[labels == label])[:per_category] for label in np.unique(labels)]
+    of = dataset.labels[train]
+    kept = [rng.permutation(train[of == label])[:per_category] for label in np.unique(of)]
     rows = np.sort(np.concatenate(kept))
     batches = [
         to_rgb_tensor(dataset.images[rows[start : start + 256]], INPUT_PX)

@@ -28,6 +28,7 @@ from training.evaluation_report import (
     CategoryScores,
     ClassifierReport,
     EvaluationReport,
+    Usefulness,
 )
 from training.evaluation_scores import (
     MIN_FRECHET_PHOTOS,
@@ -39,6 +40,7 @@ from training.evaluation_scores import (
 from training.features import load_extractor
 from training.memorisation import MemorisationCheck, NearPair, TrainingFeatures
 from training.memorisation_sheet import draw_memorisation
+from training.usefulness import UsefulnessOptions, measure_usefulness
 
 _logger = logging.getLogger(__name__)
 
@@ -100,6 +102,9 @@ class EvaluationOptions(BaseModel):
     classifier_steps: Annotated[
         int, Field(ge=10, le=100_000, description="Training steps of the category classifier.")
     ] = 600
+    usefulness: Annotated[
+        UsefulnessOptions | None, Field(description="Also train on few photos with help.")
+    ] = None
     features: Literal["catalogan", "inception"] = "catalogan"
     inception_weights: Path | None = None
     device: str = "cpu"
@@ -197,6 +202,7 @@ class _Evaluation:
             per_category=self._per_category(validation, generated, train),
             classifier=self._classifier_report(agreement),
             memorisation=check.record(self._names, self._dataset.photo_paths),
+            usefulness=self._usefulness(len(generated)),
         )
 
     def sheet_rows(self) -> list[SheetRow]:
@@ -243,15 +249,23 @@ class _Evaluation:
         return np.tile(labels, -(-samples // len(labels)))
 
     def _pictures(
-        self, labels: NDArray[np.int64], truncation_psi: float, noise_scale: float = 1.0
+        self,
+        labels: NDArray[np.int64],
+        truncation_psi: float,
+        *,
+        noise_scale: float = 1.0,
+        first: int = 0,
     ) -> Iterator[NDArray[np.uint8]]:
-        """Generated pictures for the dataset's `labels`, a batch at a time."""
+        """Generated pictures for the dataset's `labels`, a batch at a time.
+
+        Pictures number `first` and on: other numbers, other pictures.
+        """
         asked = np.asarray([self._matched[int(label)] for label in labels], dtype=np.int64)
         for start in range(0, len(asked), self._options.batch_size):
             batch = asked[start : start + self._options.batch_size]
             images = self._sampler.sample(
                 batch,
-                seed=self._options.seed + start,
+                seed=self._options.seed + first + start,
                 truncation_psi=truncation_psi,
                 noise_scale=noise_scale,
             )
@@ -284,6 +298,21 @@ class _Evaluation:
             validation.features,
         )
 
+    def _usefulness(self, judged: int) -> Usefulness | None:
+        """Classifiers on few photos, where asked for; with other pictures than those judged."""
+        if self._options.usefulness is None:
+            return None
+        return measure_usefulness(
+            self._dataset,
+            np.asarray(sorted(self._matched)),
+            lambda labels, first: self._pictures(
+                labels, self._options.truncation_psi, first=judged + first
+            ),
+            self._options.usefulness,
+            seed=self._options.seed,
+            device=self._options.device,
+        )
+
     def _agreement(
         self, labels: NDArray[np.int64], predicted: NDArray[np.int64], truncation_psi: float
     ) -> Agreement:
@@ -303,7 +332,7 @@ class _Evaluation:
         accuracy, accuracies = label_agreement(self._dataset.labels[rows], predicted, self._names)
         psi = self._options.served_truncation_psi
         labels = self._rounds(SERVED_SAMPLES)
-        pictures = self._pictures(labels, psi, self._options.served_noise_scale)
+        pictures = self._pictures(labels, psi, noise_scale=self._options.served_noise_scale)
         served = [self._classifier.predict(images) for images in pictures]
         return ClassifierReport(
             validation_accuracy=accuracy,

@@ -102,6 +102,28 @@ class Memorisation(_Record):
     nearest: tuple[NearestPhoto, ...]
 
 
+UsefulnessArmName = Literal["real", "augmented", "generated", "generated_augmented"]
+
+
+class UsefulnessArm(_Record):
+    """Share of validation photos named rightly by classifiers trained in one way."""
+
+    mean: Share
+    spread: float  # standard deviation over seeds
+    accuracies: tuple[Share, ...]  # by seed; the same position in each arm is the same photos
+
+
+class Usefulness(_Record):
+    """Classifiers trained on few photos alone and with help (see training/usefulness.py)."""
+
+    photos_per_category: int
+    generated_per_category: int
+    categories: int
+    steps: int
+    validation_count: int
+    arms: dict[UsefulnessArmName, UsefulnessArm]
+
+
 class EvaluationReport(_Record):
     """An evaluation in numbers; the same seed and software give the same report."""
 
@@ -120,6 +142,7 @@ class EvaluationReport(_Record):
     classifier: ClassifierReport
     # None in a report from before these were measured, or where they weren't asked for.
     memorisation: Memorisation | None = None
+    usefulness: Usefulness | None = None
 
     def headline(self) -> dict[str, float]:
         """The overall numbers under flat names, for a manifest or a table.
@@ -143,6 +166,8 @@ class EvaluationReport(_Record):
         if self.memorisation is not None:
             named["memorised_share"] = self.memorisation.share
             named["memorised_share_floor"] = self.memorisation.expected_share
+        if self.usefulness is not None:
+            named |= {f"few_photos_{arm}": v.mean for arm, v in self.usefulness.arms.items()}
         return {name: value for name, value in named.items() if value is not None}
 
     @property

@@ -181,6 +181,14 @@ def evaluate(
     ] = None,
     snapshot: Annotated[Snapshot, typer.Option(help=SNAPSHOT_HELP)] = "last",
     device: Annotated[Device, typer.Option(help="Where torch runs.")] = "auto",
+    usefulness: Annotated[
+        bool,
+        typer.Option("--usefulness", help="Also: do the pictures help where photos are few?"),
+    ] = False,
+    few_photos: Annotated[
+        int, typer.Option(help="Real photos of each category for --usefulness.")
+    ] = 10,
+    repetitions: Annotated[int, typer.Option(help="Seeds for --usefulness.")] = 3,
     max_memorised: Annotated[
         float | None,
         typer.Option(
@@ -199,6 +207,7 @@ def evaluate(
     from training.report import try_report
     from training.run import EVALUATION_FOLDER
     from training.samplers import open_sampler
+    from training.usefulness import UsefulnessOptions
 
     configure_logging()
     try:
@@ -209,6 +218,9 @@ def evaluate(
             truncation_psi=truncation_psi,
             features=features,
             inception_weights=inception_weights,
+            usefulness=UsefulnessOptions(photos_per_category=few_photos, seeds=repetitions)
+            if usefulness
+            else None,
             device=str(where),
         )
         sampler = open_sampler(model, where, snapshot)
@@ -225,11 +237,11 @@ def evaluate(
     if target == model / EVALUATION_FOLDER:
         try_report(model)
     if max_memorised is not None and report.memorisation is not None:
-        _check_memorised(report.memorisation, max_memorised)
+        check_memorised(report.memorisation, max_memorised)
 
 
-def _check_memorised(found: "Memorisation", limit: float) -> None:
-    """End with exit code 3, after all is written, where too much is memorised."""
+def check_memorised(found: "Memorisation", limit: float) -> None:
+    """End with exit code 3 where more than `limit` of the pictures are memorised."""
     if found.share <= limit:
         return
     _err.print(

@@ -25,7 +25,15 @@ from training.evaluation import NEAREST_FILE, SHEET_FILE
 from training.evaluation_report import REPORT_FILE as EVALUATION_FILE
 from training.evaluation_report import EvaluationReport
 from training.report_figures import draw_charts
-from training.report_tables import category_rows, headline_tiles, metric_rows, number, percent
+from training.report_tables import (
+    arm_rows,
+    category_rows,
+    headline_tiles,
+    metric_rows,
+    number,
+    percent,
+    usefulness_verdict,
+)
 from training.run import (
     CONFIG_FILE,
     EVALUATION_FOLDER,
@@ -93,7 +101,9 @@ def _page(run: Path) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=number, percent=percent)
+    environment.filters.update(
+        number=number, percent=percent, arm_rows=arm_rows, verdict=usefulness_verdict
+    )
     template = (files("training") / "data" / _TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(template).render(
         name=run.resolve().name,

@@ -94,15 +94,15 @@ _PLANS: Final = (
         "validation",
         {"diversity": "diversity"},
         "Diversity",
-        "How much generated pictures differ from each other. A fall towards 0 is a collapse: "
-        "the same picture again and again.",
+        "How much the generated pictures of a category differ from each other; 1 is as much as "
+        "the photos do. A fall towards 0 is a collapse: the same picture again and again.",
     ),
     _Plan(
         "validation",
         {"overfitting": "overfitting"},
         "Overfitting",
-        "Whether the discriminator tells the photos it was trained on from those it was not. "
-        "The higher, the more it goes by heart.",
+        "Where the discriminator places photos that it never saw: at 0 with those it was trained "
+        "on, at 1 with generated pictures. Near 1 it goes by heart.",
     ),
     _Plan(
         "tick",

@@ -1,9 +1,15 @@
 """An evaluation's numbers in plain words, for a run's report."""
 
 from dataclasses import dataclass
+from statistics import mean, stdev
 from typing import Final
 
-from training.evaluation_report import EvaluationReport, Memorisation
+from training.evaluation_report import (
+    EvaluationReport,
+    Memorisation,
+    Usefulness,
+    UsefulnessArmName,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,16 @@ class CategoryRow:
 
 
 @dataclass(frozen=True)
+class ArmRow:
+    """One way to train a classifier on few photos, and how well it does."""
+
+    name: str
+    accuracy: float
+    spread: float
+    gain: str  # over few photos alone
+
+
+@dataclass(frozen=True)
 class Tile:
     """A figure to see first."""
 
@@ -39,6 +55,13 @@ class Tile:
     comment: str
     bad: bool = False
 
+
+_ARMS: Final[dict[UsefulnessArmName, str]] = {
+    "real": "few real photos",
+    "augmented": "the same, classically augmented",
+    "generated": "the same and generated pictures",
+    "generated_augmented": "the same and generated pictures, all augmented",
+}
 
 # Score's name -> how it is called, which way is better, and what it says.
 _SCORES: Final = {
@@ -138,6 +161,34 @@ def category_rows(report: EvaluationReport) -> list[CategoryRow]:
         )
         for name, scores in report.per_category.items()
     ]
+
+
+def arm_rows(found: Usefulness) -> list[ArmRow]:
+    """A row for each way of training, the plainest first."""
+    plain = found.arms["real"].accuracies
+    rows = []
+    for arm, name in _ARMS.items():
+        record = found.arms[arm]
+        # Paired by seed: the same photos, the same first weights.
+        gains = [100 * (a - b) for a, b in zip(record.accuracies, plain, strict=True)]
+        gain = "" if arm == "real" else f"{mean(gains):+.1f} ± {stdev(gains):.1f} points"
+        rows.append(ArmRow(name, record.mean, record.spread, gain))
+    return rows
+
+
+def usefulness_verdict(found: Usefulness) -> str:
+    """What generated pictures add to the classical way, in one sentence."""
+    with_them, without = found.arms["generated_augmented"], found.arms["augmented"]
+    gains = [100 * (a - b) for a, b in zip(with_them.accuracies, without.accuracies, strict=True)]
+    # Fewer seeds than it takes for a test of significance: only a gain that is clear of its
+    # own scatter is called one.
+    margin = 2 * stdev(gains) / len(gains) ** 0.5
+    amount = f"{mean(gains):+.1f} points on top of classical augmentation"
+    if mean(gains) > margin and min(gains) > 0:
+        return f"Generated pictures helped: {amount}."
+    if mean(gains) < -margin and max(gains) < 0:
+        return f"Generated pictures did harm: {amount}."
+    return f"No clear difference: {amount}, which is within the scatter over seeds."
 
 
 def headline_tiles(nimg: int, seconds: float, report: EvaluationReport | None) -> list[Tile]:

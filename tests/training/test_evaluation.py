@@ -5,14 +5,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageDraw
 from pydantic import ValidationError
 
-from training.category_classifier import CategoryClassifier, training_photos
+from training.category_classifier import CategoryClassifier, LabelledPhotos, training_photos
 from training.contact_sheet import SheetRow, draw_contact_sheet
 from training.dataset import DatasetInfo, PreparedDataset
 from training.evaluation import EvaluationError, EvaluationOptions, evaluate
 from training.evaluation_report import EvaluationReport
+from training.usefulness import UsefulnessOptions, measure_usefulness
 
 SHAPES = ("ball", "crate", "sign")
 SIZE_PX = 32
@@ -185,6 +187,103 @@ def test_a_generator_as_good_as_real_is_not_taken_for_a_copier(good):
     found = good[0].memorisation
     assert found.expected_share == pytest.approx(1 / 49)
     assert found.share <= found.chance_share < 0.15
+
+
+FEW = UsefulnessOptions(photos_per_category=1, generated_per_category=24, seeds=2, steps=25)
+ALL_SHAPES = np.arange(len(SHAPES))
+
+
+def usefulness(dataset, sampler, options=FEW):
+    def generate(labels, first):
+        for start in range(0, len(labels), 50):
+            yield sampler.sample(labels[start : start + 50], seed=first + start)
+
+    return measure_usefulness(dataset, ALL_SHAPES, generate, options, seed=0)
+
+
+def test_good_pictures_help_where_photos_are_few_and_mislabelled_ones_do_not(dataset):
+    helped = usefulness(dataset, ShapeSampler()).arms
+    turned = dict(zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True))
+    harmed = usefulness(dataset, ShapeSampler(says=turned)).arms
+    assert helped["real"] == harmed["real"]
+    assert helped["augmented"] == harmed["augmented"]
+    for arm, control in (("generated", "real"), ("generated_augmented", "augmented")):
+        assert helped[arm].mean > helped[control].mean + 0.1
+        assert harmed[arm].mean < helped[arm].mean - 0.2
+
+
+def test_usefulness_is_in_the_report(dataset, good):
+    options = OPTIONS.model_copy(update={"usefulness": FEW})
+    sampler = ShapeSampler()
+    report = evaluate(sampler, dataset, options)
+    found = report.usefulness
+    assert (found.categories, found.validation_count, found.steps) == (3, 48, 25)
+    for name, arm in found.arms.items():
+        assert len(arm.accuracies) == 2
+        assert arm.mean == pytest.approx(np.mean(arm.accuracies))
+        assert arm.spread == pytest.approx(np.std(arm.accuracies, ddof=1))
+        assert report.headline()[f"few_photos_{name}"] == arm.mean
+    # Everything else is as without it, and its pictures are others than those judged.
+    assert report.model_copy(update={"usefulness": None}) == good[0]
+    seeds = [seed for _, seed, psi in sampler.calls if psi == OPTIONS.truncation_psi]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_usefulness_needs_two_categories(tmp_path):
+    one = write_dataset(tmp_path / "one", shapes=("ball",), validation=20)
+    with pytest.raises(ValueError, match="needs two"):
+        usefulness(one, ShapeSampler())
+
+
+def test_few_photos_are_few(dataset):
+    photos = training_photos(dataset, seed=0, per_category=2, labels=np.asarray([0, 2]))
+    assert photos.labels.tolist() == [0, 0, 2, 2]
+    other = training_photos(dataset, seed=1, per_category=2, labels=np.asarray([0, 2]))
+    assert not photos.photos.equal(other.photos)
+
+
+def test_a_classifier_takes_an_equal_share_of_every_source(dataset):
+    right = training_photos(dataset, seed=0)
+    wrong = LabelledPhotos(
+        right.photos.repeat(10, 1, 1, 1), np.tile((right.labels + 1) % len(SHAPES), 10)
+    )
+    both = LabelledPhotos(
+        torch.cat([right.photos, wrong.photos]), np.concatenate([right.labels, wrong.labels])
+    )
+    rows = dataset.indices("validation")
+    shares = []
+    for sources in ([right, right, wrong], [both]):
+        classifier = CategoryClassifier(sources, len(SHAPES), seed=0, steps=30)
+        predicted = classifier.predict(dataset.images[rows])
+        shares.append((predicted == dataset.labels[rows]).mean())
+    assert shares[0] > 0.7
+    assert shares[1] < 0.3
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([([], [])], "needs pictures to learn from"),
+        ([([0, 1], [0, 1]), ([0, 0], [0, 0])], "of the same categories"),
+    ],
+)
+def test_a_classifier_refuses_sources_that_it_cannot_draw_from(sources, message):
+    given = [
+        LabelledPhotos(torch.zeros(len(photos), 3, 32, 32), np.asarray(labels, dtype=np.int64))
+        for photos, labels in sources
+    ]
+    with pytest.raises(ValueError, match=message):
+        CategoryClassifier(given, 2, seed=0, steps=10)
+
+
+def test_each_category_has_a_covered_share_however_few_its_photos(dataset, good):
+    for scores in good[0].per_category.values():
+        assert scores.generated.coverage is None  # 16 photos are too few for that
+        assert scores.covered_share > 0.6
+        assert scores.covered_share_floor > 0.6
+    report = evaluate(ShapeSampler(says={"crate": "ball"}), dataset, OPTIONS)
+    assert report.per_category["crate"].covered_share < 0.3
+    assert report.per_category["ball"].covered_share > 0.6
 
 
 def test_the_report_is_written_and_reads_back(good):

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from training.catalogue import prepare_dataset
 from training.checkpoint import load_newest
-from training.model_cli import app
+from training.evaluation_report import Memorisation
+from training.model_cli import app, check_memorised
 from training.prepare_options import PrepareOptions
 
 CATALOGAN = Path(sys.executable).with_name("catalogan")
@@ -99,6 +101,25 @@ def test_evaluate_refuses_what_is_no_model(tmp_path: Path, tiny_dataset: Path) -
     assert "neither a run nor an export" in output
 
 
+def test_report_writes_the_page_and_refuses_what_is_no_run(tmp_path: Path, tiny_run: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    code, output = invoke("report", run)
+    assert (code, "report.html" in output) == (0, True), output
+    assert (run / "report.html").stat().st_size > 10_000
+    code, output = invoke("report", tmp_path / "none")
+    assert (code, "is no training run" in output) == (2, True), output
+
+
+def test_training_ends_with_a_report(tmp_path: Path, tiny_dataset: Path) -> None:
+    run = tmp_path / "run"
+    code, output = invoke("train", tiny_dataset, "--out", run, "--max-kimg", "0.08", *TINY)
+    assert code == 0, output
+    page = (run / "report.html").read_text()
+    assert "Pictures over time" in page
+    assert "after 0.08 thousand images" in page
+
+
 @pytest.mark.slow
 def test_an_export_carries_what_evaluate_measured(
     tmp_path: Path, tiny_run: Path, fill: Callable[[Path, range], list[Path]]
@@ -109,20 +130,46 @@ def test_an_export_carries_what_evaluate_measured(
     prepare_dataset(tmp_path / "photos", tmp_path / "data", options)
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    code, output = invoke("evaluate", run, "--data", tmp_path / "data", "--samples", "60")
+    measure = ["evaluate", run, "--data", tmp_path / "data", "--samples", "60"]
+    code, output = invoke(*measure, "--max-memorised", "1")
     assert code == 0, output
+    assert "How good are the pictures?" in (run / "report.html").read_text()
     with Image.open(run / "evaluation" / "contact-sheet.png") as sheet:
         assert min(sheet.size) > 200
 
     assert invoke("export", run, "--out", tmp_path / "export")[0] == 0
     metrics = json.loads((tmp_path / "export" / "manifest.json").read_text())["metrics"]
     assert metrics["frechet_distance"] > metrics["frechet_distance_floor"] > 0
+    assert 0 <= metrics["memorised_share"] <= 1
     path = run / "evaluation" / "evaluation.json"
     report = json.loads(path.read_text())
     assert report["nimg"] == 200
     path.write_text(json.dumps({**report, "nimg": 100}))
     assert invoke("export", run, "--out", tmp_path / "stale")[0] == 0
     assert json.loads((tmp_path / "stale" / "manifest.json").read_text())["metrics"] == {}
+
+
+def test_too_much_memorised_is_an_exit_code_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = Memorisation(
+        train_count=60,
+        validation_count=30,
+        generated_count=90,
+        threshold=2.5,
+        share=0.25,
+        expected_share=1 / 31,
+        chance_share=0.1,
+        nearest=(),
+    )
+    check_memorised(found, 0.25)
+    with pytest.raises(typer.Exit) as ended:
+        check_memorised(found, 0.2)
+    assert ended.value.exit_code == 3
+    message = " ".join(capsys.readouterr().err.split())
+    assert "25.0% of 90 generated pictures are too near" in message
+    assert "more than --max-memorised 0.2" in message
+    assert "3.2%, by chance up to 10.0% with 30 validation photos" in message
 
 
 def run_command(*arguments: Any) -> subprocess.Popen[str]:

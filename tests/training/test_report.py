@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,12 @@ from training.evaluation_report import (
     NearestPhoto,
     RealFloor,
     Scores,
+    Usefulness,
+    UsefulnessArm,
 )
 from training.features import ExtractorInfo
 from training.report import write_report
+from training.report_tables import usefulness_verdict
 from training.run import RunError
 
 EVIL = '<img src="http://127.0.0.1:{port}/x"><script>alert(1)</script>{{{{ 7 * 7 }}}}"\'&'
@@ -137,7 +141,24 @@ def evaluation(name: str, dataset_hash: str = "0" * 64) -> EvaluationReport:
                 ),
             ),
         ),
+        usefulness=Usefulness(
+            photos_per_category=10,
+            generated_per_category=64,
+            categories=3,
+            steps=150,
+            validation_count=30,
+            arms={
+                "real": arm(0.5, 0.75),
+                "augmented": arm(0.625, 0.75),
+                "generated": arm(0.5, 0.75),
+                "generated_augmented": arm(0.75, 0.875),
+            },
+        ),
     )
+
+
+def arm(*accuracies: float) -> UsefulnessArm:
+    return UsefulnessArm(mean=mean(accuracies), spread=stdev(accuracies), accuracies=accuracies)
 
 
 def add_evaluation(run: Path, report: EvaluationReport) -> None:
@@ -192,6 +213,8 @@ def test_a_run_that_was_trained_and_evaluated(run: Path) -> None:
         "more than chance explains",
         "cups 4 25% (75%) 81% – (–)",
         "a/cups.jpg (mirrored) 1 too near",
+        "the same, classically augmented 69% ± 8.84 +6.2 ± 8.8 points",
+        "Generated pictures helped: +12.5 points on top of classical augmentation.",
         "masking.period_kimg 0.05",
         "Losses generator discriminator",
         "Overfitting",
@@ -237,6 +260,25 @@ def test_a_policy_forbids_the_page_to_load_anything(run: Path) -> None:
         "base-uri": "'none'",
         "form-action": "'none'",
     }
+
+
+@pytest.mark.parametrize(
+    ("with_generated", "said"),
+    [
+        ((0.6, 0.6, 0.6), "No clear difference: +0.0"),
+        ((0.9, 0.5, 0.6), "No clear difference: +6.7"),
+        ((0.7, 0.71, 0.72), "Generated pictures helped: +11.0"),
+        ((0.5, 0.52, 0.51), "Generated pictures did harm: -9.0"),
+    ],
+)
+def test_only_a_gain_clear_of_its_scatter_is_called_one(
+    with_generated: tuple[float, ...], said: str
+) -> None:
+    found = evaluation("cups").usefulness
+    assert found is not None
+    plain, better = arm(0.6, 0.6, 0.6), arm(*with_generated)
+    arms = {**found.arms, "augmented": plain, "generated_augmented": better}
+    assert usefulness_verdict(found.model_copy(update={"arms": arms})).startswith(said)
 
 
 @pytest.mark.parametrize(
