@@ -29,6 +29,7 @@ from models.masking import feature_mask
 from training.config import MaskingConfig
 from training.randomness import Purpose, generator_for
 
+AT_REST: Final = 1e-9  # change of a generator that did not move, up to rounding
 MIN_HISTORY: Final = 4  # measurements before the running median means anything
 
 
@@ -123,7 +124,7 @@ class LagDetector:
         if len(self.history) >= MIN_HISTORY:
             limit = max(limit, self.config.threshold * median(self.history))
         # A generator at rest leaves nothing to lag behind.
-        lagging = generator_change > 0 and adaptation < limit
+        lagging = generator_change > AT_REST and adaptation < limit
         self.history = [*self.history, adaptation][-self.config.window :]
         return LagMeasurement(generator_change, discriminator_change, adaptation, lagging)
 

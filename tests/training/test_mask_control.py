@@ -77,7 +77,8 @@ def test_a_quickly_adapting_discriminator_does_not_lag(
     pair: tuple[Generator, Discriminator],
 ) -> None:
     generator, discriminator = pair
-    config = MaskingConfig(probes=32, threshold=0.3)
+    # What it learns is random, and so is how far it moves: by a factor of 40 here.
+    config = MaskingConfig(probes=32, threshold=0.01, floor=0.0)
     detector = LagDetector(config, seed=0)
     detector.measure(generator, discriminator, 0, FP32)
     found = []
