@@ -159,6 +159,7 @@ def main() -> None:
         table.add_row(name, f"{seconds:.1f}")
     table.add_row("in all", f"{sum(timer.seconds.values()):.1f}", style="bold")
     console.print(table)
+    console.print(f"Report: {run}/report.html", soft_wrap=True)
     console.print(f"Contact sheet: {run}/evaluation/contact-sheet.png", soft_wrap=True)
     console.print("Serve it again, in one shell:", style="bold")
     store = os.environ["BENTOML_HOME"]

@@ -195,7 +195,9 @@ def _canvas(width: float, height: float, history: History) -> tuple[Figure, Axes
 def _line(axes: Axes, series: Series, colour: str) -> None:
     x, y = _thinned(series)
     few = len(x) <= 40
-    axes.plot(x, y, color=colour, linewidth=1.6, marker="o" if few else None, markersize=3)
+    marker = "o" if few else None
+    # Not clipped: the last point lies on the edge.
+    axes.plot(x, y, color=colour, linewidth=1.6, marker=marker, markersize=3, clip_on=False)
 
 
 def _thinned(series: Series) -> tuple[Sequence[float], Sequence[float]]:

@@ -193,7 +193,7 @@ def usefulness_verdict(found: Usefulness) -> str:
 
 def headline_tiles(nimg: int, seconds: float, report: EvaluationReport | None) -> list[Tile]:
     """What a reader looks at first."""
-    tiles = [Tile("shown in training", f"{nimg / 1000:,.4g} k", f"images, in {duration(seconds)}")]
+    tiles = [Tile("images shown in training", f"{nimg:,}", f"in {duration(seconds)}")]
     if report is None:
         return tiles
     floor = report.real_floor.train_against_validation
@@ -236,10 +236,10 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share in per cent, with a digit more near either end; or a dash."""
+    """A share in per cent, with a digit more where it is small; or a dash."""
     if value is None:
         return "–"
-    return f"{value:.1%}" if 0 < min(value, 1 - value) < 0.1 else f"{value:.0%}"
+    return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
 
 
 def duration(seconds: float) -> str:

@@ -104,8 +104,7 @@ def test_a_killed_rank_ends_the_run_and_another_number_of_ranks_resumes(
         output, _ = process.communicate(timeout=60)
         assert time.monotonic() - killed < 30
     assert process.returncode != 0
-    assert "SIGKILL" in output
-    assert "go on with --resume" in output
+    assert "SIGKILL" in output  # torchrun names the rank and what ended it
     nimg = load_newest(run)["nimg"]
     assert nimg > 0
     resume = [str(CATALOGAN), "train", str(tiny_dataset), "--out", str(run), "--resume"]
