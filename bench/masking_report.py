@@ -49,6 +49,11 @@ The plan (bench/masking_plan.py) was committed before the first of them.
 """
 
 
+UNFINISHED = """**Not finished.** The confirmation on unseen seeds has not run: what stands below is a
+screening, with one or a few seeds each, and no evidence yet. The defaults are what they were before.
+`make bench-masking` goes on with the next run."""
+
+
 def interval(logs: Sequence[float]) -> tuple[float, float, float]:
     """Geometric mean and its 95 % interval."""
     centre = mean(logs)
@@ -256,7 +261,10 @@ def write_page(work: Path) -> None:
     """Write the page and its figures from what is in the ledger so far."""
     ledger = read_ledger()
     FIGURES.mkdir(parents=True, exist_ok=True)
-    lines = [TEXT.format(evaluations=LAST_EVALUATIONS), *floor_section(ledger)]
+    lines = [TEXT.format(evaluations=LAST_EVALUATIONS)]
+    if len(present(ledger, FEW, "off", CONFIRMATION_SEEDS)) < len(CONFIRMATION_SEEDS):
+        lines += [UNFINISHED, ""]
+    lines += floor_section(ledger)
     lines += screening_section(ledger)
     screened = [n for n in CONFIGURATIONS if f"{FEW}/{n}/{SCREENING_SEEDS[-1]}" in ledger]
     if screened:
