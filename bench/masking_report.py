@@ -49,9 +49,10 @@ The plan (bench/masking_plan.py) was committed before the first of them.
 """
 
 
-UNFINISHED = """**Not finished.** The confirmation on unseen seeds has not run: what stands below is a
-screening, with one or a few seeds each, and no evidence yet. The defaults are what they were before.
-`make bench-masking` goes on with the next run."""
+UNFINISHED = """**Not finished.** The confirmation on unseen seeds has not run: what stands below
+is a screening, with one or a few seeds each, and no evidence yet. The defaults are what they were
+before. `make bench-masking` goes on with the next run; all runs are to be of one commit, which the
+ledger names."""
 
 
 def interval(logs: Sequence[float]) -> tuple[float, float, float]:
