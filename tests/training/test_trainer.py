@@ -14,6 +14,8 @@ from training.config import ConfigError, resolve
 from training.dataset import PreparedDataset
 from training.distributed import Ranks
 from training.guardrails import TrainingDiverged
+from training.losses import gradient_penalty
+from training.randomness import Purpose, generator_for
 from training.recorder import Tick
 from training.run import RunError, load_generator, locked, write_run
 from training.trainer import Outcome, Trainer
@@ -84,6 +86,28 @@ def test_the_seed_decides_and_another_seed_differs(
         states.append(load_newest(tmp_path / str(i))["ema"])
     assert_same(states[0], states[1])
     assert not torch.equal(states[0]["synthesis.constant"], states[2]["synthesis.constant"])
+
+
+@pytest.mark.parametrize("objective", ["logistic", "relativistic"])
+def test_the_penalty_is_r1_and_for_the_relativistic_objective_r2_too(
+    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any], objective: str
+) -> None:
+    settings = {**tiny_settings, "objective": objective, "max_kimg": 1, "augment": {"mode": "off"}}
+    trainer = start(tmp_path / "run", tiny_dataset, settings)
+    batch = next(iter(trainer.loader.batches(0, Ranks())))
+    random = generator_for(0, Purpose.LATENTS, 0)
+    z = torch.randn(8, trainer.generator.z_dim, generator=random)
+    noise = torch.randn(8, trainer.generator.noise_dim, generator=random)
+    fakes = trainer.generator(z, batch.category, None, noise).detach()
+    penalties = []
+    for images in (batch.images, fakes):
+        images = images.clone().requires_grad_(True)
+        logits = trainer.discriminator(images, batch.category)
+        penalties.append(gradient_penalty(images, logits).mean().item())
+    statistics = trainer.pair.step(batch, 0, 0.0, Ranks())
+    assert statistics.r1_penalty is not None
+    expected = sum(penalties) if objective == "relativistic" else penalties[0]
+    assert statistics.r1_penalty.item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["off", "dynamic"])

@@ -108,6 +108,17 @@ def test_the_best_snapshot_is_kept_and_can_be_sampled(
     assert torch.equal(generator.synthesis.constant, best["ema"]["synthesis.constant"])
 
 
+def test_a_worse_moment_does_not_replace_the_best(
+    tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
+) -> None:
+    config = resolve({**tiny_settings, "max_kimg": 0.08, "grid_kimg": 0.04})
+    trainer = Trainer(tmp_path, dataset, config, torch.device("cpu"), Ranks())
+    trainer.best_distance = 0.0
+    trainer.train(lambda _: None, lambda: False)
+    assert not list(tmp_path.glob("best-*.pt"))
+    assert trainer.best_distance == 0.0
+
+
 def test_a_run_without_a_best_snapshot_says_so(tiny_run: Path) -> None:
     with pytest.raises(CheckpointError, match="no best snapshot"):
         load_generator(tiny_run, "best")
