@@ -155,6 +155,7 @@ class Trainer:
 
     def _look(self, recorder: Recorder | None, judge: bool) -> None:
         """Draw a grid; measure on the validation photos, and keep the best generator so far."""
+        self._refuse_broken_weights()
         if recorder is None:
             return
         self.ema.generator.update_w_avg()
@@ -222,12 +223,16 @@ class Trainer:
         return "stopped" if any_rank(should_stop(), self.device, self.ranks) else None
 
     def _save(self) -> Path:
-        if not _all_finite(self.generator) or not _all_finite(self.discriminator):
-            raise TrainingDiverged("weights not finite")
+        self._refuse_broken_weights()
         state = self.state_dict()
         if not self.ranks.is_main:
             return self.run
         return save_checkpoint(self.run, self.nimg, state, self.config.keep_checkpoints)
+
+    def _refuse_broken_weights(self) -> None:
+        """Losses are looked at once a tick; nothing is judged or saved of a break before that."""
+        if not _all_finite(self.generator) or not _all_finite(self.discriminator):
+            raise TrainingDiverged("weights not finite")
 
     def _snapshot(self) -> dict[str, Any]:
         """What can be sampled, exported and fine-tuned, but not resumed."""

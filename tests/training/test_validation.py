@@ -119,6 +119,25 @@ def test_a_worse_moment_does_not_replace_the_best(
     assert trainer.best_distance == 0.0
 
 
+def test_a_break_just_before_a_judgement_is_rolled_back_and_not_judged(
+    tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
+) -> None:
+    times = {"tick_kimg": 1.0, "grid_kimg": 0.04, "checkpoint_kimg": 1.0, "max_kimg": 0.08}
+    config = resolve({**tiny_settings, **times})
+    trainer = Trainer(tmp_path, dataset, config, torch.device("cpu"), Ranks())
+
+    def poison() -> bool:
+        if trainer.nimg == 40 and trainer.guardrails.rollbacks == 0:
+            torch.nn.init.constant_(trainer.generator.synthesis.constant, float("nan"))
+            torch.nn.init.constant_(trainer.ema.generator.synthesis.constant, float("nan"))
+        return False
+
+    assert trainer.train(lambda _: None, poison).reason == "finished"
+    assert trainer.guardrails.rollbacks == 1
+    lines = [json.loads(x) for x in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [x["nimg"] for x in lines if x["kind"] == "validation"] == [40, 80]
+
+
 def test_a_run_without_a_best_snapshot_says_so(tiny_run: Path) -> None:
     with pytest.raises(CheckpointError, match="no best snapshot"):
         load_generator(tiny_run, "best")
