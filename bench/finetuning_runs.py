@@ -25,6 +25,7 @@ from training.config import merge, resolve
 from training.dataset import PreparedDataset
 from training.device import keep_freed_memory
 from training.distributed import Ranks
+from training.fine_tuning import open_source
 from training.launch import WARMUP_KIMG
 from training.presets import PRESETS
 from training.recorder import Tick
@@ -79,7 +80,7 @@ def train(
     write_run(run, config, data)
     trainer = Trainer(run, data, config, torch.device("cpu"), Ranks())
     if source is not None:
-        trainer.start_from(str(source))
+        trainer.start_from(open_source(str(source)))
     judge, curve = Judge(data), []
     if source is not None:
         curve.append({"nimg": 0, **judge.scores(trainer)})
@@ -151,8 +152,8 @@ their other photos. Distances are on this project's own features; they are no FI
 
 ![Frechet distance along training](fine-tuning.svg)
 
-How to do it: `catalogan train dataset-2 --out run-2 --from run` takes a run, an export, a
-registered `model:version` or `base:name`. Categories are matched by name; one that is new starts
+How to do it: `catalogan train dataset-2 --out run-2 --from run` takes a run, an export or a
+registered `model:version`. Categories are matched by name; one that is new starts
 from the known one whose pictures look most like its photos (`--set fine_tuning.new_categories=mean`
 for the mean of all). The widths are the source's; another size grows or drops blocks. The
 learning rate rises over the first {WARMUP_KIMG:g} kimg (`--set optimizer.warmup_kimg=…`), and

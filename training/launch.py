@@ -15,7 +15,7 @@ from training.config import ConfigError, Device, TrainingConfig, merge, resolve
 from training.dataset import PreparedDataset
 from training.device import keep_freed_memory, pick_device
 from training.distributed import Ranks, joined
-from training.fine_tuning import open_source
+from training.fine_tuning import Source, open_source
 from training.guardrails import TrainingDiverged, check_disk, check_memory
 from training.presets import PRESETS, default_preset
 from training.recorder import Tick
@@ -63,7 +63,12 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
         with joined(device.type) as ranks:
             if ranks.world_size > 1 and device.type == "cuda":
                 device = torch.device("cuda", ranks.local_rank)
-            config = (_resumed if wanted.resume else _fresh)(wanted, data, device.type)
+            source = None
+            if wanted.resume:
+                config = _resumed(wanted, data)
+            else:
+                source = None if wanted.source is None else open_source(wanted.source)
+                config = _fresh(wanted, data, device.type, source)
             _check_shares(config, ranks)
             wanted.run.mkdir(parents=True, exist_ok=True)
             with locked(wanted.run) if ranks.is_main else nullcontext():
@@ -76,8 +81,8 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
                     check_memory(networks, device)
                 if wanted.resume:
                     trainer.resume()
-                elif wanted.source is not None:
-                    trainer.start_from(wanted.source)
+                elif source is not None:
+                    trainer.start_from(source)
                 try:
                     return _shown(trainer, show)
                 finally:  # also of a run that failed: that is when it is looked at
@@ -117,7 +122,9 @@ def _shown(trainer: Trainer, show: Callable[[TrainingConfig, str, int], Display]
             return trainer.train(on_tick, should_stop)
 
 
-def _fresh(wanted: Launch, data: PreparedDataset, device: str) -> TrainingConfig:
+def _fresh(
+    wanted: Launch, data: PreparedDataset, device: str, source: Source | None
+) -> TrainingConfig:
     """Preset plus overrides, for a run that is not there yet."""
     run = wanted.run
     if run.exists() and list_checkpoints(run):
@@ -126,14 +133,14 @@ def _fresh(wanted: Launch, data: PreparedDataset, device: str) -> TrainingConfig
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: choose one of {', '.join(PRESETS)}")
     settings = {**PRESETS[name], "preset": name}
-    if wanted.source is not None:  # the widths must be the source's, and its weights eased in
-        model = open_source(wanted.source).model.model_dump()
+    if source is not None:  # the widths must be its own, and its weights eased in
+        model = source.model.model_dump()
         settings = merge(settings, {"model": model, "optimizer": {"warmup_kimg": WARMUP_KIMG}})
-        settings = merge(settings, {"fine_tuning": {"source": wanted.source}})
+        settings = merge(settings, {"fine_tuning": {"source": source.name}})
     return resolve(merge(settings, wanted.overrides))
 
 
-def _resumed(wanted: Launch, data: PreparedDataset, device: str) -> TrainingConfig:
+def _resumed(wanted: Launch, data: PreparedDataset) -> TrainingConfig:
     """The saved configuration, with a new end or learning rate where given."""
     saved, _ = read_run(wanted.run)
     check_same_dataset(wanted.run, data)

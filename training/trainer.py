@@ -19,7 +19,7 @@ from training.device import compute_dtype, memory_mb
 from training.distributed import Ranks, any_rank
 from training.ema import GeneratorEMA, ema_decay
 from training.features import load_extractor
-from training.fine_tuning import find_likeness, freeze, open_source, transfer
+from training.fine_tuning import Source, find_likeness, freeze, transfer
 from training.guardrails import Guardrails, TrainingDiverged, alarms
 from training.loader import Batch, BatchLoader
 from training.mask_control import MaskController, MaskEvent
@@ -81,18 +81,17 @@ class Trainer:
         self.pair = AdversarialPair(self.generator, self.discriminator, self.config, self.dtype)
         self.ema = GeneratorEMA(self.generator)
 
-    def start_from(self, name: str) -> None:
-        """Begin with trained weights (see training.fine_tuning.open_source).
+    def start_from(self, source: Source) -> None:
+        """Begin with trained weights.
 
         Raises:
-            RunError, CheckpointError: There are none under that name, or they don't fit.
+            RunError: They don't fit.
         """
-        source = open_source(name)
         nearest = self.config.fine_tuning.new_categories == "nearest"
         extractor = load_extractor("catalogan") if nearest else None
         likeness = find_likeness(source, self.dataset, extractor)
         fresh = transfer(source, self.generator, self.discriminator, likeness)
-        logger.info("from %s; afresh: %s", name, ", ".join(fresh) or "nothing")
+        logger.info("from %s; afresh: %s", source.name, ", ".join(fresh) or "nothing")
         self._place()
 
     def train(self, on_tick: Callable[[Tick], None], should_stop: Callable[[], bool]) -> Outcome:

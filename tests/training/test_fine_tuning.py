@@ -120,7 +120,7 @@ def test_frozen_blocks_stay_and_all_else_learns(
     (tmp_path / "run").mkdir()
     write_run(tmp_path / "run", config, dataset)
     trainer = Trainer(tmp_path / "run", dataset, config, torch.device("cpu"), Ranks())
-    trainer.start_from(str(tiny_run))
+    trainer.start_from(open_source(str(tiny_run)))
     before = {k: v.clone() for k, v in trainer.discriminator.state_dict().items()}
     trainer.train(lambda _: None, lambda: False)
     after = trainer.discriminator.state_dict()
