@@ -171,8 +171,8 @@ def confirmation_sections(ledger: Ledger, winner: str) -> list[str]:
     lines += ["![Lag and the mask](masking/lag.svg)", ""]
     others: list[tuple[str, CatalogueName, Sequence[int]]] = [
         ("A second catalogue", "sample-300", CONFIRMATION_SEEDS),
-        ("All photos of the first", "clothing", CONFIRMATION_SEEDS),
         ("Three times as long", "clothing-300-long", LONG_SEEDS),
+        ("All photos of the first", "clothing", LONG_SEEDS),
     ]
     for title, catalogue, seeds in others:
         lines += [f"## {title}: `{catalogue}`", ""]

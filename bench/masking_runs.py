@@ -197,8 +197,8 @@ def stages(ledger: Ledger) -> Iterator[list[Run]]:
     pair = {"off": OFF, winner: masking}
     yield runs(few, pair | controls(masking), CONFIRMATION_SEEDS)
     yield runs("sample-300", pair, CONFIRMATION_SEEDS)
-    yield runs("clothing", pair, CONFIRMATION_SEEDS)
     yield runs("clothing-300-long", pair, LONG_SEEDS)
+    yield runs("clothing", pair, LONG_SEEDS)
 
 
 def best(ledger: Ledger, names: list[str], seeds: Iterable[int], count: int) -> list[str]:
