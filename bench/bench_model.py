@@ -14,8 +14,8 @@ from models.manifest import (
     FileRecord,
     GeneratorManifest,
 )
-from training.graphs import OPSET, to_onnx
-from training.parity import measure_parity
+from training.export.graphs import OPSET, to_onnx
+from training.export.parity import measure_parity
 
 NAME = "bench-128"
 CATEGORIES = ("bag", "bottle", "box", "chair", "lamp", "mug", "shirt", "shoe")

@@ -21,16 +21,16 @@ from machine import commit
 from matplotlib.figure import Figure
 from measuring import CATALOGAN, REPOSITORY, cores
 
-from training.config import merge, resolve
 from training.dataset import PreparedDataset
-from training.device import keep_freed_memory
-from training.distributed import Ranks
-from training.fine_tuning import open_source
 from training.launch import WARMUP_KIMG
-from training.presets import PRESETS
-from training.recorder import Tick
-from training.run import write_run
-from training.trainer import Trainer
+from training.learning.config import merge, resolve
+from training.learning.device import keep_freed_memory
+from training.learning.distributed import Ranks
+from training.learning.fine_tuning import open_source
+from training.learning.presets import PRESETS
+from training.learning.recorder import Tick
+from training.learning.run import write_run
+from training.learning.trainer import Trainer
 
 RESULTS = REPOSITORY / "bench" / "finetuning.json"
 PAGE = REPOSITORY / "docs" / "fine-tuning.md"

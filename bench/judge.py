@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from training.dataset import PreparedDataset
-from training.evaluation_scores import FeatureSet, score
-from training.features import load_extractor
-from training.samplers import GeneratorSampler
-from training.trainer import Trainer
+from training.learning.samplers import GeneratorSampler
+from training.learning.trainer import Trainer
+from training.metrics.features import load_extractor
+from training.metrics.scores import FeatureSet, score
 
 SAMPLES = 2048
 BATCH = 64

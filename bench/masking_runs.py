@@ -40,13 +40,13 @@ from masking_plan import (
 )
 from measuring import CATALOGAN, REPOSITORY, cores
 
-from training.config import merge, resolve
 from training.dataset import PreparedDataset
-from training.device import keep_freed_memory
-from training.distributed import Ranks
-from training.presets import PRESETS
-from training.recorder import Tick
-from training.trainer import Trainer
+from training.learning.config import merge, resolve
+from training.learning.device import keep_freed_memory
+from training.learning.distributed import Ranks
+from training.learning.presets import PRESETS
+from training.learning.recorder import Tick
+from training.learning.trainer import Trainer
 
 LEDGER = REPOSITORY / "bench" / "masking-runs.jsonl"
 PRESET = "cpu-demo"

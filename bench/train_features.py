@@ -6,7 +6,8 @@ Each CATALOGUE is a folder of category folders. The features must tell goods apa
 also see what a generator gets wrong, so that four things are learned at once, all read
 linearly from the features: the category; a quarter turn; a 4 x 4 thumbnail (colour and
 layout); and how strongly the picture was spoiled in each of four ways. The same photos, seed,
-threads and torch give the same file. Put the SHA-256 that it logs into training/features.py.
+threads and torch give the same file. Its SHA-256, which it logs, goes into
+training/metrics/features.py.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.images import ImageError, decode_image
-from training.features import FEATURE_DIM, INPUT_PX, FeatureNetwork
+from training.metrics.features import FEATURE_DIM, INPUT_PX, FeatureNetwork
 
 LOGGER = logging.getLogger("train_features")
 MARGIN_PX = 8  # photos are kept this much larger, for random shifts

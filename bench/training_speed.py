@@ -17,15 +17,15 @@ import torch
 from convolutions import ConvolutionRecorder, ConvolutionReplay
 from measuring import CATALOGAN, Measurement, interleaved, quotients, run_part
 
-from training.config import merge as merge_settings
-from training.config import resolve
 from training.dataset import PreparedDataset
-from training.device import keep_freed_memory
-from training.distributed import Ranks
-from training.ema import ema_decay
-from training.presets import PRESETS
-from training.recorder import Tick
-from training.trainer import Trainer
+from training.learning.config import merge as merge_settings
+from training.learning.config import resolve
+from training.learning.device import keep_freed_memory
+from training.learning.distributed import Ranks
+from training.learning.ema import ema_decay
+from training.learning.presets import PRESETS
+from training.learning.recorder import Tick
+from training.learning.trainer import Trainer
 
 PRESET = "cpu-demo"
 SIZE_PX = 32

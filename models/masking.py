@@ -1,7 +1,7 @@
 """The discriminator's feature mask: hides part of one feature map while it is held.
 
 Source: arXiv 2306.07716 (a mask is held over the discriminator's features for a period).
-Which part, how much and for how long is decided by training/mask_control.py.
+Which part, how much and for how long is decided by training/learning/mask_control.py.
 """
 
 import math

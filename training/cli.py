@@ -108,9 +108,9 @@ def prepare(
     overwrite: Annotated[bool, typer.Option(help="Replace the dataset at --out.")] = False,
 ) -> None:
     """Make a dataset from product photos."""
-    from training.catalogue import prepare_dataset
-    from training.photo_scan import PrepareError
-    from training.prepare_options import PrepareOptions, parse_size
+    from training.photos.catalogue import prepare_dataset
+    from training.photos.options import PrepareOptions, parse_size
+    from training.photos.scan import PrepareError
 
     configure_logging()
     try:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from training.cli import SNAPSHOT_HELP, configure_logging, fail, invalid, progress
-from training.config import Device, Snapshot
+from training.learning.config import Device, Snapshot
 
 DEFAULT_KIMG = 100.0
 
@@ -37,12 +37,12 @@ def train_encoder(
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
 ) -> None:
     """Train an encoder that finds a photo's place among what a run's generator paints."""
-    from training.checkpoint import CheckpointError
     from training.dataset import PreparedDataset
-    from training.device import pick_device
-    from training.encoder_run import ENCODER_FOLDER, EncoderSettings
-    from training.inversion import train_encoder as run_training
+    from training.inversion.encoder_run import ENCODER_FOLDER, EncoderSettings
+    from training.inversion.inversion import train_encoder as run_training
     from training.launch import stop_on_signals
+    from training.learning.checkpoint import CheckpointError
+    from training.learning.device import pick_device
 
     configure_logging()
     if max_kimg is None and max_minutes is None:

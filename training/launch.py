@@ -10,17 +10,17 @@ from typing import Any, Final, Protocol
 
 import torch
 
-from training.checkpoint import CheckpointError, list_checkpoints
-from training.config import ConfigError, Device, TrainingConfig, merge, resolve
 from training.dataset import PreparedDataset
-from training.device import keep_freed_memory, pick_device
-from training.distributed import Ranks, joined
-from training.fine_tuning import Source, open_source
-from training.guardrails import TrainingDiverged, check_disk, check_memory
-from training.presets import PRESETS, default_preset
-from training.recorder import Tick
-from training.run import RunError, check_same_dataset, locked, read_run, write_run
-from training.trainer import Outcome, Trainer
+from training.learning.checkpoint import CheckpointError, list_checkpoints
+from training.learning.config import ConfigError, Device, TrainingConfig, merge, resolve
+from training.learning.device import keep_freed_memory, pick_device
+from training.learning.distributed import Ranks, joined
+from training.learning.fine_tuning import Source, open_source
+from training.learning.guardrails import TrainingDiverged, check_disk, check_memory
+from training.learning.presets import PRESETS, default_preset
+from training.learning.recorder import Tick
+from training.learning.run import RunError, check_same_dataset, locked, read_run, write_run
+from training.learning.trainer import Outcome, Trainer
 
 # A fresh Adam's first steps are as long as its learning rate, whatever the gradient.
 WARMUP_KIMG: Final = 1.0
@@ -107,7 +107,7 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
 def _report(run: Path) -> None:
     """Write RUN/report.html."""
     # Imported late: what draws is of no use while training.
-    from training.report import try_report
+    from training.report.report import try_report
 
     try_report(run)
 

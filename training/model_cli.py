@@ -14,10 +14,10 @@ from rich.table import Table
 
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
 from training.cli import SNAPSHOT_HELP, configure_logging, fail
-from training.config import Device, MaskingMode, Objective, Snapshot, TrainingConfig
+from training.learning.config import Device, MaskingMode, Objective, Snapshot, TrainingConfig
 
 if TYPE_CHECKING:
-    from training.evaluation_report import Memorisation
+    from training.evaluation.record import Memorisation
 
 MEMORISED_EXIT_CODE = 3
 
@@ -199,15 +199,15 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure how near the pictures are to the validation photos."""
-    from training.checkpoint import CheckpointError
     from training.dataset import PreparedDataset
-    from training.device import pick_device
-    from training.evaluation import EvaluationOptions
-    from training.evaluation import evaluate as run_evaluation
-    from training.report import try_report
-    from training.run import EVALUATION_FOLDER
-    from training.samplers import open_sampler
-    from training.usefulness import UsefulnessOptions
+    from training.evaluation.evaluation import EvaluationOptions
+    from training.evaluation.evaluation import evaluate as run_evaluation
+    from training.evaluation.usefulness import UsefulnessOptions
+    from training.learning.checkpoint import CheckpointError
+    from training.learning.device import pick_device
+    from training.learning.run import EVALUATION_FOLDER
+    from training.learning.samplers import open_sampler
+    from training.report.report import try_report
 
     configure_logging()
     try:
@@ -258,7 +258,7 @@ def check_memorised(found: "Memorisation", limit: float) -> None:
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="A training run.")]) -> None:
     """Write a run's report.html anew from what the run holds."""
-    from training.report import write_report
+    from training.report.report import write_report
 
     configure_logging()
     try:
@@ -286,9 +286,9 @@ def export(
     encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
 ) -> None:
     """Export a run's generator to ONNX, and check that it paints the same."""
-    from training.checkpoint import CheckpointError
-    from training.export import ExportOptions, export_run
-    from training.graphs import ExportError
+    from training.export.export import ExportOptions, export_run
+    from training.export.graphs import ExportError
+    from training.learning.checkpoint import CheckpointError
 
     configure_logging()
     for chatty in ("onnxscript", "onnx_ir"):

@@ -82,8 +82,8 @@ def tiny_dataset(
     tmp_path_factory: pytest.TempPathFactory, fill: Callable[[Path, range], list[Path]]
 ) -> Path:
     """60 soft blobs in three categories, prepared at 16 px."""
-    from training.catalogue import prepare_dataset
-    from training.prepare_options import PrepareOptions
+    from training.photos.catalogue import prepare_dataset
+    from training.photos.options import PrepareOptions
 
     root = tmp_path_factory.mktemp("tiny")
     for i, category in enumerate(("cups", "hats", "mats")):
@@ -118,11 +118,11 @@ def tiny_run(
     tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_settings: dict[str, Any]
 ) -> Path:
     """A finished run of 200 images."""
-    from training.config import resolve
     from training.dataset import PreparedDataset
-    from training.distributed import Ranks
-    from training.run import write_run
-    from training.trainer import Trainer
+    from training.learning.config import resolve
+    from training.learning.distributed import Ranks
+    from training.learning.run import write_run
+    from training.learning.trainer import Trainer
 
     run = tmp_path_factory.mktemp("runs") / "tiny"
     run.mkdir()

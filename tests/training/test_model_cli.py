@@ -16,11 +16,11 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from training.catalogue import prepare_dataset
-from training.checkpoint import load_newest
-from training.evaluation_report import Memorisation
+from training.evaluation.record import Memorisation
+from training.learning.checkpoint import load_newest
 from training.model_cli import app, check_memorised
-from training.prepare_options import PrepareOptions
+from training.photos.catalogue import prepare_dataset
+from training.photos.options import PrepareOptions
 
 CATALOGAN = Path(sys.executable).with_name("catalogan")
 TINY = ["--batch-size", "8", "--precision", "fp32", "--device", "cpu"]

@@ -1,0 +1,421 @@
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from pydantic import ValidationError
+
+from training.dataset import DatasetInfo, PreparedDataset
+from training.evaluation.classifier import CategoryClassifier, LabelledPhotos, training_photos
+from training.evaluation.contact_sheet import SheetRow, draw_contact_sheet
+from training.evaluation.evaluation import EvaluationError, EvaluationOptions, evaluate
+from training.evaluation.record import EvaluationReport
+from training.evaluation.usefulness import UsefulnessOptions, measure_usefulness
+
+SHAPES = ("ball", "crate", "sign")
+SIZE_PX = 32
+OPTIONS = EvaluationOptions(samples=150, classifier_steps=60, batch_size=32)
+
+
+def draw(shape, rng):
+    """One product on a plain backdrop, uint8 [SIZE_PX, SIZE_PX, 3]."""
+    image = Image.new("RGB", (SIZE_PX, SIZE_PX), tuple(rng.integers(200, 256, 3).tolist()))
+    pen, colour = ImageDraw.Draw(image), tuple(rng.integers(0, 160, 3).tolist())
+    x, y, r = *rng.integers(12, 20, 2).tolist(), int(rng.integers(7, 11))
+    if shape == "ball":
+        pen.ellipse((x - r, y - r, x + r, y + r), colour)
+    elif shape == "crate":
+        pen.rectangle((x - r, y - r, x + r, y + r), colour)
+    else:
+        pen.polygon([(x, y - r), (x + r, y + r), (x - r, y + r)], colour)
+    return np.asarray(image)
+
+
+def write_dataset(path, *, shapes=SHAPES, train=30, validation=16, channels=3):
+    rng = np.random.default_rng(5)
+    per_shape = train + validation
+    images = np.asarray([draw(shape, rng) for shape in shapes for _ in range(per_shape)])
+    images = {
+        1: images[..., :1],
+        3: images,
+        4: np.pad(images, [(0, 0)] * 3 + [(0, 1)], constant_values=255),
+    }[channels]
+    labels = np.repeat(np.arange(len(shapes)), per_shape)
+    splits = (["train"] * train + ["validation"] * validation) * len(shapes)
+    path.mkdir()
+    np.save(path / "images.npy", images)
+    paths = [f"{shapes[label]}/{i}.png" for i, label in enumerate(labels)]
+    index = pa.table({"path": paths, "label": labels, "split": splits})
+    pq.write_table(index, path / "index.parquet")
+    info = DatasetInfo(
+        hash="0" * 64,
+        width=SIZE_PX,
+        height=SIZE_PX,
+        channels=channels,
+        categories=shapes,
+        fit="crop",
+        background="white",
+        counts={
+            "train": dict.fromkeys(shapes, train),
+            "validation": dict.fromkeys(shapes, validation),
+        },
+    )
+    (path / "dataset.json").write_text(info.model_dump_json())
+    return PreparedDataset(path)
+
+
+class ShapeSampler:
+    """A generator that draws what is asked, or, where `says` maps it, something else."""
+
+    def __init__(self, categories=SHAPES, says=None, noise=0.0, channels=3):
+        self.categories = categories
+        self.calls = []
+        self._says, self._noise, self._channels = says or {}, noise, channels
+
+    def sample(self, labels, *, seed, truncation_psi=1.0, noise_scale=1.0):
+        self.calls.append((len(labels), seed, truncation_psi))
+        rng = np.random.default_rng([seed, 99])
+        names = [self.categories[label] for label in labels]
+        images = np.asarray([draw(self._says.get(name, name), rng) for name in names])
+        images = (images + rng.normal(0, self._noise, images.shape)).clip(0, 255).astype(np.uint8)
+        return images[..., : self._channels]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("evaluation") / "dataset")
+
+
+@pytest.fixture(scope="module")
+def good(dataset, tmp_path_factory):
+    """Report, folder and sampler of a generator as good as real."""
+    out = tmp_path_factory.mktemp("evaluation") / "made" / "here"
+    sampler = ShapeSampler()
+    return evaluate(sampler, dataset, OPTIONS, out), out, sampler
+
+
+def test_a_good_generator_scores_near_the_floor(good):
+    report, _, _ = good
+    floor = report.real_floor.train_against_validation
+    assert report.overall.real_count == 48
+    assert report.overall.compared_count == 192  # 4 rounds of 48, for at least 150
+    assert floor.compared_count == 90
+    assert report.overall.frechet_distance < 2 * floor.frechet_distance
+    assert report.overall.kernel_distance < 0.1  # unbiased: may be below 0
+    assert report.overall.precision > 0.7
+    assert report.overall.coverage > 0.7
+    assert report.classifier.validation_accuracy > 0.8
+    assert report.classifier.generated.overall > 0.8
+    assert report.classifier.generated_as_served.truncation_psi == 0.7
+
+
+def test_same_seed_same_numbers(dataset, good):
+    assert evaluate(ShapeSampler(), dataset, OPTIONS) == good[0]
+
+
+def test_another_seed_other_numbers(dataset, good):
+    other = evaluate(ShapeSampler(), dataset, OPTIONS.model_copy(update={"seed": 1}))
+    assert other.overall.frechet_distance != good[0].overall.frechet_distance
+
+
+def test_spoiled_pictures_score_worse(dataset, good):
+    report = evaluate(ShapeSampler(noise=40), dataset, OPTIONS)
+    assert report.overall.frechet_distance > 2 * good[0].overall.frechet_distance
+    assert report.overall.kernel_distance > good[0].overall.kernel_distance
+    assert report.overall.precision < good[0].overall.precision
+    assert report.real_floor == good[0].real_floor
+
+
+def test_a_mislabelled_category_is_found(dataset):
+    report = evaluate(ShapeSampler(says={"crate": "ball"}), dataset, OPTIONS)
+    agreement = report.classifier.generated.per_category
+    assert agreement["crate"] < 0.2
+    assert agreement["ball"] > 0.8
+    assert report.classifier.generated.overall < 0.75
+    crate = report.per_category["crate"]
+    assert crate.generated.kernel_distance > crate.real_floor.kernel_distance
+    assert crate.generated.kernel_distance > report.per_category["ball"].generated.kernel_distance
+
+
+def test_scores_that_photos_are_too_few_for_are_null_with_a_reason(good):
+    scores = good[0].per_category["ball"].generated
+    assert scores.real_count == 16
+    assert scores.frechet_distance is None
+    assert "needs 129" in scores.reasons["frechet_distance"]
+    assert scores.precision is None
+    assert "needs 20" in scores.reasons["precision"]
+    assert scores.kernel_distance is not None
+
+
+class CopySampler(ShapeSampler):
+    """A generator that gives photos of a split, every other one mirrored, with slight noise."""
+
+    def __init__(self, dataset, split):
+        super().__init__()
+        self._dataset, self._rows = dataset, dataset.indices(split)
+
+    def sample(self, labels, *, seed, truncation_psi=1.0, noise_scale=1.0):
+        rng = np.random.default_rng([seed, 7])
+        of_label = {
+            label: self._rows[self._dataset.labels[self._rows] == label] for label in labels
+        }
+        images = self._dataset.images[[rng.choice(of_label[label]) for label in labels]].copy()
+        images[::2] = images[::2, :, ::-1]
+        return (images + rng.normal(0, 3, images.shape)).clip(0, 255).astype(np.uint8)
+
+
+def test_a_generator_that_copies_training_photos_is_found(dataset, tmp_path):
+    report = evaluate(CopySampler(dataset, "train"), dataset, OPTIONS, tmp_path)
+    found = report.memorisation
+    assert found.share > 0.95
+    assert (found.train_count, found.validation_count, found.generated_count) == (90, 48, 192)
+    assert {pair.mirrored for pair in found.nearest} == {True, False}
+    for pair in found.nearest:
+        category, number = pair.photo.removesuffix(".png").split("/")
+        assert pair.category == category
+        assert dataset.splits[int(number)] == "train"
+    assert report.headline()["memorised_share"] == found.share
+    assert report.headline()["memorised_share_floor"] == found.expected_share
+    Image.open(tmp_path / "memorisation.png").verify()
+
+
+def test_a_generator_as_good_as_real_is_not_taken_for_a_copier(good):
+    found = good[0].memorisation
+    assert found.expected_share == pytest.approx(1 / 49)
+    assert found.share <= found.chance_share < 0.15
+
+
+FEW = UsefulnessOptions(photos_per_category=1, generated_per_category=24, seeds=2, steps=25)
+ALL_SHAPES = np.arange(len(SHAPES))
+
+
+def usefulness(dataset, sampler, options=FEW):
+    def generate(labels, first):
+        for start in range(0, len(labels), 50):
+            yield sampler.sample(labels[start : start + 50], seed=first + start)
+
+    return measure_usefulness(dataset, ALL_SHAPES, generate, options, seed=0)
+
+
+def test_good_pictures_help_where_photos_are_few_and_mislabelled_ones_do_not(dataset):
+    helped = usefulness(dataset, ShapeSampler()).arms
+    turned = dict(zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True))
+    harmed = usefulness(dataset, ShapeSampler(says=turned)).arms
+    assert helped["real"] == harmed["real"]
+    assert helped["augmented"] == harmed["augmented"] != helped["real"]
+    for arm, control in (("generated", "real"), ("generated_augmented", "augmented")):
+        assert helped[arm].mean > helped[control].mean + 0.1
+        assert harmed[arm].mean < helped[arm].mean - 0.2
+
+
+def test_usefulness_is_in_the_report(dataset, good):
+    options = OPTIONS.model_copy(update={"usefulness": FEW})
+    sampler = ShapeSampler()
+    report = evaluate(sampler, dataset, options)
+    found = report.usefulness
+    assert (found.categories, found.validation_count, found.steps) == (3, 48, 25)
+    for name, arm in found.arms.items():
+        assert len(arm.accuracies) == 2
+        assert arm.mean == pytest.approx(np.mean(arm.accuracies))
+        assert arm.spread == pytest.approx(np.std(arm.accuracies, ddof=1))
+        assert report.headline()[f"few_photos_{name}"] == arm.mean
+    # Everything else is as without it, and its pictures are others than those judged.
+    assert report.model_copy(update={"usefulness": None}) == good[0]
+    seeds = [seed for _, seed, psi in sampler.calls if psi == OPTIONS.truncation_psi]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_usefulness_needs_two_categories(tmp_path):
+    one = write_dataset(tmp_path / "one", shapes=("ball",), validation=20)
+    with pytest.raises(ValueError, match="needs two"):
+        usefulness(one, ShapeSampler())
+
+
+def test_few_photos_are_few(dataset):
+    photos = training_photos(dataset, seed=0, per_category=2, labels=np.asarray([0, 2]))
+    assert photos.labels.tolist() == [0, 0, 2, 2]
+    other = training_photos(dataset, seed=1, per_category=2, labels=np.asarray([0, 2]))
+    assert not photos.photos.equal(other.photos)
+
+
+def test_a_classifier_takes_an_equal_share_of_every_source(dataset):
+    right = training_photos(dataset, seed=0)
+    wrong = LabelledPhotos(
+        right.photos.repeat(10, 1, 1, 1), np.tile((right.labels + 1) % len(SHAPES), 10)
+    )
+    both = LabelledPhotos(
+        torch.cat([right.photos, wrong.photos]), np.concatenate([right.labels, wrong.labels])
+    )
+    rows = dataset.indices("validation")
+    shares = []
+    for sources in ([right, right, wrong], [both]):
+        classifier = CategoryClassifier(sources, len(SHAPES), seed=0, steps=30)
+        predicted = classifier.predict(dataset.images[rows])
+        shares.append((predicted == dataset.labels[rows]).mean())
+    assert shares[0] > 0.7
+    assert shares[1] < 0.3
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([([], [])], "needs pictures to learn from"),
+        ([([0, 1], [0, 1]), ([0, 0], [0, 0])], "of the same categories"),
+    ],
+)
+def test_a_classifier_refuses_sources_that_it_cannot_draw_from(sources, message):
+    given = [
+        LabelledPhotos(torch.zeros(len(photos), 3, 32, 32), np.asarray(labels, dtype=np.int64))
+        for photos, labels in sources
+    ]
+    with pytest.raises(ValueError, match=message):
+        CategoryClassifier(given, 2, seed=0, steps=10)
+
+
+def test_each_category_has_a_covered_share_however_few_its_photos(dataset, good):
+    for scores in good[0].per_category.values():
+        assert scores.generated.coverage is None  # 16 photos are too few for that
+        assert scores.covered_share > 0.6
+        assert scores.covered_share_floor > 0.6
+    report = evaluate(ShapeSampler(says={"crate": "ball"}), dataset, OPTIONS)
+    assert report.per_category["crate"].covered_share < 0.3
+    assert report.per_category["ball"].covered_share > 0.6
+
+
+def test_the_report_is_written_and_reads_back(good):
+    report, out, _ = good
+    assert sorted(path.name for path in out.iterdir()) == [
+        "contact-sheet.png",
+        "evaluation.json",
+        "memorisation.png",
+    ]
+    text = (out / "evaluation.json").read_text()
+    assert EvaluationReport.model_validate_json(text) == report
+    assert "fid" not in json.loads(text)["features"]["frechet_name"].lower()
+    assert set(report.headline()) >= {"frechet_distance", "kernel_distance", "label_agreement"}
+    assert "fid" not in report.headline()
+
+
+def test_pictures_are_asked_for_in_batches_with_seeds_that_never_repeat(good):
+    _, _, sampler = good
+    judged = [call for call in sampler.calls if call[2] == OPTIONS.truncation_psi]
+    assert max(count for count, _, _ in judged) <= OPTIONS.batch_size
+    starts = np.cumsum([0] + [count for count, _, _ in judged])[:-1]
+    assert [seed for _, seed, _ in judged] == (OPTIONS.seed + starts).tolist()
+
+
+def test_categories_are_matched_by_name_in_any_order(dataset, good):
+    sampler = ShapeSampler(
+        categories=("SIGN", "moon", "Ball", "Crate"),
+        says={"SIGN": "sign", "Ball": "ball", "Crate": "crate"},
+    )
+    report = evaluate(sampler, dataset, OPTIONS)
+    assert report.categories == SHAPES
+    assert report.categories_only_in_model == ("moon",)
+    assert report.categories_only_in_dataset == ()
+    assert report.overall == good[0].overall
+
+
+def test_a_category_that_the_model_lacks_is_left_out_and_listed(dataset, tmp_path):
+    report = evaluate(ShapeSampler(categories=("ball", "sign")), dataset, OPTIONS, tmp_path)
+    assert report.categories == ("ball", "sign")
+    assert report.categories_only_in_dataset == ("crate",)
+    assert report.overall.real_count == 32
+    assert set(report.per_category) == {"ball", "sign"}
+
+
+def test_no_common_category_is_an_error(dataset, tmp_path):
+    with pytest.raises(EvaluationError, match=r"\(moon\) .* \(ball, crate, sign\) .* in common"):
+        evaluate(ShapeSampler(categories=("moon",)), dataset, OPTIONS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_validation_photos_are_an_error(tmp_path):
+    few = write_dataset(tmp_path / "few", validation=1)
+    with pytest.raises(EvaluationError, match=r"few has 3 validation photos .*needs 4: prepare"):
+        evaluate(ShapeSampler(), few, OPTIONS)
+
+
+def test_few_validation_photos_give_what_they_can_and_say_the_rest(tmp_path):
+    few = write_dataset(tmp_path / "few", validation=4)
+    report = evaluate(ShapeSampler(), few, OPTIONS, tmp_path / "out")
+    assert report.overall.frechet_distance is None
+    assert report.overall.reasons["frechet_distance"] == "12 photos, needs 20"
+    assert "frechet_distance_floor" not in report.headline()
+    assert report.headline()["label_agreement"] > 0.9
+    assert (tmp_path / "out" / "contact-sheet.png").exists()
+
+
+def test_a_sampler_that_gives_too_few_pictures_is_an_error(dataset):
+    class Short(ShapeSampler):
+        def sample(self, labels, **settings):
+            return super().sample(labels, **settings)[1:]
+
+    with pytest.raises(EvaluationError, match="asked for 32 pictures, got 31"):
+        evaluate(Short(), dataset, OPTIONS)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_transparent_catalogues(tmp_path, channels):
+    dataset = write_dataset(tmp_path / "dataset", channels=channels)
+    report = evaluate(ShapeSampler(channels=min(channels, 3)), dataset, OPTIONS, tmp_path / "out")
+    assert report.overall.precision > 0.6
+    Image.open(tmp_path / "out" / "contact-sheet.png").verify()
+
+
+def test_nothing_half_written_stays(dataset, tmp_path, monkeypatch):
+    (tmp_path / "contact-sheet.png").mkdir()  # can't be replaced by a file
+    with pytest.raises(OSError, match=r"contact-sheet"):
+        evaluate(ShapeSampler(), dataset, OPTIONS, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("samples", 0),
+        ("seed", -1),
+        ("truncation_psi", 1.5),
+        ("truncation_psi", float("nan")),
+        ("batch_size", 0),
+        ("features", "fid"),
+        ("classifier_steps", 0),
+        ("speed", 1),
+    ],
+)
+def test_options_name_the_field_that_is_wrong(field, value):
+    with pytest.raises(ValidationError, match=field):
+        EvaluationOptions.model_validate({field: value})
+
+
+def test_the_classifier_treats_rare_categories_alike(dataset):
+    photos = training_photos(dataset, seed=0)
+    classifier = CategoryClassifier([photos], len(SHAPES), seed=0, steps=80)
+    again = CategoryClassifier([photos], len(SHAPES), seed=0, steps=80)
+    rows = dataset.indices("validation")
+    predicted = classifier.predict(dataset.images[rows])
+    np.testing.assert_array_equal(predicted, again.predict(dataset.images[rows]))
+    assert (predicted == dataset.labels[rows]).mean() > 0.9
+
+
+def test_the_contact_sheet_shows_real_above_generated(good):
+    red, blue = np.zeros((2, 4, 32, 24, 3), dtype=np.uint8)
+    red[..., 0], blue[..., 2] = 255, 255
+    sheet = Image.open(
+        io.BytesIO(draw_contact_sheet([SheetRow("Tasse für Öl ☕" * 9, red, blue)], good[0]))
+    )
+    pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    is_red = (pixels == [255, 0, 0]).all(axis=2)
+    is_blue = (pixels == [0, 0, 255]).all(axis=2)
+    assert is_red.sum() == is_blue.sum() > 0
+    rows_red, columns_red = np.nonzero(is_red)
+    rows_blue, columns_blue = np.nonzero(is_blue)
+    assert rows_red.max() < rows_blue.min()
+    np.testing.assert_array_equal(np.unique(columns_red), np.unique(columns_blue))
+    # Four pictures at the photos' own aspect, 3 wide to 4 high.
+    height, width = len(np.unique(rows_red)), len(np.unique(columns_red)) / 4
+    assert width / height == pytest.approx(3 / 4, abs=0.02)

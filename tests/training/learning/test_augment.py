@@ -1,0 +1,104 @@
+"""Augmentation: identity at strength 0, gradients, ranges, and the adaptive strength."""
+
+import pytest
+import torch
+
+from training.learning.augment import DRAWS, AdaptiveStrength, augment
+from training.learning.config import AugmentConfig
+
+
+def images(count: int = 4, channels: int = 3, height: int = 8, width: int = 6) -> torch.Tensor:
+    random = torch.Generator().manual_seed(0)
+    return torch.rand(count, channels, height, width, generator=random) * 2 - 1
+
+
+def draws(count: int = 4, seed: int = 0) -> torch.Tensor:
+    return torch.rand(DRAWS, count, generator=torch.Generator().manual_seed(seed))
+
+
+def test_strength_zero_is_the_identity() -> None:
+    x = images()
+    assert augment(x, 0.0, True, draws()) is x
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_shape_stays_and_the_seed_decides(channels: int) -> None:
+    x = images(channels=channels)
+    once, again = augment(x, 0.8, True, draws(seed=1)), augment(x, 0.8, True, draws(seed=1))
+    assert once.shape == x.shape
+    assert torch.equal(once, again)
+    assert not torch.equal(once, augment(x, 0.8, True, draws(seed=2)))
+    assert torch.isfinite(once).all()
+
+
+NOT_CHOSEN, SPLIT = 0.9, 0.5
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[0], [1], [2], [3], [4], [5], [6], [7], [8, 9], list(range(DRAWS))],
+    ids=[
+        "brightness",
+        "contrast",
+        "saturation",
+        "mirror",
+        "shift-x",
+        "shift-y",
+        "scale",
+        "turn",
+        "cutout",
+        "all",
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_gradients_of_each_transform_are_right(rows: list[int], channels: int) -> None:
+    """In float64 against finite differences, with all other transforms left out."""
+    chosen = torch.full((DRAWS, 2), NOT_CHOSEN)
+    chosen[rows] = torch.tensor([0.1, 0.4])
+    x = images(2, channels, 6, 5).double().requires_grad_(True)
+    if rows != [2] or channels > 1:  # grey has no saturation
+        assert not torch.allclose(augment(x, SPLIT, True, chosen), x)
+    assert torch.autograd.gradcheck(lambda v: augment(v, SPLIT, True, chosen), x)
+
+
+def test_a_weak_strength_leaves_most_pictures_alone() -> None:
+    x = images(400)
+    changed = (augment(x, 0.02, True, draws(400)) - x).abs().amax(dim=(1, 2, 3)) > 1e-3
+    assert 0.05 < changed.float().mean() < 0.3
+
+
+def test_without_mirror_no_picture_is_mirrored() -> None:
+    """Left dark, right bright: a turn of 15 degrees at most keeps that order."""
+    x = torch.linspace(-1, 1, 16).expand(200, 3, 16, 16).contiguous()
+    halves = [augment(x, 1.0, mirror, draws(200))[..., 4:12, :] for mirror in (False, True)]
+    rising = [(h[..., 10:].mean(dim=(1, 2, 3)) >= h[..., :6].mean(dim=(1, 2, 3))) for h in halves]
+    assert rising[0].float().mean() > 0.9
+    assert 0.3 < rising[1].float().mean() < 0.7
+
+
+def test_alpha_keeps_out_of_photometric_changes() -> None:
+    x = torch.ones(64, 4, 8, 8)
+    out = augment(x, 1.0, True, draws(64))
+    # Cutout makes alpha 0; nothing makes it another value.
+    assert set(out[:, 3].unique().tolist()) <= {0.0, 1.0} | set(
+        out[:, 3][(out[:, 3] - 1).abs() < 1e-5].unique().tolist()
+    )
+
+
+def test_strength_rises_while_real_logits_are_sure_and_falls_back() -> None:
+    adaptive = AdaptiveStrength(AugmentConfig(adjust_kimg=10.0, target=0.6))
+    adaptive.update(0.9, 1000)
+    assert adaptive.strength == pytest.approx(0.1)
+    adaptive.update(0.1, 3000)
+    assert adaptive.strength == 0.0
+    for _ in range(20):
+        adaptive.update(0.9, 1000)
+    assert adaptive.strength == 1.0
+
+
+def test_fixed_and_off_do_not_move() -> None:
+    fixed = AdaptiveStrength(AugmentConfig(mode="fixed", strength=0.3))
+    off = AdaptiveStrength(AugmentConfig(mode="off", strength=0.3))
+    fixed.update(1.0, 10_000)
+    off.update(1.0, 10_000)
+    assert (fixed.strength, off.strength) == (0.3, 0.0)

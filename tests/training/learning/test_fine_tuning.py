@@ -1,0 +1,163 @@
+"""Starting from trained weights: by name, by resolution, from each kind of source."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.discriminator import Discriminator
+from models.generator import Generator
+from training.dataset import PreparedDataset
+from training.learning.checkpoint import load_newest
+from training.learning.config import resolve
+from training.learning.distributed import Ranks
+from training.learning.fine_tuning import Source, find_likeness, freeze, open_source, transfer
+from training.learning.run import RunError, build_networks, write_run
+from training.learning.samplers import GeneratorSampler
+from training.learning.trainer import Trainer
+from training.photos.catalogue import prepare_dataset
+from training.photos.options import PrepareOptions
+
+Prepare = Callable[..., PreparedDataset]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, fill: Callable[[Path, range], list[Path]]) -> Prepare:
+    """Prepares a catalogue of the named categories."""
+
+    def prepared(categories: Sequence[str], size: int = 16) -> PreparedDataset:
+        for i, category in enumerate(categories):
+            fill(tmp_path / "photos" / category, range(5000 + 100 * i, 5012 + 100 * i))
+        options = PrepareOptions.model_validate({"width": size, "height": size})
+        prepare_dataset(tmp_path / "photos", tmp_path / "dataset", options)
+        return PreparedDataset(tmp_path / "dataset")
+
+    return prepared
+
+
+def networks(dataset: PreparedDataset, settings: dict[str, Any]) -> tuple[Generator, Discriminator]:
+    return build_networks(resolve({**settings, "max_kimg": 1}), dataset.info)
+
+
+def by_name(source: Source, dataset: PreparedDataset) -> dict[str, str | None]:
+    return find_likeness(source, dataset, None)
+
+
+def test_categories_are_matched_by_name_and_a_new_one_starts_from_the_mean(
+    prepare: Prepare, tiny_run: Path, tiny_settings: dict[str, Any]
+) -> None:
+    dataset = prepare(("Bags", "Mats", "Cups"))
+    source, (generator, discriminator) = (
+        open_source(str(tiny_run)),
+        networks(dataset, tiny_settings),
+    )
+    fresh = transfer(source, generator, discriminator, by_name(source, dataset))
+    assert fresh == ["mapping.w_avg"]
+    theirs = load_newest(tiny_run)
+    assert torch.equal(generator.synthesis.constant, theirs["ema"]["synthesis.constant"])
+    # Bags, Cups, Mats against cups, hats, mats
+    table, known = generator.mapping.embed.weight, theirs["ema"]["mapping.embed.weight"]
+    assert torch.equal(table[:, 1], known[:, 0])
+    assert torch.equal(table[:, 2], known[:, 2])
+    torch.testing.assert_close(table[:, 0].detach(), known.mean(dim=1))
+    assert torch.equal(discriminator.embed[1], theirs["discriminator"]["embed"][0])
+
+
+def test_a_new_category_starts_from_the_one_that_looks_most_like_it(
+    prepare: Prepare, tiny_run: Path
+) -> None:
+    """By brightness as the only feature, against what the source itself paints."""
+    dataset = prepare(("unheard",))
+    source = open_source(str(tiny_run))
+    train = dataset.indices("train")
+    sampler = GeneratorSampler(source.build_generator(), source.categories)
+    painted = sampler.sample(np.repeat(np.arange(3), 64), seed=0, truncation_psi=0.7)
+    bright = dict(zip(source.categories, painted.reshape(3, -1).mean(axis=1).tolist(), strict=True))
+    wanted = float(dataset.images[train].mean())
+    likeness = find_likeness(
+        source, dataset, lambda x: x.reshape(len(x), -1).mean(axis=1, keepdims=True)
+    )
+    nearest = min(bright, key=lambda name: abs(bright[name] - wanted))
+    assert likeness == {"unheard": nearest}
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_another_size_grows_or_drops_blocks(
+    prepare: Prepare, tiny_run: Path, tiny_settings: dict[str, Any], size: int
+) -> None:
+    dataset = prepare(("cups", "hats", "mats"), size)
+    settings = {**tiny_settings, "masking": {"level": 0}}
+    source, (generator, discriminator) = open_source(str(tiny_run)), networks(dataset, settings)
+    transfer(source, generator, discriminator, by_name(source, dataset))
+    small = source.build_generator()
+    z, category = torch.randn(3, 16), torch.eye(3)
+    painted = generator(z, category, None, torch.zeros(3, generator.noise_dim))
+    before = small(z, category, None, torch.zeros(3, small.noise_dim))
+    if size > 16:  # nothing is added to the picture yet
+        before = torch.nn.functional.interpolate(
+            before, scale_factor=2.0, mode="bilinear", align_corners=False
+        )
+        torch.testing.assert_close(painted, before, rtol=1e-4, atol=1e-5)
+    theirs = source.discriminator
+    last = len(discriminator.blocks) - 1
+    old = max(int(k.split(".")[1]) for k in theirs if k.startswith("blocks."))
+    assert torch.equal(
+        discriminator.get_parameter(f"blocks.{last}.conv0.weight"),
+        theirs[f"blocks.{old}.conv0.weight"],
+    )
+    assert torch.equal(discriminator.hidden.weight, theirs["hidden.weight"])
+    assert not torch.equal(discriminator.from_image.weight, theirs["from_image.weight"])
+
+
+def test_frozen_blocks_stay_and_all_else_learns(
+    tmp_path: Path, prepare: Prepare, tiny_run: Path, tiny_settings: dict[str, Any]
+) -> None:
+    dataset = prepare(("cups", "mats"))
+    config = resolve({**tiny_settings, "max_kimg": 0.03, "fine_tuning": {"freeze_blocks": 1}})
+    (tmp_path / "run").mkdir()
+    write_run(tmp_path / "run", config, dataset)
+    trainer = Trainer(tmp_path / "run", dataset, config, torch.device("cpu"), Ranks())
+    trainer.start_from(open_source(str(tiny_run)))
+    before = {k: v.clone() for k, v in trainer.discriminator.state_dict().items()}
+    trainer.train(lambda _: None, lambda: False)
+    after = trainer.discriminator.state_dict()
+    kept = {name for name in before if torch.equal(before[name], after[name])}
+    assert kept == {n for n in before if n.startswith(("from_image.", "blocks.0."))}
+
+
+def test_freezing_nothing_freezes_nothing(prepare: Prepare, tiny_settings: dict[str, Any]) -> None:
+    _, discriminator = networks(prepare(("cups",)), tiny_settings)
+    freeze(discriminator, 0)
+    assert all(p.requires_grad for p in discriminator.parameters())
+
+
+def test_other_widths_are_refused_with_the_way_out(
+    prepare: Prepare, tiny_run: Path, tiny_settings: dict[str, Any]
+) -> None:
+    dataset = prepare(("cups",))
+    wider = {**tiny_settings, "model": {**tiny_settings["model"], "channel_max": 24}}
+    source = open_source(str(tiny_run))
+    with pytest.raises(RunError, match="leave out --preset"):
+        transfer(source, *networks(dataset, wider), by_name(source, dataset))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of BentoML's own imports
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nowhere", "neither a run, nor an export"),
+        ("base:nothing", "there is no such base"),
+        ("nobody:1", "models list"),
+    ],
+)
+def test_a_source_that_is_not_there_is_named(
+    name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    with pytest.raises(RunError, match=hint) as raised:
+        open_source(name)
+    assert name in str(raised.value)

@@ -1,0 +1,143 @@
+"""The monitor of a run: spread, overfitting and the best snapshot."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.discriminator import Discriminator
+from models.generator import Generator
+from training.dataset import PreparedDataset
+from training.learning.checkpoint import CheckpointError, load_best, load_newest
+from training.learning.config import resolve
+from training.learning.distributed import Ranks
+from training.learning.loader import to_float
+from training.learning.run import build_networks, load_generator, write_run
+from training.learning.trainer import Trainer
+from training.learning.validation import ValidationMonitor
+from training.photos.catalogue import prepare_dataset
+from training.photos.options import PrepareOptions
+
+
+@pytest.fixture(scope="module")
+def dataset(
+    tmp_path_factory: pytest.TempPathFactory, fill: Callable[[Path, range], list[Path]]
+) -> PreparedDataset:
+    """Two categories of 40, about half of them held out."""
+    root = tmp_path_factory.mktemp("watched")
+    for i, category in enumerate(("cups", "hats")):
+        fill(root / "photos" / category, range(1000 * i, 1000 * i + 40))
+    options = PrepareOptions.model_validate({"width": 16, "height": 16, "validation_share": 0.5})
+    prepare_dataset(root / "photos", root / "dataset", options)
+    return PreparedDataset(root / "dataset")
+
+
+@pytest.fixture
+def pair(
+    dataset: PreparedDataset, tiny_settings: dict[str, Any]
+) -> tuple[Generator, Discriminator]:
+    return build_networks(resolve({**tiny_settings, "max_kimg": 1}), dataset.info)
+
+
+def learn(
+    discriminator: Discriminator, dataset: PreparedDataset, generator: Generator, *, shuffled: bool
+) -> None:
+    """Tell train photos from generated pictures, or, shuffled, all photos from them."""
+    rows = np.arange(len(dataset.labels)) if shuffled else dataset.indices("train")
+    rows = rows[np.argsort(dataset.labels[rows], kind="stable")]
+    photos = to_float(torch.from_numpy(np.array(dataset.images[rows])))
+    category = torch.eye(2)[torch.from_numpy(dataset.labels[rows])]
+    noise = torch.randn(len(rows), generator.noise_dim)
+    fakes = generator(torch.randn(len(rows), generator.z_dim), category, None, noise).detach()
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-3)
+    for _ in range(60):
+        real, fake = discriminator(photos, category), discriminator(fakes, category)
+        loss = torch.nn.functional.softplus(torch.cat([-real, fake])).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def test_a_discriminator_that_knows_all_photos_does_not_overfit_and_one_by_heart_does(
+    dataset: PreparedDataset, pair: tuple[Generator, Discriminator], tiny_settings: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    generator, by_heart = pair
+    _, honest = build_networks(resolve({**tiny_settings, "max_kimg": 1}), dataset.info)
+    monitor = ValidationMonitor(dataset, 0, torch.device("cpu"))
+    learn(by_heart, dataset, generator, shuffled=False)
+    learn(honest, dataset, generator, shuffled=True)
+    worse = monitor.measure(generator, by_heart, torch.float32)["overfitting"]
+    better = monitor.measure(generator, honest, torch.float32)["overfitting"]
+    assert abs(better) < 0.15
+    assert worse > better
+
+
+def test_a_generator_that_paints_one_picture_has_no_diversity(
+    dataset: PreparedDataset, pair: tuple[Generator, Discriminator]
+) -> None:
+    generator, discriminator = pair
+    monitor = ValidationMonitor(dataset, 0, torch.device("cpu"))
+    torch.nn.init.zeros_(generator.mapping.layers[0].weight)
+    collapsed = monitor.measure(generator, discriminator, torch.float32)
+    assert collapsed["diversity"] < 0.01
+    assert collapsed["frechet_distance"] > 0
+
+
+def test_the_best_snapshot_is_kept_and_can_be_sampled(
+    tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
+) -> None:
+    config = resolve({**tiny_settings, "max_kimg": 0.24, "grid_kimg": 0.04})
+    write_run(tmp_path, config, dataset)
+    trainer = Trainer(tmp_path, dataset, config, torch.device("cpu"), Ranks())
+    trainer.train(lambda _: None, lambda: False)
+    lines = [json.loads(x) for x in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    measured = [line for line in lines if line["kind"] == "validation"]
+    assert len(measured) == 6
+    lowest = min(measured, key=lambda m: float(m["frechet_distance"]))
+    best = load_best(tmp_path)
+    assert best["nimg"] == lowest["nimg"]
+    assert len(list(tmp_path.glob("best-*.pt"))) == 1
+    assert load_newest(tmp_path)["best_distance"] == pytest.approx(lowest["frechet_distance"])
+    generator, *_, nimg = load_generator(tmp_path, "best")
+    assert nimg == lowest["nimg"]
+    assert torch.equal(generator.synthesis.constant, best["ema"]["synthesis.constant"])
+
+
+def test_a_worse_moment_does_not_replace_the_best(
+    tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
+) -> None:
+    config = resolve({**tiny_settings, "max_kimg": 0.08, "grid_kimg": 0.04})
+    trainer = Trainer(tmp_path, dataset, config, torch.device("cpu"), Ranks())
+    trainer.best_distance = 0.0
+    trainer.train(lambda _: None, lambda: False)
+    assert not list(tmp_path.glob("best-*.pt"))
+    assert trainer.best_distance == 0.0
+
+
+def test_a_break_just_before_a_judgement_is_rolled_back_and_not_judged(
+    tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
+) -> None:
+    times = {"tick_kimg": 1.0, "grid_kimg": 0.04, "checkpoint_kimg": 1.0, "max_kimg": 0.08}
+    config = resolve({**tiny_settings, **times})
+    trainer = Trainer(tmp_path, dataset, config, torch.device("cpu"), Ranks())
+
+    def poison() -> bool:
+        if trainer.nimg == 40 and trainer.guardrails.rollbacks == 0:
+            torch.nn.init.constant_(trainer.generator.synthesis.constant, float("nan"))
+            torch.nn.init.constant_(trainer.ema.generator.synthesis.constant, float("nan"))
+        return False
+
+    assert trainer.train(lambda _: None, poison).reason == "finished"
+    assert trainer.guardrails.rollbacks == 1
+    lines = [json.loads(x) for x in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [x["nimg"] for x in lines if x["kind"] == "validation"] == [40, 80]
+
+
+def test_a_run_without_a_best_snapshot_says_so(tiny_run: Path) -> None:
+    with pytest.raises(CheckpointError, match="no best snapshot"):
+        load_generator(tiny_run, "best")

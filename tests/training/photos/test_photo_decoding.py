@@ -1,0 +1,188 @@
+"""Photos to pixels of one size, in processes that may hang or die."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.images import ImageLimits
+from training.photos.decode_pool import DecodeError, ImagesFile, TimeLimits, decode_all
+from training.photos.decoding import DecodedPhoto, Target, UnusablePhoto, decode_photo, fit_image
+
+
+def target(width: int = 8, height: int = 8, **more: Any) -> Target:
+    given = {"channels": 3, "fit": "crop", "background": "white", "limits": ImageLimits()} | more
+    return Target(width=width, height=height, **given)
+
+
+def striped(size: tuple[int, int]) -> Image.Image:
+    """Black with a red left and top edge of 10 px, and a blue right and bottom one."""
+    image = Image.new("RGB", size, "black")
+    width, height = size
+    image.paste("red", (0, 0, 10, height))
+    image.paste("red", (0, 0, width, 10))
+    image.paste("blue", (width - 10, 0, width, height))
+    image.paste("blue", (0, height - 10, width, height))
+    return image
+
+
+@pytest.mark.parametrize("size", [(200, 100), (100, 200), (131, 77), (341, 256), (4000, 17)])
+@pytest.mark.parametrize("shape", [(64, 64), (32, 48), (48, 32), (192, 256)])
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_any_size_to_any_size(size: tuple[int, int], shape: tuple[int, int], fit: str) -> None:
+    image = fit_image(Image.new("RGB", size, (10, 200, 30)), target(*shape, fit=fit))
+    assert image.size == shape
+    colours = {colour for _, colour in image.getcolors(shape[0] * shape[1])}
+    if fit == "crop":
+        assert colours == {(10, 200, 30)}
+    else:
+        assert (10, 200, 30) in colours
+        assert len(colours) <= 2
+
+
+def test_crop_is_centred() -> None:
+    pixels = np.asarray(fit_image(striped((300, 100)), target(50, 50)))
+    assert (pixels[10:-10, :3] == 0).all()  # the sides are cut
+    assert (pixels[10:-10, -3:] == 0).all()
+    assert (pixels[0, 25] > [200, -1, -1]).all()
+    assert (pixels[-1, 25] > [-1, -1, 200]).all()
+
+
+def test_pad_keeps_the_whole_photo_on_the_background() -> None:
+    pixels = np.asarray(
+        fit_image(striped((300, 100)), target(60, 60, fit="pad", background="lime"))
+    )
+    assert (pixels[:20] == [0, 255, 0]).all()
+    assert (pixels[40:] == [0, 255, 0]).all()
+    assert pixels[30, 0, 0] > 150
+    assert pixels[30, -1, 2] > 150
+
+
+def test_proportions_are_kept() -> None:
+    image = Image.new("RGB", (400, 200))
+    image.paste("white", (150, 50, 250, 150))  # a square
+    for fit in ("crop", "pad"):
+        pixels = np.asarray(fit_image(image, target(64, 48, fit=fit, background="black")))
+        bright = pixels[..., 0] > 128
+        assert abs(bright.any(axis=0).sum() - bright.any(axis=1).sum()) <= 1
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_hidden_colours_do_not_bleed_through_transparency(fit: str) -> None:
+    image = Image.new("RGBA", (90, 60), (255, 0, 255, 0))  # magenta that nobody sees
+    image.paste((20, 120, 20, 255), (30, 0, 60, 60))
+    pixels = np.asarray(fit_image(image, target(16, 16, channels=4, fit=fit)))
+    seen = pixels[pixels[..., 3] > 30]
+    assert np.abs(seen[:, :3].astype(int) - [20, 120, 20]).max() <= 12
+    if fit == "pad":
+        assert (pixels[0, :, 3] == 0).all()
+
+
+def test_grey_padding_has_the_background_s_brightness() -> None:
+    image = fit_image(Image.new("L", (100, 50), 7), target(10, 10, fit="pad", background="#808080"))
+    assert image.getpixel((0, 0)) == 128
+    assert image.getpixel((5, 5)) == 7
+
+
+def test_a_pipe_in_place_of_the_file_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnusablePhoto) as caught:
+        decode_photo(str(tmp_path / "pipe"), target())
+    assert caught.value.reason == "not_a_file"
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path, fill: Any) -> None:
+    (tmp_path / "link").symlink_to(fill(tmp_path, range(1))[0])
+    with pytest.raises(UnusablePhoto) as caught:
+        decode_photo(str(tmp_path / "link"), target())
+    assert caught.value.reason == "unreadable"
+
+
+def test_hash_of_pixels_does_not_depend_on_size_or_fit(tmp_path: Path, fill: Any) -> None:
+    file = str(fill(tmp_path, range(1))[0])
+    photos = [
+        decode_photo(file, target(side, side, fit=fit))[0]
+        for side in (8, 16)
+        for fit in ("crop", "pad")
+    ]
+    assert photos == photos[:1] * 4
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImagesFile:
+    path = tmp_path / "images"
+    path.write_bytes(bytes(16 + 40 * 8 * 8 * 3))
+    return ImagesFile(path=path, offset_bytes=16)
+
+
+def test_pixels_are_in_the_row_of_the_file(tmp_path: Path, images: ImagesFile, fill: Any) -> None:
+    files = [str(file) for file in fill(tmp_path, range(40))]
+    outcomes = dict(decode_all(files, target(), images, processes=2, limits=TimeLimits()))
+    assert sorted(outcomes) == list(range(40))
+    rows = np.memmap(images.path, np.uint8, "r", 16, (40, 8, 8, 3))
+    for row in (0, 17, 39):
+        photo, pixels = decode_photo(files[row], target())
+        assert outcomes[row] == photo
+        assert (rows[row] == pixels).all()
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"), [(signal.SIGKILL, "decoder_died"), (signal.SIGSTOP, "took_too_long")]
+)
+def test_a_process_that_dies_or_hangs_costs_one_photo(
+    tmp_path: Path, images: ImagesFile, fill: Any, sent: signal.Signals, reason: str
+) -> None:
+    files = [str(file) for file in fill(tmp_path, range(40))]
+    outcomes: dict[int, DecodedPhoto | UnusablePhoto] = {}
+    for row, outcome in decode_all(
+        files, target(), images, processes=1, limits=TimeLimits(wall_sec=8)
+    ):
+        if not outcomes:
+            victim = multiprocessing.active_children()[0].pid
+            assert victim is not None
+            os.kill(victim, sent)
+        outcomes[row] = outcome
+    assert sorted(outcomes) == list(range(40))
+    lost = [o.reason for o in outcomes.values() if isinstance(o, UnusablePhoto)]
+    assert set(lost) <= {reason}
+    if sent == signal.SIGKILL:  # a starved machine may add to what takes too long
+        assert len(lost) <= 1  # none, if it had just answered for its last photo
+    assert not multiprocessing.active_children()
+
+
+def test_a_photo_that_costs_too_much_work_is_given_up(
+    tmp_path: Path, images: ImagesFile, fill: Any
+) -> None:
+    files = [str(file) for file in fill(tmp_path, range(12))]
+    Image.effect_noise((6000, 6000), 50).save(tmp_path / "huge.png", compress_level=1)
+    files.insert(3, str(tmp_path / "huge.png"))
+    limits = TimeLimits(cpu_sec=0.15)
+    outcomes = dict(decode_all(files, target(), images, processes=1, limits=limits))
+    lost = {row: o.reason for row, o in outcomes.items() if isinstance(o, UnusablePhoto)}
+    assert lost == {3: "took_too_long"}
+
+
+def test_images_file_that_can_not_be_written_ends_it(tmp_path: Path, fill: Any) -> None:
+    files = [str(file) for file in fill(tmp_path, range(2))]
+    gone = ImagesFile(path=tmp_path / "gone", offset_bytes=0)
+    with pytest.raises(DecodeError, match="before its first photo"):
+        list(decode_all(files, target(), gone, processes=1, limits=TimeLimits()))
+
+
+def test_stopping_early_leaves_no_process(
+    tmp_path: Path, images: ImagesFile, fill: Callable[[Path, range], list[Path]]
+) -> None:
+    files = [str(file) for file in fill(tmp_path, range(40))]
+    outcomes = decode_all(files, target(), images, processes=2, limits=TimeLimits())
+    next(outcomes)
+    start = time.monotonic()
+    outcomes.close()
+    assert not multiprocessing.active_children()
+    assert time.monotonic() - start < 20

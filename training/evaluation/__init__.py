@@ -1,0 +1,1 @@
+"""Run or export -> evaluation.json with contact sheet: how good its pictures are."""

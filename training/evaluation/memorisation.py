@@ -1,0 +1,169 @@
+"""Does the generator paint its training photos again?
+
+Photos that it never saw set the measure: a generated picture is too near when its distance
+to the nearest training photo is no larger than the 1 % quantile of the validation photos'
+distances to theirs. A generator as good as the photographer has 1 % of such pictures.
+
+Training may mirror pictures, so that a copy may come mirrored: every training photo is
+compared both ways.
+
+Source of the three samples (training, held out, generated): Meehan, Chaudhuri and Dasgupta
+2020, arXiv 2004.05675. Theirs is a test over all pictures; this counts the nearest ones.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import betabinom
+
+from training.evaluation.record import Memorisation, NearestPhoto
+from training.metrics.distances import Features, nearest
+
+QUANTILE: Final = 0.01
+KEPT_PAIRS: Final = 12
+_CHANCE: Final = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFeatures:
+    """All training photos as features.
+
+    Attributes:
+        upright: [N, D].
+        mirrored: [N, D], of the same photos mirrored left to right.
+        rows: [N], the photos' rows in the dataset.
+    """
+
+    upright: Features
+    mirrored: Features
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearPair:
+    """A generated picture and its nearest training photo."""
+
+    distance: float
+    row: int  # of the photo, in the dataset
+    mirrored: bool  # the photo is nearest when mirrored
+    too_near: bool
+    label: int  # what was asked of the generator
+    picture: NDArray[np.uint8]  # [height, width, channels]
+
+
+class MemorisationCheck:
+    """Counts pictures that are too near to a training photo, and keeps the nearest."""
+
+    def __init__(self, train: TrainingFeatures, validation: Features) -> None:
+        """Find how near validation photos come.
+
+        Args:
+            train: All photos that the generator was trained on.
+            validation: [M, D], M of 1 or more.
+
+        Raises:
+            ValueError: There is no training or no validation photo.
+        """
+        self._known = np.concatenate([train.upright, train.mirrored])
+        self._rows = train.rows
+        held_out, _ = nearest(validation, self._known)
+        # The k-th smallest of M distances has an expected share of k / (M + 1) below it,
+        # whatever the distribution; under 99 photos even k = 1 is more than 1 %.
+        self.expected_share: Final = max(QUANTILE, 1 / (len(held_out) + 1))
+        self.threshold: Final = float(np.quantile(held_out, self.expected_share, method="weibull"))
+        self._validation_count: Final = len(held_out)
+        self._generated_count = 0
+        self._too_near = 0
+        self._pairs: dict[int, NearPair] = {}
+
+    def add(self, images: NDArray[np.uint8], features: Features, labels: NDArray[np.int64]) -> None:
+        """Take a batch of generated pictures.
+
+        Args:
+            images: uint8 [N, height, width, channels].
+            features: [N, D], of the same pictures.
+            labels: [N], what was asked of the generator.
+        """
+        distances, positions = nearest(features, self._known)
+        self._generated_count += len(distances)
+        self._too_near += int((distances <= self.threshold).sum())
+        # The nearest alone can enter the kept pairs; the rest are not looked at.
+        for i in np.argsort(distances, kind="stable"):
+            if len(self._pairs) >= KEPT_PAIRS and distances[i] >= self._farthest_kept():
+                break
+            mirrored, photo = divmod(int(positions[i]), len(self._rows))
+            self._keep(
+                NearPair(
+                    distance=float(distances[i]),
+                    row=int(self._rows[photo]),
+                    mirrored=bool(mirrored),
+                    too_near=bool(distances[i] <= self.threshold),
+                    label=int(labels[i]),
+                    picture=images[i].copy(),
+                )
+            )
+
+    @property
+    def share(self) -> float:
+        """Share of the generated pictures that are too near."""
+        return self._too_near / max(self._generated_count, 1)
+
+    @property
+    def chance_share(self) -> float:
+        """What 95 of 100 honest generators stay at or under, with as many pictures and photos.
+
+        The threshold comes from few validation photos, so that the share of an honest
+        generator varies: beta-binomial, the threshold being an order statistic.
+        """
+        k = self.expected_share * (self._validation_count + 1)
+        count = max(self._generated_count, 1)
+        return float(betabinom.ppf(_CHANCE, count, k, self._validation_count + 1 - k)) / count
+
+    def pairs(self) -> list[NearPair]:
+        """The nearest pairs, nearest first; of each training photo its nearest picture only."""
+        return sorted(self._pairs.values(), key=lambda pair: pair.distance)
+
+    def record(
+        self, names: tuple[str, ...], paths: Callable[[Sequence[int]], list[str]]
+    ) -> Memorisation:
+        """What a report says.
+
+        Args:
+            names: Of the categories that labels index.
+            paths: Gives the paths of photos by their rows.
+        """
+        pairs = self.pairs()
+        return Memorisation(
+            train_count=len(self._rows),
+            validation_count=self._validation_count,
+            generated_count=self._generated_count,
+            threshold=self.threshold,
+            share=self.share,
+            expected_share=self.expected_share,
+            chance_share=self.chance_share,
+            nearest=tuple(
+                NearestPhoto(
+                    category=names[pair.label],
+                    photo=path,
+                    mirrored=pair.mirrored,
+                    distance=pair.distance,
+                    too_near=pair.too_near,
+                )
+                for pair, path in zip(pairs, paths([pair.row for pair in pairs]), strict=True)
+            ),
+        )
+
+    def _farthest_kept(self) -> float:
+        return max(pair.distance for pair in self._pairs.values())
+
+    def _keep(self, pair: NearPair) -> None:
+        """Add a pair, unless its photo has a nearer one; at most KEPT_PAIRS stay."""
+        known = self._pairs.get(pair.row)
+        if known is not None and known.distance <= pair.distance:
+            return
+        self._pairs[pair.row] = pair
+        if len(self._pairs) > KEPT_PAIRS:
+            del self._pairs[max(self._pairs, key=lambda row: self._pairs[row].distance)]

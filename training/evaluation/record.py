@@ -1,0 +1,164 @@
+"""What an evaluation says: the models behind `evaluation.json`."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.learning.run import EVALUATION_FOLDER
+from training.metrics.features import ExtractorInfo
+from training.metrics.scores import RealFloor, Scores
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 1
+REPORT_FILE: Final = "evaluation.json"
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CategoryScores(_Record):
+    """A category's generated pictures, and its train photos, against its validation photos.
+
+    Most scores need more photos than a category has; the covered share does not: its balls
+    are drawn among the photos of all categories. It is of this category's pictures alone.
+    """
+
+    generated: Scores
+    real_floor: Scores
+    covered_share: Share | None = None  # None without photos, or in an older report
+    covered_share_floor: Share | None = None
+
+
+class Agreement(_Record):
+    """Share of generated pictures that the classifier labels as asked."""
+
+    truncation_psi: float
+    count: int
+    overall: Share
+    per_category: dict[str, Share]
+
+
+class ClassifierReport(_Record):
+    """The classifier trained on the real photos: how good it is, and what it says."""
+
+    validation_accuracy: Share
+    validation_accuracy_per_category: dict[str, Share]
+    generated: Agreement
+    generated_as_served: Agreement
+
+
+class NearestPhoto(_Record):
+    """A generated picture beside the training photo that it came nearest to."""
+
+    category: str  # what was asked of the generator
+    photo: str  # the training photo's path in the catalogue
+    mirrored: bool  # it is nearest when mirrored
+    distance: float
+    too_near: bool
+
+
+class Memorisation(_Record):
+    """Share of generated pictures that are too near to a training photo.
+
+    Too near: no farther than `threshold`, under which `expected_share` of photos from the
+    same shoot would be, too; 95 of 100 honest generators stay at or under `chance_share`.
+    """
+
+    train_count: int
+    validation_count: int
+    generated_count: int
+    threshold: float
+    share: Share
+    expected_share: Share
+    chance_share: Share
+    nearest: tuple[NearestPhoto, ...]
+
+
+UsefulnessArmName = Literal["real", "augmented", "generated", "generated_augmented"]
+
+
+class UsefulnessArm(_Record):
+    """Share of validation photos named rightly by classifiers trained in one way."""
+
+    mean: Share
+    spread: float  # standard deviation over seeds
+    accuracies: tuple[Share, ...]  # by seed; the same position in each arm is the same photos
+
+
+class Usefulness(_Record):
+    """Classifiers trained on few photos, alone and with help (evaluation/usefulness.py)."""
+
+    photos_per_category: int
+    generated_per_category: int
+    categories: int
+    steps: int
+    validation_count: int
+    arms: dict[UsefulnessArmName, UsefulnessArm]
+
+
+class EvaluationReport(_Record):
+    """An evaluation in numbers; the same seed and software give the same report."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    dataset_hash: str
+    features: ExtractorInfo
+    nimg: int | None = None  # images that the model had seen, where it says so
+    seed: int
+    truncation_psi: float
+    categories: tuple[str, ...]
+    categories_only_in_model: tuple[str, ...]
+    categories_only_in_dataset: tuple[str, ...]
+    overall: Scores
+    real_floor: RealFloor
+    per_category: dict[str, CategoryScores]
+    classifier: ClassifierReport
+    # None in a report from before these were measured, or where they weren't asked for.
+    memorisation: Memorisation | None = None
+    usefulness: Usefulness | None = None
+
+    def headline(self) -> dict[str, float]:
+        """The overall numbers under flat names, for a manifest or a table.
+
+        Keys end in `_floor` where the value is real photos against real photos.
+        """
+        floor = self.real_floor.train_against_validation
+        named: dict[str, float | None] = {
+            self._frechet_key: self.overall.frechet_distance,
+            f"{self._frechet_key}_floor": floor.frechet_distance,
+            "kernel_distance": self.overall.kernel_distance,
+            "kernel_distance_floor": floor.kernel_distance,
+            "precision": self.overall.precision,
+            "recall": self.overall.recall,
+            "density": self.overall.density,
+            "coverage": self.overall.coverage,
+            "label_agreement": self.classifier.generated.overall,
+            "label_agreement_as_served": self.classifier.generated_as_served.overall,
+            "classifier_accuracy": self.classifier.validation_accuracy,
+        }
+        if self.memorisation is not None:
+            named["memorised_share"] = self.memorisation.share
+            named["memorised_share_floor"] = self.memorisation.expected_share
+        if self.usefulness is not None:
+            named |= {f"few_photos_{arm}": v.mean for arm, v in self.usefulness.arms.items()}
+        return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def _frechet_key(self) -> str:
+        return "fid" if self.features.frechet_name == "FID" else "frechet_distance"
+
+
+def read_headline(run: Path, nimg: int) -> dict[str, float]:
+    """What `catalogan evaluate` found of a run's moment; nothing where it judged another."""
+    path = run / EVALUATION_FOLDER / REPORT_FILE
+    if not path.exists():
+        return {}
+    report = EvaluationReport.model_validate_json(path.read_bytes())
+    if report.nimg != nimg:
+        logger.warning("%s is of another moment of the run: exported without metrics", path)
+        return {}
+    return report.headline()

@@ -1,0 +1,1 @@
+"""Run -> export: ONNX graphs, weights, manifest."""

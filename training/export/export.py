@@ -1,0 +1,174 @@
+"""Run -> export: ONNX graph, weights, manifest and preview, with parity measured.
+
+Written aside and renamed, so that a folder that exists is whole.
+"""
+
+import datetime
+import hashlib
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save
+
+from models.discriminator import Discriminator
+from models.encoder import Encoder
+from models.generator import Generator
+from models.manifest import (
+    ENCODER_FILE,
+    GENERATOR_FILE,
+    MANIFEST_FILE,
+    MAPPING_FILE,
+    PREVIEW_FILE,
+    SERVED_NOISE_SCALE,
+    SERVED_TRUNCATION_PSI,
+    WEIGHTS_FILE,
+    EncoderRecord,
+    FileRecord,
+    GeneratorManifest,
+)
+from training.evaluation.record import read_headline
+from training.export.graphs import (
+    OPSET,
+    ExportError,
+    Precision,
+    encoder_to_onnx,
+    mapping_to_onnx,
+    to_onnx,
+)
+from training.export.parity import measure_encoder_parity, measure_mapping_parity, measure_parity
+from training.inversion.encoder_run import EncoderCard, load_encoder
+from training.learning.config import Snapshot
+from training.learning.recorder import GridSampler
+from training.learning.run import load_networks
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What the person who exports decides."""
+
+    name: str
+    precision: Precision = "fp32"
+    snapshot: Snapshot = "last"
+    truncation_psi: float = SERVED_TRUNCATION_PSI
+    noise_scale: float = SERVED_NOISE_SCALE
+    licence: str = "unspecified"
+    author: str = "unspecified"
+    metrics: dict[str, float] | None = None  # None: what `catalogan evaluate` left in the run
+    encoder: bool = True  # take the run's encoder along, if it has one
+
+
+def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifest:
+    """Export the averaged generator of one moment of a run, with its weights.
+
+    Args:
+        run: A training run.
+        out: The export directory; must not exist.
+        options: Name, precision, licence and such.
+
+    Raises:
+        ExportError: `out` exists, the graph is not portable, or parity is over tolerance.
+        EncoderError: The run's encoder is damaged, or of another generator.
+        RunError, CheckpointError: The run has nothing to export.
+    """
+    if out.exists():
+        raise ExportError(f"{out} exists: choose another --out, or remove it")
+    generator, discriminator, config, info, nimg = load_networks(run, options.snapshot)
+    trained = load_encoder(run, config, generator) if options.encoder else None
+    graph = to_onnx(generator, options.precision)
+    parity = measure_parity(generator, graph, options.precision)
+    files = {
+        GENERATOR_FILE: graph,
+        MAPPING_FILE: _mapping(generator),
+        PREVIEW_FILE: _preview(generator, config.seed, options),
+        WEIGHTS_FILE: pack_weights(generator, discriminator),
+    }
+    encoder = None
+    if trained is not None:
+        files[ENCODER_FILE], encoder = _encoder(*trained, generator)
+    num_ws, w_dim = generator.style_shape
+    settings = config.model_dump(mode="json")
+    manifest = GeneratorManifest(
+        name=options.name,
+        created=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
+        categories=info.categories,
+        width=info.width,
+        height=info.height,
+        channels=info.channels,
+        z_dim=generator.z_dim,
+        noise_dim=generator.noise_dim,
+        num_ws=num_ws,
+        w_dim=w_dim,
+        truncation_psi=options.truncation_psi,
+        noise_scale=options.noise_scale,
+        precision=options.precision,
+        opset=OPSET,
+        preset=config.preset,
+        nimg=nimg,
+        dataset_hash=info.hash,
+        masking=settings.pop("masking"),
+        training=settings,
+        metrics=read_headline(run, nimg) if options.metrics is None else options.metrics,
+        licence=options.licence,
+        author=options.author,
+        parity=parity,
+        encoder=encoder,
+        files={
+            name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+            for name, data in files.items()
+        },
+    )
+    files[MANIFEST_FILE] = (manifest.model_dump_json(indent=2) + "\n").encode()
+    _write_aside(out, files)
+    return manifest
+
+
+def _mapping(generator: Generator) -> bytes:
+    graph = mapping_to_onnx(generator)
+    measure_mapping_parity(generator, graph)
+    return graph
+
+
+def _encoder(
+    encoder: Encoder, card: EncoderCard, generator: Generator
+) -> tuple[bytes, EncoderRecord]:
+    graph = encoder_to_onnx(encoder)
+    parity = measure_encoder_parity(encoder, generator, graph)
+    return graph, EncoderRecord(nimg=card.nimg, parity=parity, errors=card.errors)
+
+
+def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
+    """Both networks in float32, as safetensors: what fine-tuning starts from, without a pickle.
+
+    Returns:
+        Tensors `generator.<name>` and `discriminator.<name>`, named as in their state_dicts.
+    """
+    networks = {"generator": generator, "discriminator": discriminator}
+    tensors = {
+        f"{network}.{name}": tensor.detach().float().cpu().contiguous()
+        for network, module in networks.items()
+        for name, tensor in module.state_dict().items()
+    }
+    return save(tensors)
+
+
+def _preview(generator: Generator, seed: int, options: ExportOptions) -> bytes:
+    """A row of pictures for each category."""
+    buffer = io.BytesIO()
+    grid = GridSampler(generator, seed, options.truncation_psi, options.noise_scale)
+    grid.draw(generator).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write_aside(out: Path, files: dict[str, bytes]) -> None:
+    aside = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        for name, data in files.items():
+            (aside / name).write_bytes(data)
+        aside.rename(out)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise ExportError(f"can't write {out}: {error}") from error

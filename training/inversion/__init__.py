@@ -1,0 +1,1 @@
+"""Run -> encoder: from a photo back to the style that paints it."""

@@ -1,0 +1,112 @@
+"""From a run and its dataset to a trained, judged and saved encoder."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.dataset import PreparedDataset
+from training.inversion.encoder_run import (
+    EncoderCard,
+    EncoderError,
+    EncoderSettings,
+    build_encoder,
+    generator_digest,
+    save_encoder,
+)
+from training.inversion.encoder_training import EncoderTick, EncoderTrainer, Inversion
+from training.inversion.reconstruction import judge, judged_rows, reconstructed
+from training.inversion.reconstruction_sheet import draw_sheet
+from training.learning.device import compute_dtype, keep_freed_memory
+from training.learning.run import load_networks, locked
+from training.metrics.features import load_extractor
+
+logger = logging.getLogger(__name__)
+
+# How far a variation strays from the photo: a share of the way that a free latent would go.
+VARIATION_PSI: Final = 0.6
+_SHEET_COLUMNS: Final = 12
+_VARIATIONS: Final = 3
+
+
+def train_encoder(
+    run: Path,
+    dataset: PreparedDataset,
+    settings: EncoderSettings,
+    device: torch.device,
+    on_tick: Callable[[EncoderTick], None],
+    should_stop: Callable[[], bool],
+) -> EncoderCard:
+    """Train an encoder for one moment of a run, judge it, and save it in the run.
+
+    Args:
+        run: A training run; nobody may be training it meanwhile.
+        dataset: What the run was trained on.
+        settings: How long, and how.
+        device: Where to train.
+        on_tick: Takes the losses now and then.
+        should_stop: Ends training early; what is there is judged and saved.
+
+    Raises:
+        EncoderError: The dataset is another one or holds no validation photos, or a loss is
+            not finite.
+        RunError, CheckpointError: The run has no generator to train for.
+    """
+    keep_freed_memory()
+    generator, discriminator, config, info, nimg = load_networks(run, settings.snapshot)
+    if info.hash != dataset.info.hash:
+        raise EncoderError(
+            f"{run} was trained on another dataset (hash {info.hash[:12]}, not "
+            f"{dataset.info.hash[:12]} of {dataset.path}): give --data the run's own dataset"
+        )
+    judged_rows(dataset)  # before minutes are spent
+    with locked(run):
+        networks = Inversion(
+            encoder=build_encoder(config, generator, settings.seed).to(device),
+            generator=generator.to(device),
+            discriminator=discriminator.to(device),
+            dtype=compute_dtype(config, device),
+        )
+        trainer = EncoderTrainer(networks, dataset, settings, config.augment.mirror)
+        trainer.train(on_tick, should_stop)
+        logger.info("encoder: %d photos shown; judging", trainer.nimg)
+        errors = judge(
+            partial(reconstructed, networks),
+            dataset,
+            load_extractor("catalogan", device=str(device)),
+        )
+        card = {
+            "settings": settings,
+            "nimg": trainer.nimg,
+            "generator_sha256": generator_digest(generator),
+            "generator_nimg": nimg,
+            "dataset_hash": info.hash,
+            "errors": errors,
+        }
+        return save_encoder(run, networks.encoder, card, _sheet(networks, dataset))
+
+
+def _sheet(networks: Inversion, dataset: PreparedDataset) -> bytes:
+    """Validation photos of all categories in turn, with what the encoder makes of them."""
+    rows = _in_turn(judged_rows(dataset), dataset.labels)[:_SHEET_COLUMNS]
+    photos, labels = dataset.images[rows], dataset.labels[rows]
+    lines = [("photo", photos), ("reconstruction", reconstructed(networks, photos, labels))]
+    for seed in range(1, _VARIATIONS + 1):
+        varied = reconstructed(networks, photos, labels, truncation_psi=VARIATION_PSI, seed=seed)
+        lines.append((f"variation {seed}", varied))
+    return draw_sheet(lines, [dataset.info.categories[label] for label in labels])
+
+
+def _in_turn(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`rows` reordered: the first of every category, then the second of every category, ..."""
+    of_rows = labels[rows]
+    place = np.zeros(len(rows), dtype=np.int64)
+    for label in np.unique(of_rows):
+        mine = of_rows == label
+        place[mine] = np.arange(mine.sum())
+    return rows[np.lexsort((of_rows, place))]

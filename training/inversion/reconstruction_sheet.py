@@ -1,0 +1,54 @@
+"""A picture to judge an encoder by eye: photos above reconstructions above variations."""
+
+import io
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from training.learning.recorder import to_pixels
+from training.metrics.features import to_rgb_tensor
+
+_CELL_PX: Final = 96
+_GAP_PX: Final = 6
+_MARGIN_PX: Final = 28
+_LABEL_PX: Final = 130
+_PAPER: Final = (250, 250, 248)
+_INK: Final = (32, 33, 36)
+
+
+def draw_sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], names: Sequence[str]) -> bytes:
+    """Draw labelled rows of pictures.
+
+    Args:
+        rows: Each row's label and pictures, uint8 [N, height, width, channels].
+        names: What stands above each column.
+
+    Returns:
+        A PNG.
+    """
+    height, width = rows[0][1].shape[1:3]
+    scale = _CELL_PX / max(height, width)
+    cell = (max(1, round(width * scale)), max(1, round(height * scale)))
+    pitch = (cell[0] + _GAP_PX, cell[1] + _GAP_PX)
+    left, top = _MARGIN_PX + _LABEL_PX, _MARGIN_PX + 20
+    size = (
+        left + len(names) * pitch[0] - _GAP_PX + _MARGIN_PX,
+        top + len(rows) * pitch[1] - _GAP_PX + _MARGIN_PX,
+    )
+    sheet = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(14)
+    for column, name in enumerate(names):
+        draw.text((left + column * pitch[0], top - 8), name[:14], _INK, font, anchor="ls")
+    for line, (label, pictures) in enumerate(rows):
+        y = top + line * pitch[1]
+        draw.text((_MARGIN_PX, y + cell[1] // 2), label, _INK, font, anchor="lm")
+        for column, picture in enumerate(to_pixels(to_rgb_tensor(pictures, None))):
+            shown = Image.fromarray(picture).resize(cell, Image.Resampling.LANCZOS)
+            sheet.paste(shown, (left + column * pitch[0], y))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Prepared dataset -> training run: the loop, its settings and what it keeps."""

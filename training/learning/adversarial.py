@@ -1,0 +1,227 @@
+"""One adversarial step: the discriminator learns, then the generator. No files, no logs."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.discriminator import Discriminator
+from models.generator import Generator
+from training.learning.augment import DRAWS, augment
+from training.learning.config import TrainingConfig
+from training.learning.distributed import Ranks, average_gradients
+from training.learning.loader import Batch
+from training.learning.losses import (
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    relativistic_loss,
+)
+from training.learning.randomness import Purpose, generator_for
+
+
+def equalized_groups(
+    module: nn.Module,
+    learning_rate: float,
+    mapping_multiplier: float = 1.0,
+    noise_multiplier: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Parameter groups with equalised learning rates.
+
+    Adam's step does not depend on the gradient's scale, so a learning rate in proportion
+    to the initial standard deviation, 1 / sqrt(fan_in), does what scaling each weight in
+    every forward pass does, for free (Karras et al. 2018, arXiv 1710.10196).
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    trained = ((n, p) for n, p in module.named_parameters() if p.requires_grad)
+    for name, parameter in trained:
+        rate = learning_rate
+        if parameter.ndim in (2, 4):  # matrices and kernels; not biases and the constant
+            rate /= parameter[0].numel() ** 0.5
+        if parameter.ndim == 0:
+            # A noise strength speaks for a whole map: at the full rate it outruns the
+            # features early on, and pictures come out peppered.
+            rate *= noise_multiplier
+        if name.startswith("mapping."):
+            rate *= mapping_multiplier
+        groups.setdefault(rate, []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+
+
+@dataclass
+class StepStatistics:
+    """Device tensors of one step, summed until they are read at a tick."""
+
+    generator_loss: Tensor
+    discriminator_loss: Tensor
+    real_logits: Tensor
+    fake_logits: Tensor
+    real_sign: Tensor
+    r1_penalty: Tensor | None  # with the next, of the steps with R1 only
+    gradient_norm: Tensor | None
+
+
+class AdversarialPair:
+    """Generator and discriminator with their optimisers."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        config: TrainingConfig,
+        dtype: torch.dtype,
+    ) -> None:
+        self.generator = generator
+        self.discriminator = discriminator
+        self.config = config
+        self.dtype = dtype
+        self.generator_parameters = list(generator.parameters())
+        self.discriminator_parameters = [p for p in discriminator.parameters() if p.requires_grad]
+        self._parameters = (self.generator_parameters, self.discriminator_parameters)
+        settings = config.optimizer
+        self.generator_optimizer = _adam(
+            equalized_groups(
+                generator,
+                settings.learning_rate,
+                settings.mapping_multiplier,
+                settings.noise_multiplier,
+            ),
+            config,
+            lazy_interval=0,
+        )
+        self.discriminator_optimizer = _adam(
+            equalized_groups(discriminator, settings.learning_rate),
+            config,
+            lazy_interval=settings.r1_interval_steps,
+        )
+
+        self.optimizers = (self.generator_optimizer, self.discriminator_optimizer)
+        self._rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self._factor = 1.0
+
+    def load_optimizers(self, generator: dict[str, Any], discriminator: dict[str, Any]) -> None:
+        """Take up saved optimiser states, at the learning rates configured now."""
+        for optimizer, state in zip(self.optimizers, (generator, discriminator), strict=True):
+            optimizer.load_state_dict(state)
+        self._factor = math.nan  # whatever the rates were then
+        self.set_learning_rate(1.0)
+
+    def set_learning_rate(self, factor: float) -> None:
+        """Learn at `factor` of the configured rates from now on."""
+        if factor == self._factor:
+            return
+        self._factor = factor
+        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = factor * rate
+
+    def step(self, batch: Batch, nimg: int, strength: float, ranks: Ranks) -> StepStatistics:
+        """Train both networks on one batch; both learn from the same generated pictures.
+
+        Args:
+            batch: This rank's photos.
+            nimg: Images shown before, over all ranks; fixes what is drawn.
+            strength: Of the augmentation.
+            ranks: Over which gradients are averaged.
+        """
+        config = self.config
+        device = batch.images.device
+        random = generator_for(config.seed, Purpose.LATENTS, nimg, device)
+        share = ranks.share(config.batch_size)
+        count = config.batch_size
+        z = torch.randn(count, self.generator.z_dim, device=device, generator=random)[share]
+        noise = torch.randn(count, self.generator.noise_dim, device=device, generator=random)[share]
+        fakes = self.generator(z, batch.category, None, noise, self.dtype)
+
+        random = generator_for(config.seed, Purpose.AUGMENT, nimg, device)
+        draws = torch.rand(3, DRAWS, count, device=device, generator=random)[..., share]
+        mirror = config.augment.mirror
+        reals = augment(batch.images, strength, mirror, draws[0])
+        shown = augment(fakes.detach(), strength, mirror, draws[1])
+        with_r1 = (nimg // config.batch_size) % config.optimizer.r1_interval_steps == 0
+        statistics = self._discriminator_step(reals, shown, batch.category, with_r1, ranks)
+
+        shown = augment(fakes, strength, mirror, draws[2])
+        statistics.generator_loss = self._generator_step(shown, reals, batch.category, ranks)
+        if with_r1:
+            norms = [_gradient_norm(parameters) for parameters in self._parameters]
+            statistics.gradient_norm = torch.maximum(*norms)
+        return statistics
+
+    def _discriminator_step(
+        self, reals: Tensor, fakes: Tensor, category: Tensor, with_r1: bool, ranks: Ranks
+    ) -> StepStatistics:
+        relativistic = self.config.objective == "relativistic"
+        if with_r1:
+            reals = reals.detach().requires_grad_(True)
+            fakes = fakes.detach().requires_grad_(relativistic)
+            real_logits = self.discriminator(reals, category, self.dtype)
+            fake_logits = self.discriminator(fakes, category, self.dtype)
+        else:
+            real_logits, fake_logits = self._both_logits(reals, fakes, category)
+        judge = relativistic_loss if relativistic else discriminator_loss
+        loss = judge(real_logits, fake_logits)
+        total, penalty = loss, None
+        if with_r1:
+            settings = self.config.optimizer
+            penalty = gradient_penalty(reals, real_logits).mean()
+            if relativistic:
+                penalty = penalty + gradient_penalty(fakes, fake_logits).mean()
+            total = loss + penalty * (settings.r1_gamma / 2 * settings.r1_interval_steps)
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        total.backward(inputs=self.discriminator_parameters)
+        average_gradients(self.discriminator_parameters, ranks)
+        self.discriminator_optimizer.step()
+        return StepStatistics(
+            generator_loss=loss.detach(),
+            discriminator_loss=loss.detach(),
+            real_logits=real_logits.detach().mean(),
+            fake_logits=fake_logits.detach().mean(),
+            # Relativistic logits mean something only against their partners'.
+            real_sign=(real_logits - fake_logits * relativistic).detach().sign().mean(),
+            r1_penalty=None if penalty is None else penalty.detach(),
+            gradient_norm=None,
+        )
+
+    def _both_logits(self, reals: Tensor, fakes: Tensor, category: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and generated pictures in one pass; minibatch deviation keeps the halves apart."""
+        both, twice = torch.cat([reals, fakes]), torch.cat([category, category])
+        real_logits, fake_logits = self.discriminator(both, twice, self.dtype).chunk(2)
+        return real_logits, fake_logits
+
+    def _generator_step(
+        self, fakes: Tensor, reals: Tensor, category: Tensor, ranks: Ranks
+    ) -> Tensor:
+        mask = self.discriminator.mask
+        held = mask.held
+        if not self.config.masking.generator_sees_mask:
+            mask.hold(None)
+        if self.config.objective == "relativistic":
+            real_logits, fake_logits = self._both_logits(reals, fakes, category)
+            loss = relativistic_loss(fake_logits, real_logits)
+        else:
+            loss = generator_loss(self.discriminator(fakes, category, self.dtype))
+        mask.hold(held)
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=self.generator_parameters)
+        average_gradients(self.generator_parameters, ranks)
+        self.generator_optimizer.step()
+        return loss.detach()
+
+
+def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def _adam(
+    groups: Iterable[dict[str, Any]], config: TrainingConfig, *, lazy_interval: int
+) -> torch.optim.Adam:
+    """Adam with the time constants corrected for lazy R1 (arXiv 1912.04958, appendix B)."""
+    settings = config.optimizer
+    ratio = lazy_interval / (lazy_interval + 1) if lazy_interval else 1.0
+    corrected = [{**group, "lr": group["lr"] * ratio} for group in groups]
+    betas = (settings.beta1**ratio, settings.beta2**ratio)
+    return torch.optim.Adam(corrected, betas=betas, eps=1e-8, fused=True)

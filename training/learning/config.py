@@ -1,0 +1,162 @@
+"""A training run's configuration: resolved once, printed, and saved with the run."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
+# Moment of a run: its newest checkpoint, or its best one on the validation photos.
+Snapshot = Literal["last", "best"]
+Objective = Literal["logistic", "relativistic"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class ConfigError(ValueError):
+    """A setting is out of range; the message names the field."""
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(_Config):
+    """Widths of generator and discriminator; sizes and categories come from the dataset."""
+
+    z_dim: Annotated[int, Field(ge=8, le=1024)] = 128
+    w_dim: Annotated[int, Field(ge=8, le=1024)] = 128
+    mapping_layers: Annotated[int, Field(ge=1, le=8)] = 2
+    channel_base: Annotated[int, Field(ge=64, le=65536)] = 2048
+    channel_max: Annotated[int, Field(ge=8, le=1024)] = 128
+
+
+class OptimizerConfig(_Config):
+    """Adam, lazy R1 and the moving average of the generator's weights."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.0025
+    mapping_multiplier: Annotated[
+        float, Field(gt=0, le=1, description="Learning rate of the mapping network, relative.")
+    ] = 0.1
+    noise_multiplier: Annotated[
+        float, Field(ge=0, le=1, description="Of the noise strengths, relative; 0 = no noise.")
+    ] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    r1_gamma: Annotated[float, Field(ge=0)] = 0.01
+    r1_interval_steps: Annotated[int, Field(ge=1)] = 16
+    warmup_kimg: Annotated[
+        float, Field(ge=0, description="Images in which the learning rate rises from 0.")
+    ] = 0.0
+    ema_kimg: Annotated[float, Field(gt=0, description="Half-life of the average.")] = 10.0
+    ema_rampup: Annotated[
+        float, Field(gt=0, le=1, description="Half-life is at most this share of the images shown.")
+    ] = 0.05
+
+
+class AugmentConfig(_Config):
+    """Augmentation of all that the discriminator sees, with one strength from 0 to 1."""
+
+    mode: Literal["off", "fixed", "adaptive"] = "adaptive"
+    strength: Annotated[
+        float, Field(ge=0, le=1, description="Fixed strength, or where adaptive starts.")
+    ] = 0.0
+    target: Annotated[
+        float, Field(gt=0, lt=1, description="Mean sign of the logits of real photos to hold.")
+    ] = 0.6
+    adjust_kimg: Annotated[
+        float, Field(gt=0, description="Images in which the strength can go from 0 to 1.")
+    ] = 100.0
+    mirror: Annotated[bool, Field(description="Mirror pictures; off for goods with text.")] = True
+
+
+class MaskingConfig(_Config):
+    """When, where and how much of the discriminator's features is hidden (arXiv 2306.07716)."""
+
+    mode: MaskingMode = "dynamic"
+    level: Annotated[
+        int, Field(ge=0, le=8, description="Masked level: 0 = base, 1 = twice the base.")
+    ] = 1
+    granularity: Literal["spatial", "channel", "both"] = "spatial"
+    ratio: Annotated[float, Field(ge=0, lt=1, description="Share that is hidden.")] = 0.2
+    period_kimg: Annotated[float, Field(gt=0, description="How long a mask is held.")] = 2.0
+    interval_kimg: Annotated[float, Field(gt=0, description="Between lag measurements.")] = 2.0
+    lag_measure: Annotated[
+        Literal["cka", "cosine", "cka_discriminator"],
+        Field(description="How change is measured; the last looks at the discriminator alone."),
+    ] = "cka"
+    threshold: Annotated[
+        float,
+        Field(ge=0, le=2, description="Lag when adaptation is under this share of its median."),
+    ] = 0.9
+    floor: Annotated[
+        float, Field(ge=0, description="Adaptation under which the discriminator lags in any case.")
+    ] = 1e-3
+    window: Annotated[int, Field(ge=3, le=1000, description="Measurements in the median.")] = 16
+    probes: Annotated[int, Field(ge=8, le=4096, description="Pictures in a measurement.")] = 128
+    generator_sees_mask: bool = True
+
+
+class FineTuningConfig(_Config):
+    """How trained weights are taken up (training/learning/fine_tuning.py)."""
+
+    source: Annotated[str | None, Field(description="What --from named.")] = None
+    new_categories: Annotated[
+        Literal["nearest", "mean"],
+        Field(description="Known category that an unknown one starts from."),
+    ] = "nearest"
+    freeze_blocks: Annotated[
+        int, Field(ge=0, le=8, description="First discriminator blocks kept as they are.")
+    ] = 0
+
+
+class TrainingConfig(_Config):
+    """Everything that decides a run's result besides its data and its device."""
+
+    preset: str = "cpu-demo"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    batch_size: Annotated[int, Field(ge=2, le=4096, description="Over all processes.")] = 32
+    max_kimg: Annotated[float | None, Field(gt=0)] = None
+    max_minutes: Annotated[float | None, Field(gt=0)] = None
+    tick_kimg: Annotated[float, Field(gt=0, description="Between log lines.")] = 1.0
+    grid_kimg: Annotated[float, Field(gt=0, description="Between sample grids.")] = 20.0
+    checkpoint_kimg: Annotated[float, Field(gt=0)] = 20.0
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 3
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    objective: Annotated[
+        Objective, Field(description="relativistic: real and generated in pairs, R1 and R2.")
+    ] = "logistic"
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    augment: AugmentConfig = AugmentConfig()
+    masking: MaskingConfig = MaskingConfig()
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> "TrainingConfig":
+        if self.max_kimg is None and self.max_minutes is None:
+            raise ValueError("give max_kimg or max_minutes, or training would never end")
+        return self
+
+
+def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """`override` laid over `base`, level by level; None means: not given."""
+    merged = dict(base)
+    for key, value in override.items():
+        if isinstance(value, dict):
+            merged[key] = merge(merged.get(key, {}), value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def resolve(settings: dict[str, Any]) -> TrainingConfig:
+    """Validate `settings`.
+
+    Raises:
+        ConfigError: Names the first field that is wrong, as on the command line.
+    """
+    try:
+        return TrainingConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise ConfigError(f"{field}: {first['msg'].removeprefix('Value error, ')}") from error

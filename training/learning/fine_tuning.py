@@ -1,0 +1,288 @@
+"""Trained weights to start from: a run, an export, a registered model, or a shipped base.
+
+What crosses is matched by meaning, not by position: categories by name, blocks by their
+resolution. Blocks that a larger picture needs are new and start without a say in it.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from models.discriminator import Discriminator
+from models.generator import Generator, GeneratorShape
+from models.layers import Pyramid
+from models.manifest import (
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    GeneratorManifest,
+    ManifestError,
+    category_index,
+)
+from training.dataset import PreparedDataset
+from training.learning.checkpoint import load_newest
+from training.learning.config import ModelConfig
+from training.learning.run import CONFIG_FILE, RunError, read_run
+from training.learning.samplers import GeneratorSampler
+
+logger = logging.getLogger(__name__)
+
+BASE_PREFIX: Final = "base:"
+_TAG: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*:[a-z0-9][a-z0-9_.-]*")
+_BLOCK: Final = re.compile(r"blocks\.(\d+)\.(.*)")
+COMPARED_PHOTOS: Final = 64  # of a category, to find the nearest one
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Weights of a trained pair, and what they were trained for."""
+
+    name: str
+    model: ModelConfig
+    categories: tuple[str, ...]
+    height: int
+    width: int
+    channels: int
+    generator: Weights
+    discriminator: Weights
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Resolutions of its pictures."""
+        return Pyramid.of(self.height, self.width)
+
+    def build_generator(self) -> Generator:
+        """The generator that it was."""
+        generator = Generator(
+            GeneratorShape(
+                height=self.height,
+                width=self.width,
+                channels=self.channels,
+                categories=len(self.categories),
+                **self.model.model_dump(),
+            )
+        )
+        generator.load_state_dict(self.generator)
+        return generator.eval().requires_grad_(False)
+
+
+def open_source(text: str) -> Source:
+    """Read RUN, EXPORT, `model:version` of the Model Store, or `base:name`.
+
+    Raises:
+        RunError: There is no such thing, or it has no weights to start from.
+        CheckpointError: None of the run's checkpoints is whole.
+    """
+    path = Path(text)
+    if text.startswith(BASE_PREFIX):
+        return _open_export(_base(text.removeprefix(BASE_PREFIX)), text)
+    if (path / MANIFEST_FILE).is_file():
+        return _open_export(path, text)
+    if (path / CONFIG_FILE).is_file():
+        return _open_run(path, text)
+    if not path.exists() and _TAG.fullmatch(text):
+        return _open_export(_registered(text), text)
+    raise RunError(
+        f"--from {text}: neither a run, nor an export, nor a registered model:version, nor "
+        f"one of {', '.join(BASE_PREFIX + name for name in bases()) or 'the shipped bases'}"
+    )
+
+
+def bases() -> list[str]:
+    """Names of the bases that come with the package."""
+    folder = files("training") / "data"
+    return sorted(p.name for p in folder.iterdir() if (p / MANIFEST_FILE).is_file())
+
+
+def _base(name: str) -> Path:
+    if name not in bases():
+        known = ", ".join(BASE_PREFIX + known for known in bases()) or "none"
+        raise RunError(f"--from {BASE_PREFIX}{name}: there is no such base; shipped: {known}")
+    return Path(str(files("training") / "data" / name))
+
+
+def _registered(tag: str) -> Path:
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
+    try:
+        return Path(bentoml.models.get(tag).path)
+    except BentoMLException as error:
+        raise RunError(
+            f"--from {tag}: {error}; `catalogan models list` shows what is registered"
+        ) from error
+
+
+def _open_run(run: Path, name: str) -> Source:
+    config, info = read_run(run)
+    state = load_newest(run)
+    return Source(
+        name=name,
+        model=config.model,
+        categories=info.categories,
+        height=info.height,
+        width=info.width,
+        channels=info.channels,
+        generator=state["ema"],
+        discriminator=state["discriminator"],
+    )
+
+
+def _open_export(folder: Path, name: str) -> Source:
+    try:
+        manifest = GeneratorManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+        if WEIGHTS_FILE not in manifest.files:
+            raise RunError(
+                f"--from {name}: it was exported without {WEIGHTS_FILE}; export the run again, "
+                "or start from the run itself"
+            )
+        manifest.verify_files(lambda file: (folder / file).read_bytes())
+        weights = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
+        model = ModelConfig.model_validate(manifest.training.get("model", {}))
+    except (OSError, ManifestError, ValidationError, SafetensorError) as error:
+        raise RunError(f"--from {name}: {error}") from error
+
+    def part(prefix: str) -> Weights:
+        return {k.removeprefix(prefix): w for k, w in weights.items() if k.startswith(prefix)}
+
+    return Source(
+        name=name,
+        model=model,
+        categories=manifest.categories,
+        height=manifest.height,
+        width=manifest.width,
+        channels=manifest.channels,
+        generator=part("generator."),
+        discriminator=part("discriminator."),
+    )
+
+
+def transfer(
+    source: Source,
+    generator: Generator,
+    discriminator: Discriminator,
+    likeness: dict[str, str | None],
+) -> list[str]:
+    """Start `generator` and `discriminator` from the source's averaged generator and critic.
+
+    Args:
+        source: Where the weights come from.
+        generator: Takes what fits; blocks beyond the source's resolution add nothing at first.
+        discriminator: Takes what fits; its first layer only at the same resolution.
+        likeness: For each category of the new dataset, in order, the source's category that
+            it starts from, or None for the mean of all.
+
+    Returns:
+        Names of the tensors that start afresh.
+
+    Raises:
+        RunError: Nothing of the generator's blocks fits, as when the widths differ.
+    """
+    rows = [None if c is None else source.categories.index(c) for c in likeness.values()]
+    theirs = _embedded(source.generator, "mapping.embed.weight", 1, rows)
+    del theirs["mapping.w_avg"]  # of the old categories; computed again when it is needed
+    fresh = _take(generator, theirs)
+    if generator.shape.pyramid.base != source.pyramid.base:
+        logger.info("%s has another base shape: what depends on it starts afresh", source.name)
+    if "synthesis.conv.conv.weight" in fresh:
+        raise RunError(
+            f"--from {source.name}: its layers are of other widths "
+            f"({source.model.model_dump()}); leave out --preset and --set model.*"
+        )
+    for i in range(source.pyramid.doublings, generator.shape.pyramid.doublings):
+        weight = generator.get_parameter(f"synthesis.blocks.{i}.to_image.weight")
+        torch.nn.init.zeros_(weight)
+    deeper = discriminator.shape.pyramid.doublings - source.pyramid.doublings
+    theirs = _embedded(source.discriminator, "embed", 0, rows)
+    fresh += _take(discriminator, _renumbered(theirs, deeper))
+    return fresh
+
+
+def _embedded(weights: Weights, name: str, axis: int, rows: list[int | None]) -> Weights:
+    """`weights` with a category table whose rows along `axis` are those asked for."""
+    table = weights[name].movedim(axis, 0)
+    picked = [table.mean(dim=0) if row is None else table[row] for row in rows]
+    return {**weights, name: torch.stack(picked).movedim(0, axis).contiguous()}
+
+
+def _renumbered(weights: Weights, deeper: int) -> Weights:
+    """Discriminator blocks are counted from the finest: shift them to the same resolution."""
+    if deeper == 0:
+        return weights
+    moved = {}
+    for name, tensor in weights.items():
+        block = _BLOCK.fullmatch(name)
+        if block is not None and int(block[1]) + deeper >= 0:
+            moved[f"blocks.{int(block[1]) + deeper}.{block[2]}"] = tensor
+        elif block is None and not name.startswith("from_image."):
+            moved[name] = tensor
+    return moved
+
+
+def _take(module: torch.nn.Module, weights: Weights) -> list[str]:
+    """Copy what has the same name and shape; the names of all others."""
+    mine = module.state_dict()
+    fits = {n: w for n, w in weights.items() if n in mine and mine[n].shape == w.shape}
+    module.load_state_dict({**mine, **fits})
+    return [name for name in mine if name not in fits]
+
+
+def find_likeness(
+    source: Source,
+    dataset: PreparedDataset,
+    extractor: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None,
+) -> dict[str, str | None]:
+    """For each category of `dataset`, the source's category to start from.
+
+    Args:
+        source: Where the weights come from.
+        dataset: What is to be learnt.
+        extractor: Pictures uint8 [N, H, W, C] -> features [N, D], by which a category that
+            the source does not know is compared with the pictures of those that it does;
+            None: it starts from the mean of all.
+    """
+    likeness: dict[str, str | None] = {}
+    for name in dataset.info.categories:
+        index = category_index(name, source.categories)
+        likeness[name] = None if index is None else source.categories[index]
+    new = [name for name, known in likeness.items() if known is None]
+    if new and extractor is not None:
+        sampler = GeneratorSampler(source.build_generator(), source.categories)
+        labels = np.repeat(np.arange(len(source.categories)), COMPARED_PHOTOS)
+        generated = extractor(sampler.sample(labels, seed=0, truncation_psi=0.7))
+        centres = generated.reshape(len(source.categories), COMPARED_PHOTOS, -1).mean(axis=1)
+        train = dataset.indices("train")
+        for name in new:
+            of_name = train[dataset.labels[train] == dataset.info.categories.index(name)]
+            if len(of_name) == 0:
+                continue
+            photos = np.ascontiguousarray(dataset.images[of_name[:COMPARED_PHOTOS]])
+            distances = np.linalg.norm(centres - extractor(photos).mean(axis=0), axis=1)
+            likeness[name] = source.categories[int(distances.argmin())]
+    logger.info("categories start from: %s", json.dumps(likeness, ensure_ascii=False))
+    return likeness
+
+
+def freeze(discriminator: Discriminator, blocks: int) -> None:
+    """Keep the discriminator's first `blocks` blocks as they are.
+
+    The layers next to the picture know edges and textures of any product; with few photos
+    they are better kept than relearnt. Source: Mo et al. 2020, arXiv 2002.10964.
+    """
+    if blocks:
+        discriminator.from_image.requires_grad_(False)
+        for block in list(discriminator.blocks)[:blocks]:
+            block.requires_grad_(False)

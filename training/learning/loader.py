@@ -1,0 +1,96 @@
+"""Prepared dataset -> batches on the device, in an order fixed by seed and image count."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.dataset import DatasetError, PreparedDataset
+from training.learning.distributed import Ranks
+from training.learning.randomness import epoch_order
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of a step's photos.
+
+    Attributes:
+        images: float32 [N, C, H, W] in [-1, 1], channels_last.
+        category: One-hot float32 [N, categories].
+    """
+
+    images: Tensor
+    category: Tensor
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [N, H, W, C] -> float32 [N, C, H, W] in [-1, 1], channels_last."""
+    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+class BatchLoader:
+    """Endless batches of the training photos, each read ahead while the one before trains."""
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        group_size: int,
+    ) -> None:
+        """Read `batch_size` photos a step, over all ranks, on to `device`, in groups."""
+        self.dataset = dataset
+        self.rows = dataset.indices("train")
+        self.labels = dataset.labels[self.rows]
+        self.group_size = group_size
+        self.epoch_length = len(self.rows) - len(self.rows) % group_size
+        if self.epoch_length == 0:
+            raise DatasetError(
+                f"{dataset.path} has {len(self.rows)} training photos, needs at least "
+                f"{group_size}: prepare it with more"
+            )
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+
+    def batches(self, nimg: int, ranks: Ranks) -> Iterator[Batch]:
+        """Batches from image count `nimg` on; the next one is read in a thread."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self._read, nimg, ranks)
+            while True:
+                images, labels = ahead.result()
+                nimg += self.batch_size
+                ahead = pool.submit(self._read, nimg, ranks)
+                category = torch.zeros(
+                    len(labels), len(self.dataset.info.categories), device=self.device
+                )
+                category[
+                    torch.arange(len(labels), device=self.device),
+                    labels.to(self.device, non_blocking=True),
+                ] = 1.0
+                yield Batch(to_float(images.to(self.device, non_blocking=True)), category)
+
+    def positions(self, nimg: int, ranks: Ranks) -> NDArray[np.int64]:
+        """Rows of the dataset that this rank takes at image count `nimg`."""
+        share = ranks.share(self.batch_size)
+        wanted = np.arange(nimg + share.start, nimg + share.stop)
+        epochs, offsets = np.divmod(wanted, self.epoch_length)
+        order = {
+            int(e): epoch_order(self.seed, int(e), self.labels, self.group_size)
+            for e in np.unique(epochs)
+        }
+        picked = [order[int(e)][o] for e, o in zip(epochs, offsets, strict=True)]
+        return self.rows[np.asarray(picked, dtype=np.int64)]
+
+    def _read(self, nimg: int, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        rows = self.positions(nimg, ranks)
+        images = torch.from_numpy(np.ascontiguousarray(self.dataset.images[rows]))
+        labels = torch.from_numpy(self.dataset.labels[rows])
+        if self.device.type == "cuda":
+            return images.pin_memory(), labels.pin_memory()
+        return images, labels

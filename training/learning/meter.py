@@ -1,0 +1,119 @@
+"""What the loop measures: means of step statistics, and what is due when."""
+
+import math
+import time
+from typing import Any, Final
+
+import torch
+
+from training.learning.adversarial import StepStatistics
+from training.learning.config import TrainingConfig
+from training.learning.distributed import Ranks, mean_over_ranks
+
+STATISTICS: Final = (
+    "generator_loss",
+    "discriminator_loss",
+    "real_logits",
+    "fake_logits",
+    "real_sign",
+    "r1_penalty",
+    "gradient_norm",
+)
+# Known only of the steps with R1.
+R1_STATISTICS: Final = ("r1_penalty", "gradient_norm")
+
+
+class Meter:
+    """Sums step statistics on the device; the host reads them once a tick.
+
+    Saved with the run, since the augmentation follows a mean that a stop may cut in two.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new mean."""
+        self.steps = 0
+        self.masked_steps = 0
+        self.r1_steps = 0
+        self.sums = torch.zeros(len(STATISTICS), device=self.device)
+
+    def add(self, statistics: StepStatistics, masked: bool) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.masked_steps += masked
+        self.r1_steps += statistics.r1_penalty is not None
+        values = [getattr(statistics, name) for name in STATISTICS]
+        self.sums += torch.stack(
+            [torch.zeros_like(self.sums[0]) if v is None else v.float() for v in values]
+        )
+
+    def means(self, ranks: Ranks) -> dict[str, float]:
+        """Means over steps and ranks since the last reset; this waits for the device."""
+        counts = [self.r1_steps if name in R1_STATISTICS else self.steps for name in STATISTICS]
+        totals = mean_over_ranks(self.sums, ranks).tolist()
+        means = {
+            name: total / count
+            for name, total, count in zip(STATISTICS, totals, counts, strict=True)
+            if count
+        }
+        return {**means, "mask_active": self.masked_steps / max(self.steps, 1)}
+
+    def state_dict(self, ranks: Ranks) -> dict[str, Any]:
+        """What a resumed run needs, on however many ranks; all ranks must ask together."""
+        return {
+            "steps": self.steps,
+            "masked_steps": self.masked_steps,
+            "r1_steps": self.r1_steps,
+            "sums": mean_over_ranks(self.sums, ranks).cpu(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where the saved run was."""
+        self.steps, self.masked_steps = state["steps"], state["masked_steps"]
+        self.r1_steps = state["r1_steps"]
+        self.sums = state["sums"].to(self.device)
+
+
+class Clock:
+    """Wall time, and what is due every so many images."""
+
+    def __init__(self, nimg: int, config: TrainingConfig) -> None:
+        self.started = time.monotonic()
+        self.intervals = {
+            "tick": config.tick_kimg,
+            "grid": config.grid_kimg,
+            "checkpoint": config.checkpoint_kimg,
+        }
+        self.rewind(nimg)
+
+    def rewind(self, nimg: int) -> None:
+        """Count images from `nimg` on again; the time goes on."""
+        self.lap_started, self.lap_nimg = time.monotonic(), nimg
+        self.next = {name: self._after(nimg, kimg) for name, kimg in self.intervals.items()}
+
+    @staticmethod
+    def _after(nimg: int, kimg: float) -> int:
+        """The next multiple, so that a resumed run ticks where the first would have."""
+        every = math.ceil(kimg * 1000)
+        return (nimg // every + 1) * every
+
+    def due(self, name: str, nimg: int) -> bool:
+        """Whether `name` is due at `nimg`; it is then due again an interval later."""
+        if nimg < self.next[name]:
+            return False
+        self.next[name] = self._after(nimg, self.intervals[name])
+        return True
+
+    def lap(self, nimg: int) -> tuple[int, float]:
+        """Images and seconds since the lap before."""
+        now = time.monotonic()
+        images, seconds = nimg - self.lap_nimg, now - self.lap_started
+        self.lap_nimg, self.lap_started = nimg, now
+        return images, max(seconds, 1e-9)
+
+    def elapsed(self) -> float:
+        """Seconds since training started."""
+        return time.monotonic() - self.started

@@ -1,0 +1,72 @@
+"""Named settings, each tuned for one picture size; any dataset size takes any preset."""
+
+from typing import Any, Final
+
+from training.learning.config import merge
+
+
+def _gpu(**settings: Any) -> dict[str, Any]:
+    """What all GPU presets have in common, under `settings`."""
+    common = {
+        "model": {"channel_base": 16384, "channel_max": 512, "z_dim": 512, "w_dim": 512},
+        "augment": {"adjust_kimg": 500.0},
+        "checkpoint_kimg": 100.0,
+        "grid_kimg": 100.0,
+        "tick_kimg": 4.0,
+    }
+    return merge(common, settings)
+
+
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    # 32 px on two processor cores within minutes.
+    "cpu-demo": {
+        "batch_size": 16,
+        "model": {"channel_base": 1024},
+        "optimizer": {"learning_rate": 0.006, "mapping_multiplier": 0.3},
+    },
+    # 64 px on a processor within hours.
+    "cpu-64": {"model": {"channel_base": 4096}, "optimizer": {"r1_gamma": 0.05}},
+    "gpu-64": _gpu(
+        batch_size=64,
+        model={"channel_max": 256, "z_dim": 128, "w_dim": 256},
+        optimizer={"r1_gamma": 0.05, "ema_kimg": 20.0},
+    ),
+    "gpu-128": _gpu(batch_size=32, optimizer={"r1_gamma": 0.3, "ema_kimg": 20.0}),
+    "gpu-256": _gpu(
+        batch_size=32,
+        optimizer={"r1_gamma": 1.0, "ema_kimg": 20.0},
+        checkpoint_kimg=200.0,
+        grid_kimg=200.0,
+    ),
+    "gpu-512": _gpu(
+        batch_size=16,
+        model={"channel_base": 32768},
+        optimizer={"r1_gamma": 4.0},
+        checkpoint_kimg=200.0,
+        grid_kimg=200.0,
+    ),
+}
+
+# Longer side in pixels that each preset was made for; what `--preset` defaults from.
+PRESET_SIZE_PX: Final = {
+    "cpu-demo": 32,
+    "cpu-64": 64,
+    "gpu-64": 64,
+    "gpu-128": 128,
+    "gpu-256": 256,
+    "gpu-512": 512,
+}
+
+
+def default_preset(longer_side_px: int, on_cpu: bool) -> str:
+    """The preset for a size: the first, for the device's kind, that is large enough.
+
+    A processor takes the larger of its two for all larger sizes: the widths of a GPU's would
+    take it weeks.
+    """
+    if longer_side_px <= 32:
+        return "cpu-demo"
+    if on_cpu:
+        return "cpu-64"
+    sizes = [name for name in PRESETS if name.startswith("gpu")]
+    return next((n for n in sizes if longer_side_px <= PRESET_SIZE_PX[n]), sizes[-1])

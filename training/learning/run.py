@@ -1,0 +1,162 @@
+"""A training run on disk, and the networks in it.
+
+RUN/
+  config.json           TrainingConfig, resolved
+  dataset.json          DatasetInfo of what it was trained on
+  checkpoint-*.pt       with .sha256
+  best-*.pt             weights of the best moment on the validation photos
+  stats.jsonl           one line a tick; mask events with their image count
+  tensorboard/          the same figures
+  grids/                sample grids with fixed latents
+  encoder/              see training/inversion/encoder_run.py
+  evaluation/           what `catalogan evaluate` found
+  report.html           all of it on one page
+"""
+
+import fcntl
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from models.discriminator import Discriminator, DiscriminatorShape
+from models.generator import Generator, GeneratorShape
+from training.dataset import DatasetError, DatasetInfo, PreparedDataset
+from training.learning.checkpoint import load_best, load_newest
+from training.learning.config import Snapshot, TrainingConfig
+from training.learning.randomness import Purpose, seed_for
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE: Final = "config.json"
+INFO_FILE: Final = "dataset.json"
+STATS_FILE: Final = "stats.jsonl"
+GRID_FOLDER: Final = "grids"
+EVALUATION_FOLDER: Final = "evaluation"
+
+
+class RunError(ValueError):
+    """A run directory that can't be used; the message says what to do."""
+
+
+def build_networks(config: TrainingConfig, info: DatasetInfo) -> tuple[Generator, Discriminator]:
+    """Both networks with their initial weights, on the CPU."""
+    model = config.model
+    sizes: dict[str, Any] = {
+        "height": info.height,
+        "width": info.width,
+        "channels": info.channels,
+        "categories": len(info.categories),
+        "channel_base": model.channel_base,
+        "channel_max": model.channel_max,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(config.seed, Purpose.INIT))
+        generator = Generator(
+            GeneratorShape(
+                **sizes,
+                z_dim=model.z_dim,
+                w_dim=model.w_dim,
+                mapping_layers=model.mapping_layers,
+            )
+        )
+        discriminator = Discriminator(DiscriminatorShape(**sizes, mask_level=config.masking.level))
+    return generator, discriminator
+
+
+def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
+    """Configuration and dataset description of a run.
+
+    Raises:
+        RunError: `run` is no run directory.
+    """
+    try:
+        config = TrainingConfig.model_validate_json((run / CONFIG_FILE).read_bytes())
+        info = DatasetInfo.model_validate_json((run / INFO_FILE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run} is no training run ({error})") from error
+    return config, info
+
+
+def write_run(run: Path, config: TrainingConfig, dataset: PreparedDataset) -> None:
+    """Save what the run was started with."""
+    (run / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (run / INFO_FILE).write_text(dataset.info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_snapshot(run: Path, snapshot: Snapshot) -> dict[str, Any]:
+    """Weights of a run's newest whole checkpoint, or of its best moment by validation.
+
+    Raises:
+        CheckpointError: There is nothing usable.
+    """
+    return load_best(run) if snapshot == "best" else load_newest(run)
+
+
+def load_generator(
+    run: Path, snapshot: Snapshot = "last"
+) -> tuple[Generator, TrainingConfig, DatasetInfo, int]:
+    """The averaged generator of a run, with its image count.
+
+    Raises:
+        RunError, CheckpointError: There is nothing usable.
+    """
+    generator, _, config, info, nimg = load_networks(run, snapshot)
+    return generator, config, info, nimg
+
+
+def load_networks(
+    run: Path, snapshot: Snapshot = "last"
+) -> tuple[Generator, Discriminator, TrainingConfig, DatasetInfo, int]:
+    """The averaged generator and the discriminator of one moment of a run.
+
+    Raises:
+        RunError, CheckpointError: There is nothing usable.
+    """
+    config, info = read_run(run)
+    state = load_snapshot(run, snapshot)
+    generator, discriminator = build_networks(config, info)
+    generator.load_state_dict(state["ema"])
+    discriminator.load_state_dict(state["discriminator"])
+    generator.eval().requires_grad_(False).update_w_avg()
+    discriminator.eval().requires_grad_(False)
+    return generator, discriminator, config, info, int(state["nimg"])
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run directory, so that two trainers never write into it.
+
+    Raises:
+        RunError: Another process holds it.
+    """
+    with (run / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{run} is being trained by another process") from error
+        yield
+
+
+def check_same_dataset(run: Path, dataset: PreparedDataset) -> None:
+    """A run resumes only on the photos that it was started with.
+
+    Raises:
+        DatasetError: The dataset is another one.
+    """
+    _, info = read_run(run)
+    if info.hash != dataset.info.hash:
+        raise DatasetError(
+            f"{run} was trained on another dataset (hash {info.hash[:12]}, not "
+            f"{dataset.info.hash[:12]}): use --from {run} to fine-tune on this one"
+        )
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Append one JSON line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")

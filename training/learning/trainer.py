@@ -1,0 +1,281 @@
+"""The training loop: photos in, a run directory out."""
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.dataset import PreparedDataset
+from training.learning.adversarial import AdversarialPair
+from training.learning.augment import AdaptiveStrength
+from training.learning.checkpoint import checkpoint_path, load_newest, save_best, save_checkpoint
+from training.learning.config import TrainingConfig
+from training.learning.device import compute_dtype, memory_mb
+from training.learning.distributed import Ranks, any_rank
+from training.learning.ema import GeneratorEMA, ema_decay
+from training.learning.fine_tuning import Source, find_likeness, freeze, transfer
+from training.learning.guardrails import Guardrails, TrainingDiverged, alarms
+from training.learning.loader import Batch, BatchLoader
+from training.learning.mask_control import MaskController, MaskEvent
+from training.learning.meter import Clock, Meter
+from training.learning.recorder import GridSampler, Recorder, Tick
+from training.learning.run import build_networks
+from training.learning.validation import ValidationMonitor
+from training.metrics.features import load_extractor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended."""
+
+    nimg: int
+    reason: str  # "finished" or "stopped"
+    checkpoint: Path
+
+
+class Trainer:
+    """Everything that a run holds in memory; what resumes has a state_dict."""
+
+    def __init__(
+        self,
+        run: Path,
+        dataset: PreparedDataset,
+        config: TrainingConfig,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self.run, self.config, self.device, self.ranks = run, config, device, ranks
+        self.dataset = dataset
+        self.dtype = compute_dtype(config, device)
+        self.generator, self.discriminator = build_networks(config, dataset.info)
+        freeze(self.discriminator, config.fine_tuning.freeze_blocks)
+        self.nimg = 0
+        self.loader = BatchLoader(
+            dataset,
+            config.batch_size,
+            config.seed,
+            device,
+            self.discriminator.shape.group_size,
+        )
+        self.mask = MaskController(config.masking, config.seed)
+        self.strength = AdaptiveStrength(config.augment)
+        self.meter = Meter(device)
+        self.guardrails = Guardrails()
+        self.best_distance = math.inf
+        self.monitor: ValidationMonitor | None = None
+        if ranks.is_main and ValidationMonitor.is_possible(dataset):
+            self.monitor = ValidationMonitor(dataset, config.seed, device)
+        self._place()
+
+    def _place(self) -> None:
+        """Move the networks to the device and build what hangs on their parameters."""
+        self.generator.to(self.device)
+        self.discriminator.to(self.device)
+        self.pair = AdversarialPair(self.generator, self.discriminator, self.config, self.dtype)
+        self.ema = GeneratorEMA(self.generator)
+
+    def start_from(self, source: Source) -> None:
+        """Begin with trained weights.
+
+        Raises:
+            RunError: They don't fit.
+        """
+        nearest = self.config.fine_tuning.new_categories == "nearest"
+        extractor = load_extractor("catalogan") if nearest else None
+        likeness = find_likeness(source, self.dataset, extractor)
+        fresh = transfer(source, self.generator, self.discriminator, likeness)
+        logger.info("from %s; afresh: %s", source.name, ", ".join(fresh) or "nothing")
+        self._place()
+
+    def train(self, on_tick: Callable[[Tick], None], should_stop: Callable[[], bool]) -> Outcome:
+        """Train until the configured end, or until should_stop.
+
+        Losses, gradients or weights that break send the run back to its last checkpoint with
+        smaller steps, a few times (see training.learning.guardrails).
+
+        Raises:
+            TrainingDiverged: That did not help; checkpoints are from before.
+            CheckpointError: A checkpoint can't be written.
+        """
+        clock = Clock(self.nimg, self.config)
+        recorder = self._recorder()
+        if self.nimg == 0:
+            self._save()  # what the first minutes are rolled back to
+        with contextlib.closing(recorder) if recorder else contextlib.nullcontext():
+            while True:
+                try:
+                    return self._train(clock, recorder, on_tick, should_stop)
+                except TrainingDiverged as error:
+                    self._roll_back(f"{error} before {self.nimg} images", recorder)
+                    clock.rewind(self.nimg)
+
+    def _train(
+        self,
+        clock: Clock,
+        recorder: Recorder | None,
+        on_tick: Callable[[Tick], None],
+        should_stop: Callable[[], bool],
+    ) -> Outcome:
+        if self._is_long_enough():  # resumed after its end
+            return Outcome(self.nimg, "finished", checkpoint_path(self.run, self.nimg))
+        for batch in self.loader.batches(self.nimg, self.ranks):
+            events = self._advance(batch)
+            tick = self._tick(clock) if clock.due("tick", self.nimg) else None
+            reason = self._reason_to_end(clock, should_stop)
+            if recorder:
+                recorder.record(tick, events)
+            if tick:
+                on_tick(tick)
+            if clock.due("grid", self.nimg) or reason:
+                self._look(recorder, judge=reason != "stopped")  # a resumed run judges in time
+            if clock.due("checkpoint", self.nimg) or reason:
+                path = self._save()
+            if reason:
+                return Outcome(self.nimg, reason, path)
+        raise AssertionError("the loader is endless")
+
+    def _roll_back(self, reason: str, recorder: Recorder | None) -> None:
+        """Load the last checkpoint and save it again with the smaller steps noted."""
+        message = self.guardrails.roll_back(reason)
+        rollbacks = self.guardrails.rollbacks
+        self.resume()
+        self.guardrails.rollbacks = rollbacks
+        self._save()
+        logger.warning("%s", message)
+        if recorder:
+            recorder.note("rollback", self.nimg, message=message)
+
+    def _look(self, recorder: Recorder | None, judge: bool) -> None:
+        """Draw a grid; measure on the validation photos, and keep the best generator so far."""
+        self._refuse_broken_weights()
+        if recorder is None:
+            return
+        self.ema.generator.update_w_avg()
+        recorder.snapshot(self.ema.generator, self.nimg)
+        if self.monitor is None or not judge:
+            return
+        measured = self.monitor.measure(self.ema.generator, self.discriminator, self.dtype)
+        recorder.note("validation", self.nimg, **measured)
+        for alarm in alarms(measured):
+            logger.warning("%s at %d images: %s", alarm.name, self.nimg, alarm.message)
+            recorder.note("alarm", self.nimg, name=alarm.name, message=alarm.message)
+        if measured["frechet_distance"] < self.best_distance:
+            self.best_distance = measured["frechet_distance"]
+            save_best(self.run, self.nimg, self._snapshot())
+
+    def _advance(self, batch: Batch) -> list[MaskEvent]:
+        """One step of everything that a checkpoint holds."""
+        config, settings = self.config, self.config.optimizer
+        events = self.mask.update(self.generator, self.discriminator, self.nimg, self.dtype)
+        masked = self.discriminator.mask.held is not None
+        self.pair.set_learning_rate(self._learning_rate_factor())
+        statistics = self.pair.step(batch, self.nimg, self.strength.strength, self.ranks)
+        self.meter.add(statistics, masked)
+        self.nimg += config.batch_size
+        decay = ema_decay(self.nimg, config.batch_size, settings.ema_kimg, settings.ema_rampup)
+        self.ema.update(self.generator, decay)
+        return events
+
+    def _learning_rate_factor(self) -> float:
+        warmup = self.config.optimizer.warmup_kimg * 1000
+        shown = self.nimg + self.config.batch_size
+        return self.guardrails.learning_rate_factor * min(1.0, shown / warmup if warmup else 1.0)
+
+    def _recorder(self) -> Recorder | None:
+        if not self.ranks.is_main:
+            return None
+        return Recorder(self.run, GridSampler(self.generator, self.config.seed))
+
+    def _tick(self, clock: Clock) -> Tick:
+        """Read the meter, adjust the augmentation, and refuse what is not healthy."""
+        means = self.meter.means(self.ranks)
+        self.guardrails.check(means)
+        self.strength.update(means["real_sign"], self.meter.steps * self.config.batch_size)
+        self.meter.reset()
+        shown, seconds = clock.lap(self.nimg)
+        return Tick(
+            nimg=self.nimg,
+            elapsed_sec=round(clock.elapsed(), 3),
+            images_per_sec=round(shown / seconds, 1),
+            augment_strength=self.strength.strength,
+            memory_mb=round(memory_mb(self.device), 1),
+            **means,
+        )
+
+    def _is_long_enough(self) -> bool:
+        return self.config.max_kimg is not None and self.nimg >= self.config.max_kimg * 1000
+
+    def _reason_to_end(self, clock: Clock, should_stop: Callable[[], bool]) -> str | None:
+        config = self.config
+        if self._is_long_enough():
+            return "finished"
+        out_of_time = config.max_minutes is not None and clock.elapsed() >= config.max_minutes * 60
+        if any_rank(out_of_time, self.device, self.ranks):
+            return "finished"
+        return "stopped" if any_rank(should_stop(), self.device, self.ranks) else None
+
+    def _save(self) -> Path:
+        self._refuse_broken_weights()
+        state = self.state_dict()
+        if not self.ranks.is_main:
+            return self.run
+        return save_checkpoint(self.run, self.nimg, state, self.config.keep_checkpoints)
+
+    def _refuse_broken_weights(self) -> None:
+        """Losses are looked at once a tick; nothing is judged or saved of a break before that."""
+        if not _all_finite(self.generator) or not _all_finite(self.discriminator):
+            raise TrainingDiverged("weights not finite")
+
+    def _snapshot(self) -> dict[str, Any]:
+        """What can be sampled, exported and fine-tuned, but not resumed."""
+        return {
+            "nimg": self.nimg,
+            "ema": self.ema.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the steps to come."""
+        return {
+            **self._snapshot(),
+            "generator": self.generator.state_dict(),
+            "generator_optimizer": self.pair.generator_optimizer.state_dict(),
+            "discriminator_optimizer": self.pair.discriminator_optimizer.state_dict(),
+            "augment": self.strength.state_dict(),
+            "meter": self.meter.state_dict(self.ranks),
+            "mask": self.mask.state_dict(self.discriminator),
+            "guardrails": self.guardrails.state_dict(),
+            "best_distance": self.best_distance,
+        }
+
+    def resume(self) -> None:
+        """Take up where the newest whole checkpoint was.
+
+        Raises:
+            CheckpointError: The run has none.
+        """
+        state = load_newest(self.run, self.device)
+        self.generator.load_state_dict(state["generator"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.ema.generator.load_state_dict(state["ema"])
+        self.pair.load_optimizers(state["generator_optimizer"], state["discriminator_optimizer"])
+        self.strength.load_state_dict(state["augment"])
+        self.meter.load_state_dict(state["meter"])
+        self.mask.load_state_dict(state["mask"], self.generator, self.discriminator)
+        self.guardrails.load_state_dict(state["guardrails"])
+        self.best_distance = float(state["best_distance"])
+        self.nimg = int(state["nimg"])
+        logger.info("resumed %s at %d images", self.run, self.nimg)
+
+
+def _all_finite(module: torch.nn.Module) -> bool:
+    """Whether every parameter is a number; one wait for the device."""
+    sums = torch.stack([p.detach().float().abs().sum() for p in module.parameters()])
+    return bool(torch.isfinite(sums).all())

@@ -1,0 +1,1 @@
+"""Two sets of pictures -> distances and shares, on frozen features."""

@@ -1,0 +1,264 @@
+"""Photos -> prepared dataset: `prepare_dataset`, the whole way.
+
+List what is there, decode it into the images file, leave out what can't be used, split,
+check that enough is left, and put the dataset in place in one step.
+"""
+
+import itertools
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from training.dataset import INFO_FILE, REPORT_FILE, DatasetInfo, Split
+from training.photos.categories import check_enough, merge_categories
+from training.photos.curation import Curated, KeptPhoto, curate
+from training.photos.dataset_writer import (
+    DatasetHash,
+    allocate_images,
+    check_place,
+    compact_images,
+    write_index,
+    written_aside,
+)
+from training.photos.decode_pool import DecodeError, ImagesFile, TimeLimits, decode_all
+from training.photos.decoding import DecodedPhoto, UnusablePhoto
+from training.photos.manifest import read_manifest
+from training.photos.options import PrepareOptions
+from training.photos.scan import LeftOut, Listing, PhotoRef, PrepareError, scan_folder
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[int, int], None]
+
+
+class PrepareReport(BaseModel):
+    """What became of the photos; stored as report.json.
+
+    Attributes:
+        dataset_hash: Equal for equal pixels, labels and splits.
+        found: Photos, and what stood where photos should.
+        used: Photos in the dataset.
+        left_out: How many were left out, by reason.
+        left_out_photos: Each of them, with the reason in words.
+        near_duplicates: Groups of photos that look alike and were kept.
+        merged_categories: Names that differ in letter case only, and what they became.
+        counts: Photos by split and category.
+        options: What was asked for.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset_hash: str
+    found: int
+    used: int
+    left_out: dict[str, int]
+    left_out_photos: list[dict[str, str]]
+    near_duplicates: list[list[str]]
+    merged_categories: dict[str, str]
+    counts: dict[Split, dict[str, int]]
+    options: PrepareOptions
+
+
+def prepare_dataset(
+    photos: Path,
+    out: Path,
+    options: PrepareOptions,
+    *,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> PrepareReport:
+    """Prepare a dataset from a folder of photos.
+
+    Args:
+        photos: Folder whose first level is the category, or that the manifest's paths
+            are relative to. Nothing in it is changed.
+        out: Where the dataset goes; new, an empty folder, or with `overwrite` a dataset.
+        options: Size and shape, split, caps.
+        overwrite: Replace the dataset at `out`.
+        on_progress: Called with photos done and photos in all.
+
+    Returns:
+        What became of the photos.
+
+    Raises:
+        PrepareError: Not enough usable photos, a category without any, a manifest
+            without a column, or a place that can't be written; nothing is left behind.
+    """
+    folders = [photos] if options.validation is None else [photos, options.validation]
+    place = check_place(out, folders, overwrite=overwrite)
+    listing = _list_photos(photos, options)
+    merged = merge_categories(listing)
+    shape = (len(listing.photos), options.height, options.width, options.channels)
+    with written_aside(place) as aside:
+        images = allocate_images(aside, shape)
+        decoded = _decode(listing, options, images, on_progress)
+        curated = curate(
+            listing.photos, decoded, None if options.validation else options.validation_share
+        )
+        listing.left_out += curated.left_out
+        check_enough(listing, curated.kept, options.min_photos)
+        info = _write(aside, images, listing, curated, options)
+        report = _report(listing, curated, info, merged, options)
+        (aside / REPORT_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
+    _warn(report)
+    return report
+
+
+def _warn(report: PrepareReport) -> None:
+    """Say what is allowed but may be a mistake."""
+    for name, kept in report.merged_categories.items():
+        logger.warning("Category %r differs from %r in letter case only: merged", name, kept)
+    if not any(report.counts["validation"].values()):
+        logger.warning("No photo is on the validation side: nothing to evaluate against")
+
+
+def _list_photos(photos: Path, options: PrepareOptions) -> Listing:
+    """What there is to read, train before validation."""
+    if options.manifest is not None:
+        listing = read_manifest(options.manifest, photos, options.columns)
+    else:
+        listing = scan_folder(photos)
+    if options.validation is not None:
+        given = scan_folder(options.validation, validation=True)
+        listing.photos += given.photos
+        listing.left_out += given.left_out
+        listing.validation_categories = given.categories
+    return listing
+
+
+def _decode(
+    listing: Listing, options: PrepareOptions, images: ImagesFile, on_progress: OnProgress | None
+) -> dict[int, DecodedPhoto]:
+    """Decode everything; what can't be used goes to the listing's left out."""
+    decoded: dict[int, DecodedPhoto] = {}
+    unusable: dict[int, UnusablePhoto] = {}
+    files = [photo.file for photo in listing.photos]
+    outcomes = decode_all(
+        files,
+        options.target,
+        images,
+        processes=_cores(),
+        limits=TimeLimits(cpu_sec=options.cpu_limit_sec, wall_sec=options.wall_limit_sec),
+    )
+    try:
+        with closing(outcomes):
+            for done, (row, outcome) in enumerate(outcomes, start=1):
+                if isinstance(outcome, UnusablePhoto):
+                    unusable[row] = outcome
+                else:
+                    decoded[row] = outcome
+                if on_progress is not None:
+                    on_progress(done, len(files))
+    except DecodeError as error:
+        raise PrepareError(str(error)) from error
+    listing.left_out += [
+        LeftOut(listing.photos[row].path, unusable[row].reason, unusable[row].message)
+        for row in sorted(unusable)
+    ]
+    return decoded
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _write(
+    folder: Path,
+    images: ImagesFile,
+    listing: Listing,
+    curated: Curated,
+    options: PrepareOptions,
+) -> DatasetInfo:
+    """Write images, index and dataset.json."""
+    categories = sorted(listing.categories)
+    label_of = {name: label for label, name in enumerate(categories)}
+    kept, refs = curated.kept, [listing.photos[photo.row] for photo in curated.kept]
+    labels = [label_of[ref.category] for ref in refs]
+    shape = (options.height, options.width, options.channels)
+    hashed = DatasetHash(shape, categories)
+    following = zip(labels, kept, strict=True)
+
+    def add(pixels: bytes) -> None:
+        label, photo = next(following)
+        hashed.add(pixels, label, photo.split)
+
+    compact_images(images, (len(listing.photos), *shape), [photo.row for photo in kept], add)
+    _write_index(folder, refs, labels, kept, curated)
+    info = DatasetInfo(
+        hash=hashed.hexdigest(),
+        width=options.width,
+        height=options.height,
+        channels=options.channels,
+        categories=tuple(categories),
+        fit=options.fit,
+        background=options.background,
+        counts=_counts(refs, kept, categories),
+    )
+    (folder / INFO_FILE).write_text(info.model_dump_json(indent=1), encoding="utf-8")
+    return info
+
+
+def _write_index(
+    folder: Path,
+    refs: Sequence[PhotoRef],
+    labels: Sequence[int],
+    kept: Sequence[KeptPhoto],
+    curated: Curated,
+) -> None:
+    """Write index.parquet, a row for each photo kept."""
+    columns = {
+        "path": pa.array([ref.path for ref in refs], pa.string()),
+        "category": pa.array([ref.category for ref in refs], pa.string()),
+        "label": pa.array(labels, pa.int64()),
+        "sku": pa.array([ref.sku for ref in refs], pa.string()),
+        "split": pa.array([photo.split for photo in kept], pa.string()),
+        "sha256": pa.array([photo.sha256 for photo in kept], pa.string()),
+        "near_duplicate": pa.array([photo.near_duplicate for photo in kept], pa.int64()),
+    }
+    names = dict.fromkeys(itertools.chain.from_iterable(ref.further for ref in refs))
+    write_index(folder, columns, {name: [ref.further.get(name) for ref in refs] for name in names})
+
+
+def _counts(
+    refs: Sequence[PhotoRef], kept: Sequence[KeptPhoto], categories: Sequence[str]
+) -> dict[Split, dict[str, int]]:
+    """Photos by split and category, zeros included."""
+    found = Counter((photo.split, ref.category) for ref, photo in zip(refs, kept, strict=True))
+    sides: tuple[Split, Split] = ("train", "validation")
+    return {side: {name: found[side, name] for name in categories} for side in sides}
+
+
+def _report(
+    listing: Listing,
+    curated: Curated,
+    info: DatasetInfo,
+    merged: dict[str, str],
+    options: PrepareOptions,
+) -> PrepareReport:
+    groups: dict[int, list[str]] = {}
+    for photo in curated.kept:
+        if photo.near_duplicate is not None:
+            groups.setdefault(photo.near_duplicate, []).append(listing.photos[photo.row].path)
+    return PrepareReport(
+        dataset_hash=info.hash,
+        found=len(curated.kept) + len(listing.left_out),
+        used=len(curated.kept),
+        left_out=dict(sorted(Counter(item.reason for item in listing.left_out).items())),
+        left_out_photos=[
+            {"path": item.path, "reason": item.reason, "message": item.message}
+            for item in sorted(listing.left_out, key=lambda item: item.path)
+        ],
+        near_duplicates=list(groups.values()),
+        merged_categories=merged,
+        counts=info.counts,
+        options=options,
+    )

@@ -1,0 +1,191 @@
+"""Writes a prepared dataset aside, and puts it in place in one step."""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.lib import format as npy
+
+from training.dataset import IMAGES_FILE, INDEX_FILE, INFO_FILE
+from training.photos.decode_pool import ImagesFile
+from training.photos.scan import PrepareError
+
+
+def check_place(out: Path, photos: Sequence[Path], *, overwrite: bool) -> Path:
+    """Where the dataset goes, links resolved.
+
+    Args:
+        out: As asked for.
+        photos: Folders that are read.
+        overwrite: A dataset that is there already may be replaced.
+
+    Raises:
+        PrepareError: Something is there that must not be lost, or `out` and a folder of
+            photos lie within each other.
+    """
+    place = Path(os.path.realpath(out))
+    for folder in photos:
+        real = Path(os.path.realpath(folder))
+        if place.is_relative_to(real) or real.is_relative_to(place):
+            raise PrepareError(f"--out {out} and the photos in {folder} must be apart")
+    if not place.parent.is_dir():
+        raise PrepareError(f"--out {out}: there is no folder {place.parent}")
+    if place.exists() and not place.is_dir():
+        raise PrepareError(f"--out {out} is a file: choose a new folder")
+    if place.is_dir() and any(place.iterdir()):
+        if not (place / INFO_FILE).is_file():
+            raise PrepareError(f"--out {out} holds other things: choose a new folder")
+        if not overwrite:
+            raise PrepareError(f"--out {out} holds a dataset: --overwrite replaces it")
+    return place
+
+
+@contextmanager
+def written_aside(place: Path) -> Iterator[Path]:
+    """A new folder beside `place` that becomes `place` when all went well.
+
+    Raises:
+        PrepareError: The folder can't be written.
+    """
+    aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
+    try:
+        aside.mkdir()
+        yield aside
+        _sync(aside)
+        _put_in_place(aside, place)
+    except OSError as error:
+        raise PrepareError(f"{place} can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Have the files on disk before the rename is."""
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _put_in_place(aside: Path, place: Path) -> None:
+    """Rename; an older dataset goes only after the new one is there."""
+    old = place.with_name(f".{place.name}.{secrets.token_hex(4)}.old")
+    replaces = place.is_dir() and any(place.iterdir())
+    if replaces:
+        place.rename(old)
+    try:
+        aside.rename(place)
+    except OSError:
+        if replaces:
+            old.rename(place)
+        raise
+    if replaces:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def allocate_images(folder: Path, shape: tuple[int, int, int, int]) -> ImagesFile:
+    """Create the images file [N, height, width, channels], its space reserved.
+
+    Raises:
+        PrepareError: The disk has not enough space.
+    """
+    path = folder / IMAGES_FILE
+    with path.open("wb") as stream:
+        _write_header(stream, shape)
+        offset_bytes = stream.tell()
+        size = offset_bytes + int(np.prod(shape, dtype=np.int64))
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise PrepareError(
+                    f"the dataset needs {size / 1e9:.1f} GB, more than {folder.parent} has free"
+                ) from error
+        stream.truncate(size)
+    return ImagesFile(path=path, offset_bytes=offset_bytes)
+
+
+def compact_images(
+    images: ImagesFile,
+    shape: tuple[int, int, int, int],
+    rows: Sequence[int],
+    seen: Callable[[bytes], None],
+) -> None:
+    """Keep only `rows` of the images file, in place.
+
+    Args:
+        images: A file of `allocate_images`.
+        shape: Its shape.
+        rows: Ascending rows to keep.
+        seen: Called with each kept image's bytes, in order.
+    """
+    image_bytes = int(np.prod(shape[1:]))
+    with images.path.open("r+b") as stream:
+        for to, row in enumerate(rows):
+            stream.seek(images.offset_bytes + row * image_bytes)
+            pixels = stream.read(image_bytes)
+            seen(pixels)
+            if to != row:  # ascending, so that nothing unread is written over
+                stream.seek(images.offset_bytes + to * image_bytes)
+                stream.write(pixels)
+        stream.truncate(images.offset_bytes + len(rows) * image_bytes)
+        stream.seek(0)
+        _write_header(stream, (len(rows), *shape[1:]))
+        if stream.tell() != images.offset_bytes:
+            raise AssertionError("the header's length must not depend on the image count")
+
+
+def _write_header(stream: Any, shape: tuple[int, ...]) -> None:
+    npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+class DatasetHash:
+    """SHA-256 over size, categories, and each image's pixels, label and side, in order."""
+
+    def __init__(self, shape: tuple[int, int, int], categories: Sequence[str]) -> None:
+        header = json.dumps({"shape": shape, "categories": list(categories)})
+        self._sum = hashlib.sha256(header.encode())
+
+    def add(self, pixels: bytes, label: int, split: str) -> None:
+        """Take in the next image."""
+        self._sum.update(f"{label}:{split}:".encode())
+        self._sum.update(hashlib.sha256(pixels).digest())
+
+    def hexdigest(self) -> str:
+        """Hash of all images so far, 64 hex digits."""
+        return self._sum.hexdigest()
+
+
+def write_index(
+    folder: Path, columns: Mapping[str, pa.Array], further: Mapping[str, Sequence[Any]]
+) -> None:
+    """Write index.parquet.
+
+    Args:
+        folder: The dataset.
+        columns: Our own columns.
+        further: The manifest's; a name of ours is given the prefix "manifest_".
+    """
+    table = dict(columns)
+    for name, values in further.items():
+        while name in table:
+            name = f"manifest_{name}"
+        table[name] = _column(values)
+    pq.write_table(pa.table(table), folder / INDEX_FILE)
+
+
+def _column(values: Sequence[Any]) -> Any:
+    """A column of one type, as text where the values have several."""
+    with suppress(pa.ArrowException):
+        return pa.array(values)
+    return pa.array([None if value is None else str(value) for value in values])

@@ -1,0 +1,90 @@
+"""What `catalogan prepare` can be told, checked before anything is read."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from PIL import ImageColor
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+
+from models.images import MAX_PIXELS, Channels, ImageLimits
+from training.photos.decoding import Target
+from training.photos.manifest import ManifestColumns
+from training.photos.scan import PrepareError, shown
+
+Side = Annotated[int, Field(ge=8, le=1024)]
+
+
+class PrepareOptions(BaseModel):
+    """How photos become a dataset.
+
+    The paths `manifest` and `validation` name what is read beside the folder of photos;
+    everything else bounds or shapes each photo.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: Side = 64
+    height: Side = 64
+    channels: Channels = 3
+    fit: Literal["crop", "pad"] = "crop"
+    background: str = "white"
+    manifest: Path | None = None
+    path_column: str = "path"
+    category_column: str = "category"
+    sku_column: str = "sku"
+    validation: Path | None = None
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    min_photos: Annotated[int, Field(ge=1, description="Fewest usable photos in all.")] = 10
+    max_bytes: Annotated[int, Field(ge=1, description="Largest file.")] = 100_000_000
+    max_pixels: Annotated[int, Field(ge=64, le=MAX_PIXELS)] = 50_000_000
+    min_side_px: Annotated[int, Field(ge=1)] = 16
+    cpu_limit_sec: Annotated[float, Field(gt=0, description="Most work for one photo.")] = 30.0
+    wall_limit_sec: Annotated[float, Field(gt=0, description="Longest wait for one.")] = 600.0
+
+    @field_validator("background")
+    @classmethod
+    def _is_colour(cls, background: str) -> str:
+        ImageColor.getrgb(background)
+        return background
+
+    @field_serializer("manifest", "validation")
+    def _storable(self, path: Path | None) -> str | None:
+        return None if path is None else shown(os.fsencode(path))
+
+    @property
+    def target(self) -> Target:
+        """What each photo is brought to."""
+        return Target(
+            width=self.width,
+            height=self.height,
+            channels=self.channels,
+            fit=self.fit,
+            background=self.background,
+            limits=ImageLimits(
+                max_bytes=self.max_bytes,
+                max_pixels=self.max_pixels,
+                min_side_px=self.min_side_px,
+            ),
+        )
+
+    @property
+    def columns(self) -> ManifestColumns:
+        """Which column of the manifest holds what."""
+        return ManifestColumns(
+            path=self.path_column, category=self.category_column, sku=self.sku_column
+        )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height in pixels of "64" or "192x256".
+
+    Raises:
+        PrepareError: It is neither.
+    """
+    match = re.fullmatch(r"(\d{1,6})(?:[x×](\d{1,6}))?", text.strip().lower(), re.ASCII)
+    if match is None:
+        raise PrepareError(f"--size {text!r}: write 64, or WIDTHxHEIGHT such as 192x256")
+    width = int(match[1])
+    return width, int(match[2] or width)
