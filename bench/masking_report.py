@@ -7,21 +7,29 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from masking_ledger import (
+    Ledger,
+    best,
+    final_score,
+    interval,
+    last_mean,
+    log_ratios,
+    read_ledger,
+)
 from masking_plan import (
     CONFIGURATIONS,
     CONFIRMATION_SEEDS,
     FLOOR_SEEDS,
+    LAST_EVALUATIONS,
     LENGTHS_KIMG,
     LONG_SEEDS,
     SCREENING_SEEDS,
     CatalogueName,
 )
-from masking_runs import LAST_EVALUATIONS, Ledger, best, final_score, paired_ratio, read_ledger
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from measuring import REPOSITORY
 from PIL import Image
-from scipy.stats import t as student
 
 PAGE = REPOSITORY / "docs" / "masking.md"
 FIGURES = REPOSITORY / "docs" / "masking"
@@ -55,15 +63,6 @@ before. `make bench-masking` goes on with the next run; all runs are to be of on
 ledger names."""
 
 
-def interval(logs: Sequence[float]) -> tuple[float, float, float]:
-    """Geometric mean and its 95 % interval."""
-    centre = mean(logs)
-    if len(logs) < 2:
-        return math.exp(centre), float("nan"), float("nan")
-    half = student.ppf(0.975, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
-    return math.exp(centre), math.exp(centre - half), math.exp(centre + half)
-
-
 def present(
     ledger: Ledger, catalogue: CatalogueName, name: str, seeds: Iterable[int]
 ) -> list[dict[str, Any]]:
@@ -80,14 +79,7 @@ def ratio(
     reference: str = "off",
 ) -> str:
     """Paired ratio over the seeds for which both runs are there."""
-    logs = [
-        math.log(
-            final_score(ledger[f"{catalogue}/{name}/{seed}"])
-            / final_score(ledger[f"{catalogue}/{reference}/{seed}"])
-        )
-        for seed in seeds
-        if {f"{catalogue}/{name}/{seed}", f"{catalogue}/{reference}/{seed}"} <= set(ledger)
-    ]
+    logs = list(log_ratios(ledger, catalogue, name, seeds, reference).values())
     if not logs:
         return "not run yet"
     centre, low, high = interval(logs)
@@ -99,11 +91,6 @@ def spread(values: Sequence[float]) -> str:
     if not values:
         return "-"
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
-
-
-def last_mean(record: dict[str, Any], metric: str) -> float:
-    """A metric's mean over the last evaluations."""
-    return mean(e[metric] for e in record["evaluations"][-LAST_EVALUATIONS:])
 
 
 def modes_table(
@@ -150,12 +137,12 @@ def screening_section(ledger: Ledger) -> list[str]:
     rows = []
     for name, masking in CONFIGURATIONS.items():
         records = present(ledger, FEW, name, SCREENING_SEEDS)
-        seeds = [r["seed"] for r in records if f"{FEW}/off/{r['seed']}" in ledger]
+        logs = list(log_ratios(ledger, FEW, name, SCREENING_SEEDS).values())
         changed = ", ".join(f"{k}={v}" for k, v in masking.items() if v != start[k])
-        value = paired_ratio(ledger, FEW, name, seeds) if seeds else math.inf
+        value = math.exp(mean(logs)) if logs else math.inf
         masked = f"{mean(r['masked_share'] for r in records):.0%}" if records else "-"
-        shown = f"{value:.3f}" if seeds else "not run yet"
-        rows.append((value, f"| {name} | {changed} | {shown} | {len(seeds)} | {masked} |"))
+        shown = f"{value:.3f}" if logs else "not run yet"
+        rows.append((value, f"| {name} | {changed} | {shown} | {len(logs)} | {masked} |"))
     return [*lines, *(line for _, line in sorted(rows)), ""]
 
 

@@ -7,7 +7,6 @@ as there are cores: on two cores that shows a fifth more images than one run on 
 
 import argparse
 import json
-import math
 import multiprocessing
 import os
 import shutil
@@ -23,13 +22,13 @@ import numpy as np
 import torch
 from judge import Judge
 from machine import commit
+from masking_ledger import Ledger, append, best, final_score, read_ledger
 from masking_plan import (
     CONFIGURATIONS,
     CONFIRMATION_SEEDS,
     FLOOR_SEEDS,
     KEPT_AFTER_FIRST,
     KEPT_AFTER_SECOND,
-    LAST_EVALUATIONS,
     LENGTHS_KIMG,
     LONG_SEEDS,
     OFF,
@@ -48,19 +47,9 @@ from training.learning.presets import PRESETS
 from training.learning.recorder import Tick
 from training.learning.trainer import Trainer
 
-LEDGER = REPOSITORY / "bench" / "masking-runs.jsonl"
 PRESET = "cpu-demo"
 SIZE_PX = 32
 FEW_PER_CATEGORY = 30
-Ledger = dict[str, dict[str, Any]]
-
-
-def read_ledger() -> Ledger:
-    """Finished runs by name."""
-    if not LEDGER.exists():
-        return {}
-    lines = LEDGER.read_text(encoding="utf-8").splitlines()
-    return {record["name"]: record for record in map(json.loads, lines)}
 
 
 def prepare_catalogues(photos: Path, validation: Path, work: Path) -> None:
@@ -156,26 +145,6 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def final_score(record: Mapping[str, Any]) -> float:
-    """Mean Frechet distance of the last evaluations."""
-    distances = [e["frechet_distance"] for e in record["evaluations"][-LAST_EVALUATIONS:]]
-    return float(np.mean(distances))
-
-
-def paired_ratio(
-    ledger: Ledger, catalogue: CatalogueName, configuration: str, seeds: Iterable[int]
-) -> float:
-    """Geometric mean over seeds of a configuration's score over that of off."""
-    logs = [
-        math.log(
-            final_score(ledger[f"{catalogue}/{configuration}/{seed}"])
-            / final_score(ledger[f"{catalogue}/off/{seed}"])
-        )
-        for seed in seeds
-    ]
-    return math.exp(float(np.mean(logs)))
-
-
 def stages(ledger: Ledger) -> Iterator[list[Run]]:
     """The study's stages in order; each may look at the ledger of those before."""
 
@@ -195,16 +164,11 @@ def stages(ledger: Ledger) -> Iterator[list[Run]]:
     (winner,) = best(ledger, kept, SCREENING_SEEDS, 1)
     masking = CONFIGURATIONS[winner]
     pair = {"off": OFF, winner: masking}
-    yield runs(few, pair | controls(masking), CONFIRMATION_SEEDS)
+    yield runs(few, pair, CONFIRMATION_SEEDS)
     yield runs("sample-300", pair, CONFIRMATION_SEEDS)
+    yield runs(few, controls(masking), CONFIRMATION_SEEDS)
     yield runs("clothing-300-long", pair, LONG_SEEDS)
     yield runs("clothing", pair, LONG_SEEDS)
-
-
-def best(ledger: Ledger, names: list[str], seeds: Iterable[int], count: int) -> list[str]:
-    """The `count` configurations with the lowest paired ratio."""
-    seeds = list(seeds)
-    return sorted(names, key=lambda name: paired_ratio(ledger, "clothing-300", name, seeds))[:count]
 
 
 def main() -> None:
@@ -225,8 +189,7 @@ def main() -> None:
             for done in as_completed([pool.submit(train, run, options.work) for run in missing]):
                 record = done.result()
                 ledger[record["name"]] = record
-                with LEDGER.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
+                append(record)
                 print(f"{record['name']}: {final_score(record):.3f}", flush=True)
 
 
