@@ -1,7 +1,5 @@
 """Scores a generator that trains against a dataset's validation photos, for the studies."""
 
-from typing import Any
-
 import numpy as np
 
 from training.dataset import PreparedDataset
@@ -11,7 +9,6 @@ from training.metrics.features import load_extractor
 from training.metrics.scores import FeatureSet, score
 
 SAMPLES = 2048
-BATCH = 64
 METRICS = ("frechet_distance", "kernel_distance", "precision", "recall", "coverage")
 
 
@@ -22,20 +19,16 @@ class Judge:
         rows = dataset.indices("validation")
         self.extractor = load_extractor("catalogan")
         self.real = FeatureSet(
-            features=self._features(dataset.images[rows]), labels=dataset.labels[rows]
+            features=self.extractor(dataset.images[rows]), labels=dataset.labels[rows]
         )
         rng = np.random.default_rng(0)
         repeats = -(-SAMPLES // len(rows))
         self.labels = rng.permutation(np.tile(dataset.labels[rows], repeats))[:SAMPLES]
 
-    def _features(self, images: Any) -> Any:
-        parts = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-        return np.concatenate([self.extractor(np.ascontiguousarray(part)) for part in parts])
-
     def scores(self, trainer: Trainer) -> dict[str, float]:
         """Metrics of the averaged generator."""
         sampler = GeneratorSampler(trainer.ema.generator, trainer.dataset.info.categories)
         images = sampler.sample(self.labels, seed=0)
-        generated = FeatureSet(features=self._features(images), labels=self.labels)
+        generated = FeatureSet(features=self.extractor(images), labels=self.labels)
         found = score(self.real, generated, frechet_minimum=2)
         return {name: round(getattr(found, name), 5) for name in METRICS}

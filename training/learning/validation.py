@@ -34,7 +34,7 @@ class ValidationMonitor:
         rng = np.random.default_rng(seed_for(seed, Purpose.VALIDATION))
         rows = np.sort(rng.permutation(dataset.indices("validation"))[:MAX_PHOTOS])
         self.real = FeatureSet(
-            features=self._features(dataset.images[rows]), labels=dataset.labels[rows]
+            features=self.extractor(dataset.images[rows]), labels=dataset.labels[rows]
         )
         repeats = -(-SAMPLES // len(rows))
         self.labels = rng.permutation(np.tile(dataset.labels[rows], repeats))[:SAMPLES]
@@ -43,10 +43,6 @@ class ValidationMonitor:
     def is_possible(dataset: PreparedDataset) -> bool:
         """Whether there are validation photos enough to say anything."""
         return len(dataset.indices("validation")) >= MIN_PHOTOS
-
-    def _features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        parts = (images[i : i + _BATCH] for i in range(0, len(images), _BATCH))
-        return np.concatenate([self.extractor(np.ascontiguousarray(part)) for part in parts])
 
     def measure(
         self, generator: Generator, discriminator: Discriminator, dtype: torch.dtype
@@ -61,7 +57,7 @@ class ValidationMonitor:
         """
         sampler = GeneratorSampler(generator, self.dataset.info.categories)
         images = sampler.sample(self.labels, seed=self.seed)
-        generated = FeatureSet(features=self._features(images), labels=self.labels)
+        generated = FeatureSet(features=self.extractor(images), labels=self.labels)
         found = score(self.real, generated, frechet_minimum=2)
         names = ("frechet_distance", "precision", "recall", "coverage")
         measured = {n: float(v) for n in names if (v := getattr(found, n)) is not None}
