@@ -20,6 +20,7 @@ from masking_plan import (
     CONFIGURATIONS,
     CONFIRMATION_SEEDS,
     FLOOR_SEEDS,
+    KEPT_AFTER_SECOND,
     LAST_EVALUATIONS,
     LENGTHS_KIMG,
     LONG_SEEDS,
@@ -61,6 +62,16 @@ UNFINISHED = """**Not finished.** The confirmation on unseen seeds has not run: 
 is a screening, with one or a few seeds each, and no evidence yet. The defaults are what they were
 before. `make bench-masking` goes on with the next run; all runs are to be of one commit, which the
 ledger names."""
+
+
+def chosen(ledger: Ledger) -> str | None:
+    """The configuration that the screening ended with; None while it has not ended."""
+    names = [
+        name
+        for name in CONFIGURATIONS
+        if len(log_ratios(ledger, FEW, name, SCREENING_SEEDS)) == len(SCREENING_SEEDS)
+    ]
+    return best(ledger, names, SCREENING_SEEDS, 1)[0] if len(names) == KEPT_AFTER_SECOND else None
 
 
 def present(
@@ -254,9 +265,8 @@ def write_page(work: Path) -> None:
         lines += [UNFINISHED, ""]
     lines += floor_section(ledger)
     lines += screening_section(ledger)
-    screened = [n for n in CONFIGURATIONS if f"{FEW}/{n}/{SCREENING_SEEDS[-1]}" in ledger]
-    if screened:
-        (winner,) = best(ledger, screened, SCREENING_SEEDS, 1)
+    winner = chosen(ledger)
+    if winner is not None:
         lines += confirmation_sections(ledger, winner)
         draw_curves(ledger, winner)
         draw_lag(ledger, winner)

@@ -23,7 +23,7 @@ class Figure:
 
     Attributes:
         name: Flat key in results.json; its end names the unit where there is one.
-        value: Median of the samples.
+        value: Median of the samples, unless another mean was asked for.
         samples: One for each round.
     """
 
@@ -39,9 +39,10 @@ class Measurement:
     figures: list[Figure] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, name: str, samples: Sequence[float]) -> None:
-        """Take the median of `samples` as the figure `name`."""
-        self.figures.append(Figure(name, statistics.median(samples), tuple(samples)))
+    def add(self, name: str, samples: Sequence[float], value: float | None = None) -> None:
+        """Take the median of `samples`, or `value`, as the figure `name`."""
+        centre = statistics.median(samples) if value is None else value
+        self.figures.append(Figure(name, centre, tuple(samples)))
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""

@@ -83,19 +83,15 @@ def time_training(
 
 
 class Intervals:
-    """Runs one R1 interval of training steps at a time.
+    """Runs R1 intervals of training steps, `count` at a time."""
 
-    A mask is held all the time, as in the dearest of steps; what detects lag between
-    steps is no part of them.
-    """
-
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, count: int = 1) -> None:
         self._trainer = trainer
         self._batches = trainer.loader.batches(0, trainer.ranks)
-        self.steps = trainer.config.optimizer.r1_interval_steps
+        self.steps = count * trainer.config.optimizer.r1_interval_steps
 
     def run(self) -> None:
-        """Run one interval."""
+        """Run them once."""
         trainer, config = self._trainer, self._trainer.config
         for batch in itertools.islice(self._batches, self.steps):
             trainer.mask.update(
@@ -110,7 +106,7 @@ class Intervals:
             trainer.ema.update(trainer.generator, decay)
 
     def seconds(self) -> float:
-        """Time of one interval."""
+        """Time of one run."""
         return _seconds(self.run)
 
 
@@ -132,6 +128,7 @@ def measure(quick: bool) -> Measurement:
         speeds = time_training(folder, dataset, 1 if quick else 4, 2 if quick else 5)
         measurement.add("train_images_per_s", speeds)
 
+        # A mask is held all the time, as in the dearest of steps.
         trainer = make_trainer(folder / "steps", dataset, masking={"mode": "static"}, max_kimg=1000)
         intervals = Intervals(trainer)
         intervals.run()

@@ -13,6 +13,7 @@ BENCH = Path(__file__).parent.parent / "bench" / "bench.py"
 PLAUSIBLE = {
     "train_images_per_s": (0.1, 1e5),
     "train_step_over_convolutions": (0.2, 50),
+    "masking_cost": (-0.9, 20),
     "prepare_over_decode": (0.001, 10),
     "serve_over_session": (0.01, 20),
     "serve_cpu_ms_per_request": (0.5, 5000),
