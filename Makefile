@@ -13,9 +13,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(RUNTIME),train,dev]'
 	touch $@
 
-# PHOTOS=dir trains on your photos, MINUTES=n for how long.
+# PHOTOS=dir trains on your photos, MINUTES=n for how long. BASE=1 serves the base that ships with
+# Catalogan at once; with PHOTOS it is what training starts from.
 demo: setup
-	$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(MINUTES),--minutes $(MINUTES))
+	$(BIN)/python bench/demo.py $(if $(BASE),--base) $(if $(PHOTOS),--photos '$(PHOTOS)') \
+		$(if $(MINUTES),--minutes $(MINUTES))
 
 test: setup lint
 	$(BIN)/pytest

@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "sample-catalogue": (_TRAINING, "Render a catalogue of product-like photos to try things on."),
     "prepare": (_TRAINING, "Make a dataset from product photos."),
     "train": (_MODEL, "Train a generator on a dataset."),
+    "bases": (_TRAINING, "List the trained models that ship with Catalogan."),
     "evaluate": (_MODEL, "Measure a run or an export against a dataset."),
     "report": (_MODEL, "Write a run's report.html."),
     "train-encoder": (_ENCODER, "Train an encoder for a run, from photo to style."),

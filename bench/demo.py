@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from rich.console import Console
@@ -20,6 +21,8 @@ from rich.table import Table
 console = Console(highlight=False)
 CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
 NAME = "demo"
+BASE = "clothing"
+BASE_EXPORT = Path(__file__).resolve().parent.parent / "training" / "data" / "bases" / BASE
 
 
 class Timer:
@@ -46,9 +49,9 @@ class Timer:
 
 
 @contextmanager
-def serving(port: int) -> Iterator[httpx.Client]:
+def serving(port: int, model: str) -> Iterator[httpx.Client]:
     """A service of our own on loopback, ready; ended on leaving."""
-    server = subprocess.Popen([CATALOGAN, "serve", "--port", str(port), "--model", NAME])
+    server = subprocess.Popen([CATALOGAN, "serve", "--port", str(port), "--model", model])
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             wait_until_ready(client, server)
@@ -85,10 +88,10 @@ def wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes]) -> N
     sys.exit("demo: the service did not get ready within a minute")
 
 
-def fetch_pictures(port: int, out: Path) -> str:
+def fetch_pictures(port: int, name: str, out: Path) -> str:
     """Ask the service for one picture of each category; gives a curl line that does it too."""
     out.mkdir()
-    with serving(port) as client:
+    with serving(port, name) as client:
         model = client.get("/v1/models").json()["data"][0]
         for category in model["categories"]:
             response = client.post(
@@ -97,8 +100,8 @@ def fetch_pictures(port: int, out: Path) -> str:
                 headers={"Accept": "image/png"},
             )
             response.raise_for_status()
-            name = "".join(c if c.isalnum() else "-" for c in category)
-            (out / f"{name}.png").write_bytes(response.content)
+            file = "".join(c if c.isalnum() else "-" for c in category)
+            (out / f"{file}.png").write_bytes(response.content)
         console.print(f"{len(model['categories'])} pictures over HTTP in {out}")
         curl = curl_line(port, model["categories"][0], out / "curl.png")
         if shutil.which("curl"):
@@ -116,14 +119,58 @@ def curl_line(port: int, category: str, picture: Path) -> str:
     )
 
 
+def train_export(options: argparse.Namespace, timer: Timer) -> Path:
+    """From photos to an export; from the shipped base's weights if asked for."""
+    out: Path = options.out
+    photos = options.photos
+    if photos is None:
+        photos = out / "photos"
+        timer.run("Render photos", "sample-catalogue", "--out", str(photos))
+    dataset, run, export = (str(out / name) for name in ("dataset", "run", "export"))
+    size = options.size or (str(base_manifest()["width"]) if options.base else "32")
+    source = ["--from", f"base:{BASE}"] if options.base else []
+    minutes = ["--max-minutes", str(options.minutes)]
+    timer.run("Prepare", "prepare", str(photos), "--out", dataset, "--size", size)
+    timer.run("Train", "train", dataset, "--out", run, *minutes, *source)
+    timer.run("Evaluate", "evaluate", run, "--data", dataset)
+    timer.run("Export", "export", run, "--out", export, "--name", NAME)
+    console.print(f"Report: {run}/report.html", soft_wrap=True)
+    console.print(f"Contact sheet: {run}/evaluation/contact-sheet.png", soft_wrap=True)
+    return Path(export)
+
+
+def base_manifest() -> dict[str, Any]:
+    """What the shipped base says of itself."""
+    manifest: dict[str, Any] = json.loads((BASE_EXPORT / "manifest.json").read_text())
+    return manifest
+
+
+def show(metrics: dict[str, float], seconds: dict[str, float]) -> None:
+    """How good the model is, and what took how long."""
+    table = Table("metric", "value", title="against the validation photos")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4g}")
+    console.print(table)
+    table = Table("step", "seconds")
+    for name, taken in seconds.items():
+        table.add_row(name, f"{taken:.1f}")
+    table.add_row("in all", f"{sum(seconds.values()):.1f}", style="bold")
+    console.print(table)
+
+
 def main() -> None:
     """Run it all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, help="folder of photos; rendered ones if not given")
     parser.add_argument("--minutes", type=float, default=4.0, help="training time")
-    parser.add_argument("--size", default="32", help="picture size")
+    parser.add_argument("--size", help="picture size; 32, or the base's")
     parser.add_argument("--port", type=int, default=3000)
     parser.add_argument("--out", type=Path, default=Path("demo"))
+    parser.add_argument(
+        "--base",
+        action="store_true",
+        help="serve the base that ships with Catalogan at once; with --photos, fine-tune it",
+    )
     options = parser.parse_args()
     if options.photos and not options.photos.is_dir():
         sys.exit(f"demo: PHOTOS={options.photos} is no folder")
@@ -135,36 +182,18 @@ def main() -> None:
     os.environ.pop("CATALOGAN_API_KEY", None)  # the demo's service is for this machine alone
 
     timer = Timer()
-    photos = options.photos
-    if photos is None:
-        photos = out / "photos"
-        timer.run("Render photos", "sample-catalogue", "--out", str(photos))
-    dataset, run, export = (str(out / name) for name in ("dataset", "run", "export"))
-    timer.run("Prepare", "prepare", str(photos), "--out", dataset, "--size", options.size)
-    timer.run("Train", "train", dataset, "--out", run, "--max-minutes", str(options.minutes))
-    timer.run("Evaluate", "evaluate", run, "--data", dataset)
-    timer.run("Export", "export", run, "--out", export, "--name", NAME)
-    timer.run("Register", "register", export)
+    as_it_is = options.base and options.photos is None
+    export = BASE_EXPORT if as_it_is else train_export(options, timer)
+    manifest = json.loads((export / "manifest.json").read_text())
+    timer.run("Register", "register", str(export))
     port = usable_port(options.port)
     with timer.step("Serve"):
-        curl = fetch_pictures(port, out / "pictures")
-
-    metrics = json.loads((out / "export" / "manifest.json").read_text())["metrics"]
-    table = Table("metric", "value", title="against the validation photos")
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.4g}")
-    console.print(table)
-    table = Table("step", "seconds")
-    for name, seconds in timer.seconds.items():
-        table.add_row(name, f"{seconds:.1f}")
-    table.add_row("in all", f"{sum(timer.seconds.values()):.1f}", style="bold")
-    console.print(table)
-    console.print(f"Report: {run}/report.html", soft_wrap=True)
-    console.print(f"Contact sheet: {run}/evaluation/contact-sheet.png", soft_wrap=True)
+        curl = fetch_pictures(port, manifest["name"], out / "pictures")
+    show(manifest["metrics"], timer.seconds)
     console.print("Serve it again, in one shell:", style="bold")
     store = os.environ["BENTOML_HOME"]
     console.print(
-        f"BENTOML_HOME={store} {CATALOGAN} serve --port {port} --model {NAME}",
+        f"BENTOML_HOME={store} {CATALOGAN} serve --port {port} --model {manifest['name']}",
         soft_wrap=True,
         markup=False,
     )

@@ -185,5 +185,22 @@ def sample_catalogue(
     _out.print(f"{sum(counts.values())} photos in {escape(str(out))}")
 
 
+@app.command("bases")
+def list_bases() -> None:
+    """List the trained models that ship with Catalogan: to fine-tune, or to serve as they are."""
+    from models.manifest import MANIFEST_FILE, GeneratorManifest
+    from training.bases import base_names, base_path
+
+    for name in base_names():
+        folder = base_path(name)
+        manifest = GeneratorManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+        _out.print(
+            f"base:{name}  {manifest.width} x {manifest.height} px, {manifest.licence}, "
+            f"{', '.join(manifest.categories)}\n  {folder}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
 if __name__ == "__main__":
     sys.exit("run `catalogan` instead")

@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +30,7 @@ from models.manifest import (
     ManifestError,
     category_index,
 )
+from training.bases import base_names, base_path
 from training.dataset import PreparedDataset
 from training.learning.checkpoint import load_newest
 from training.learning.config import ModelConfig
@@ -97,21 +97,15 @@ def open_source(text: str) -> Source:
         return _open_export(_registered(text), text)
     raise RunError(
         f"--from {text}: neither a run, nor an export, nor a registered model:version, nor "
-        f"one of {', '.join(BASE_PREFIX + name for name in bases()) or 'the shipped bases'}"
+        f"one of {', '.join(BASE_PREFIX + name for name in base_names()) or 'the shipped bases'}"
     )
 
 
-def bases() -> list[str]:
-    """Names of the bases that come with the package."""
-    folder = files("training") / "data"
-    return sorted(p.name for p in folder.iterdir() if (p / MANIFEST_FILE).is_file())
-
-
 def _base(name: str) -> Path:
-    if name not in bases():
-        known = ", ".join(BASE_PREFIX + known for known in bases()) or "none"
+    if name not in base_names():
+        known = ", ".join(BASE_PREFIX + known for known in base_names()) or "none"
         raise RunError(f"--from {BASE_PREFIX}{name}: there is no such base; shipped: {known}")
-    return Path(str(files("training") / "data" / name))
+    return base_path(name)
 
 
 def _registered(tag: str) -> Path:
