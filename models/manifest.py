@@ -1,8 +1,9 @@
 """The contract that crosses from training to service: an export's manifest.
 
-An export is a directory that holds `generator.onnx`, `manifest.json` and `preview.png`, and,
-for fine-tuning, `weights.safetensors`: float32 tensors `generator.<name>` (the averaged
-generator) and `discriminator.<name>`, which a service stores but never loads.
+An export is a directory that holds `generator.onnx`, `manifest.json`, `preview.png` and, for
+people, `README.md`. For fine-tuning it has `weights.safetensors`: float32 tensors
+`generator.<name>` (the averaged generator) and `discriminator.<name>`, which a service stores
+but never loads.
 This module says what the manifest holds; it needs neither torch nor ONNX Runtime.
 
 The ONNX graph takes four float32 inputs and gives one output, for a batch of any size N:
@@ -34,7 +35,8 @@ SCHEMA_VERSION: Final = 1
 GENERATOR_FILE: Final = "generator.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 PREVIEW_FILE: Final = "preview.png"
-# Older exports have none of these three.
+# Older exports have none of these four.
+CARD_FILE: Final = "README.md"
 WEIGHTS_FILE: Final = "weights.safetensors"
 MAPPING_FILE: Final = "mapping.onnx"
 ENCODER_FILE: Final = "encoder.onnx"
@@ -149,6 +151,9 @@ class GeneratorManifest(_Record):
     metrics: dict[str, float] = Field(default_factory=dict)
     licence: str = "unspecified"
     author: str = "unspecified"
+    data: Annotated[str, Field(description="Where the photos are from, and their licence.")] = (
+        "unspecified"
+    )
     parity: ParityCertificate
     encoder: EncoderRecord | None = None
     files: dict[str, FileRecord]

@@ -283,6 +283,9 @@ def export(
     ] = SERVED_NOISE_SCALE,
     licence: Annotated[str, typer.Option(help="Of the model.")] = "unspecified",
     author: Annotated[str, typer.Option(help="Who is to be asked.")] = "unspecified",
+    photos: Annotated[
+        str, typer.Option(help="Where the photos are from, and their licence.")
+    ] = "unspecified",
     encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
 ) -> None:
     """Export a run's generator to ONNX, and check that it paints the same."""
@@ -300,6 +303,7 @@ def export(
         noise_scale=noise_scale,
         licence=licence,
         author=author,
+        data=photos,
         snapshot=snapshot,
         encoder=encoder,
     )

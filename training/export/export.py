@@ -1,4 +1,4 @@
-"""Run -> export: ONNX graph, weights, manifest and preview, with parity measured.
+"""Run -> export: ONNX graph, weights, manifest, preview and card, with parity measured.
 
 Written aside and renamed, so that a folder that exists is whole.
 """
@@ -16,6 +16,7 @@ from models.discriminator import Discriminator
 from models.encoder import Encoder
 from models.generator import Generator
 from models.manifest import (
+    CARD_FILE,
     ENCODER_FILE,
     GENERATOR_FILE,
     MANIFEST_FILE,
@@ -29,6 +30,7 @@ from models.manifest import (
     GeneratorManifest,
 )
 from training.evaluation.record import read_headline
+from training.export.card import model_card
 from training.export.graphs import (
     OPSET,
     ExportError,
@@ -55,6 +57,7 @@ class ExportOptions:
     noise_scale: float = SERVED_NOISE_SCALE
     licence: str = "unspecified"
     author: str = "unspecified"
+    data: str = "unspecified"  # where the photos are from, and their licence
     metrics: dict[str, float] | None = None  # None: what `catalogan evaluate` left in the run
     encoder: bool = True  # take the run's encoder along, if it has one
 
@@ -112,16 +115,23 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         metrics=read_headline(run, nimg) if options.metrics is None else options.metrics,
         licence=options.licence,
         author=options.author,
+        data=options.data,
         parity=parity,
         encoder=encoder,
-        files={
-            name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-            for name, data in files.items()
-        },
+        files=_records(files),
     )
+    files[CARD_FILE] = model_card(manifest)
+    manifest = manifest.model_copy(update={"files": _records(files)})
     files[MANIFEST_FILE] = (manifest.model_dump_json(indent=2) + "\n").encode()
     _write_aside(out, files)
     return manifest
+
+
+def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:
+    return {
+        name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        for name, data in files.items()
+    }
 
 
 def _mapping(generator: Generator) -> bytes:

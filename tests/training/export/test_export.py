@@ -27,7 +27,9 @@ from training.learning.samplers import ExportSampler, RunSampler, open_sampler
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Path:
     out = tmp_path_factory.mktemp("exports") / "tiny"
-    options = ExportOptions(name="tiny", licence="CC0-1.0", author="Us", metrics={"x": 1.0})
+    options = ExportOptions(
+        name="tiny", licence="CC0-1.0", author="Us", data="Ours", metrics={"x": 1.0}
+    )
     export_run(tiny_run, out, options)
     return out
 
@@ -51,6 +53,7 @@ def test_the_manifest_says_what_was_exported(export: Path, tiny_run: Path) -> No
     )
     manifest.verify_files(lambda name: (export / name).read_bytes())
     assert sorted(p.name for p in export.iterdir()) == [
+        "README.md",
         "generator.onnx",
         "manifest.json",
         "mapping.onnx",
@@ -59,6 +62,11 @@ def test_the_manifest_says_what_was_exported(export: Path, tiny_run: Path) -> No
     ]
     with Image.open(export / "preview.png") as preview:
         assert preview.size == (8 * 16, 3 * 16)
+    card = (export / "README.md").read_text()
+    for said in ("# tiny", "cups, hats, mats", "16 x 16 px", "| Ours (dataset", "| x | 1 |"):
+        assert said in card
+    assert "| 200 |" in card
+    assert "| CC0-1.0 |" in card
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""The model card of an export: what a person should know before using the model."""
+
+from models.manifest import PREVIEW_FILE, WEIGHTS_FILE, GeneratorManifest
+
+
+def model_card(manifest: GeneratorManifest) -> bytes:
+    """Markdown that says what the model paints, what it learnt from, and how good it is.
+
+    Args:
+        manifest: Of the export, whose files need not be listed yet.
+    """
+    masking = manifest.masking.get("mode", "off")
+    augment = manifest.training.get("augment", {})
+    mirrored = augment.get("mode") != "off" and augment.get("mirror", True)
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"Paints product pictures of {manifest.width} x {manifest.height} px in "
+        f"{len(manifest.categories)} categories: {', '.join(manifest.categories)}.",
+        "",
+        f"![A row of pictures for each category]({PREVIEW_FILE})",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| Model | StyleGAN2-family generator, masking of its discriminator: {masking} |",
+        f"| Trained on | {manifest.data} (dataset {manifest.dataset_hash[:16]}) |",
+        f"| Images shown in training | {manifest.nimg:,} |",
+        f"| Photos mirrored in training | {'yes: print in pictures reads both ways' * mirrored}"
+        f"{'no' * (not mirrored)} |",
+        f"| Licence | {manifest.licence} |",
+        f"| Author | {manifest.author} |",
+        f"| Made | {manifest.created:%Y-%m-%d} |",
+        "",
+        "## How good it is",
+        "",
+    ]
+    if manifest.metrics:
+        lines += [
+            "Against photos that were not trained on; `real` is what training photos score in its "
+            "place. Distances are on Catalogan's own features unless named otherwise: no FID.",
+            "",
+            "| metric | value |",
+            "|---|---|",
+            *(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items()),
+        ]
+    else:
+        lines += ["Not evaluated before it was exported."]
+    lines += [
+        "",
+        "## Before you use it",
+        "",
+        "- Its pictures are synthetic. What serves them marks them as such; keep the marks.",
+        "- It knows its categories as the photos showed them, and nothing else; mixtures and "
+        "truncation 1 give stranger pictures.",
+        "- A generator can repeat photos that it learnt from: `catalogan evaluate` measures the "
+        "share that comes too near.",
+        f"- `{WEIGHTS_FILE}` is for fine-tuning (`catalogan train DATASET --from THIS_FOLDER`); "
+        "a service does not load it.",
+        "",
+    ]
+    return "\n".join(lines).encode()
