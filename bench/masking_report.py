@@ -24,6 +24,7 @@ from masking_plan import (
     LAST_EVALUATIONS,
     LENGTHS_KIMG,
     LONG_SEEDS,
+    OBJECTIVES,
     SCREENING_SEEDS,
     CatalogueName,
 )
@@ -175,6 +176,8 @@ def confirmation_sections(ledger: Ledger, winner: str) -> list[str]:
     for title, catalogue, seeds in others:
         lines += [f"## {title}: `{catalogue}`", ""]
         lines += modes_table(ledger, catalogue, ["off", winner], seeds)
+    lines += ["## Another objective, without masks", ""]
+    lines += modes_table(ledger, FEW, ["off", *OBJECTIVES], LONG_SEEDS)
     return lines
 
 

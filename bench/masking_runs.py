@@ -31,6 +31,7 @@ from masking_plan import (
     KEPT_AFTER_SECOND,
     LENGTHS_KIMG,
     LONG_SEEDS,
+    OBJECTIVES,
     OFF,
     SCREENING_SEEDS,
     CatalogueName,
@@ -107,7 +108,7 @@ def train(run: Run, work: Path) -> dict[str, Any]:
     folder = work / "runs" / run.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    config = resolve(merge({**PRESETS[PRESET]}, settings))
+    config = resolve(merge(merge({**PRESETS[PRESET]}, settings), run.settings))
     trainer = Trainer(folder, dataset, config, torch.device("cpu"), Ranks())
     judge = Judge(dataset)
     evaluations: list[dict[str, float]] = []
@@ -167,6 +168,11 @@ def stages(ledger: Ledger) -> Iterator[list[Run]]:
     yield runs(few, pair, CONFIRMATION_SEEDS)
     yield runs("sample-300", pair, CONFIRMATION_SEEDS)
     yield runs(few, controls(masking), CONFIRMATION_SEEDS)
+    yield [
+        Run(few, name, seed, OFF, settings)
+        for seed in LONG_SEEDS
+        for name, settings in OBJECTIVES.items()
+    ]
     yield runs("clothing-300-long", pair, LONG_SEEDS)
     yield runs("clothing", pair, LONG_SEEDS)
 

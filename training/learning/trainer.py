@@ -144,9 +144,10 @@ class Trainer:
     def _roll_back(self, reason: str, recorder: Recorder | None) -> None:
         """Load the last checkpoint and save it again with the smaller steps noted."""
         message = self.guardrails.roll_back(reason)
-        rollbacks = self.guardrails.rollbacks
+        rollbacks, best_distance = self.guardrails.rollbacks, self.best_distance
         self.resume()
-        self.guardrails.rollbacks = rollbacks
+        # The best snapshot stays, even where it is of the stretch that is now left.
+        self.guardrails.rollbacks, self.best_distance = rollbacks, best_distance
         self._save()
         logger.warning("%s", message)
         if recorder:

@@ -175,8 +175,16 @@ def test_a_run_that_breaks_goes_back_and_finishes_with_smaller_steps(
     settings = {**tiny_settings, "max_kimg": 0.16, "checkpoint_kimg": 0.04}
     trainer = start(tmp_path / "run", tiny_dataset, settings)
     rate = trainer.pair.generator_optimizer.param_groups[0]["lr"]
-    outcome = trainer.train(lambda _: None, break_at(trainer, 104, 1))
+    poison = break_at(trainer, 104, 1)
+
+    def find_the_best_then_break() -> bool:
+        if trainer.nimg == 96:  # after the checkpoint that it goes back to
+            trainer.best_distance = 0.25
+        return poison()
+
+    outcome = trainer.train(lambda _: None, find_the_best_then_break)
     assert outcome.reason == "finished"
+    assert trainer.best_distance == 0.25  # a worse snapshot must not replace the best one
     state = load_newest(tmp_path / "run")
     assert state["nimg"] == 160
     assert all(torch.isfinite(v).all() for v in state["ema"].values())
