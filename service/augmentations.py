@@ -20,8 +20,7 @@ from service.augmentation import (
 )
 from service.errors import BadRequest
 from service.generation import SEED_LIMIT
-from service.generations import Encoding
-from service.imaging import OutputFormat, encode_image
+from service.imaging import Encoding, OutputFormat, encode_image
 from service.marking import ENHANCED, Mark
 from service.operations import AnyOperation
 from service.schemas import Compression, Count, Seed, Strict, parse_json_value, validate

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from models.images import ImageLimits
+from models.manifest import MAPPING_FILE
 from service.answers import answer, error_response, image_format
 from service.augmentations import (
     AugmentationRequest,
@@ -19,12 +20,14 @@ from service.augmentations import (
     parse_fields,
 )
 from service.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
-from service.generations import Encoding, generation_jobs, picture_specs
-from service.imaging import MEDIA_TYPES
+from service.finishing import Finishing
+from service.generations import generation_jobs, plan_pictures
+from service.imaging import MEDIA_TYPES, Encoding
 from service.metrics import CONTENT_TYPE, Metrics
 from service.model_pool import LoadedModel, ModelPool
 from service.negotiation import choose_answer
 from service.openapi import describe, form_body, json_body, responses
+from service.presentation import check_transparency
 from service.registry import RegisteredModel
 from service.schemas import (
     GenerationRequest,
@@ -95,7 +98,7 @@ def _add_generations(app: FastAPI, runtime: Runtime) -> None:
         response_class=Response,
     )
     async def generate(request: Request) -> Response:
-        """Generate 1 to 10 pictures of one category, or, by default, of all in turn."""
+        """Generate 1 to 10 pictures of a category or a mixture, or, by default, of all in turn."""
         async with time_limit(runtime.settings.request_timeout_sec):
             _require_json(request)
             asked = validate(GenerationRequest, parse_json(await request.body()))
@@ -106,12 +109,14 @@ def _add_generations(app: FastAPI, runtime: Runtime) -> None:
 async def _generate(request: Request, asked: GenerationRequest, runtime: Runtime) -> Response:
     media = MEDIA_TYPES[asked.output_format] if asked.output_format else None
     kind = choose_answer(request.headers.get("accept"), media)
-    output_format = image_format(kind, asked.output_format, asked.n or 1)
+    output_format = image_format(kind, asked.output_format, asked.count)
+    check_transparency(asked.background, output_format)
     model = await _model(runtime, asked.model)
     manifest, model_id = model.registered.manifest, model.registered.model_id
-    specs = picture_specs(asked, manifest)
+    plan = plan_pictures(asked, manifest)
     encoding = Encoding(output_format, asked.output_compression)
-    made = await runtime.workers.run(generation_jobs(model.session, model_id, specs, encoding))
+    finishing = Finishing(model_id, manifest, encoding, plan.presentation)
+    made = await runtime.workers.run(generation_jobs(model.session, plan, finishing))
     pictures = [picture for job in made for picture in job]
     runtime.metrics.pictures.labels("generation", model_id).inc(len(pictures))
     facts = {
@@ -119,8 +124,8 @@ async def _generate(request: Request, asked: GenerationRequest, runtime: Runtime
         "model": model_id,
         "model_hash": manifest.model_hash,
         "output_format": output_format,
-        "size": f"{manifest.width}x{manifest.height}",
-        "truncation_psi": specs[0].truncation_psi,
+        "size": plan.presentation.size,
+        "truncation_psi": plan.specs[0].truncation_psi,
     }
     return answer(kind, output_format, pictures, facts)
 
@@ -222,5 +227,6 @@ def _model_info(model: RegisteredModel, runtime: Runtime) -> ModelInfo:
         size=f"{manifest.width}x{manifest.height}",
         channels=manifest.channels,
         truncation_psi=manifest.truncation_psi,
+        style_layers=manifest.num_ws if MAPPING_FILE in manifest.files else None,
         licence=manifest.licence,
     )

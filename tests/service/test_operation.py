@@ -112,6 +112,7 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
         "/v1/models",
         "/v1/models/{model}",
     }
+    assert {"StyleMixing", "Picture", "UsedStyleMixing"} <= document["components"]["schemas"].keys()
     statuses = document["paths"][URL]["post"]["responses"]
     assert set(statuses) == {"200", *["400", "401", "404", "413", "429", "500", "503", "504"]}
 
