@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.errors import ApiError, BadRequest
 from service.imaging import MEDIA_TYPES, OutputFormat
-from service.negotiation import Answer
+from service.negotiation import Answer, choose_answer
 
 # The earliest date that ZIP can hold: equal requests give equal archives.
 ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
@@ -56,6 +56,14 @@ def answer(
         if name != "created"
     }
     return Response(pictures[0].data, media_type=kind, headers=headers)
+
+
+def settle_answer(
+    accept: str | None, asked: OutputFormat | None, n: int
+) -> tuple[Answer, OutputFormat]:
+    """Settle kind of answer and format of pictures; see `choose_answer` and `image_format`."""
+    kind = choose_answer(accept, MEDIA_TYPES[asked] if asked else None)
+    return kind, image_format(kind, asked, n)
 
 
 def image_format(kind: Answer, asked: OutputFormat | None, n: int) -> OutputFormat:

@@ -1,6 +1,7 @@
 """Painted pixels -> a shaped, marked and encoded picture with its facts."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,16 @@ class Finishing:
     manifest: GeneratorManifest
     encoding: Encoding
     presentation: Presentation
+
+    def facts(self) -> dict[str, Any]:
+        """What holds for all pictures."""
+        return {
+            "created": int(time.time()),
+            "model": self.model_id,
+            "model_hash": self.manifest.model_hash,
+            "output_format": self.encoding.output_format,
+            "size": self.presentation.size,
+        }
 
     def finish(
         self,

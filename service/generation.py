@@ -1,6 +1,7 @@
 """Seeds and styles in, pictures out: a model's loaded graphs."""
 
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -8,7 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.manifest import GENERATOR_FILE, MAPPING_FILE, STYLE_OFFSET_NAME, GeneratorManifest
+from models.manifest import (
+    ENCODER_FILE,
+    GENERATOR_FILE,
+    MAPPING_FILE,
+    OUTPUT_NAME,
+    STYLE_OFFSET_NAME,
+    GeneratorManifest,
+)
 from service.errors import DeviceError, SessionError
 from service.graphs import Device, Graph, try_graph
 from service.signatures import signatures
@@ -44,6 +52,12 @@ class PictureSpec:
     def mixture(self) -> Mixture:
         """The category as a mixture."""
         return ((self.category, 1.0),) if isinstance(self.category, int) else self.category
+
+
+def consecutive_seeds(first: int | None, count: int) -> list[int]:
+    """The seeds of `count` pictures; from a random one on where `first` is None."""
+    start = secrets.randbelow(SEED_LIMIT) if first is None else first
+    return [(start + index) % SEED_LIMIT for index in range(count)]
 
 
 def latents(
@@ -113,6 +127,11 @@ class GeneratorSession:
         """Batches that are run: alone on a CPU, which gains nothing from more."""
         return CUDA_BATCH_SIZES if self.device == "cuda" else (1,)
 
+    def batches(self, specs: Sequence[PictureSpec]) -> list[Sequence[PictureSpec]]:
+        """Split pictures into the largest batches that pay on the device."""
+        size = self.batch_sizes[-1]
+        return [specs[start : start + size] for start in range(0, len(specs), size)]
+
     def render(self, specs: Sequence[PictureSpec]) -> list[NDArray[np.uint8]]:
         """Generate pictures; each depends on its own spec alone.
 
@@ -122,11 +141,7 @@ class GeneratorSession:
         Raises:
             SessionError: The graph failed or gave values that are not finite.
         """
-        pictures: list[NDArray[np.uint8]] = []
-        largest = self.batch_sizes[-1]
-        for start in range(0, len(specs), largest):
-            pictures += self._render_batch(specs[start : start + largest])
-        return pictures
+        return [picture for part in self.batches(specs) for picture in self._render_batch(part)]
 
     def style(self, spec: PictureSpec) -> NDArray[np.float32]:
         """The style w [w_dim] that all layers of a picture start from, before any offset.
@@ -141,6 +156,21 @@ class GeneratorSession:
             "truncation_psi": np.array([spec.truncation_psi], dtype=np.float32),
         }
         return np.asarray(self._other(MAPPING_FILE).run(feeds)[0])
+
+    def encode(self, photo: NDArray[np.uint8], category: int) -> NDArray[np.float32]:
+        """The style offset [num_ws, w_dim] that, at truncation_psi 0, paints a photo.
+
+        Args:
+            photo: uint8 [height, width, channels].
+            category: Index of the category that the offset is to be used with.
+
+        Raises:
+            SessionError: The graph failed, or was not loaded.
+        """
+        pixels = photo.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(127.5) - 1
+        spec = PictureSpec(seed=0, category=category, truncation_psi=0.0)
+        feeds = {OUTPUT_NAME: pixels, "category": self._weights([spec])}
+        return np.asarray(self._other(ENCODER_FILE).run(feeds)[0])
 
     def _render_batch(self, specs: Sequence[PictureSpec]) -> list[NDArray[np.uint8]]:
         size = next(s for s in self.batch_sizes if s >= len(specs))

@@ -1,7 +1,6 @@
 """A generation request -> pictures; the same for HTTP and the command line."""
 
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +8,7 @@ from models.manifest import GeneratorManifest
 from service.answers import Finished
 from service.categories import find_category, find_mixture
 from service.finishing import Finishing
-from service.generation import SEED_LIMIT, GeneratorSession, Mixture, PictureSpec
+from service.generation import GeneratorSession, Mixture, PictureSpec, consecutive_seeds
 from service.presentation import Presentation, choose_presentation
 from service.prompts import category_of_prompt
 from service.schemas import GenerationRequest
@@ -42,7 +41,8 @@ def plan_pictures(request: GenerationRequest, manifest: GeneratorManifest) -> Pl
     psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
     chosen = _category(request, manifest)
     specs = []
-    for seed in _seeds(request):
+    first = request.style_mixing.coarse if request.style_mixing else request.seed
+    for seed in request.seeds or consecutive_seeds(first, request.count):
         # Where nobody chose, a picture's own seed does: consecutive ones go round.
         category = seed % len(manifest.categories) if chosen is None else chosen
         specs.append(PictureSpec(seed, category, psi))
@@ -53,16 +53,15 @@ def generation_jobs(
     session: GeneratorSession, plan: Plan, finishing: Finishing
 ) -> list[Callable[[], list[Finished]]]:
     """Split pictures into jobs of the largest batch that pays on the session's device."""
-    size = session.batch_sizes[-1]
     return [
-        partial(_generate, session, plan.specs[start : start + size], plan.mixing, finishing)
-        for start in range(0, len(plan.specs), size)
+        partial(_generate, session, specs, plan.mixing, finishing)
+        for specs in session.batches(plan.specs)
     ]
 
 
 def _generate(
     session: GeneratorSession,
-    specs: list[PictureSpec],
+    specs: Sequence[PictureSpec],
     mixing: Mixing | None,
     finishing: Finishing,
 ) -> list[Finished]:
@@ -72,19 +71,6 @@ def _generate(
         finishing.finish(pixels, spec, mixing.recipe(spec.seed) if mixing else None)
         for spec, pixels in zip(specs, session.render(specs), strict=True)
     ]
-
-
-def _seeds(request: GenerationRequest) -> list[int]:
-    if request.seeds is not None:
-        return list(request.seeds)
-    first = request.style_mixing.coarse if request.style_mixing else request.seed
-    return consecutive_seeds(first, request.n or 1)
-
-
-def consecutive_seeds(first: int | None, count: int) -> list[int]:
-    """The seeds of `count` pictures; from a random one on where `first` is None."""
-    start = secrets.randbelow(SEED_LIMIT) if first is None else first
-    return [(start + index) % SEED_LIMIT for index in range(count)]
 
 
 def _category(request: GenerationRequest, manifest: GeneratorManifest) -> int | Mixture | None:

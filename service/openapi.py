@@ -40,15 +40,15 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def form_body(model: type[BaseModel]) -> dict[str, Any]:
-    """An operation's request body that is a form with a file `image` and JSON parts."""
+def form_body(model: type[BaseModel], *json_fields: str) -> dict[str, Any]:
+    """An operation's request body that is a form with a file `image`; some fields are JSON."""
     schema = model.model_json_schema(ref_template=_REFERENCES)
     image = {"type": "string", "contentMediaType": "application/octet-stream"}
     schema["properties"] = {"image": image, **schema["properties"]}
     schema["required"] = ["image"]
     content = {
         "schema": schema,
-        "encoding": {"operations": {"contentType": "application/json"}},
+        "encoding": {name: {"contentType": "application/json"} for name in json_fields},
     }
     return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 

@@ -47,6 +47,33 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Seeded(Strict):
+    """A request for several pictures, each with a seed."""
+
+    n: Count | None = None
+    seed: Annotated[
+        Seed | None, Field(description="Of the first picture; the next has seed + 1 (ours).")
+    ] = None
+    seeds: Annotated[
+        list[Seed] | None,
+        Field(min_length=1, max_length=MAX_PICTURES, description="One for each picture (ours)."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _refuse_two_ways_to_count(self) -> Self:
+        refuse_both(self, "seeds", "seed")
+        if self.seeds is not None and self.n not in (None, len(self.seeds)):
+            raise BadRequest(
+                f"{len(self.seeds)} seeds give as many pictures: leave n out", param="n"
+            )
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of pictures."""
+        return self.n or (len(self.seeds) if self.seeds else 1)
+
+
 class StyleMixing(Strict):
     """Layers below `crossover` take the style of the seed `coarse`, the others that of `fine`."""
 
@@ -57,7 +84,7 @@ class StyleMixing(Strict):
     ] = None
 
 
-class GenerationRequest(Strict):
+class GenerationRequest(Seeded):
     """Body of POST /v1/images/generations: the OpenAI Images API's, and fields of ours.
 
     Of OpenAI's fields, quality, style, moderation, partial_images and user change nothing.
@@ -73,13 +100,6 @@ class GenerationRequest(Strict):
     categories: Annotated[
         Weights | None, Field(description="A mixture, in place of `category` (ours).")
     ] = None
-    seed: Annotated[
-        Seed | None, Field(description="Of the first picture; the next has seed + 1 (ours).")
-    ] = None
-    seeds: Annotated[
-        list[Seed] | None,
-        Field(min_length=1, max_length=MAX_PICTURES, description="One for each picture (ours)."),
-    ] = None
     style_mixing: Annotated[
         StyleMixing | None, Field(description="In place of `seed`; needs mapping.onnx (ours).")
     ] = None
@@ -88,7 +108,6 @@ class GenerationRequest(Strict):
         Field(ge=0, le=1, description="0 = the mean picture, 1 = full variety (ours)."),
     ] = None
     model: Annotated[str | None, Field(max_length=128)] = None
-    n: Count | None = None
     size: Size | None = None
     output_format: OutputFormat | None = None
     output_compression: Annotated[
@@ -114,19 +133,9 @@ class GenerationRequest(Strict):
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
         refuse_both(self, "categories", "category")
-        refuse_both(self, "seeds", "seed")
         refuse_both(self, "style_mixing", "seed")
         refuse_both(self, "style_mixing", "seeds")
-        if self.seeds is not None and self.n not in (None, len(self.seeds)):
-            raise BadRequest(
-                f"{len(self.seeds)} seeds give as many pictures: leave n out", param="n"
-            )
         return self
-
-    @property
-    def count(self) -> int:
-        """Number of pictures."""
-        return self.n or (len(self.seeds) if self.seeds else 1)
 
 
 class UsedStyleMixing(BaseModel):
@@ -180,6 +189,7 @@ class ModelInfo(BaseModel):
     style_layers: Annotated[
         int | None, Field(description="For style_mixing; null where styles can't be reached.")
     ]
+    encoder: Annotated[bool, Field(description="Whether photos can be varied.")]
     licence: str
 
 

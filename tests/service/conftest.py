@@ -120,11 +120,16 @@ def write_export(
 
 def write_styled_export(folder: Path, channels: int = 3, **changes: Any) -> Path:
     """Write an export with mapping and encoder, by default served without noise."""
-    others = {"mapping.onnx": mapping_file(), "encoder.onnx": encoder_file(channels=channels)}
-    settings = {"name": "styled", "noise_scale": 0.0, "encoder": ENCODER_RECORD, **STYLES}
-    model = with_offset(generator_graph(channels=channels))
-    size = (16, 24, channels)
-    return write_export(folder, model, size=size, others=others, **{**settings, **changes})
+    settings = {
+        "model": with_offset(generator_graph(channels=channels)),
+        "others": {"mapping.onnx": mapping_file(), "encoder.onnx": encoder_file(channels=channels)},
+        "size": (16, 24, channels),
+        "name": "styled",
+        "noise_scale": 0.0,
+        "encoder": ENCODER_RECORD,
+        **STYLES,
+    }
+    return write_export(folder, **{**settings, **changes})
 
 
 @contextmanager

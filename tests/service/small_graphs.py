@@ -10,7 +10,13 @@ Z_DIM, NOISE_DIM, OPSET = 8, 64, 20
 NUM_WS, W_DIM = 3, Z_DIM
 
 
-def generator_graph(height: int = 16, width: int = 24, channels: int = 3, seed: int = 0) -> Any:
+def generator_graph(
+    height: int = 16,
+    width: int = 24,
+    channels: int = 3,
+    seed: int = 0,
+    categories: int = len(CATEGORIES),
+) -> Any:
     """A generator of MatMul, Resize, Conv and Tanh that keeps the contract."""
     rng = np.random.default_rng(seed)
 
@@ -19,7 +25,7 @@ def generator_graph(height: int = 16, width: int = 24, channels: int = 3, seed: 
 
     small_h, small_w = height // 4, width // 4
     constants = [
-        weights("category_style", len(CATEGORIES), Z_DIM),
+        weights("category_style", categories, Z_DIM),
         weights("to_map", Z_DIM, 6 * small_h * small_w),
         weights("kernel", channels, 6, 3, 3),
         numpy_helper.from_array(np.array([0, 6, small_h, small_w], dtype=np.int64), "map_shape"),
@@ -56,7 +62,7 @@ def generator_graph(height: int = 16, width: int = 24, channels: int = 3, seed: 
         "generator",
         [
             value("z", Z_DIM),
-            value("category", len(CATEGORIES)),
+            value("category", categories),
             value("truncation_psi"),
             value("noise", NOISE_DIM),
         ],
@@ -128,7 +134,11 @@ def mapping_file(output: str = "w", seed: int = 0) -> bytes:
 
 
 def encoder_file(
-    operator: str = "Sigmoid", w_dim: int = W_DIM, domain: str = "", channels: int = 3
+    operator: str = "Sigmoid",
+    w_dim: int = W_DIM,
+    domain: str = "",
+    channels: int = 3,
+    categories: int = len(CATEGORIES),
 ) -> bytes:
     """Pictures of 16 x 24 and a category to an offset, by one matrix and `operator`."""
     weights = np.random.default_rng(0).normal(0, 0.1, (channels * 16 * 24, NUM_WS * w_dim))
@@ -145,5 +155,5 @@ def encoder_file(
         constant("axis", np.array([1], dtype=np.int64)),
         constant("shape", np.array([-1, NUM_WS, w_dim], dtype=np.int64)),
     ]
-    inputs = [value("images", "N", channels, 16, 24), value("category", "N", len(CATEGORIES))]
+    inputs = [value("images", "N", channels, 16, 24), value("category", "N", categories)]
     return graph_file(nodes, inputs, value("style_offset", "N", NUM_WS, w_dim), constants)

@@ -109,12 +109,19 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
     assert set(document["paths"]) == {
         "/v1/images/generations",
         "/v1/images/augmentations",
+        "/v1/images/variations",
         "/v1/models",
         "/v1/models/{model}",
     }
     assert {"StyleMixing", "Picture", "UsedStyleMixing"} <= document["components"]["schemas"].keys()
     statuses = document["paths"][URL]["post"]["responses"]
     assert set(statuses) == {"200", *["400", "401", "404", "413", "429", "500", "503", "504"]}
+    varied = document["paths"]["/v1/images/variations"]["post"]
+    assert set(varied["responses"]) == set(statuses) | {"415", "422"}
+    assert varied["responses"]["200"]["content"].keys() >= {"application/json", "image/png"}
+    assert {"VariationResponse", "ValidationErrors"} <= document["components"]["schemas"].keys()
+    body = varied["requestBody"]["content"]["multipart/form-data"]
+    assert {"image", "strength", "seeds"} <= body["schema"]["properties"].keys()
 
 
 def test_without_a_model_it_lives_but_is_not_ready(bento_home: Path, export: Path) -> None:

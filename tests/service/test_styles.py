@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from pydantic import ValidationError
 
@@ -48,6 +49,18 @@ def test_an_offset_of_zero_or_of_another_picture_changes_no_pixel(styled_export:
     expected, other = session.render([plain])[0], session.render([moved])[0]
     together = session.render([moved, plain, PictureSpec(1, 1, 0.7, none)])
     np.testing.assert_array_equal(together, [other, expected, expected])
+
+
+def test_the_encoder_is_shown_pixels_between_minus_1_and_1(styled_export: Path) -> None:
+    manifest, files = read_export(styled_export)
+    encoder = {"encoder.onnx": files["encoder.onnx"]}
+    session = GeneratorSession(files["generator.onnx"], manifest, others=encoder, device="cpu")
+    photo = np.random.default_rng(1).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    (weights, *_) = onnx.load_model_from_string(files["encoder.onnx"]).graph.initializer
+    shown = photo.transpose(2, 0, 1).ravel() / 127.5 - 1
+    expected = 1 / (1 + np.exp(-shown @ onnx.numpy_helper.to_array(weights)))
+    offset = session.encode(photo, 2)
+    np.testing.assert_allclose(offset, expected.reshape(NUM_WS, W_DIM), atol=1e-5)
 
 
 def test_graphs_that_were_not_loaded_say_so(styled_export: Path) -> None:
