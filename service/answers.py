@@ -49,13 +49,18 @@ def answer(
             for picture in pictures
         ]
         return JSONResponse({**facts, "data": data})
+    return bare(kind, pictures[0].data, {**facts, **pictures[0].facts})
+
+
+def bare(media: str, data: bytes, facts: Mapping[str, Any]) -> Response:
+    """A file as it is, its facts in headers."""
     headers = {
         # Header values are Latin-1 at best; categories may be in any script.
         f"X-Catalogan-{name.replace('_', '-').title()}": quote(_text(value), safe=' :,.{}[]"')
-        for name, value in {**facts, **pictures[0].facts}.items()
+        for name, value in facts.items()
         if name != "created"
     }
-    return Response(pictures[0].data, media_type=kind, headers=headers)
+    return Response(data, media_type=media, headers=headers)
 
 
 def settle_answer(
@@ -102,7 +107,8 @@ def error_response(error: ApiError) -> Response:
 def _archive(
     output_format: OutputFormat, pictures: Sequence[Finished], facts: Mapping[str, Any]
 ) -> bytes:
-    names = [f"{index:02d}.{output_format}" for index in range(len(pictures))]
+    digits = max(2, len(str(len(pictures) - 1)))  # so that names sort in order
+    names = [f"{index:0{digits}d}.{output_format}" for index in range(len(pictures))]
     listed = [
         {"file": name, **picture.facts} for name, picture in zip(names, pictures, strict=True)
     ]

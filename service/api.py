@@ -78,6 +78,7 @@ def build_runtime() -> Runtime:
         workers=Workers(settings.workers),
         metrics=metrics,
         generations=Queue("generations", settings.max_pending_generations, metrics),
+        interpolations=Queue("interpolations", settings.max_pending_interpolations, metrics),
         uploads=Queue("uploads", settings.max_pending_uploads, metrics),
     )
 

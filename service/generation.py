@@ -41,12 +41,14 @@ class PictureSpec:
         category: Index into the manifest's categories, or a mixture of several.
         truncation_psi: 0 = the category's mean picture, 1 = full variety.
         style_offset: Added to each layer's style, [num_ws, w_dim]; None = nothing.
+        noise_seed: Whose noise it has; None = its own.
     """
 
     seed: int
     category: int | Mixture
     truncation_psi: float
     style_offset: NDArray[np.float32] | None = field(default=None, compare=False)
+    noise_seed: int | None = None
 
     @property
     def mixture(self) -> Mixture:
@@ -180,7 +182,7 @@ class GeneratorSession:
         return [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in scaled]
 
     def _feeds(self, specs: Sequence[PictureSpec]) -> dict[str, NDArray[np.float32]]:
-        drawn = [latents(self.manifest, spec.seed) for spec in specs]
+        drawn = [self._latents(spec) for spec in specs]
         feeds = {
             "z": np.stack([z for z, _ in drawn]),
             "category": self._weights(specs),
@@ -193,6 +195,12 @@ class GeneratorSession:
             none = np.zeros_like(given)
             feeds[STYLE_OFFSET_NAME] = np.stack([none if o is None else o for o in offsets])
         return feeds
+
+    def _latents(self, spec: PictureSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        z, noise = latents(self.manifest, spec.seed)
+        if spec.noise_seed is not None:
+            _, noise = latents(self.manifest, spec.noise_seed)
+        return z, noise
 
     def _weights(self, specs: Sequence[PictureSpec]) -> NDArray[np.float32]:
         """Category weights [N, categories]."""

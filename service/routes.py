@@ -10,7 +10,7 @@ from service.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 from service.metrics import CONTENT_TYPE
 from service.openapi import describe, responses
 from service.photo_routes import Decoder, add_augmentations, add_variations
-from service.picture_routes import add_generations
+from service.picture_routes import add_generations, add_interpolations
 from service.registry import RegisteredModel
 from service.runtime import Runtime
 from service.schemas import ModelInfo, ModelList
@@ -21,6 +21,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app = FastAPI(title="Catalogan", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     _add_error_handlers(app)
     add_generations(app, runtime)
+    add_interpolations(app, runtime)
     decoder = Decoder(runtime)
     add_augmentations(app, runtime, decoder)
     add_variations(app, runtime, decoder)

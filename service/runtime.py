@@ -19,7 +19,8 @@ COMMON: Final = (400, 401, 413, 429, 500, 503, 504)
 class Runtime:
     """What the routes work with.
 
-    Uploads have a queue of their own: a slow sender holds a place while it sends.
+    Uploads have a queue of their own: a slow sender holds a place while it sends. So have
+    interpolations, which take long.
     """
 
     settings: Settings
@@ -27,6 +28,7 @@ class Runtime:
     workers: Workers
     metrics: Metrics
     generations: Queue
+    interpolations: Queue
     uploads: Queue
 
     @property
@@ -36,7 +38,8 @@ class Runtime:
 
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""
-        self.generations.draining = self.uploads.draining = True
+        for queue in (self.generations, self.interpolations, self.uploads):
+            queue.draining = True
 
 
 async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
