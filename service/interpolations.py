@@ -220,10 +220,15 @@ def show_frame(wanted: Presentation, pixels: NDArray[np.uint8], frame: Frame) ->
     return present(pixels, wanted)
 
 
-def way_facts(request: InterpolationRequest, frames: Sequence[Frame]) -> dict[str, Any]:
+def way_facts(
+    request: InterpolationRequest, frames: Sequence[Frame], manifest: GeneratorManifest
+) -> dict[str, Any]:
     """What an answer says of all frames together."""
+    spec = frames[0].spec
     return {
-        "truncation_psi": frames[0].spec.truncation_psi,
+        "category": category_name(spec.category, manifest.categories),
+        **mixture_facts(spec.category, manifest.categories),
+        "truncation_psi": spec.truncation_psi,
         "seeds": request.seeds,
         "frame_count": len(frames),
         "loop": request.loop,

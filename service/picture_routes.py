@@ -105,7 +105,7 @@ async def _interpolate(
     presentation = present_frames(asked, output_format, manifest)
     frames = plan_frames(asked, manifest)
     finishing = Finishing(model_id, manifest, Encoding("png"), presentation)
-    facts = {**finishing.facts(), **way_facts(asked, frames)}
+    facts = {**finishing.facts(), **way_facts(asked, frames, manifest)}
     if output_format == "zip":
         finish: Callable[..., Any] = partial(finish_picture, finishing)
         pictures = await _paint(model.session, frames, finish, runtime)

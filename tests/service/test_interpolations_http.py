@@ -113,7 +113,8 @@ def test_noise_is_the_first_seeds_all_the_way(styled: TestClient, tmp_path: Path
 def test_mixtures_sizes_and_backgrounds(styled: TestClient) -> None:
     body = {"categories": {"mugs": 1, "boxes": 1}, "size": "48x32"}
     frames, manifest = way(styled, **body, seeds=[3, 8], frames=2)
-    assert manifest["data"][0]["category"] == "50 % mugs + 50 % boxes"
+    assert manifest["category"] == "50 % mugs + 50 % boxes" == manifest["data"][0]["category"]
+    assert manifest["categories"] == {"mugs": 0.5, "boxes": 0.5}
     np.testing.assert_array_equal(frames, pictures(styled, **body, seeds=[3, 8]))
     for background, shape in (("auto", (16, 24, 4)), ("#ff0000", (16, 24, 3))):
         body = {"model": "clear", "background": background, "category": "mugs"}
@@ -141,6 +142,7 @@ def test_animations(styled: TestClient, kind: str, model: str) -> None:
     assert response.headers["content-type"] == f"image/{kind}"
     assert response.headers["x-catalogan-frame-count"] == "8"
     assert json.loads(unquote(response.headers["x-catalogan-seeds"])) == [3, 8]
+    assert response.headers["x-catalogan-category"] == "boxes"
     with Image.open(io.BytesIO(response.content)) as image:
         assert (image.format, image.size) == (kind.upper(), (48, 32))
         assert (image.n_frames, image.info["loop"]) == (8, 0)

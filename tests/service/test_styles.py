@@ -63,6 +63,21 @@ def test_the_encoder_is_shown_pixels_between_minus_1_and_1(styled_export: Path) 
     np.testing.assert_allclose(offset, expected.reshape(NUM_WS, W_DIM), atol=1e-5)
 
 
+def test_styles_and_offsets_are_the_same_at_any_thread_count(styled_export: Path) -> None:
+    manifest, files = read_export(styled_export)
+    others = {name: files[name] for name in ("mapping.onnx", "encoder.onnx")}
+    photo = np.random.default_rng(1).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    found = set()
+    for threads in (1, 2, 4):
+        session = GeneratorSession(
+            files["generator.onnx"], manifest, others=others, intra_op_threads=threads
+        )
+        offset = session.encode(photo, 2)
+        (picture,) = session.render([PictureSpec(3, 2, 0.5, offset)])
+        found.add((session.style(PictureSpec(3, 2, 0.5)).tobytes(), picture.tobytes()))
+    assert len(found) == 1
+
+
 def test_graphs_that_were_not_loaded_say_so(styled_export: Path) -> None:
     manifest, files = read_export(styled_export)
     session = GeneratorSession(files["generator.onnx"], manifest, device="cpu")
