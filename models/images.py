@@ -20,6 +20,8 @@ Channels = Literal[1, 3, 4]
 ACCEPTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF")
 # Pillow refuses pictures above this whatever we ask for (Image.MAX_IMAGE_PIXELS, doubled).
 MAX_PIXELS: Final = 178_000_000
+# Photos are decoded at a reduced size as long as their shorter side keeps this many pixels.
+REDUCE_TO_PX: Final = 1024
 
 # EXIF orientation -> what makes the stored pixels upright (EXIF 2.32, tag 0x0112).
 _UPRIGHT: Final = {
@@ -127,6 +129,17 @@ def flatten(image: Image.Image, channels: Channels, background: str) -> Image.Im
         flat.alpha_composite(_as_mode(image, "RGBA"))
         image = flat
     return _as_mode(image, "RGB" if channels == 3 else "L")
+
+
+def crop_to(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize by Lanczos to cover `size` (width, height); what overlaps is cut off equally."""
+    if image.mode == "RGBA":  # straight alpha would bleed hidden colours into the edges
+        return crop_to(image.convert("RGBa"), size).convert("RGBA")
+    scale = max(size[0] / image.width, size[1] / image.height)
+    cut_x = max(0.0, (image.width - size[0] / scale) / 2)  # rounding may go below 0
+    cut_y = max(0.0, (image.height - size[1] / scale) / 2)
+    box = (cut_x, cut_y, image.width - cut_x, image.height - cut_y)
+    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:

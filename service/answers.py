@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.errors import ApiError, BadRequest
 from service.imaging import MEDIA_TYPES, OutputFormat
-from service.negotiation import Answer
+from service.negotiation import Answer, choose_answer
 
 # The earliest date that ZIP can hold: equal requests give equal archives.
 ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
@@ -49,13 +49,26 @@ def answer(
             for picture in pictures
         ]
         return JSONResponse({**facts, "data": data})
+    return bare(kind, pictures[0].data, {**facts, **pictures[0].facts})
+
+
+def bare(media: str, data: bytes, facts: Mapping[str, Any]) -> Response:
+    """A file as it is, its facts in headers."""
     headers = {
         # Header values are Latin-1 at best; categories may be in any script.
         f"X-Catalogan-{name.replace('_', '-').title()}": quote(_text(value), safe=' :,.{}[]"')
-        for name, value in {**facts, **pictures[0].facts}.items()
+        for name, value in facts.items()
         if name != "created"
     }
-    return Response(pictures[0].data, media_type=kind, headers=headers)
+    return Response(data, media_type=media, headers=headers)
+
+
+def settle_answer(
+    accept: str | None, asked: OutputFormat | None, n: int
+) -> tuple[Answer, OutputFormat]:
+    """Settle kind of answer and format of pictures; see `choose_answer` and `image_format`."""
+    kind = choose_answer(accept, MEDIA_TYPES[asked] if asked else None)
+    return kind, image_format(kind, asked, n)
 
 
 def image_format(kind: Answer, asked: OutputFormat | None, n: int) -> OutputFormat:
@@ -94,7 +107,8 @@ def error_response(error: ApiError) -> Response:
 def _archive(
     output_format: OutputFormat, pictures: Sequence[Finished], facts: Mapping[str, Any]
 ) -> bytes:
-    names = [f"{index:02d}.{output_format}" for index in range(len(pictures))]
+    digits = max(2, len(str(len(pictures) - 1)))  # so that names sort in order
+    names = [f"{index:0{digits}d}.{output_format}" for index in range(len(pictures))]
     listed = [
         {"file": name, **picture.facts} for name, picture in zip(names, pictures, strict=True)
     ]

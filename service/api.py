@@ -17,7 +17,8 @@ from service.guard import Guard
 from service.metrics import Metrics
 from service.model_pool import ModelPool
 from service.registry import Registry
-from service.routes import Runtime, create_app
+from service.routes import create_app
+from service.runtime import Runtime
 from service.settings import MAX_REQUEST_TIMEOUT_SEC, check_exposure, load_settings
 from service.workers import Queue, Workers
 
@@ -77,6 +78,7 @@ def build_runtime() -> Runtime:
         workers=Workers(settings.workers),
         metrics=metrics,
         generations=Queue("generations", settings.max_pending_generations, metrics),
+        interpolations=Queue("interpolations", settings.max_pending_interpolations, metrics),
         uploads=Queue("uploads", settings.max_pending_uploads, metrics),
     )
 

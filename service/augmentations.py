@@ -1,10 +1,8 @@
 """An augmentation request -> pictures and exactly what was done to each."""
 
-import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from PIL import Image
 from pydantic import BaseModel, Field
@@ -18,17 +16,13 @@ from service.augmentation import (
     bounded,
     draw_parameters,
 )
-from service.errors import BadRequest
-from service.generation import SEED_LIMIT
-from service.generations import Encoding
-from service.imaging import OutputFormat, encode_image
+from service.forms import typed_fields
+from service.generation import consecutive_seeds
+from service.imaging import Encoding, OutputFormat, encode_image
 from service.marking import ENHANCED, Mark
 from service.operations import AnyOperation
-from service.schemas import Compression, Count, Seed, Strict, parse_json_value, validate
+from service.schemas import Compression, Count, Seed, Strict, validate
 from service.uploads import decode_upload
-
-_INTEGER: Final = re.compile(r"[0-9]{1,16}")
-_INTEGER_FIELDS: Final = ("n", "seed", "output_compression")
 
 
 class AugmentationRequest(Strict):
@@ -69,17 +63,9 @@ def parse_fields(fields: Mapping[str, str]) -> AugmentationRequest:
     Raises:
         BadRequest: Names the field at fault.
     """
-    values: dict[str, Any] = dict(fields)
-    for name in _INTEGER_FIELDS:
-        if name in values:
-            if not _INTEGER.fullmatch(values[name]):
-                raise BadRequest("must be a whole number", param=name)
-            values[name] = int(values[name])
-    if "operations" in values:
-        try:
-            values["operations"] = parse_json_value(values["operations"].encode("utf-8", "replace"))
-        except BadRequest as error:
-            raise BadRequest(error.message, param="operations", code=error.code) from None
+    values = typed_fields(
+        fields, integers=("n", "seed", "output_compression"), json=("operations",)
+    )
     return validate(AugmentationRequest, values)
 
 
@@ -92,10 +78,9 @@ def augmentation_jobs(
     photo: Image.Image, request: AugmentationRequest, encoding: Encoding
 ) -> list[Callable[[], Finished]]:
     """One job for each picture; a picture depends on photo, operations and its own seed alone."""
-    first = secrets.randbelow(SEED_LIMIT) if request.seed is None else request.seed
     return [
-        partial(_augment, photo, request.operations, (first + index) % SEED_LIMIT, encoding)
-        for index in range(request.n)
+        partial(_augment, photo, request.operations, seed, encoding)
+        for seed in consecutive_seeds(request.seed, request.n)
     ]
 
 

@@ -10,9 +10,11 @@ from models.manifest import GENERATOR_FILE
 from service.answers import Finished
 from service.errors import RegistryError
 from service.exports import export_version, read_export
-from service.generation import SEED_LIMIT, Device, GeneratorSession
-from service.generations import Encoding, generation_jobs, picture_specs
-from service.imaging import OutputFormat
+from service.finishing import Finishing
+from service.generation import SEED_LIMIT, GeneratorSession
+from service.generations import Plan, generation_jobs, plan_pictures
+from service.graphs import Device
+from service.imaging import Encoding, OutputFormat
 from service.registry import Registry
 from service.schemas import MAX_PICTURES, GenerationRequest, validate
 from service.settings import Settings, load_settings
@@ -26,6 +28,7 @@ class Batch:
     category: str | None = None
     seed: int | None = None
     truncation_psi: float | None = None
+    size: str | None = None
     output_format: OutputFormat = "png"
 
 
@@ -52,18 +55,17 @@ def write_pictures(
     """
     settings = load_settings(model=model_id, device=device)
     session, shown_id = _open(settings.model, export, settings)
-    encoding = Encoding(batch.output_format)
     first = secrets.randbelow(SEED_LIMIT) if batch.seed is None else batch.seed
     # Refuses what the model can't give before anything is written.
-    picture_specs(_request(batch, first, 0), session.manifest)
+    presentation = _plan(batch, first, 0, session).presentation
+    encoding = Encoding(batch.output_format)
+    finishing = Finishing(shown_id, session.manifest, encoding, presentation)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(settings.workers) as threads:
             for start in range(0, batch.count, MAX_PICTURES):
-                request = _request(batch, first, start)
-                jobs = generation_jobs(
-                    session, shown_id, picture_specs(request, session.manifest), encoding
-                )
+                plan = _plan(batch, first, start, session)
+                jobs = generation_jobs(session, plan, finishing)
                 for pictures in threads.map(lambda job: job(), jobs):
                     for picture in pictures:
                         _write(out, picture, batch.output_format)
@@ -71,16 +73,17 @@ def write_pictures(
         raise RegistryError(f"{out} can't be written to: {error.strerror or error}") from error
 
 
-def _request(batch: Batch, first_seed: int, start: int) -> GenerationRequest:
-    """The HTTP request that gives the same pictures."""
+def _plan(batch: Batch, first_seed: int, start: int, session: GeneratorSession) -> Plan:
+    """What the HTTP request that gives the same pictures comes to."""
     asked = {
         "n": min(MAX_PICTURES, batch.count - start),
         "category": batch.category,
         # Wraps within a batch, as seeds do within a request.
         "seed": (first_seed + start) % SEED_LIMIT if start else first_seed,
         "truncation_psi": batch.truncation_psi,
+        "size": batch.size,
     }
-    return validate(GenerationRequest, asked)
+    return plan_pictures(validate(GenerationRequest, asked), session.manifest)
 
 
 def _open(

@@ -154,6 +154,7 @@ def generate(
     export: Annotated[Path | None, typer.Option(help="Use an export unregistered.")] = None,
     output_format: Annotated[Literal["png", "jpeg", "webp"], typer.Option("--format")] = "png",
     truncation_psi: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, up to twice the model's.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option()] = None,
 ) -> None:
     """Write pictures, the same as the service gives for these seeds."""
@@ -165,6 +166,7 @@ def generate(
             category=category,
             seed=seed,
             truncation_psi=truncation_psi,
+            size=size,
             output_format=output_format,
         )
         write_pictures(batch, out, model_id=model, export=export, device=device)

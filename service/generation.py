@@ -1,26 +1,35 @@
-"""Arrays in, pictures out: the only module of the service that uses ONNX Runtime."""
+"""Seeds and styles in, pictures out: a model's loaded graphs."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.manifest import GENERATOR_FILE, OUTPUT_NAME, GeneratorManifest
+from models.manifest import (
+    ENCODER_FILE,
+    GENERATOR_FILE,
+    MAPPING_FILE,
+    OUTPUT_NAME,
+    STYLE_OFFSET_NAME,
+    GeneratorManifest,
+)
 from service.errors import DeviceError, SessionError
-from service.signatures import Signature, check_signature, signatures
+from service.graphs import Device, Graph, try_graph
+from service.signatures import signatures
 
 logger = logging.getLogger(__name__)
-
-Device = Literal["auto", "cpu", "cuda"]
 
 # Seeds stay exact in every JSON reader, JavaScript's doubles among them.
 SEED_LIMIT: Final = 2**53
 # CUDA chooses kernels by batch size, so a few fixed sizes are warmed up and padded to.
 CUDA_BATCH_SIZES: Final = (1, 2, 4, 8)
+
+# Pairs of an index into the manifest's categories and its weight; the weights sum to 1.
+Mixture = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,28 @@ class PictureSpec:
 
     Attributes:
         seed: 0 <= seed < SEED_LIMIT.
-        category: Index into the manifest's categories.
+        category: Index into the manifest's categories, or a mixture of several.
         truncation_psi: 0 = the category's mean picture, 1 = full variety.
+        style_offset: Added to each layer's style, [num_ws, w_dim]; None = nothing.
+        noise_seed: Whose noise it has; None = its own.
     """
 
     seed: int
-    category: int
+    category: int | Mixture
     truncation_psi: float
+    style_offset: NDArray[np.float32] | None = field(default=None, compare=False)
+    noise_seed: int | None = None
+
+    @property
+    def mixture(self) -> Mixture:
+        """The category as a mixture."""
+        return ((self.category, 1.0),) if isinstance(self.category, int) else self.category
+
+
+def consecutive_seeds(first: int | None, count: int) -> list[int]:
+    """The seeds of `count` pictures; from a random one on where `first` is None."""
+    start = secrets.randbelow(SEED_LIMIT) if first is None else first
+    return [(start + index) % SEED_LIMIT for index in range(count)]
 
 
 def latents(
@@ -64,6 +88,7 @@ class GeneratorSession:
         generator: bytes,
         manifest: GeneratorManifest,
         *,
+        others: Mapping[str, bytes] | None = None,
         device: Device = "auto",
         intra_op_threads: int = 1,
     ) -> None:
@@ -72,6 +97,8 @@ class GeneratorSession:
         Args:
             generator: The ONNX file's bytes, so that no other file can be drawn in.
             manifest: The contract that the graph must keep.
+            others: The export's other graphs by file name; what needs one that is left out
+                can't be called.
             device: "auto" takes CUDA where it works.
             intra_op_threads: Threads of one run; does not change pixels.
 
@@ -80,14 +107,20 @@ class GeneratorSession:
             SessionError: Not loadable, or not as the manifest says.
         """
         self.manifest: Final = manifest
-        self._session = _create(generator, device, intra_op_threads)
-        self.device: Final = "cuda" if "CUDA" in self._session.get_providers()[0] else "cpu"
+        known = signatures(manifest)
+        self._generator = Graph(
+            generator, known[GENERATOR_FILE], device=device, threads=intra_op_threads
+        )
+        self.device: Final = self._generator.device
         if device == "cuda" and self.device != "cuda":
             raise DeviceError(
                 "CUDA was asked for, but ONNX Runtime fell back to the CPU: install the extra "
                 "`gpu` with its CUDA libraries, or set the device to auto or cpu"
             )
-        check_signature(self._session, signatures(manifest)[GENERATOR_FILE])
+        # Small enough for the processor, which gives the same numbers in every batch.
+        self._others: Final = {
+            file: try_graph(data, known[file]) for file, data in (others or {}).items()
+        }
         self._warm_up()
         logger.info("generator %s runs on %s", manifest.model_hash[:12], self.device)
 
@@ -95,6 +128,11 @@ class GeneratorSession:
     def batch_sizes(self) -> tuple[int, ...]:
         """Batches that are run: alone on a CPU, which gains nothing from more."""
         return CUDA_BATCH_SIZES if self.device == "cuda" else (1,)
+
+    def batches(self, specs: Sequence[PictureSpec]) -> list[Sequence[PictureSpec]]:
+        """Split pictures into the largest batches that pay on the device."""
+        size = self.batch_sizes[-1]
+        return [specs[start : start + size] for start in range(0, len(specs), size)]
 
     def render(self, specs: Sequence[PictureSpec]) -> list[NDArray[np.uint8]]:
         """Generate pictures; each depends on its own spec alone.
@@ -105,92 +143,80 @@ class GeneratorSession:
         Raises:
             SessionError: The graph failed or gave values that are not finite.
         """
-        pictures: list[NDArray[np.uint8]] = []
-        largest = self.batch_sizes[-1]
-        for start in range(0, len(specs), largest):
-            pictures += self._render_batch(specs[start : start + largest])
-        return pictures
+        return [picture for part in self.batches(specs) for picture in self._render_batch(part)]
+
+    def style(self, spec: PictureSpec) -> NDArray[np.float32]:
+        """The style w [w_dim] that all layers of a picture start from, before any offset.
+
+        Raises:
+            SessionError: The graph failed, or was not loaded.
+        """
+        z, _ = latents(self.manifest, spec.seed)
+        feeds = {
+            "z": z[np.newaxis],
+            "category": self._weights([spec]),
+            "truncation_psi": np.array([spec.truncation_psi], dtype=np.float32),
+        }
+        return np.asarray(self._other(MAPPING_FILE).run(feeds)[0])
+
+    def encode(self, photo: NDArray[np.uint8], category: int) -> NDArray[np.float32]:
+        """The style offset [num_ws, w_dim] that, at truncation_psi 0, paints a photo.
+
+        Args:
+            photo: uint8 [height, width, channels].
+            category: Index of the category that the offset is to be used with.
+
+        Raises:
+            SessionError: The graph failed, or was not loaded.
+        """
+        pixels = photo.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(127.5) - 1
+        spec = PictureSpec(seed=0, category=category, truncation_psi=0.0)
+        feeds = {OUTPUT_NAME: pixels, "category": self._weights([spec])}
+        return np.asarray(self._other(ENCODER_FILE).run(feeds)[0])
 
     def _render_batch(self, specs: Sequence[PictureSpec]) -> list[NDArray[np.uint8]]:
         size = next(s for s in self.batch_sizes if s >= len(specs))
         padded = [*specs, *[specs[-1]] * (size - len(specs))]
-        images = self._run(padded)[: len(specs)]
-        if not np.isfinite(images).all():
-            raise SessionError("the generator gave values that are not finite")
+        images = self._generator.run(self._feeds(padded))[: len(specs)]
         scaled = np.rint((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
         return [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in scaled]
 
-    def _run(self, specs: Sequence[PictureSpec]) -> NDArray[np.float32]:
-        drawn = [latents(self.manifest, spec.seed) for spec in specs]
-        category = np.zeros((len(specs), len(self.manifest.categories)), dtype=np.float32)
-        category[np.arange(len(specs)), [spec.category for spec in specs]] = 1.0
+    def _feeds(self, specs: Sequence[PictureSpec]) -> dict[str, NDArray[np.float32]]:
+        drawn = [self._latents(spec) for spec in specs]
         feeds = {
             "z": np.stack([z for z, _ in drawn]),
-            "category": category,
+            "category": self._weights(specs),
             "truncation_psi": np.array([s.truncation_psi for s in specs], dtype=np.float32),
             "noise": np.stack([noise for _, noise in drawn]),
         }
-        try:
-            (images,) = self._session.run([OUTPUT_NAME], feeds)
-        except Exception as error:
-            raise SessionError(f"the generator failed: {_first_line(error)}") from error
-        expected = (len(specs), self.manifest.channels, self.manifest.height, self.manifest.width)
-        if images.shape != expected:
-            raise SessionError(f"the generator gave {images.shape}, the manifest says {expected}")
-        return np.asarray(images, dtype=np.float32)
+        offsets = [spec.style_offset for spec in specs]
+        given = next((offset for offset in offsets if offset is not None), None)
+        if given is not None:
+            none = np.zeros_like(given)
+            feeds[STYLE_OFFSET_NAME] = np.stack([none if o is None else o for o in offsets])
+        return feeds
+
+    def _latents(self, spec: PictureSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        z, noise = latents(self.manifest, spec.seed)
+        if spec.noise_seed is not None:
+            _, noise = latents(self.manifest, spec.noise_seed)
+        return z, noise
+
+    def _weights(self, specs: Sequence[PictureSpec]) -> NDArray[np.float32]:
+        """Category weights [N, categories]."""
+        weights = np.zeros((len(specs), len(self.manifest.categories)), dtype=np.float32)
+        for row, spec in zip(weights, specs, strict=True):
+            for index, weight in spec.mixture:
+                row[index] = weight
+        return weights
+
+    def _other(self, file: str) -> Graph:
+        if file not in self._others:
+            raise SessionError(f"{file} was not loaded")
+        return self._others[file]
 
     def _warm_up(self) -> None:
         """Run each batch size once, so that no request pays for it."""
         spec = PictureSpec(seed=0, category=0, truncation_psi=self.manifest.truncation_psi)
         for size in self.batch_sizes:
             self._render_batch([spec] * size)
-
-
-def _create(generator: bytes, device: Device, threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.use_deterministic_compute = True
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device != "cpu" and "CUDAExecutionProvider" in ort.get_available_providers():
-        # Finds the CUDA and cuDNN libraries that the extra `gpu` puts into site-packages.
-        ort.preload_dlls()
-        # TF32 alone would move pictures by more than 1/255.
-        cuda = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-        providers.insert(0, ("CUDAExecutionProvider", cuda))
-    try:
-        return ort.InferenceSession(generator, options, providers=providers)
-    except Exception as error:
-        raise SessionError(
-            f"ONNX Runtime can't load the generator: {_first_line(error)}"
-        ) from error
-
-
-def try_graph(graph: bytes, signature: Signature) -> None:
-    """Load a graph that is not served itself, check it, and run it once on zeros.
-
-    Raises:
-        SessionError: Names the file and what is wrong with it.
-    """
-    try:
-        session = _create(graph, "cpu", 1)
-        check_signature(session, signature)
-        zeros = {
-            name: np.zeros((1, *shape), dtype=np.float32)
-            for name, shape in signature.inputs.items()
-        }
-        (output,) = session.run([signature.output], zeros)
-    except Exception as error:
-        raise SessionError(f"{signature.file}: {_first_line(error)}") from error
-    if output.shape != (1, *signature.output_shape) or not np.isfinite(output).all():
-        raise SessionError(
-            f"{signature.file} gives {output.shape}, not {(1, *signature.output_shape)} of finite "
-            "numbers: export the run again"
-        )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

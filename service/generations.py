@@ -1,89 +1,83 @@
 """A generation request -> pictures; the same for HTTP and the command line."""
 
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from models.manifest import GeneratorManifest, category_index
+from models.manifest import GeneratorManifest
 from service.answers import Finished
-from service.errors import BadRequest
-from service.generation import SEED_LIMIT, GeneratorSession, PictureSpec
-from service.imaging import OutputFormat, encode_image
-from service.marking import GENERATED, Mark
-from service.prompts import category_of_prompt, listing
+from service.categories import find_category, find_mixture
+from service.finishing import Finishing
+from service.generation import GeneratorSession, Mixture, PictureSpec, consecutive_seeds
+from service.presentation import Presentation, choose_presentation
+from service.prompts import category_of_prompt
 from service.schemas import GenerationRequest
+from service.style_mixing import Mixing, choose_mixing, mix_styles
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """How pictures are written: their format and, for JPEG and WebP, quality 0 to 100."""
+class Plan:
+    """A request, settled for one model.
 
-    output_format: OutputFormat = "png"
-    quality: int | None = None
+    Attributes:
+        specs: One for each picture; without offsets, which are for a worker to compute.
+        presentation: Size and background of all.
+        mixing: Another style for some layers of all.
+    """
+
+    specs: list[PictureSpec]
+    presentation: Presentation
+    mixing: Mixing | None = None
 
 
-def picture_specs(request: GenerationRequest, manifest: GeneratorManifest) -> list[PictureSpec]:
-    """Settle seed, category and truncation of each picture.
+def plan_pictures(request: GenerationRequest, manifest: GeneratorManifest) -> Plan:
+    """Settle seed, category and truncation of each picture, and what all share.
 
     Raises:
-        BadRequest: Unknown category, or a size or background that the model doesn't have.
+        BadRequest: Something is asked for that the model doesn't have.
     """
-    _check_size(request.size, manifest)
-    if request.background == "transparent" and manifest.channels != 4:
-        raise BadRequest("this model's pictures have no transparency", param="background")
-    seed = secrets.randbelow(SEED_LIMIT) if request.seed is None else request.seed
+    presentation = choose_presentation(request.size, request.background, manifest)
+    mixing = choose_mixing(request.style_mixing, manifest) if request.style_mixing else None
     psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
     chosen = _category(request, manifest)
     specs = []
-    for index in range(request.n or 1):
-        own_seed = (seed + index) % SEED_LIMIT
+    first = request.style_mixing.coarse if request.style_mixing else request.seed
+    for seed in request.seeds or consecutive_seeds(first, request.count):
         # Where nobody chose, a picture's own seed does: consecutive ones go round.
-        category = own_seed % len(manifest.categories) if chosen is None else chosen
-        specs.append(PictureSpec(own_seed, category, psi))
-    return specs
+        category = seed % len(manifest.categories) if chosen is None else chosen
+        specs.append(PictureSpec(seed, category, psi))
+    return Plan(specs, presentation, mixing)
 
 
 def generation_jobs(
-    session: GeneratorSession, model_id: str, specs: list[PictureSpec], encoding: Encoding
+    session: GeneratorSession, plan: Plan, finishing: Finishing
 ) -> list[Callable[[], list[Finished]]]:
     """Split pictures into jobs of the largest batch that pays on the session's device."""
-    size = session.batch_sizes[-1]
     return [
-        partial(_generate, session, model_id, specs[start : start + size], encoding)
-        for start in range(0, len(specs), size)
+        partial(_generate, session, specs, plan.mixing, finishing)
+        for specs in session.batches(plan.specs)
     ]
 
 
 def _generate(
-    session: GeneratorSession, model_id: str, specs: list[PictureSpec], encoding: Encoding
+    session: GeneratorSession,
+    specs: Sequence[PictureSpec],
+    mixing: Mixing | None,
+    finishing: Finishing,
 ) -> list[Finished]:
-    manifest = session.manifest
-    finished = []
-    for spec, pixels in zip(specs, session.render(specs), strict=True):
-        category = manifest.categories[spec.category]
-        mark = Mark(GENERATED, spec.seed, model_id, manifest.model_hash, category)
-        data = encode_image(pixels, encoding.output_format, mark, encoding.quality)
-        finished.append(Finished(data, {"seed": spec.seed, "category": category}))
-    return finished
+    if mixing is not None:
+        specs = [mix_styles(session, spec, mixing) for spec in specs]
+    return [
+        finishing.finish(pixels, spec, mixing.recipe(spec.seed) if mixing else None)
+        for spec, pixels in zip(specs, session.render(specs), strict=True)
+    ]
 
 
-def _category(request: GenerationRequest, manifest: GeneratorManifest) -> int | None:
+def _category(request: GenerationRequest, manifest: GeneratorManifest) -> int | Mixture | None:
+    if request.categories is not None:
+        return find_mixture(request.categories, manifest.categories)
     if request.category is not None:
-        index = category_index(request.category, manifest.categories)
-        if index is None:
-            raise BadRequest(
-                f"unknown category; known are {listing(manifest.categories)}",
-                param="category",
-                code="unknown_category",
-            )
-        return index
+        return find_category(request.category, manifest.categories)
     if request.prompt is not None and request.prompt.strip():
         return category_of_prompt(request.prompt, manifest.categories)
     return None
-
-
-def _check_size(size: str | None, manifest: GeneratorManifest) -> None:
-    native = f"{manifest.width}x{manifest.height}"
-    if size not in (None, "auto", native):
-        raise BadRequest(f'this model\'s pictures are "{native}"; or send "auto"', param="size")

@@ -19,7 +19,7 @@ from service.settings import Settings, is_loopback
 
 logger = logging.getLogger(__name__)
 
-UPLOAD_PATHS: Final = frozenset({"/v1/images/augmentations"})
+UPLOAD_PATHS: Final = frozenset({"/v1/images/augmentations", "/v1/images/variations"})
 OPEN_PATHS: Final = frozenset({"/metrics"})
 # Boundaries and the other fields of a multipart body.
 MULTIPART_OVERHEAD_BYTES: Final = 100_000

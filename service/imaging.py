@@ -1,6 +1,7 @@
 """uint8 arrays -> marked PNG, JPEG or WebP bytes."""
 
 import io
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -17,6 +18,14 @@ MEDIA_TYPES: Final[dict[OutputFormat, str]] = {
     "webp": "image/webp",
 }
 DEFAULT_QUALITY: Final = 90
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are written: their format and, for JPEG and WebP, quality 0 to 100."""
+
+    output_format: OutputFormat = "png"
+    quality: int | None = None
 
 
 def encode_image(

@@ -16,7 +16,8 @@ from models.manifest import (
 )
 from service.errors import RegistryError
 from service.exports import read_export
-from service.generation import GeneratorSession, PictureSpec, try_graph
+from service.generation import GeneratorSession, PictureSpec
+from service.graphs import try_graph
 from service.signatures import signatures
 from service.weights import check_weights
 

@@ -22,6 +22,7 @@ class Mark:
         model: "name:version", where a model made it.
         model_hash: SHA-256 of the generator.
         category: What was asked for.
+        recipe: What else fixes the picture, JSON.
     """
 
     source_type: str
@@ -29,6 +30,7 @@ class Mark:
     model: str | None = None
     model_hash: str | None = None
     category: str | None = None
+    recipe: str | None = None
 
 
 def xmp_packet(mark: Mark) -> bytes:
@@ -41,6 +43,7 @@ def xmp_packet(mark: Mark) -> bytes:
         "catalogan:model": mark.model,
         "catalogan:modelSha256": mark.model_hash,
         "catalogan:category": mark.category,
+        "catalogan:recipe": mark.recipe,
     }
     attributes = "".join(
         f"\n    {name}={quoteattr(_xml_text(value))}" for name, value in properties.items() if value

@@ -140,6 +140,7 @@ class ModelPool:
         session = GeneratorSession(
             registered.read_generator(),
             registered.manifest,
+            others=registered.read_others(),
             device=self._settings.device,
             intra_op_threads=self._settings.intra_op_threads,
         )

@@ -1,6 +1,7 @@
 """Which kind of answer an Accept header asks for."""
 
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final, Literal, TypeVar
 
 from service.errors import BadRequest
 
@@ -12,6 +13,8 @@ ANSWERS: Final[tuple[Answer, ...]] = (
     "image/jpeg",
     "application/zip",
 )
+
+Served = TypeVar("Served", bound=str)
 
 
 def choose_answer(accept: str | None, preferred_image: str | None = None) -> Answer:
@@ -28,19 +31,32 @@ def choose_answer(accept: str | None, preferred_image: str | None = None) -> Ans
     Raises:
         BadRequest: Nothing that is served is acceptable.
     """
-    ranges = _parse(accept or "*/*")
-    weights = {answer: _weight(answer, ranges) for answer in ANSWERS}
-    best = max(weights.values())
-    if best <= 0:
-        raise BadRequest(
-            f"none of the accepted types is served; served are {', '.join(ANSWERS)}",
-            param="Accept",
-            code="not_acceptable",
-        )
-    liked = [answer for answer in ANSWERS if weights[answer] == best]
+    liked = best_liked(accept, ANSWERS)
     if liked[0] != "application/json" and preferred_image in liked:
         return next(answer for answer in liked if answer == preferred_image)
     return liked[0]
+
+
+def best_liked(accept: str | None, served: Sequence[Served]) -> list[Served]:
+    """Those of the served media types that the client likes best, in the served order.
+
+    Args:
+        accept: The Accept header; None or empty means anything.
+        served: What there is.
+
+    Raises:
+        BadRequest: Nothing that is served is acceptable.
+    """
+    ranges = _parse(accept or "*/*")
+    weights = {media: _weight(media, ranges) for media in served}
+    best = max(weights.values())
+    if best <= 0:
+        raise BadRequest(
+            f"none of the accepted types is served; served are {', '.join(served)}",
+            param="Accept",
+            code="not_acceptable",
+        )
+    return [media for media in served if weights[media] == best]
 
 
 def _parse(accept: str) -> list[tuple[str, float]]:

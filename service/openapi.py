@@ -1,5 +1,6 @@
 """OpenAPI parts for routes that parse their bodies themselves."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -40,34 +41,37 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def form_body(model: type[BaseModel]) -> dict[str, Any]:
-    """An operation's request body that is a form with a file `image` and JSON parts."""
+def form_body(model: type[BaseModel], *json_fields: str) -> dict[str, Any]:
+    """An operation's request body that is a form with a file `image`; some fields are JSON."""
     schema = model.model_json_schema(ref_template=_REFERENCES)
     image = {"type": "string", "contentMediaType": "application/octet-stream"}
     schema["properties"] = {"image": image, **schema["properties"]}
     schema["required"] = ["image"]
     content = {
         "schema": schema,
-        "encoding": {"operations": {"contentType": "application/json"}},
+        "encoding": {name: {"contentType": "application/json"} for name in json_fields},
     }
     return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 
 
-def responses(pictures: type[BaseModel] | None, *statuses: int) -> dict[int | str, dict[str, Any]]:
+def responses(
+    pictures: type[BaseModel] | None, *statuses: int, files: Sequence[str] = ()
+) -> dict[int | str, dict[str, Any]]:
     """An operation's table of answers.
 
     Args:
-        pictures: The JSON answer of a route that can also give bare pictures and archives.
+        pictures: The JSON answer of a route that also gives files; None = it gives none.
         statuses: Errors that it can give.
+        files: Media types of the files; by default bare pictures and archives.
     """
     table: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorResponse, "description": STATUS_TEXT[status]}
         for status in sorted(statuses)
     }
+    media = files or ((*MEDIA_TYPES.values(), "application/zip") if pictures else ())
+    if media:
+        binary = {one: {"schema": {"type": "string", "contentMediaType": one}} for one in media}
+        table[200] = {"description": "The pictures", "content": binary}
     if pictures is not None:
-        binary = {
-            media: {"schema": {"type": "string", "contentMediaType": media}}
-            for media in (*MEDIA_TYPES.values(), "application/zip")
-        }
-        table[200] = {"model": pictures, "description": "The pictures", "content": binary}
+        table[200]["model"] = pictures
     return table

@@ -13,7 +13,14 @@ import bentoml
 from bentoml.exceptions import BentoMLException
 from bentoml.models import ModelContext
 
-from models.manifest import GENERATOR_FILE, MANIFEST_FILE, GeneratorManifest, ManifestError
+from models.manifest import (
+    ENCODER_FILE,
+    GENERATOR_FILE,
+    MANIFEST_FILE,
+    MAPPING_FILE,
+    GeneratorManifest,
+    ManifestError,
+)
 from service.errors import RegistryError
 from service.exports import export_version, parse_manifest
 from service.promotions import Promotions
@@ -55,12 +62,24 @@ class RegisteredModel:
         Raises:
             RegistryError: The file is missing or changed.
         """
+        return self._read(GENERATOR_FILE)
+
+    def read_others(self) -> dict[str, bytes]:
+        """Read what the export has of mapping and encoder, as `read_generator` does.
+
+        Raises:
+            RegistryError: A file is missing or changed.
+        """
+        files = (MAPPING_FILE, ENCODER_FILE)
+        return {file: self._read(file) for file in files if file in self.manifest.files}
+
+    def _read(self, file: str) -> bytes:
         try:
-            data = (self.folder / GENERATOR_FILE).read_bytes()
+            data = (self.folder / file).read_bytes()
         except OSError as error:
             raise RegistryError(f"{self.model_id}: {error}") from error
-        if hashlib.sha256(data).hexdigest() != self.manifest.model_hash:
-            raise RegistryError(f"{self.model_id}: {GENERATOR_FILE} was changed: register it again")
+        if hashlib.sha256(data).hexdigest() != self.manifest.files[file].sha256:
+            raise RegistryError(f"{self.model_id}: {file} was changed: register it again")
         return data
 
 

@@ -8,12 +8,35 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from service.errors import BadRequest
 from service.generation import SEED_LIMIT
 from service.imaging import OutputFormat
+from service.presentation import BACKGROUND_PATTERN
 
 MAX_PICTURES: Final = 10
+MAX_CATEGORIES: Final = 16
 
 Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
 Count = Annotated[int, Field(ge=1, le=MAX_PICTURES)]
 Compression = Annotated[int, Field(ge=0, le=100)]
+Weights = Annotated[
+    dict[
+        Annotated[str, Field(max_length=200)],
+        Annotated[float, Field(gt=0, le=1_000_000, description="Scaled so that all sum to 1.")],
+    ],
+    Field(min_length=1, max_length=MAX_CATEGORIES),
+]
+Size = Annotated[
+    str,
+    Field(
+        max_length=11,
+        description='"auto", or "WIDTHxHEIGHT" in the model\'s proportions, to twice its size.',
+    ),
+]
+Background = Annotated[
+    str,
+    Field(
+        pattern=BACKGROUND_PATTERN,
+        description="Under pictures with transparency; opaque is white, auto leaves them so.",
+    ),
+]
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -24,8 +47,45 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class GenerationRequest(Strict):
-    """Body of POST /v1/images/generations: the OpenAI Images API's, and three fields of ours.
+class Seeded(Strict):
+    """A request for several pictures, each with a seed."""
+
+    n: Count | None = None
+    seed: Annotated[
+        Seed | None, Field(description="Of the first picture; the next has seed + 1 (ours).")
+    ] = None
+    seeds: Annotated[
+        list[Seed] | None,
+        Field(min_length=1, max_length=MAX_PICTURES, description="One for each picture (ours)."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _refuse_two_ways_to_count(self) -> Self:
+        refuse_both(self, "seeds", "seed")
+        if self.seeds is not None and self.n not in (None, len(self.seeds)):
+            raise BadRequest(
+                f"{len(self.seeds)} seeds give as many pictures: leave n out", param="n"
+            )
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of pictures."""
+        return self.n or (len(self.seeds) if self.seeds else 1)
+
+
+class StyleMixing(Strict):
+    """Layers below `crossover` take the style of the seed `coarse`, the others that of `fine`."""
+
+    coarse: Annotated[Seed, Field(description="Of the first picture; the next has coarse + 1.")]
+    fine: Seed
+    crossover: Annotated[
+        int | None, Field(ge=0, le=100, description="By default half of the model's layers.")
+    ] = None
+
+
+class GenerationRequest(Seeded):
+    """Body of POST /v1/images/generations: the OpenAI Images API's, and fields of ours.
 
     Of OpenAI's fields, quality, style, moderation, partial_images and user change nothing.
     """
@@ -37,24 +97,24 @@ class GenerationRequest(Strict):
     category: Annotated[
         str | None, Field(max_length=200, description="Wins over the prompt (ours).")
     ] = None
-    seed: Annotated[
-        Seed | None, Field(description="Of the first picture; the next has seed + 1 (ours).")
+    categories: Annotated[
+        Weights | None, Field(description="A mixture, in place of `category` (ours).")
+    ] = None
+    style_mixing: Annotated[
+        StyleMixing | None, Field(description="In place of `seed`; needs mapping.onnx (ours).")
     ] = None
     truncation_psi: Annotated[
         float | None,
         Field(ge=0, le=1, description="0 = the mean picture, 1 = full variety (ours)."),
     ] = None
     model: Annotated[str | None, Field(max_length=128)] = None
-    n: Count | None = None
-    size: Annotated[
-        str | None, Field(max_length=11, description='"auto", or the model\'s "WIDTHxHEIGHT".')
-    ] = None
+    size: Size | None = None
     output_format: OutputFormat | None = None
     output_compression: Annotated[
         Compression | None, Field(description="Quality of JPEG and WebP; 100 is lossless WebP.")
     ] = None
     response_format: Literal["b64_json", "url"] | None = None
-    background: Literal["auto", "opaque", "transparent"] | None = None
+    background: Background | None = None
     quality: Annotated[str | None, Field(max_length=32)] = None
     style: Annotated[str | None, Field(max_length=32)] = None
     moderation: Annotated[str | None, Field(max_length=32)] = None
@@ -70,13 +130,34 @@ class GenerationRequest(Strict):
             raise ValueError("stream is not served: leave it out or send false")
         return self
 
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        refuse_both(self, "categories", "category")
+        refuse_both(self, "style_mixing", "seed")
+        refuse_both(self, "style_mixing", "seeds")
+        return self
+
+
+class UsedStyleMixing(BaseModel):
+    """The style mixing that gives a picture again."""
+
+    coarse: Seed
+    fine: Seed
+    crossover: int
+
 
 class Picture(BaseModel):
     """One picture of a JSON answer."""
 
     b64_json: Annotated[str, Field(description="The image file, Base64.")]
-    seed: Seed
-    category: str
+    seed: Annotated[Seed, Field(description="Of mixed styles, the coarse one's.")]
+    category: Annotated[str, Field(description='Of a mixture, such as "70 % mugs + 30 % boxes".')]
+    categories: Annotated[
+        dict[str, float] | None, Field(description="A mixture's exact weights; else left out.")
+    ] = None
+    style_mixing: Annotated[
+        UsedStyleMixing | None, Field(description="Left out where styles weren't mixed.")
+    ] = None
 
 
 class GenerationResponse(BaseModel):
@@ -105,6 +186,10 @@ class ModelInfo(BaseModel):
     size: str
     channels: int
     truncation_psi: float
+    style_layers: Annotated[
+        int | None, Field(description="For style_mixing; null where styles can't be reached.")
+    ]
+    encoder: Annotated[bool, Field(description="Whether photos can be varied.")]
     licence: str
 
 
@@ -184,6 +269,16 @@ def validate(kind: type[Parsed], value: Any) -> Parsed:
                 f"unknown field; known are {known}", param=param, code="unknown_field"
             ) from None
         raise BadRequest(first["msg"].removeprefix("Value error, "), param=param) from None
+
+
+def refuse_both(request: BaseModel, one: str, other: str) -> None:
+    """Refuse a request that has both fields.
+
+    Raises:
+        BadRequest: It has.
+    """
+    if getattr(request, one) is not None and getattr(request, other) is not None:
+        raise BadRequest(f"send {one} or {other}, not both", param=one)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

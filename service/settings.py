@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
     intra_op_threads: Annotated[int, Field(ge=1, le=256)] = 1
     max_pending_generations: Annotated[int, Field(ge=1, le=10_000)] = 32
+    max_pending_interpolations: Annotated[int, Field(ge=1, le=1_000)] = 4
     max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
     request_timeout_sec: Annotated[float, Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC)] = 60.0
     shutdown_timeout_sec: Annotated[int, Field(ge=0, le=3600)] = 20

@@ -1,12 +1,24 @@
 """Multipart bodies -> fields and one photo, all in memory: no upload ever touches a disk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
+import numpy as np
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from models.images import ImageError, ImageLimits, decode_image
+from models.images import (
+    REDUCE_TO_PX,
+    ImageError,
+    ImageLimits,
+    crop_to,
+    decode_image,
+    flatten,
+    open_image,
+)
+from models.manifest import GeneratorManifest
 from service.errors import ApiError, BadRequest, TooLarge, UndecodableImage, UnsupportedImage
 
 MAX_FIELDS: Final = 10
@@ -100,6 +112,36 @@ def decode_upload(data: bytes, limits: ImageLimits) -> Any:
         UndecodableImage: One that is damaged.
         BadRequest: One that is too small.
     """
+    with _image_errors():
+        return decode_image(data, limits=limits)
+
+
+def fit_upload(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) -> Any:
+    """Decode an uploaded photo and fit it to a model, as `catalogan prepare` does by default.
+
+    Args:
+        data: The file's bytes.
+        limits: What it may cost.
+        manifest: The model's.
+
+    Returns:
+        uint8 [height, width, channels], upright sRGB, cut to the model's proportions;
+        transparency lies over white where the model has none.
+
+    Raises:
+        TooLarge, UnsupportedImage, UndecodableImage, BadRequest: As `decode_upload`.
+    """
+    height, width, channels = manifest.height, manifest.width, manifest.channels
+    with _image_errors():
+        photo = open_image(data, limits=limits, reduce_to_px=max(REDUCE_TO_PX, height, width))
+    if channels != 4:
+        photo = flatten(photo, 3, "white")
+    fitted = crop_to(flatten(photo, channels, "white"), (width, height))
+    return np.asarray(fitted).reshape(height, width, channels)
+
+
+@contextmanager
+def _image_errors() -> Iterator[None]:
     kinds: dict[str, type[ApiError]] = {
         "too_many_bytes": TooLarge,
         "too_many_pixels": TooLarge,
@@ -108,6 +150,6 @@ def decode_upload(data: bytes, limits: ImageLimits) -> Any:
         "undecodable": UndecodableImage,
     }
     try:
-        return decode_image(data, limits=limits)
+        yield
     except ImageError as error:
         raise kinds[error.reason](f"the picture can't be used: {error}", param="image") from None

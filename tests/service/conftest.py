@@ -10,10 +10,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+
+from .small_graphs import (
+    CATEGORIES,
+    NOISE_DIM,
+    NUM_WS,
+    OPSET,
+    W_DIM,
+    Z_DIM,
+    encoder_file,
+    generator_graph,
+    mapping_file,
+    with_offset,
+)
 
 # Nobody's own Model Store is touched, whatever a test forgets.
 _HOME = tempfile.TemporaryDirectory(prefix="catalogan-tests-")
@@ -32,66 +43,21 @@ with warnings.catch_warnings():
 
 
 GOLDEN = Path(__file__).parent / "golden-export"
-CATEGORIES = ("mugs", "shoe boxes", "boxes", "café lamps")
-Z_DIM, NOISE_DIM, OPSET = 8, 64, 20
-
-
-def generator_graph(height: int = 16, width: int = 24, channels: int = 3, seed: int = 0) -> Any:
-    """A generator of MatMul, Resize, Conv and Tanh that keeps the contract."""
-    rng = np.random.default_rng(seed)
-
-    def weights(name: str, *shape: int) -> TensorProto:
-        return numpy_helper.from_array(rng.normal(0, 0.7, shape).astype(np.float32), name)
-
-    small_h, small_w = height // 4, width // 4
-    constants = [
-        weights("category_style", len(CATEGORIES), Z_DIM),
-        weights("to_map", Z_DIM, 6 * small_h * small_w),
-        weights("kernel", channels, 6, 3, 3),
-        numpy_helper.from_array(np.array([0, 6, small_h, small_w], dtype=np.int64), "map_shape"),
-        numpy_helper.from_array(np.array([0, 1, 8, 8], dtype=np.int64), "noise_shape"),
-        numpy_helper.from_array(np.array([1], dtype=np.int64), "last_axis"),
-        numpy_helper.from_array(np.array([], dtype=np.float32), "no_roi"),
-        numpy_helper.from_array(np.array([1, 1, 4, 4], dtype=np.float32), "scales"),
-        numpy_helper.from_array(
-            np.array([1, 1, height / 8, width / 8], dtype=np.float32), "noise_scales"
-        ),
-        numpy_helper.from_array(np.array(0.1, dtype=np.float32), "noise_strength"),
-    ]
-    nodes = [
-        helper.make_node("MatMul", ["category", "category_style"], ["mean_style"]),
-        helper.make_node("Unsqueeze", ["truncation_psi", "last_axis"], ["psi"]),
-        helper.make_node("Mul", ["z", "psi"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "mean_style"], ["style"]),
-        helper.make_node("MatMul", ["style", "to_map"], ["flat"]),
-        helper.make_node("Reshape", ["flat", "map_shape"], ["map"]),
-        helper.make_node("Resize", ["map", "no_roi", "scales"], ["large"], mode="linear"),
-        helper.make_node("Reshape", ["noise", "noise_shape"], ["noise_map"]),
-        helper.make_node("Resize", ["noise_map", "no_roi", "noise_scales"], ["grain"]),
-        helper.make_node("Mul", ["grain", "noise_strength"], ["faint"]),
-        helper.make_node("Add", ["large", "faint"], ["noisy"]),
-        helper.make_node("Conv", ["noisy", "kernel"], ["raw"], pads=[1, 1, 1, 1]),
-        helper.make_node("Tanh", ["raw"], ["images"]),
-    ]
-
-    def value(name: str, *shape: int | str) -> Any:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
-
-    graph = helper.make_graph(
-        nodes,
-        "generator",
-        [
-            value("z", Z_DIM),
-            value("category", len(CATEGORIES)),
-            value("truncation_psi"),
-            value("noise", NOISE_DIM),
-        ],
-        [value("images", channels, height, width)],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = 10
-    return model
+STYLES = {"num_ws": NUM_WS, "w_dim": W_DIM}
+ERRORS = {"reconstruction": 0.1, "nearest_photo": 0.2, "mean_photo": 0.3}
+ENCODER_RECORD = {
+    "nimg": 1000,
+    "parity": {
+        "max_abs_error": 1e-6,
+        "tolerance": 1e-4,
+        "truncation_psi": [1.0],
+        "batch_sizes": [1, 2, 7],
+        "categories": len(CATEGORIES),
+        "torch_version": "none",
+        "onnxruntime_version": "none",
+    },
+    "errors": {"photos": 30, "pixel_mse": ERRORS, "feature_distance": ERRORS},
+}
 
 
 def write_export(
@@ -152,6 +118,20 @@ def write_export(
     return folder
 
 
+def write_styled_export(folder: Path, channels: int = 3, **changes: Any) -> Path:
+    """Write an export with mapping and encoder, by default served without noise."""
+    settings = {
+        "model": with_offset(generator_graph(channels=channels)),
+        "others": {"mapping.onnx": mapping_file(), "encoder.onnx": encoder_file(channels=channels)},
+        "size": (16, 24, channels),
+        "name": "styled",
+        "noise_scale": 0.0,
+        "encoder": ENCODER_RECORD,
+        **STYLES,
+    }
+    return write_export(folder, **{**settings, **changes})
+
+
 @contextmanager
 def model_store(home: Path, **environment: str) -> Iterator[Path]:
     """An own BENTOML_HOME, and no CATALOGAN_ settings but those given."""
@@ -194,6 +174,19 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def styled_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small export with mapping and encoder, served without noise; to read only."""
+    return write_styled_export(tmp_path_factory.mktemp("exports") / "styled")
+
+
+@pytest.fixture(scope="session")
+def clear_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `styled_export`, of pictures with transparency."""
+    folder = tmp_path_factory.mktemp("exports") / "clear"
+    return write_styled_export(folder, channels=4, name="clear")
+
+
+@pytest.fixture(scope="session")
 def trained_export(export: Path) -> Path:
     """An export that was really trained, where the repository holds one; to read only."""
     return GOLDEN if GOLDEN.is_dir() else export
@@ -224,6 +217,24 @@ def client(tmp_path_factory: pytest.TempPathFactory, export: Path) -> Iterator[T
 
     with model_store(tmp_path_factory.mktemp("bentoml")):
         Registry().register(export)
+        with running_service() as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def styled(
+    tmp_path_factory: pytest.TempPathFactory, styled_export: Path, export: Path, clear_export: Path
+) -> Iterator[TestClient]:
+    """A service whose default model has mapping and encoder.
+
+    "shop" has neither, and "clear" paints transparency.
+    """
+    from service.registry import Registry
+
+    with model_store(tmp_path_factory.mktemp("bentoml")):
+        Registry().register(styled_export)
+        Registry().register(export)
+        Registry().register(clear_export)
         with running_service() as client:
             yield client
 

@@ -89,11 +89,19 @@ def test_generate_writes_what_was_asked(export: Path, tmp_path: Path) -> None:
             assert image.size == (24, 16)
 
 
+def test_generate_at_another_size(export: Path, tmp_path: Path) -> None:
+    arguments = ("generate", "--export", export, "--out", tmp_path, "--seed", 0)
+    assert run(*arguments, "--size", "48x32").exit_code == 0
+    with Image.open(tmp_path / "mugs-0.png") as image:
+        assert image.size == (48, 32)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--category", "spoons"), "unknown category; known are mugs"),
         (("--seed", str(2**53)), "less than"),
+        (("--size", "100x100"), 'up to "48x32"'),
     ],
 )
 def test_generate_names_what_is_wrong(

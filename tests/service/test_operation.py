@@ -109,11 +109,26 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
     assert set(document["paths"]) == {
         "/v1/images/generations",
         "/v1/images/augmentations",
+        "/v1/images/interpolations",
+        "/v1/images/variations",
         "/v1/models",
         "/v1/models/{model}",
     }
+    assert {"StyleMixing", "Picture", "UsedStyleMixing"} <= document["components"]["schemas"].keys()
     statuses = document["paths"][URL]["post"]["responses"]
     assert set(statuses) == {"200", *["400", "401", "404", "413", "429", "500", "503", "504"]}
+    led = document["paths"]["/v1/images/interpolations"]["post"]
+    assert set(led["responses"]) == set(statuses)
+    files = {"application/zip", "image/webp", "image/gif"}
+    assert set(led["responses"]["200"]["content"]) == files
+    led_by = led["requestBody"]["content"]["application/json"]["schema"]
+    assert {"seeds", "frames", "loop", "categories"} <= led_by["properties"].keys()
+    varied = document["paths"]["/v1/images/variations"]["post"]
+    assert set(varied["responses"]) == set(statuses) | {"415", "422"}
+    assert varied["responses"]["200"]["content"].keys() >= {"application/json", "image/png"}
+    assert {"VariationResponse", "ValidationErrors"} <= document["components"]["schemas"].keys()
+    body = varied["requestBody"]["content"]["multipart/form-data"]
+    assert {"image", "strength", "seeds"} <= body["schema"]["properties"].keys()
 
 
 def test_without_a_model_it_lives_but_is_not_ready(bento_home: Path, export: Path) -> None:
@@ -135,7 +150,9 @@ def test_draining_refuses_new_work(registered: Path) -> None:
         for response in (
             client.get("/readyz"),
             client.post(URL, json={}),
+            client.post("/v1/images/interpolations", json={"seeds": [1, 2]}),
             client.post("/v1/images/augmentations", files={"image": photo()}),
+            client.post("/v1/images/variations", files={"image": photo()}),
         ):
             assert response.status_code == 503
             assert int(response.headers["retry-after"]) > 0

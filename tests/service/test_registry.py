@@ -97,6 +97,16 @@ def test_a_changed_model_is_neither_promoted_nor_served(make_export: Callable[..
         second.read_generator()
 
 
+def test_graphs_beside_the_generator_are_read_as_they_were_registered(styled_export: Path) -> None:
+    model = Registry().register(styled_export)
+    others = model.read_others()
+    assert others.keys() == {"mapping.onnx", "encoder.onnx"}
+    assert others["mapping.onnx"] == (styled_export / "mapping.onnx").read_bytes()
+    (model.folder / "mapping.onnx").write_bytes(b"changed")
+    with pytest.raises(RegistryError, match=r"mapping.onnx was changed"):
+        model.read_others()
+
+
 def test_a_store_filled_elsewhere_serves_its_only_version(export: Path) -> None:
     registry = Registry()
     model = registry.register(export)

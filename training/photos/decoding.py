@@ -16,11 +16,16 @@ import scipy.fftpack  # noqa: F401  imagehash would load it within the first pho
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from models.images import Channels, ImageError, ImageLimits, flatten, open_image
+from models.images import (
+    REDUCE_TO_PX,
+    Channels,
+    ImageError,
+    ImageLimits,
+    crop_to,
+    flatten,
+    open_image,
+)
 
-# JPEGs are decoded at a reduced size as long as the shorter side keeps this many pixels;
-# the same for all dataset sizes, so that duplicates do not depend on --size.
-REDUCE_TO_PX: Final = 1024
 HASHED_PX: Final = 32  # what imagehash.phash works on
 THUMBNAIL_PX: Final = 8
 
@@ -83,6 +88,7 @@ def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.ui
     """
     data = _read(file, target.limits.max_bytes)
     try:
+        # The same for all dataset sizes, so that duplicates do not depend on --size.
         picture = open_image(data, limits=target.limits, reduce_to_px=REDUCE_TO_PX)
     except ImageError as error:
         raise UnusablePhoto(error.reason, str(error)) from error
@@ -120,14 +126,9 @@ def fit_image(image: Image.Image, target: Target) -> Image.Image:
 
 def _fit(image: Image.Image, target: Target) -> Image.Image:
     size = (target.width, target.height)
-    scales = (size[0] / image.width, size[1] / image.height)
     if target.fit == "crop":
-        scale = max(scales)
-        cut_x = max(0.0, (image.width - size[0] / scale) / 2)  # rounding may go below 0
-        cut_y = max(0.0, (image.height - size[1] / scale) / 2)
-        box = (cut_x, cut_y, image.width - cut_x, image.height - cut_y)
-        return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
-    scale = min(scales)
+        return crop_to(image, size)
+    scale = min(size[0] / image.width, size[1] / image.height)
     inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = Image.new(image.mode, size, _canvas_colour(image.mode, target.background))
     resized = image.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from models.images import ImageLimits
+from models.manifest import GeneratorManifest
+from service.uploads import fit_upload
 from training.photos.decode_pool import DecodeError, ImagesFile, TimeLimits, decode_all
 from training.photos.decoding import DecodedPhoto, Target, UnusablePhoto, decode_photo, fit_image
 
@@ -83,6 +85,22 @@ def test_hidden_colours_do_not_bleed_through_transparency(fit: str) -> None:
     assert np.abs(seen[:, :3].astype(int) - [20, 120, 20]).max() <= 12
     if fit == "pad":
         assert (pixels[0, :, 3] == 0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("mode", "image_format"), [("RGB", "JPEG"), ("RGBA", "PNG"), ("L", "PNG")])
+def test_the_service_fits_uploads_as_photos_are_prepared(
+    tmp_path: Path, channels: Any, mode: str, image_format: str
+) -> None:
+    rng = np.random.default_rng(0)
+    depth = {"RGB": (3,), "RGBA": (4,), "L": ()}[mode]
+    file = tmp_path / "photo"
+    Image.fromarray(rng.integers(0, 256, (300, 200, *depth), np.uint8)).resize((2300, 3500)).save(
+        file, image_format
+    )
+    _, prepared = decode_photo(str(file), target(24, 16, channels=channels))
+    manifest = GeneratorManifest.model_construct(width=24, height=16, channels=channels)
+    np.testing.assert_array_equal(fit_upload(file.read_bytes(), ImageLimits(), manifest), prepared)
 
 
 def test_grey_padding_has_the_background_s_brightness() -> None:

@@ -1,0 +1,271 @@
+"""POST /v1/images/interpolations: ways from one seed's picture to another's."""
+
+import io
+import json
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from starlette.testclient import TestClient
+
+from service.animation import Timing, encode_animation
+from service.marking import GENERATED, Mark, xmp_packet
+from service.registry import Registry
+
+from .conftest import write_styled_export
+from .test_bad_requests import check
+from .test_generations_http import decoded, pixels
+from .test_imaging import IPTC, OURS, read_xmp
+
+URL = "/v1/images/interpolations"
+GENERATIONS = "/v1/images/generations"
+
+
+def way(client: TestClient, **body: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """The frames of a ZIP, and its manifest."""
+    response = client.post(URL, json=body)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/zip"
+    archive = zipfile.ZipFile(io.BytesIO(response.content))
+    manifest = json.loads(archive.read("manifest.json"))
+    assert archive.namelist() == ["manifest.json", *(one["file"] for one in manifest["data"])]
+    return [pixels(archive.read(one["file"])) for one in manifest["data"]], manifest
+
+
+def pictures(client: TestClient, **body: Any) -> list[np.ndarray]:
+    return decoded(client.post(GENERATIONS, json=body).json())
+
+
+def animation(data: bytes) -> list[np.ndarray]:
+    with Image.open(io.BytesIO(data)) as image:
+        return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+
+
+def test_waypoints_are_the_seeds_own_pictures(styled: TestClient) -> None:
+    frames, manifest = way(styled, seeds=[3, 8, 5], frames=4, category="boxes")
+    assert len(frames) == manifest["frame_count"] == 7
+    expected = pictures(styled, category="boxes", seeds=[3, 8, 5])
+    for index, picture in zip((0, 3, 6), expected, strict=True):
+        np.testing.assert_array_equal(frames[index], picture)
+
+
+def test_between_two_seeds_the_way_is_straight_in_styles(styled: TestClient) -> None:
+    frames, _ = way(styled, seeds=[3, 8], frames=9, category="boxes")
+    back, _ = way(styled, seeds=[8, 3], frames=9, category="boxes")
+    steps = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)]
+    assert min(steps) > 0
+    assert max(steps) < np.abs(frames[0].astype(int) - frames[-1]).mean()
+    for there, again in zip(frames, reversed(back), strict=True):
+        assert np.abs(there.astype(int) - again).max() <= 1
+
+
+def test_a_loop_leads_back_and_shows_no_frame_twice(styled: TestClient) -> None:
+    frames, manifest = way(styled, seeds=[3, 8], frames=5, loop=True, category="boxes")
+    assert (len(frames), manifest["loop"]) == (8, True)
+    half, _ = way(styled, seeds=[3, 8], frames=5, category="boxes")
+    back, _ = way(styled, seeds=[8, 3], frames=5, category="boxes")
+    np.testing.assert_array_equal(frames, half[:-1] + back[:-1])
+
+
+def test_more_frames_come_in_order_and_are_the_same(styled: TestClient) -> None:
+    many, manifest = way(styled, seeds=[1, 2, 3], frames=60, category="mugs")
+    assert len(many) == 119
+    assert [one["file"] for one in manifest["data"]] == [f"{k:03d}.png" for k in range(119)]
+    few, _ = way(styled, seeds=[1, 2], frames=60, category="mugs")
+    np.testing.assert_array_equal(many[:60], few)
+    again, _ = way(styled, seeds=[1, 2, 3], frames=60, category="mugs")
+    np.testing.assert_array_equal(many, again)
+
+
+def test_the_manifest_says_what_was_made(styled: TestClient) -> None:
+    body = {"seeds": [6, 8], "frames": 3, "truncation_psi": 0.4}
+    _, manifest = way(styled, **body)
+    model = Registry().get("styled")
+    assert (manifest["model"], manifest["model_hash"]) == (
+        model.model_id,
+        model.manifest.model_hash,
+    )
+    assert (manifest["size"], manifest["truncation_psi"]) == ("24x16", 0.4)
+    assert manifest["seeds"] == [6, 8]
+    assert {one["category"] for one in manifest["data"]} == {"boxes"}  # the first seed's turn
+    places = [(one["seed"], one["interpolation"]) for one in manifest["data"]]
+    assert places == [
+        (6, {"to": 8, "share": 0.0, "noise_seed": 6}),
+        (6, {"to": 8, "share": 0.5, "noise_seed": 6}),
+        (8, {"to": 8, "share": 0.0, "noise_seed": 6}),
+    ]
+
+
+def test_noise_is_the_first_seeds_all_the_way(styled: TestClient, tmp_path: Path) -> None:
+    Registry().register(write_styled_export(tmp_path / "noisy", noise_scale=1.0, name="noisy"))
+    body = {"model": "noisy", "category": "mugs"}
+    (still, _) = way(styled, **body, seeds=[3, 8, 3], frames=2)
+    np.testing.assert_array_equal(still[0], pictures(styled, **body, seed=3)[0])
+    np.testing.assert_array_equal(still[2], still[0])
+    assert not np.array_equal(still[1], pictures(styled, **body, seed=8)[0])
+
+
+def test_mixtures_sizes_and_backgrounds(styled: TestClient) -> None:
+    body = {"categories": {"mugs": 1, "boxes": 1}, "size": "48x32"}
+    frames, manifest = way(styled, **body, seeds=[3, 8], frames=2)
+    assert manifest["category"] == "50 % mugs + 50 % boxes" == manifest["data"][0]["category"]
+    assert manifest["categories"] == {"mugs": 0.5, "boxes": 0.5}
+    np.testing.assert_array_equal(frames, pictures(styled, **body, seeds=[3, 8]))
+    for background, shape in (("auto", (16, 24, 4)), ("#ff0000", (16, 24, 3))):
+        body = {"model": "clear", "background": background, "category": "mugs"}
+        frames, _ = way(styled, **body, seeds=[3, 8], frames=2)
+        assert frames[0].shape == shape
+        np.testing.assert_array_equal(frames, pictures(styled, **body, seeds=[3, 8]))
+
+
+def test_each_frame_is_marked(styled: TestClient) -> None:
+    response = styled.post(URL, json={"seeds": [3, 8], "frames": 3})
+    archive = zipfile.ZipFile(io.BytesIO(response.content))
+    found = read_xmp(archive.read("01.png"))
+    assert found[IPTC + "DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
+    assert found[OURS + "seed"] == "3"
+    recipe = json.loads(found[OURS + "recipe"])
+    assert recipe == {"interpolation": {"to": 8, "share": 0.5, "noise_seed": 3}}
+
+
+@pytest.mark.parametrize("kind", ["webp", "gif"])
+@pytest.mark.parametrize("model", ["styled", "clear"])
+def test_animations(styled: TestClient, kind: str, model: str) -> None:
+    body = {"model": model, "seeds": [3, 8], "frames": 5, "category": "boxes", "loop": True}
+    body |= {"frame_duration_ms": 120, "size": "48x32"}
+    response = styled.post(URL, json={**body, "output_format": kind})
+    assert response.headers["content-type"] == f"image/{kind}"
+    assert response.headers["x-catalogan-frame-count"] == "8"
+    assert json.loads(unquote(response.headers["x-catalogan-seeds"])) == [3, 8]
+    assert response.headers["x-catalogan-category"] == "boxes"
+    with Image.open(io.BytesIO(response.content)) as image:
+        assert (image.format, image.size) == (kind.upper(), (48, 32))
+        assert (image.n_frames, image.info["loop"]) == (8, 0)
+        image.seek(1)
+        image.load()
+        assert image.info["duration"] == 120
+    background = "auto" if model == "styled" else "white"
+    expected, _ = way(styled, **body, background=background)
+    if model == "styled" or kind == "gif":
+        for frame, picture in zip(animation(response.content), expected, strict=True):
+            assert np.abs(frame.astype(int) - picture).mean() < 16
+    by_accept = styled.post(URL, json=body, headers={"Accept": f"image/{kind}"})
+    assert by_accept.content == response.content
+
+
+@pytest.mark.parametrize("kind", ["webp", "gif"])
+def test_animations_are_marked_and_play_once_unless_looped(styled: TestClient, kind: str) -> None:
+    body = {"seeds": [3, 8], "frames": 3, "category": "boxes", "output_format": kind}
+    data = styled.post(URL, json=body).content
+    found = read_xmp(data)
+    assert found[IPTC + "DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
+    assert found[OURS + "model"].startswith("styled:")
+    recipe = json.loads(found[OURS + "recipe"])
+    assert recipe == {"interpolation": {"seeds": [3, 8], "frames": 3, "loop": False}}
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.info.get("loop", 1) == 1
+        if kind == "gif":
+            assert b"trainedAlgorithmicMedia" in image.info["comment"]
+        else:
+            assert image.info["xmp"] in data
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_xmp_in_a_gif_leads_readers_to_its_end(channels: int) -> None:
+    mark = Mark(GENERATED, 1, "shop:1", "f" * 64, "日本" * 200)
+    frames = [np.full((8, 8, channels), level, dtype=np.uint8) for level in (0, 200)]
+    data = encode_animation(frames, "gif", Timing(20, loop=False), mark)
+    assert read_xmp(data)[OURS + "category"] == "日本" * 200
+    # A reader that knows no XMP jumps from sub-block to sub-block, wherever that leads it.
+    packet = xmp_packet(mark)
+    for start in range(len(packet)):
+        position = data.index(packet) + start
+        while data[position]:
+            position += data[position] + 1
+        assert data[position:] == b"\0;"
+    assert len(animation(data)) == 2
+
+
+def test_the_header_decides_between_formats(styled: TestClient) -> None:
+    body = {"seeds": [3, 8], "frames": 2}
+    for accept, media in (
+        ("*/*", "application/zip"),
+        ("image/*", "image/webp"),
+        ("image/gif, image/webp;q=0.5", "image/gif"),
+    ):
+        response = styled.post(URL, json=body, headers={"Accept": accept})
+        assert response.headers["content-type"] == media
+    gif = {**body, "output_format": "gif"}
+    assert styled.post(URL, json=gif, headers={"Accept": "image/*"}).status_code == 200
+    refused = styled.post(URL, json=gif, headers={"Accept": "image/webp"})
+    assert "image/gif" in check(refused, 400, "output_format")["message"]
+    check(styled.post(URL, json=body, headers={"Accept": "application/json"}), 400, "Accept")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "seeds"),
+        ({"seeds": [1]}, "seeds"),
+        ({"seeds": list(range(11))}, "seeds"),
+        ({"seeds": [1, -1]}, "seeds.1"),
+        ({"seeds": [1, "2"]}, "seeds.1"),
+        ({"frames": 1}, "frames"),
+        ({"frames": 61}, "frames"),
+        ({"frames": 2.0}, "frames"),
+        ({"frames": None}, "frames"),
+        ({"seeds": list(range(10)), "frames": 60}, "frames"),
+        ({"seeds": list(range(6)), "frames": 60, "loop": True}, "frames"),
+        ({"loop": 1}, "loop"),
+        ({"category": "spoons"}, "category"),
+        ({"categories": {"spoons": 1}}, "categories"),
+        ({"categories": {"mugs": 1}, "category": "mugs"}, "categories"),
+        ({"truncation_psi": 1.1}, "truncation_psi"),
+        ({"frame_duration_ms": 19}, "frame_duration_ms"),
+        ({"frame_duration_ms": 1001}, "frame_duration_ms"),
+        ({"frame_duration_ms": 80.5}, "frame_duration_ms"),
+        ({"size": "100x100"}, "size"),
+        ({"background": "transparent"}, "background"),
+        ({"background": "pink"}, "background"),
+        ({"model": "clear", "background": "transparent", "output_format": "gif"}, "background"),
+        ({"output_format": "png"}, "output_format"),
+        ({"output_format": "mp4"}, "output_format"),
+        ({"seed": 1}, "seed"),
+        ({"n": 1}, "n"),
+    ],
+    ids=str,
+)
+def test_bad_fields(styled: TestClient, body: dict[str, Any], param: str) -> None:
+    valid: dict[str, Any] = {} if body == {} else {"seeds": [1, 2]}
+    check(styled.post(URL, json=valid | body), 400, param)
+
+
+def test_other_bad_requests(styled: TestClient) -> None:
+    body = {"seeds": [1, 2]}
+    error = check(styled.post(URL, json={**body, "model": "shop"}), 400, "model")
+    assert error["code"] == "no_mapping"
+    check(styled.post(URL, json={**body, "model": "none"}), 404, "model")
+    check(styled.post(URL, content=b"{", headers={"Content-Type": "application/json"}), 400)
+    check(styled.post(URL, content=b"{}"), 400, "Content-Type")
+    check(styled.get(URL), 405)
+
+
+def test_as_many_frames_as_are_allowed(styled: TestClient) -> None:
+    body = {"seeds": list(range(6)), "frames": 60, "output_format": "webp"}
+    response = styled.post(URL, json=body)  # 5 legs of 59, and the last seed
+    assert response.headers["x-catalogan-frame-count"] == "296"
+
+
+def test_frames_that_would_fill_the_memory_are_refused(
+    styled: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.interpolations.MAX_PIXELS", 10 * 24 * 16)
+    assert styled.post(URL, json={"seeds": [1, 2], "frames": 10}).status_code == 200
+    for body in ({"frames": 11}, {"frames": 10, "size": "48x32"}):
+        error = check(styled.post(URL, json={"seeds": [1, 2], **body}), 400, "frames")
+        assert "smaller size" in error["message"]
