@@ -104,7 +104,8 @@ class Discriminator(nn.Module):
     def features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The feature map that the mask covers, before masking: [N, *mask_shape]."""
         pixels = images.permute(0, 2, 3, 1).to(dtype)  # [N, H, W, channels]
-        x = leaky_relu(self.from_image(pixels)).permute(0, 3, 1, 2)
+        x = leaky_relu(self.from_image(pixels.flatten(0, 2)))  # a matrix: adds the bias itself
+        x = x.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
         for block in self.blocks[: self.masked_block + 1]:
             x = block(x)
         return x
