@@ -57,11 +57,12 @@ def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
     Groups are neighbours in the batch, so real and generated pictures can go through in
     one batch, halves apart. A batch that group_size does not divide is one group.
     """
-    n, c, h, w = x.shape
+    n, _, h, w = x.shape
     size = group_size if n % group_size == 0 else n
-    grouped = x.float().reshape(n // size, size, c, h, w)
+    pixels = x.permute(0, 2, 3, 1)  # one stretch of memory a picture where x is channels_last
+    grouped = pixels.float().reshape(n // size, size, -1)
     variance = (grouped - grouped.mean(dim=1, keepdim=True)).square().mean(dim=1)
-    deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    deviation = (variance + 1e-8).sqrt().mean(dim=1)
     plane = deviation.repeat_interleave(size).to(x.dtype)[:, None, None, None]
     return torch.cat([x, plane.expand(n, 1, h, w)], dim=1)
 
@@ -104,7 +105,8 @@ class Discriminator(nn.Module):
     def features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The feature map that the mask covers, before masking: [N, *mask_shape]."""
         pixels = images.permute(0, 2, 3, 1).to(dtype)  # [N, H, W, channels]
-        x = leaky_relu(self.from_image(pixels)).permute(0, 3, 1, 2)
+        x = leaky_relu(self.from_image(pixels.flatten(0, 2)))  # a matrix: adds the bias itself
+        x = x.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
         for block in self.blocks[: self.masked_block + 1]:
             x = block(x)
         return x

@@ -71,7 +71,8 @@ class Encoder(nn.Module):
             mean style.
         """
         pixels = images.permute(0, 2, 3, 1).to(dtype)
-        x = leaky_relu(self.from_image(pixels)).permute(0, 3, 1, 2)
+        x = leaky_relu(self.from_image(pixels.flatten(0, 2)))
+        x = x.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
         for block in self.blocks:
             x = block(x)
         pooled = self.hidden(x.permute(0, 2, 3, 1).flatten(1)).float()

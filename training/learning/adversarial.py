@@ -139,12 +139,13 @@ class AdversarialPair:
         random = generator_for(config.seed, Purpose.AUGMENT, nimg, device)
         draws = torch.rand(3, DRAWS, count, device=device, generator=random)[..., share]
         mirror = config.augment.mirror
-        reals = augment(batch.images, strength, mirror, draws[0])
-        shown = augment(fakes.detach(), strength, mirror, draws[1])
+        both = torch.cat([batch.images, fakes.detach()])
+        both = augment(both, strength, mirror, draws[:2].transpose(0, 1).flatten(1))
         with_r1 = (nimg // config.batch_size) % config.optimizer.r1_interval_steps == 0
-        statistics = self._discriminator_step(reals, shown, batch.category, with_r1, ranks)
+        statistics = self._discriminator_step(both, batch.category, with_r1, ranks)
 
         shown = augment(fakes, strength, mirror, draws[2])
+        reals = both[: len(shown)]
         statistics.generator_loss = self._generator_step(shown, reals, batch.category, ranks)
         if with_r1:
             norms = [_gradient_norm(parameters) for parameters in self._parameters]
@@ -152,16 +153,17 @@ class AdversarialPair:
         return statistics
 
     def _discriminator_step(
-        self, reals: Tensor, fakes: Tensor, category: Tensor, with_r1: bool, ranks: Ranks
+        self, both: Tensor, category: Tensor, with_r1: bool, ranks: Ranks
     ) -> StepStatistics:
         relativistic = self.config.objective == "relativistic"
         if with_r1:
-            reals = reals.detach().requires_grad_(True)
-            fakes = fakes.detach().requires_grad_(relativistic)
+            reals, fakes = (half.detach() for half in both.chunk(2))
+            reals.requires_grad_(True)
+            fakes.requires_grad_(relativistic)
             real_logits = self.discriminator(reals, category, self.dtype)
             fake_logits = self.discriminator(fakes, category, self.dtype)
         else:
-            real_logits, fake_logits = self._both_logits(reals, fakes, category)
+            real_logits, fake_logits = self._both_logits(both, category)
         judge = relativistic_loss if relativistic else discriminator_loss
         loss = judge(real_logits, fake_logits)
         total, penalty = loss, None
@@ -186,9 +188,9 @@ class AdversarialPair:
             gradient_norm=None,
         )
 
-    def _both_logits(self, reals: Tensor, fakes: Tensor, category: Tensor) -> tuple[Tensor, Tensor]:
+    def _both_logits(self, both: Tensor, category: Tensor) -> tuple[Tensor, Tensor]:
         """Real and generated pictures in one pass; minibatch deviation keeps the halves apart."""
-        both, twice = torch.cat([reals, fakes]), torch.cat([category, category])
+        twice = torch.cat([category, category])
         real_logits, fake_logits = self.discriminator(both, twice, self.dtype).chunk(2)
         return real_logits, fake_logits
 
@@ -200,7 +202,7 @@ class AdversarialPair:
         if not self.config.masking.generator_sees_mask:
             mask.hold(None)
         if self.config.objective == "relativistic":
-            real_logits, fake_logits = self._both_logits(reals, fakes, category)
+            real_logits, fake_logits = self._both_logits(torch.cat([reals, fakes]), category)
             loss = relativistic_loss(fake_logits, real_logits)
         else:
             loss = generator_loss(self.discriminator(fakes, category, self.dtype))

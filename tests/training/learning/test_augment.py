@@ -1,7 +1,10 @@
 """Augmentation: identity at strength 0, gradients, ranges, and the adaptive strength."""
 
+import math
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from training.learning.augment import DRAWS, AdaptiveStrength, augment
 from training.learning.config import AugmentConfig
@@ -59,6 +62,32 @@ def test_gradients_of_each_transform_are_right(rows: list[int], channels: int) -
     if rows != [2] or channels > 1:  # grey has no saturation
         assert not torch.allclose(augment(x, SPLIT, True, chosen), x)
     assert torch.autograd.gradcheck(lambda v: augment(v, SPLIT, True, chosen), x)
+
+
+def test_the_turn_is_what_affine_grid_gives_and_colour_what_its_formula_says() -> None:
+    """All of it at once, but for the cutout: the shortcuts against the plain way."""
+    x, given = images(), draws()
+    given[8] = NOT_CHOSEN
+    amounts = torch.where(given < SPLIT, given / SPLIT - 0.5, 0.0)
+    shift, contrast, saturation = amounts[:3, :, None, None, None]
+    grey = x.mean(dim=1, keepdim=True)
+    coloured = (grey + (x - grey) * (1 + 2 * saturation)) * torch.exp2(contrast) + 0.8 * shift
+    flip = torch.where(amounts[3] < 0, -1.0, 1.0)
+    scale, angle, aspect = torch.exp2(0.5 * amounts[6]), math.radians(30) * amounts[7], 8 / 6
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    rows = [cos * flip, -sin * aspect, amounts[4] / 2, sin * flip / aspect, cos, amounts[5] / 2]
+    theta = torch.stack(rows, dim=1).reshape(-1, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    wanted = F.grid_sample(coloured, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(augment(x, SPLIT, True, given), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_augmented_together_are_as_when_apart() -> None:
+    reals, fakes = images().contiguous(memory_format=torch.channels_last), images().flip(0)
+    given = torch.stack([draws(seed=1), draws(seed=2)])
+    both = augment(torch.cat([reals, fakes]), 0.8, True, given.transpose(0, 1).flatten(1))
+    apart = [augment(x, 0.8, True, d) for x, d in zip((reals, fakes), given, strict=True)]
+    torch.testing.assert_close(both, torch.cat(apart))
 
 
 def test_a_weak_strength_leaves_most_pictures_alone() -> None:

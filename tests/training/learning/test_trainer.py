@@ -10,6 +10,8 @@ import torch
 
 from models.generator import Generator
 from training.dataset import PreparedDataset
+from training.learning import adversarial
+from training.learning.augment import DRAWS
 from training.learning.checkpoint import list_checkpoints, load_newest
 from training.learning.config import ConfigError, resolve
 from training.learning.distributed import Ranks
@@ -48,6 +50,31 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
             assert_same(x, y, f"{where}[{i}]")
     else:
         assert a == b, where
+
+
+def test_real_and_generated_pictures_are_augmented_by_draws_of_their_own(
+    tmp_path: Path,
+    tiny_dataset: Path,
+    tiny_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first of three sets is for photos, the others for what each network is shown."""
+    trainer = start(tmp_path / "run", tiny_dataset, {**tiny_settings, "max_kimg": 0.2})
+    batch = next(trainer.loader.batches(0, trainer.ranks))
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def spy(images: torch.Tensor, _: float, __: bool, draws: torch.Tensor) -> torch.Tensor:
+        calls.append((images.detach(), draws))
+        return images
+
+    monkeypatch.setattr(adversarial, "augment", spy)
+    trainer.pair.step(batch, 0, 0.5, trainer.ranks)
+    random = generator_for(trainer.config.seed, Purpose.AUGMENT, 0, trainer.device)
+    photos, shown, generated = torch.rand(3, DRAWS, 8, generator=random)
+    (both, first), (fakes, second) = calls
+    assert torch.equal(both, torch.cat([batch.images, fakes]))
+    assert torch.equal(first, torch.cat([photos, shown], dim=1))
+    assert torch.equal(second, generated)
 
 
 @pytest.mark.parametrize("stop_at", [56, 104])
