@@ -28,6 +28,14 @@ def append(record: Mapping[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
+def present(
+    ledger: Ledger, catalogue: CatalogueName, name: str, seeds: Iterable[int]
+) -> list[dict[str, Any]]:
+    """The finished runs of a configuration."""
+    names = [f"{catalogue}/{name}/{seed}" for seed in seeds]
+    return [ledger[n] for n in names if n in ledger]
+
+
 def last_mean(record: Mapping[str, Any], metric: str) -> float:
     """A metric's mean over a run's last evaluations."""
     return mean(e[metric] for e in record["evaluations"][-LAST_EVALUATIONS:])

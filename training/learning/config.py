@@ -75,7 +75,7 @@ class MaskingConfig(_Config):
     level: Annotated[
         int, Field(ge=0, le=8, description="Masked level: 0 = base, 1 = twice the base.")
     ] = 1
-    granularity: Literal["spatial", "channel", "both"] = "spatial"
+    granularity: Literal["spatial", "channel", "both"] = "both"
     ratio: Annotated[float, Field(ge=0, lt=1, description="Share that is hidden.")] = 0.2
     period_kimg: Annotated[float, Field(gt=0, description="How long a mask is held.")] = 2.0
     interval_kimg: Annotated[float, Field(gt=0, description="Between lag measurements.")] = 2.0
