@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from judge import Judge
 from machine import commit
+from masking_figures import label_distances
 from matplotlib.figure import Figure
 from measuring import CATALOGAN, REPOSITORY, cores
 
@@ -115,7 +116,7 @@ def write_page(results: dict[str, Any]) -> None:
                 color=colour,
                 label={"scratch": "from scratch", "tuned": "fine-tuned"}[name] if i == 0 else None,
             )
-    axes.set(xlabel="thousand images shown", ylabel="Frechet distance", yscale="log")
+    label_distances(axes)
     axes.legend()
     figure.savefig(FIGURE)
     rows = []

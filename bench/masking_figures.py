@@ -8,6 +8,7 @@ from masking_ledger import Ledger, present
 from masking_plan import CONFIRMATION_SEEDS, LENGTHS_KIMG, SCREENING_SEEDS, CatalogueName
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 from measuring import REPOSITORY
 from PIL import Image
 
@@ -23,9 +24,16 @@ def draw_curves(ledger: Ledger, winner: str) -> None:
         records = present(ledger, FEW, name, CONFIRMATION_SEEDS)
         if records:
             _curve(axes, records, name)
-    axes.set(xlabel="thousand images shown", ylabel="Frechet distance", yscale="log")
+    label_distances(axes)
     axes.legend()
     figure.savefig(FIGURES / "curves.svg")
+
+
+def label_distances(axes: Axes) -> None:
+    """Images shown to the right, distances upwards, on a logarithmic scale in plain numbers."""
+    axes.set(xlabel="thousand images shown", ylabel="Frechet distance", yscale="log")
+    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        which(StrMethodFormatter("{x:g}"))
 
 
 def _curve(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
