@@ -70,7 +70,11 @@ def prepare(photos: Path, work: Path) -> None:
 def train(
     work: Path, dataset: str, run: Path, kimg: float, seed: int, source: Path | None
 ) -> Curve:
-    """Train one run and judge it as it goes."""
+    """Train one run and judge it as it goes; one that was finished before is read."""
+    finished = run / "curve.json"
+    if finished.exists():
+        done: Curve = json.loads(finished.read_text(encoding="utf-8"))
+        return done
     data = PreparedDataset(work / dataset)
     settings: dict[str, Any] = {"preset": PRESET, "seed": seed, "max_kimg": kimg}
     every = SCRATCH_EVALUATION_KIMG if source is None else TUNED_EVALUATION_KIMG
@@ -93,6 +97,7 @@ def train(
             curve.append({"nimg": tick.nimg, **judge.scores(trainer)})
 
     trainer.train(on_tick, lambda: False)
+    finished.write_text(json.dumps(curve), encoding="utf-8")
     return curve
 
 
@@ -177,8 +182,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     prepare(options.photos, options.work)
     base = options.work / "runs/base"
-    if not list(base.glob("checkpoint-*.pt")):
-        train(options.work, "base", base, BASE_KIMG, 0, None)
+    train(options.work, "base", base, BASE_KIMG, 0, None)
     results: dict[str, Any] = {"commit": commit(), "seeds": SEEDS, "scratch": [], "tuned": []}
     for seed in SEEDS:
         runs = options.work / "runs"
