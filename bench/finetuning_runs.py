@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from measuring import CATALOGAN, REPOSITORY, cores
 
 from training.dataset import PreparedDataset
-from training.launch import WARMUP_KIMG
+from training.launch import FINE_TUNING
+from training.learning.checkpoint import list_checkpoints
 from training.learning.config import merge, resolve
 from training.learning.device import keep_freed_memory
 from training.learning.distributed import Ranks
@@ -40,7 +41,7 @@ PRESET, SIZE_PX = "cpu-demo", 32
 NEW = ("dress", "shorts")
 FEW = 100
 SEEDS = (0, 1, 2)
-BASE_KIMG, SCRATCH_KIMG, TUNED_KIMG = 60, 30, 15
+BASE_KIMG, SCRATCH_KIMG, TUNED_KIMG = 120, 30, 15
 SCRATCH_EVALUATION_KIMG, TUNED_EVALUATION_KIMG = 5.0, 1.5
 Curve = list[dict[str, float]]
 
@@ -80,20 +81,21 @@ def train(
     every = SCRATCH_EVALUATION_KIMG if source is None else TUNED_EVALUATION_KIMG
     settings |= {"tick_kimg": 0.5, "grid_kimg": 10 * kimg, "checkpoint_kimg": 10 * kimg}
     if source is not None:
-        settings["optimizer"] = {"warmup_kimg": WARMUP_KIMG}
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(parents=True)
+        settings |= FINE_TUNING
     config = resolve(merge({**PRESETS[PRESET]}, settings))
+    run.mkdir(parents=True, exist_ok=True)
     write_run(run, config, data)
     trainer = Trainer(run, data, config, torch.device("cpu"), Ranks())
-    if source is not None:
+    if dataset == "base" and list_checkpoints(run):
+        trainer.resume()  # a base may be trained further than it was
+    elif source is not None:
         trainer.start_from(open_source(str(source)))
     judge, curve = Judge(data), []
     if source is not None:
         curve.append({"nimg": 0, **judge.scores(trainer)})
 
     def on_tick(tick: Tick) -> None:
-        if dataset == "few" and tick.nimg >= (curve[-1]["nimg"] if curve else 0) + every * 1000:
+        if dataset == "few" and tick.nimg >= (len(curve) + (source is None)) * every * 1000:
             curve.append({"nimg": tick.nimg, **judge.scores(trainer)})
 
     trainer.train(on_tick, lambda: False)
@@ -165,8 +167,9 @@ How to do it: `catalogan train dataset-2 --out run-2 --from run` takes a run, an
 registered `model:version`. Categories are matched by name; one that is new starts
 from the known one whose pictures look most like its photos (`--set fine_tuning.new_categories=mean`
 for the mean of all). The widths are the source's; another size grows or drops blocks. The
-learning rate rises over the first {WARMUP_KIMG:g} kimg (`--set optimizer.warmup_kimg=…`), and
-`--set fine_tuning.freeze_blocks=2` keeps the discriminator's first blocks as they are.
+learning rate rises over the first kimg (`--set optimizer.warmup_kimg=…`), weights are averaged
+over longer from the start (`optimizer.ema_rampup`), and `--set fine_tuning.freeze_blocks=2` keeps
+the discriminator's first blocks as they are.
 """
     PAGE.write_text(text, encoding="utf-8")
 

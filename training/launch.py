@@ -22,8 +22,10 @@ from training.learning.recorder import Tick
 from training.learning.run import RunError, check_same_dataset, locked, read_run, write_run
 from training.learning.trainer import Outcome, Trainer
 
-# A fresh Adam's first steps are as long as its learning rate, whatever the gradient.
-WARMUP_KIMG: Final = 1.0
+# What a run that starts from trained weights does otherwise. A fresh Adam's first steps are as
+# long as its learning rate, whatever the gradient; and there is no first noise that a longer
+# average would drag along.
+FINE_TUNING: Final[dict[str, Any]] = {"optimizer": {"warmup_kimg": 1.0, "ema_rampup": 0.25}}
 
 
 class LaunchError(RuntimeError):
@@ -135,7 +137,7 @@ def _fresh(
     settings = {**PRESETS[name], "preset": name}
     if source is not None:  # the widths must be its own, and its weights eased in
         model = source.model.model_dump()
-        settings = merge(settings, {"model": model, "optimizer": {"warmup_kimg": WARMUP_KIMG}})
+        settings = merge(settings, {"model": model, **FINE_TUNING})
         settings = merge(settings, {"fine_tuning": {"source": source.name}})
     return resolve(merge(settings, wanted.overrides))
 
