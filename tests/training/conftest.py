@@ -132,3 +132,23 @@ def tiny_run(
     trainer = Trainer(run, data, config, torch.device("cpu"), Ranks())
     trainer.train(lambda _: None, lambda: False)
     return run
+
+
+class _Silent:
+    """A display of a training run that shows nothing."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def shown(self) -> "_Silent":
+        return self
+
+    def __enter__(self) -> Callable[[Any], None]:
+        return lambda _: None
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def silent() -> type[_Silent]:
+    """For launch, which shows a person how training goes."""
+    return _Silent

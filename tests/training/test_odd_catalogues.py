@@ -18,20 +18,6 @@ from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions
 
 
-class _Silent:
-    """A display that shows nothing."""
-
-    def __init__(self, *_: Any) -> None: ...
-
-    def shown(self) -> "_Silent":
-        return self
-
-    def __enter__(self) -> Callable[[Any], None]:
-        return lambda _: None
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 def transparent(image: Image.Image, seed: int) -> Image.Image:
     """A disc of the picture on nothing."""
     y, x = np.mgrid[-1 : 1 : image.height * 1j, -1 : 1 : image.width * 1j]
@@ -58,6 +44,7 @@ def test_the_whole_way(
     tmp_path: Path,
     tiny_settings: dict[str, Any],
     picture: Callable[..., Image.Image],
+    silent: Any,
     categories: int,
     photos: int,
     shape: dict[str, int],
@@ -78,7 +65,7 @@ def test_the_whole_way(
     wanted = Launch(
         dataset=tmp_path / "dataset", run=tmp_path / "run", overrides=settings, device="cpu"
     )
-    outcome = launch(wanted, _Silent)
+    outcome = launch(wanted, silent)
     assert outcome is not None
     assert outcome.nimg == 200
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
