@@ -174,6 +174,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.photos and not options.photos.is_dir():
         sys.exit(f"demo: PHOTOS={options.photos} is no folder")
+    if options.base and not BASE_EXPORT.is_dir():
+        sys.exit(f"demo: there is no base at {BASE_EXPORT}")
     out: Path = options.out
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

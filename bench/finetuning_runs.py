@@ -1,9 +1,9 @@
 """How many images does fine-tuning save? Writes bench/finetuning.json and docs/fine-tuning.md.
 
 A base is trained on a catalogue without two of its categories. Then these two are learnt from
-a hundred photos each, once from the base and once from scratch, with the same settings, over
+a hundred photos each, once from the base and once from scratch, as `catalogan train` does it, over
 several seeds. The figure is the images that fine-tuning needs to reach the lowest Frechet
-distance of training from scratch, over the images that this was trained with.
+distance of training from scratch, over the images that this took to get there.
 """
 
 import argparse
@@ -70,12 +70,9 @@ def prepare(photos: Path, work: Path) -> None:
 
 def train(
     work: Path, dataset: str, run: Path, kimg: float, seed: int, source: Path | None
-) -> Curve:
-    """Train one run and judge it as it goes; one that was finished before is read."""
+) -> dict[str, Any]:
+    """Train one run and judge it as it goes; one finished with these settings is read."""
     finished = run / "curve.json"
-    if finished.exists():
-        done: Curve = json.loads(finished.read_text(encoding="utf-8"))
-        return done
     data = PreparedDataset(work / dataset)
     settings: dict[str, Any] = {"preset": PRESET, "seed": seed, "max_kimg": kimg}
     every = SCRATCH_EVALUATION_KIMG if source is None else TUNED_EVALUATION_KIMG
@@ -83,6 +80,10 @@ def train(
     if source is not None:
         settings |= FINE_TUNING
     config = resolve(merge({**PRESETS[PRESET]}, settings))
+    if finished.exists():
+        done: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+        if done["settings"] == config.model_dump(mode="json"):
+            return done
     run.mkdir(parents=True, exist_ok=True)
     write_run(run, config, data)
     trainer = Trainer(run, data, config, torch.device("cpu"), Ranks())
@@ -99,15 +100,16 @@ def train(
             curve.append({"nimg": tick.nimg, **judge.scores(trainer)})
 
     trainer.train(on_tick, lambda: False)
-    finished.write_text(json.dumps(curve), encoding="utf-8")
-    return curve
+    done = {"commit": commit(), "settings": config.model_dump(mode="json"), "curve": curve}
+    finished.write_text(json.dumps(done), encoding="utf-8")
+    return done
 
 
 def images_over_scratch(scratch: Curve, tuned: Curve) -> float | None:
     """Images to reach scratch's lowest distance, over scratch's; None where it is not reached."""
-    goal = min(e["frechet_distance"] for e in scratch)
-    reached = [e["nimg"] for e in tuned if e["frechet_distance"] <= goal]
-    return max(reached[0], 1) / scratch[-1]["nimg"] if reached else None
+    goal = min(scratch, key=lambda e: e["frechet_distance"])
+    reached = [e["nimg"] for e in tuned if e["frechet_distance"] <= goal["frechet_distance"]]
+    return max(reached[0], 1) / goal["nimg"] if reached else None
 
 
 def write_page(results: dict[str, Any]) -> None:
@@ -186,17 +188,19 @@ def main() -> None:
     prepare(options.photos, options.work)
     base = options.work / "runs/base"
     train(options.work, "base", base, BASE_KIMG, 0, None)
-    results: dict[str, Any] = {"commit": commit(), "seeds": SEEDS, "scratch": [], "tuned": []}
+    results: dict[str, Any] = {"seeds": SEEDS, "commits": set(), "scratch": [], "tuned": []}
     for seed in SEEDS:
         runs = options.work / "runs"
         scratch = train(options.work, "few", runs / f"scratch-{seed}", SCRATCH_KIMG, seed, None)
         tuned = train(options.work, "few", runs / f"tuned-{seed}", TUNED_KIMG, seed, base)
-        results["scratch"].append(scratch)
-        results["tuned"].append(tuned)
-        print(seed, images_over_scratch(scratch, tuned), flush=True)
+        results["scratch"].append(scratch["curve"])
+        results["tuned"].append(tuned["curve"])
+        results["commits"] |= {scratch["commit"], tuned["commit"]}
+        print(seed, images_over_scratch(scratch["curve"], tuned["curve"]), flush=True)
     results["images_over_scratch"] = [
         images_over_scratch(a, b) for a, b in zip(results["scratch"], results["tuned"], strict=True)
     ]
+    results["commits"] = sorted(results["commits"])
     RESULTS.write_text(json.dumps(results) + "\n", encoding="utf-8")
     write_page(results)
 

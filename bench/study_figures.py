@@ -8,7 +8,9 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from masking_ledger import Ledger, interval, log_ratios, read_ledger
 from masking_plan import CONFIRMATION_SEEDS
@@ -45,10 +47,21 @@ def add_finetuning(measurement: Measurement) -> None:
         print("fine-tuning study: not run yet")
         return
     results = json.loads(FINETUNING.read_text(encoding="utf-8"))
-    ratios = [r for r in results["images_over_scratch"] if r is not None]
-    if ratios:
-        measurement.add("finetune_images_over_scratch", ratios)
-    measurement.raw["finetuning"] = {k: results[k] for k in ("seeds", "commit")}
+    ratios = results["images_over_scratch"]
+    # A seed that did not get there counts as if it had with its last image: it took more.
+    ends = [curve[-1]["nimg"] / scratch[-1]["nimg"] for curve, scratch in _pairs(results)]
+    counted = [end if r is None else r for r, end in zip(ratios, ends, strict=True)]
+    measurement.add("finetune_images_over_scratch", counted)
+    not_reached = [s for s, r in zip(results["seeds"], ratios, strict=True) if r is None]
+    measurement.raw["finetuning"] = {
+        "seeds": results["seeds"],
+        "not_reached": not_reached,
+        "commits": results["commits"],
+    }
+
+
+def _pairs(results: dict[str, Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(results["tuned"], results["scratch"], strict=True)
 
 
 def measure(quick: bool) -> Measurement:

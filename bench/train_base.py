@@ -3,7 +3,7 @@
     python bench/train_base.py --photos DIR --validation DIR --out training/data/bases/clothing
 
 Most of the time is spent at 32 px, where a picture costs little; the blocks that 64 px add
-then start from a generator that knows the shapes. What is there already is not made again, and
+then start from a generator that knows the shapes. Datasets that are there are not made again, and
 a training run that was stopped is resumed.
 """
 
@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--validation", type=Path, required=True, help="the same, held out")
     parser.add_argument("--out", type=Path, required=True, help="the export; must not exist")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "base")
-    parser.add_argument("--small-kimg", type=float, default=120, help="images shown at 32 px")
-    parser.add_argument("--large-kimg", type=float, default=60, help="images shown at 64 px")
+    parser.add_argument("--small-kimg", type=float, default=110, help="thousand images at 32 px")
+    parser.add_argument("--large-kimg", type=float, default=50, help="thousand images at 64 px")
     parser.add_argument("--encoder-minutes", type=float, default=6)
     options = parser.parse_args()
     data = {size: options.work / f"dataset-{size}" for size in (32, 64)}

@@ -55,7 +55,8 @@ class Finishing:
         Args:
             pixels: uint8 [height, width, channels], as painted.
             spec: What was painted.
-            recipe: What beside the spec's seed and category fixed it; goes into facts and mark.
+            recipe: What beside the spec's seed, category and truncation fixed it; goes into
+                facts and mark.
         """
         known = self.manifest.categories
         category = category_name(spec.category, known)
@@ -63,18 +64,19 @@ class Finishing:
         data = encode_image(
             present(pixels, self.presentation),
             self.encoding.output_format,
-            self.mark(spec.seed, category, recipe),
+            self.mark(spec, category, recipe),
             self.encoding.quality,
         )
         return Finished(data, {"seed": spec.seed, "category": category, **recipe})
 
-    def mark(self, seed: int, category: str, recipe: Mapping[str, Any]) -> Mark:
+    def mark(self, spec: PictureSpec, category: str, recipe: Mapping[str, Any]) -> Mark:
         """What a picture, or an animation, says of its origin."""
         return Mark(
             GENERATED,
-            seed,
+            spec.seed,
             self.model_id,
             self.manifest.model_hash,
             category,
             json.dumps(recipe, ensure_ascii=False) if recipe else None,
+            spec.truncation_psi,
         )

@@ -22,8 +22,9 @@ from service.schemas import Background, Seed, Size, Strict, Weights, refuse_both
 from service.style_mixing import layers_of_styles
 
 MAX_FRAMES: Final = 300
-# All frames of an animation are in memory at once: 300 of 512 x 512.
-MAX_PIXELS: Final = 80_000_000
+# All frames are in memory at once, and a GIF takes half a second a million pixels to encode:
+# 300 of 256 x 256.
+MAX_PIXELS: Final = 20_000_000
 
 InterpolationFormat = Literal["zip", "webp", "gif"]
 FILE_TYPES: Final[dict[InterpolationFormat, str]] = {
@@ -63,7 +64,13 @@ class InterpolationRequest(Strict):
         float | None, Field(ge=0, le=1, description="0 = the mean picture, 1 = full variety.")
     ] = None
     frame_duration_ms: Annotated[
-        int, Field(ge=20, le=1000, description="Of animations; GIF rounds it to 10 ms.")
+        int,
+        Field(
+            ge=20,
+            le=1000,
+            description="Of animations; GIF rounds it to 10 ms. Equal frames in a row become one "
+            "that stays longer.",
+        ),
     ] = 80
     size: Size | None = None
     background: Background | None = None
@@ -240,7 +247,7 @@ def way_mark(finishing: Finishing, request: InterpolationRequest, frames: Sequen
     known, category = finishing.manifest.categories, frames[0].spec.category
     way = {"seeds": request.seeds, "frames": request.frames, "loop": request.loop}
     recipe = {**mixture_facts(category, known), "interpolation": way}
-    return finishing.mark(request.seeds[0], category_name(category, known), recipe)
+    return finishing.mark(frames[0].spec, category_name(category, known), recipe)
 
 
 def _styles(session: GeneratorSession, frames: Sequence[Frame]) -> Styles:

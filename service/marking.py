@@ -23,6 +23,7 @@ class Mark:
         model_hash: SHA-256 of the generator.
         category: What was asked for.
         recipe: What else fixes the picture, JSON.
+        truncation_psi: How far from the mean picture it may be.
     """
 
     source_type: str
@@ -31,6 +32,7 @@ class Mark:
     model_hash: str | None = None
     category: str | None = None
     recipe: str | None = None
+    truncation_psi: float | None = None
 
 
 def xmp_packet(mark: Mark) -> bytes:
@@ -44,6 +46,9 @@ def xmp_packet(mark: Mark) -> bytes:
         "catalogan:modelSha256": mark.model_hash,
         "catalogan:category": mark.category,
         "catalogan:recipe": mark.recipe,
+        "catalogan:truncationPsi": None
+        if mark.truncation_psi is None
+        else f"{mark.truncation_psi}",
     }
     attributes = "".join(
         f"\n    {name}={quoteattr(_xml_text(value))}" for name, value in properties.items() if value

@@ -109,7 +109,8 @@ async def _interpolate(
     if output_format == "zip":
         finish: Callable[..., Any] = partial(finish_picture, finishing)
         pictures = await _paint(model.session, frames, finish, runtime)
-        answered = answer("application/zip", "png", pictures, facts)
+        wrap = partial(answer, "application/zip", "png", pictures, facts)  # hundreds of files
+        (answered,) = await runtime.workers.run([wrap])
     else:
         shown = await _paint(model.session, frames, partial(show_frame, presentation), runtime)
         timing = Timing(asked.frame_duration_ms, asked.loop)

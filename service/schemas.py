@@ -263,7 +263,7 @@ def validate(kind: type[Parsed], value: Any) -> Parsed:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         param = ".".join(str(part)[:64] for part in first["loc"]) or None
-        if first["type"] == "extra_forbidden":
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             known = ", ".join(kind.model_fields)
             raise BadRequest(
                 f"unknown field; known are {known}", param=param, code="unknown_field"

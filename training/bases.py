@@ -3,11 +3,12 @@
 from importlib.resources import files
 from pathlib import Path
 
+from models.manifest import MANIFEST_FILE
+
 
 def base_names() -> list[str]:
     """Names, in order, of what ships."""
-    folder = base_path("")
-    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    return sorted(manifest.parent.name for manifest in base_path("").glob(f"*/{MANIFEST_FILE}"))
 
 
 def base_path(name: str) -> Path:

@@ -23,12 +23,12 @@ def model_card(manifest: GeneratorManifest) -> bytes:
         "| | |",
         "|---|---|",
         f"| Model | StyleGAN2-family generator, masking of its discriminator: {masking} |",
-        f"| Trained on | {manifest.data} (dataset {manifest.dataset_hash[:16]}) |",
+        f"| Trained on | {_cell(manifest.data)} (dataset {manifest.dataset_hash[:16]}) |",
         f"| Images shown in training | {manifest.nimg:,} |",
         f"| Photos mirrored in training | {'yes: print in pictures reads both ways' * mirrored}"
         f"{'no' * (not mirrored)} |",
-        f"| Licence | {manifest.licence} |",
-        f"| Author | {manifest.author} |",
+        f"| Licence | {_cell(manifest.licence)} |",
+        f"| Author | {_cell(manifest.author)} |",
         f"| Made | {manifest.created:%Y-%m-%d} |",
         "",
         "## How good it is",
@@ -36,8 +36,9 @@ def model_card(manifest: GeneratorManifest) -> bytes:
     ]
     if manifest.metrics:
         lines += [
-            "Against photos that were not trained on; `real` is what training photos score in its "
-            "place. Distances are on Catalogan's own features unless named otherwise: no FID.",
+            "Against photos that were not trained on; names that end in `_floor` say what real "
+            "photos score instead. Distances are on Catalogan's own features unless named "
+            "otherwise: no FID.",
             "",
             "| metric | value |",
             "|---|---|",
@@ -59,3 +60,8 @@ def model_card(manifest: GeneratorManifest) -> bytes:
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def _cell(text: str) -> str:
+    """Text that stays within its cell of a table."""
+    return " ".join(text.replace("|", "\\|").split())
