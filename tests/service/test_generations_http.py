@@ -97,6 +97,22 @@ def test_category_wins_over_prompt_and_is_found_in_any_case(client: TestClient) 
     assert client.post(URL, json=body).json()["data"][0]["category"] == "café lamps"
 
 
+def test_the_mark_says_all_that_the_picture_can_be_made_of_again(client: TestClient) -> None:
+    body = {"category": "boxes", "seed": 3, "truncation_psi": 0.3}
+    data = client.post(URL, json=body, headers={"Accept": "image/png"}).content
+    packet = Image.open(io.BytesIO(data)).info["XML:com.adobe.xmp"]
+    for said in ('catalogan:seed="3"', 'catalogan:truncationPsi="0.3"', 'category="boxes"'):
+        assert said in packet
+
+
+def test_an_unknown_field_of_a_field_is_not_told_the_outer_ones(client: TestClient) -> None:
+    body = {"style_mixing": {"coarse": 1, "fine": 2, "crossovr": 1}}
+    response = client.post(URL, json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, "style_mixing.crossovr")
+    assert "prompt" not in error["message"]
+
+
 def test_truncation_changes_pixels(client: TestClient) -> None:
     body = {"category": "boxes", "seed": 1}
     low, high = (
@@ -175,19 +191,3 @@ def test_greyscale_and_transparent_models(make_export: Any, bento_home: Path) ->
         body = {"seed": 1, "background": "transparent"}
         (picture,) = decoded(own.post(URL, json=body).json())
         assert picture.shape == (16, 24, 4)
-
-
-def test_the_mark_says_all_that_the_picture_can_be_made_of_again(client: TestClient) -> None:
-    body = {"category": "boxes", "seed": 3, "truncation_psi": 0.3}
-    data = client.post(URL, json=body, headers={"Accept": "image/png"}).content
-    packet = Image.open(io.BytesIO(data)).info["XML:com.adobe.xmp"]
-    for said in ('catalogan:seed="3"', 'catalogan:truncationPsi="0.3"', 'category="boxes"'):
-        assert said in packet
-
-
-def test_an_unknown_field_of_a_field_is_not_told_the_outer_ones(client: TestClient) -> None:
-    body = {"style_mixing": {"coarse": 1, "fine": 2, "crossovr": 1}}
-    response = client.post(URL, json=body)
-    error = response.json()["error"]
-    assert (response.status_code, error["param"]) == (400, "style_mixing.crossovr")
-    assert "prompt" not in error["message"]
