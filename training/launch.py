@@ -23,13 +23,9 @@ from training.learning.run import RunError, check_same_dataset, locked, read_run
 from training.learning.trainer import Outcome, Trainer
 
 # What a run that starts from trained weights does otherwise. A fresh Adam's first steps are as
-# long as its learning rate, whatever the gradient; there is no first noise that a longer average
-# would drag along; and a trained discriminator knows few photos by heart before augmentation
-# that starts at 0 has risen.
-FINE_TUNING: Final[dict[str, Any]] = {
-    "optimizer": {"warmup_kimg": 1.0, "ema_rampup": 0.25},
-    "augment": {"strength": 0.3},
-}
+# long as its learning rate, whatever the gradient; and there is no first noise that a longer
+# average would drag along.
+FINE_TUNING: Final[dict[str, Any]] = {"optimizer": {"warmup_kimg": 1.0, "ema_rampup": 0.25}}
 
 
 class LaunchError(RuntimeError):
