@@ -42,8 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the export; must not exist")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "base")
     parser.add_argument("--small-kimg", type=float, default=110, help="thousand images at 32 px")
-    parser.add_argument("--large-kimg", type=float, default=50, help="thousand images at 64 px")
-    parser.add_argument("--encoder-minutes", type=float, default=6)
+    parser.add_argument("--large-kimg", type=float, default=41, help="thousand images at 64 px")
     options = parser.parse_args()
     data = {size: options.work / f"dataset-{size}" for size in (32, 64)}
     runs = {size: options.work / f"run-{size}" for size in (32, 64)}
@@ -60,10 +59,6 @@ def main() -> None:
     train(
         data[64], runs[64], options.large_kimg, "--from", str(runs[32]), "--batch-size", "16",
         "--learning-rate", "0.003", "--set", "optimizer.mapping_multiplier=0.3",
-    )  # fmt: skip
-    catalogan(
-        "train-encoder", str(runs[64]), "--data", str(data[64]),
-        "--max-minutes", f"{options.encoder_minutes:g}",
     )  # fmt: skip
     catalogan("evaluate", str(runs[64]), "--data", str(data[64]))
     catalogan(

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from training.bases import base_names, base_path
+from training.cli import app
 from training.launch import FINE_TUNING, Launch, launch
 from training.learning.fine_tuning import open_source
 from training.learning.run import read_run
@@ -29,6 +31,14 @@ def test_a_run_from_another_takes_its_widths_and_is_eased_in(
     assert config.optimizer.ema_rampup == FINE_TUNING["optimizer"]["ema_rampup"]
     assert config.optimizer.warmup_kimg == 0.5  # what is asked for wins
     assert config.fine_tuning.source == str(tiny_run)
+
+
+def test_the_base_of_the_readme_ships() -> None:
+    assert base_names() == ["clothing"]
+    result = CliRunner().invoke(app, ["bases"])
+    assert result.exit_code == 0
+    assert "base:clothing  64 x 64 px, CC0-1.0" in result.output
+    assert str(base_path("clothing")) in result.output
 
 
 @pytest.mark.parametrize("name", base_names())
