@@ -59,7 +59,12 @@ class BareSession:
         scaled = np.rint((np.clip(images[0], -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
         pixels = np.ascontiguousarray(scaled.transpose(1, 2, 0))
         mark = Mark(
-            GENERATED, seed, self._model_id, manifest.model_hash, manifest.categories[index]
+            GENERATED,
+            seed,
+            self._model_id,
+            manifest.model_hash,
+            manifest.categories[index],
+            truncation_psi=manifest.truncation_psi,
         )
         return encode_image(pixels, "png", mark)
 
