@@ -165,11 +165,12 @@ their other photos. Distances are on this project's own features; they are no FI
 
 ![Frechet distance along training](fine-tuning.svg)
 
-The aim was a third. What was tried for it, each with the same base: a shorter base (60 kimg; 0.40
-on one seed, not reached within 15 kimg on two), augmentation that starts at 0.3 (0.40 on one seed,
-not reached on another), and on one further seed learning rates of 0.003 and 0.0015 and two frozen
-blocks, without a clear gain. Early on fine-tuning is far ahead: see the plot. Masks of these runs
-hide whole positions (`masking.granularity=spatial`).
+The aim was a third. Before these runs, a base of 60 kimg and the short average of training from
+scratch gave 0.40 on one seed and did not get there within 15 kimg on two. Tried after them: more
+augmentation from the start (0.3: 0.40 on one seed, not there on another), and on one further seed
+learning rates of 0.003 and 0.0015 and two frozen blocks, without a clear gain. Early on
+fine-tuning is far ahead: see the plot. Masks of these runs hide whole positions
+(`masking.granularity=spatial`).
 
 How to do it: `catalogan train dataset-2 --out run-2 --from run` takes a run, an export or a
 registered `model:version`. Categories are matched by name; one that is new starts
