@@ -55,7 +55,8 @@ The plan (bench/masking_plan.py) was committed before the first of them.
 
 
 OPEN = """**Not finished.** Not run yet, or not on all seeds: {stages}. `make bench-masking` goes
-on with the next run."""
+on with the next run. Runs that are compared should be of one commit, which the ledger names: go on
+from that one, or begin anew."""
 
 # What is asked of the winner: a tenth less on unseen seeds, the interval below 1.
 AIM = 0.9
