@@ -21,9 +21,9 @@ import numpy as np
 import onnxruntime
 
 from models.manifest import GENERATOR_FILE, MANIFEST_FILE, OUTPUT_NAME, GeneratorManifest
-from service.generation import latents
-from service.imaging import encode_image
-from service.marking import GENERATED, Mark
+from service.images.imaging import encode_image
+from service.inference.generation import latents
+from service.marks.marking import GENERATED, Mark
 
 
 class BareSession:

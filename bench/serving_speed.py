@@ -24,7 +24,7 @@ from typing import IO, Any
 from bench_model import NAME, write_export
 from measuring import CATALOGAN, Measurement, interleaved, quotients, run_part
 
-from service.registry import Registry
+from service.registry.store import Registry
 from service.settings import load_settings
 
 CLIENTS = 8

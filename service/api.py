@@ -11,16 +11,16 @@ from bentoml.models import BentoModel
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.answers import error_response
 from service.errors import NotReady, OperatorError, SettingsError
-from service.guard import Guard
-from service.metrics import Metrics
-from service.model_pool import ModelPool
-from service.registry import Registry
-from service.routes import create_app
-from service.runtime import Runtime
+from service.http.guard import Guard
+from service.http.metrics import Metrics
+from service.http.routes import create_app
+from service.http.runtime import Runtime
+from service.http.workers import Queue, Workers
+from service.messages.answers import error_response
+from service.registry.model_pool import ModelPool
+from service.registry.store import Registry
 from service.settings import MAX_REQUEST_TIMEOUT_SEC, check_exposure, load_settings
-from service.workers import Queue, Workers
 
 logger = logging.getLogger(__name__)
 

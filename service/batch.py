@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.manifest import GENERATOR_FILE
-from service.answers import Finished
 from service.errors import RegistryError
-from service.exports import export_version, read_export
-from service.finishing import Finishing
-from service.generation import SEED_LIMIT, GeneratorSession
-from service.generations import Plan, generation_jobs, plan_pictures
-from service.graphs import Device
-from service.imaging import Encoding, OutputFormat
-from service.registry import Registry
-from service.schemas import MAX_PICTURES, GenerationRequest, validate
+from service.images.imaging import Encoding, OutputFormat
+from service.inference.generation import SEED_LIMIT, GeneratorSession
+from service.inference.graphs import Device
+from service.messages.answers import Finished
+from service.messages.schemas import MAX_PICTURES, GenerationRequest, validate
+from service.pictures.finishing import Finishing
+from service.pictures.generations import Plan, generation_jobs, plan_pictures
+from service.registry.exports import export_version, read_export
+from service.registry.store import Registry
 from service.settings import Settings, load_settings
 
 

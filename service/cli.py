@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from service.registry import RegisteredModel
+    from service.registry.store import RegisteredModel
 
 app = typer.Typer(no_args_is_help=True, help="Serve trained models.")
 models_app = typer.Typer(no_args_is_help=True, help="Show and promote registered models.")
@@ -44,7 +44,7 @@ def register(
 ) -> None:
     """Check an export and put it into the Model Store; the first of a name is promoted."""
     with _operator_errors():
-        from service.registry import Registry
+        from service.registry.store import Registry
 
         model = Registry().register(export, name)
     state = (
@@ -61,7 +61,7 @@ def list_models(
 ) -> None:
     """List registered models; a star marks the version that is served."""
     with _operator_errors():
-        from service.registry import Registry
+        from service.registry.store import Registry
 
         found = Registry().list()
     if as_json:
@@ -87,7 +87,7 @@ def list_models(
 def show(model_id: Annotated[str, typer.Argument(metavar="NAME[:VERSION]")]) -> None:
     """Print a model's facts and manifest as JSON."""
     with _operator_errors():
-        from service.registry import Registry
+        from service.registry.store import Registry
 
         model = Registry().get(model_id)
     facts = _facts(model) | {"manifest": model.manifest.model_dump(mode="json")}
@@ -98,7 +98,7 @@ def show(model_id: Annotated[str, typer.Argument(metavar="NAME[:VERSION]")]) -> 
 def promote(model_id: Annotated[str, typer.Argument(metavar="NAME:VERSION")]) -> None:
     """Serve this version under its name; a running service takes it over by itself."""
     with _operator_errors():
-        from service.registry import Registry
+        from service.registry.store import Registry
 
         model = Registry().promote(model_id)
     console.print(f"{model.name} now serves {model.model_id}", markup=False)
@@ -108,7 +108,7 @@ def promote(model_id: Annotated[str, typer.Argument(metavar="NAME:VERSION")]) ->
 def rollback(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Serve again what was served before the last promotion."""
     with _operator_errors():
-        from service.registry import Registry
+        from service.registry.store import Registry
 
         model = Registry().rollback(name)
     console.print(f"{model.name} now serves {model.model_id}", markup=False)

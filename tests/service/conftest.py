@@ -213,7 +213,7 @@ def bento_home(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, export: Path) -> Iterator[TestClient]:
     """A service with one promoted model, without a key, for a module's tests."""
-    from service.registry import Registry
+    from service.registry.store import Registry
 
     with model_store(tmp_path_factory.mktemp("bentoml")):
         Registry().register(export)
@@ -229,7 +229,7 @@ def styled(
 
     "shop" has neither, and "clear" paints transparency.
     """
-    from service.registry import Registry
+    from service.registry.store import Registry
 
     with model_store(tmp_path_factory.mktemp("bentoml")):
         Registry().register(styled_export)

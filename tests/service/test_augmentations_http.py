@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
-from service.augmentation import MAX_OUTPUT_SIDE_PX, apply_parameters
-from service.operations import OPERATIONS
+from service.augmentation.augmentation import MAX_OUTPUT_SIDE_PX, apply_parameters
+from service.augmentation.operations import OPERATIONS
 
 from .test_bad_requests import check
 from .test_imaging import IPTC, OURS, read_xmp

@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from service.cli import app
-from service.registry import Registry
+from service.registry.store import Registry
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from service.cli import app; app()"]

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from models.manifest import GeneratorManifest
-from service.generation import GeneratorSession, PictureSpec
+from service.inference.generation import GeneratorSession, PictureSpec
 
 HERE = Path(__file__).parent
 EXPORT = HERE / "golden-export"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.imaging import OutputFormat, encode_image
-from service.marking import ENHANCED, GENERATED, NAMESPACE, Mark, xmp_packet
+from service.images.imaging import OutputFormat, encode_image
+from service.marks.marking import ENHANCED, GENERATED, NAMESPACE, Mark, xmp_packet
 
 FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "webp")
 IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"

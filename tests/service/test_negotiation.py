@@ -3,7 +3,7 @@
 import pytest
 
 from service.errors import BadRequest
-from service.negotiation import choose_answer
+from service.messages.negotiation import choose_answer
 
 
 @pytest.mark.parametrize(

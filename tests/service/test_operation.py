@@ -18,10 +18,10 @@ from starlette.testclient import TestClient
 import service.api
 from service.batch import Batch, write_pictures
 from service.errors import Busy
-from service.generation import GeneratorSession
-from service.metrics import Metrics
-from service.registry import Registry
-from service.workers import Queue
+from service.http.metrics import Metrics
+from service.http.workers import Queue
+from service.inference.generation import GeneratorSession
+from service.registry.store import Registry
 
 from .conftest import running_service
 from .test_augmentations_http import photo
@@ -321,7 +321,7 @@ def test_a_full_queue_gives_its_places_back() -> None:
 
 def test_the_service_knows_no_torch() -> None:
     code = (
-        "import sys, service.api, service.cli, service.inspection, service.batch; "
+        "import sys, service.api, service.cli, service.registry.inspection, service.batch; "
         "print([m for m in ('torch', 'torchvision', 'training') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from service.errors import BadRequest
-from service.prompts import category_of_prompt
+from service.pictures.prompts import category_of_prompt
 
 CATEGORIES = ("mugs", "shoe boxes", "boxes", "café lamps", "t-shirt", "dress", "T_Shirts long")
 

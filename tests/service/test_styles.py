@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from models.manifest import GeneratorManifest
 from service.errors import OperatorError
-from service.exports import read_export
-from service.generation import GeneratorSession, PictureSpec
-from service.inspection import inspect_export
+from service.inference.generation import GeneratorSession, PictureSpec
+from service.registry.exports import read_export
+from service.registry.inspection import inspect_export
 
 from .conftest import ENCODER_RECORD, STYLES
 from .small_graphs import NUM_WS, W_DIM, encoder_file, mapping_file, with_offset

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.exports import read_export
-from service.generation import GeneratorSession, PictureSpec
-from service.registry import Registry
+from service.inference.generation import GeneratorSession, PictureSpec
+from service.registry.exports import read_export
+from service.registry.store import Registry
 
 from .conftest import write_styled_export
 from .small_graphs import encoder_file, generator_graph, with_offset

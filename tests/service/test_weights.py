@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.errors import RegistryError
-from service.registry import Registry
+from service.registry.store import Registry
 
 pytestmark = pytest.mark.usefixtures("bento_home")
 

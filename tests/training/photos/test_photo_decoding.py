@@ -14,7 +14,7 @@ from PIL import Image
 
 from models.images import ImageLimits
 from models.manifest import GeneratorManifest
-from service.uploads import fit_upload
+from service.messages.uploads import fit_upload
 from training.photos.decode_pool import DecodeError, ImagesFile, TimeLimits, decode_all
 from training.photos.decoding import DecodedPhoto, Target, UnusablePhoto, decode_photo, fit_image
 

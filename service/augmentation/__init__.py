@@ -1,0 +1,1 @@
+"""A photo -> changed copies of it."""

@@ -1,0 +1,1 @@
+"""The API over HTTP: routes, and the guard around them."""

@@ -1,0 +1,77 @@
+"""OpenAPI parts for routes that parse their bodies themselves."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from service import errors
+from service.errors import ApiError
+from service.images.imaging import MEDIA_TYPES
+from service.messages.schemas import ErrorResponse
+
+STATUS_TEXT: Final = {
+    kind.status: (kind.__doc__ or "").partition(":")[2].strip() or "Something went wrong."
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, ApiError)
+}
+_REFERENCES: Final = "#/components/schemas/{model}"
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The app's OpenAPI document, with the schemas of hand-parsed bodies and the key."""
+    document = app.openapi()
+    components = document.setdefault("components", {})
+    for path in document["paths"].values():
+        for operation in path.values():
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                definitions = body["schema"].pop("$defs", {})
+                components.setdefault("schemas", {}).update(definitions)
+    key = {"type": "http", "scheme": "bearer", "description": "Where the operator set a key."}
+    components["securitySchemes"] = {"key": key}
+    # The empty entry: a service without a key asks for none.
+    document["security"] = [{"key": []}, {}]
+    return document
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """An operation's request body that is JSON."""
+    schema = model.model_json_schema(ref_template=_REFERENCES)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def form_body(model: type[BaseModel], *json_fields: str) -> dict[str, Any]:
+    """An operation's request body that is a form with a file `image`; some fields are JSON."""
+    schema = model.model_json_schema(ref_template=_REFERENCES)
+    image = {"type": "string", "contentMediaType": "application/octet-stream"}
+    schema["properties"] = {"image": image, **schema["properties"]}
+    schema["required"] = ["image"]
+    content = {
+        "schema": schema,
+        "encoding": {name: {"contentType": "application/json"} for name in json_fields},
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
+
+
+def responses(
+    pictures: type[BaseModel] | None, *statuses: int, files: Sequence[str] = ()
+) -> dict[int | str, dict[str, Any]]:
+    """An operation's table of answers.
+
+    Args:
+        pictures: The JSON answer of a route that also gives files; None = it gives none.
+        statuses: Errors that it can give.
+        files: Media types of the files; by default bare pictures and archives.
+    """
+    table: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorResponse, "description": STATUS_TEXT[status]}
+        for status in sorted(statuses)
+    }
+    media = files or ((*MEDIA_TYPES.values(), "application/zip") if pictures else ())
+    if media:
+        binary = {one: {"schema": {"type": "string", "contentMediaType": one}} for one in media}
+        table[200] = {"description": "The pictures", "content": binary}
+    if pictures is not None:
+        table[200]["model"] = pictures
+    return table

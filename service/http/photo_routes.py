@@ -1,0 +1,128 @@
+"""Routes that make pictures of an uploaded photo."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from models.images import ImageLimits
+from service.augmentation.augmentations import (
+    AugmentationRequest,
+    AugmentationResponse,
+    augmentation_jobs,
+    open_photo,
+    parse_fields,
+)
+from service.http.openapi import form_body, responses
+from service.http.runtime import COMMON, Runtime, find_model
+from service.http.workers import time_limit
+from service.images.imaging import Encoding
+from service.images.presentation import choose_presentation
+from service.messages.answers import answer, settle_answer
+from service.messages.uploads import read_form
+from service.pictures.finishing import Finishing
+from service.pictures.variations import (
+    VariationRequest,
+    VariationResponse,
+    candidate_categories,
+    error_facts,
+    fit_photo,
+    inversion_jobs,
+    nearest,
+    parse_variation_fields,
+    variation_jobs,
+)
+
+Decoded = TypeVar("Decoded")
+
+
+class Decoder:
+    """Decodes one upload at a time: a photo takes up to half a gigabyte on its way."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        settings = runtime.settings
+        self._workers = runtime.workers
+        self._turn = asyncio.Semaphore(1)
+        self._limits = ImageLimits(
+            max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
+        )
+
+    async def decode(self, how: Callable[[bytes, ImageLimits], Decoded], data: bytes) -> Decoded:
+        """Run `how` on a worker when it is this upload's turn."""
+        async with self._turn:
+            (decoded,) = await self._workers.run([lambda: how(data, self._limits)])
+        return decoded
+
+
+def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
+    """Add POST /v1/images/augmentations."""
+    settings = runtime.settings
+
+    @app.post(
+        "/v1/images/augmentations",
+        summary="Augment a photo",
+        responses=responses(AugmentationResponse, *COMMON, 415, 422),
+        openapi_extra=form_body(AugmentationRequest, "operations"),
+        response_class=Response,
+    )
+    async def augment(request: Request) -> Response:
+        """Make 1 to 10 variants of a photo, and list what was done to each."""
+        async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
+            data, fields = await read_form(request, settings.max_upload_bytes)
+            asked = parse_fields(fields)
+            accept = request.headers.get("accept")
+            kind, output_format = settle_answer(accept, asked.output_format, asked.n)
+            photo = await decoder.decode(open_photo, data)
+            encoding = Encoding(output_format, asked.output_compression)
+            pictures = await runtime.workers.run(augmentation_jobs(photo, asked, encoding))
+            runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
+            facts = {
+                "created": int(time.time()),
+                "output_format": output_format,
+                "size": f"{photo.width}x{photo.height}",
+            }
+            return answer(kind, output_format, pictures, facts)
+
+
+def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
+    """Add POST /v1/images/variations."""
+    settings = runtime.settings
+
+    @app.post(
+        "/v1/images/variations",
+        summary="Vary a photo",
+        responses=responses(VariationResponse, *COMMON, 404, 415, 422),
+        openapi_extra=form_body(VariationRequest, "seeds"),
+        response_class=Response,
+    )
+    async def vary(request: Request) -> Response:
+        """Generate 1 to 10 pictures like a photo, and say how well the model knows it."""
+        async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
+            data, fields = await read_form(request, settings.max_upload_bytes)
+            return await _vary(request, data, parse_variation_fields(fields), runtime, decoder)
+
+
+async def _vary(
+    request: Request, data: bytes, asked: VariationRequest, runtime: Runtime, decoder: Decoder
+) -> Response:
+    accept = request.headers.get("accept")
+    kind, output_format = settle_answer(accept, asked.output_format, asked.count)
+    model = await find_model(runtime, asked.model)
+    session, manifest = model.session, model.registered.manifest
+    categories = candidate_categories(asked, manifest)
+    finishing = Finishing(
+        model.registered.model_id,
+        manifest,
+        Encoding(output_format, asked.output_compression),
+        choose_presentation(asked.size, None, manifest),
+    )
+    photo = await decoder.decode(lambda file, limits: fit_photo(file, limits, manifest), data)
+    inverted = nearest(await runtime.workers.run(inversion_jobs(session, photo, categories)))
+    made = await runtime.workers.run(variation_jobs(session, inverted, asked, finishing, photo))
+    pictures = [picture for job in made for picture in job]
+    runtime.metrics.pictures.labels("variation", finishing.model_id).inc(len(pictures))
+    facts = {**finishing.facts(), **error_facts(inverted, manifest)}
+    return answer(kind, output_format, pictures, facts)

@@ -1,0 +1,1 @@
+"""Pixels -> files: sizes, backgrounds, encoding, animations."""

@@ -1,0 +1,75 @@
+"""uint8 frames -> one marked, animated WebP or GIF file."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.images.imaging import DEFAULT_QUALITY
+from service.marks.marking import Mark, xmp_packet
+
+AnimationFormat = Literal["webp", "gif"]
+
+# XMP Specification Part 3, 1.1.2: a reader that takes the packet for GIF sub-blocks, each
+# led by its length, lands in this trailer wherever it jumps to, and is led to its end.
+_GIF_XMP_TRAILER: Final = b"\x01" + bytes(range(255, -1, -1)) + b"\x00"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How an animation is played.
+
+    Attributes:
+        frame_duration_ms: Of each frame; GIF holds it to 10 ms.
+        loop: For ever; else once.
+    """
+
+    frame_duration_ms: int
+    loop: bool
+
+
+def encode_animation(
+    frames: Sequence[NDArray[np.uint8]],
+    animation_format: AnimationFormat,
+    timing: Timing,
+    mark: Mark,
+) -> bytes:
+    """Encode frames as one file.
+
+    Args:
+        frames: At least two, uint8 [height, width, channels]; channels 1, 3 or, for WebP, 4.
+        animation_format: GIF has 256 colours a frame; WebP is lossy.
+        timing: How it is played.
+        mark: Goes into the file as XMP; in GIF as a comment, too.
+
+    Returns:
+        The file's bytes; equal arguments give equal bytes.
+    """
+    first, *others = (
+        Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in frames
+    )
+    packet = xmp_packet(mark)
+    options: dict[str, Any] = {"save_all": True, "append_images": others}
+    if animation_format == "webp":
+        options |= {"quality": DEFAULT_QUALITY, "method": 2, "xmp": packet}
+        options |= {"duration": timing.frame_duration_ms, "loop": 0 if timing.loop else 1}
+    else:
+        options |= {"duration": 10 * round(timing.frame_duration_ms / 10)}
+        options |= {"comment": _comment(mark)} | ({"loop": 0} if timing.loop else {})
+    buffer = io.BytesIO()
+    first.save(buffer, animation_format, **options)
+    return buffer.getvalue() if animation_format == "webp" else _with_xmp(buffer.getvalue(), packet)
+
+
+def _comment(mark: Mark) -> bytes:
+    """The mark for people, and for readers that don't know XMP in GIF."""
+    return f"Generated with Catalogan, model {mark.model}; {mark.source_type}".encode()
+
+
+def _with_xmp(gif: bytes, packet: bytes) -> bytes:
+    """Put an application extension with the packet before the file's last byte, its end mark."""
+    return gif[:-1] + b"!\xff\x0bXMP DataXMP" + packet + _GIF_XMP_TRAILER + gif[-1:]

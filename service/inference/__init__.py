@@ -1,0 +1,1 @@
+"""ONNX Runtime: graphs, and pictures from seeds."""

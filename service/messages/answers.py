@@ -1,0 +1,128 @@
+"""Finished pictures -> the kind of response that the client asked for."""
+
+import base64
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from starlette.responses import JSONResponse, Response
+
+from service.errors import ApiError, BadRequest
+from service.images.imaging import MEDIA_TYPES, OutputFormat
+from service.messages.negotiation import Answer, choose_answer
+
+MAX_HEADER_CHARS: Final = 1000
+# The earliest date that ZIP can hold: equal requests give equal archives.
+ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An encoded picture and what is said of it."""
+
+    data: bytes
+    facts: Mapping[str, Any]
+
+
+def answer(
+    kind: Answer,
+    output_format: OutputFormat,
+    pictures: Sequence[Finished],
+    facts: Mapping[str, Any],
+) -> Response:
+    """Wrap pictures up.
+
+    Args:
+        kind: JSON with Base64, the bare picture, or a ZIP with a manifest.
+        output_format: Of the pictures.
+        pictures: At least one; exactly one for a bare picture.
+        facts: What holds for all of them.
+    """
+    if kind == "application/zip":
+        return Response(_archive(output_format, pictures, facts), media_type=kind)
+    if kind == "application/json":
+        data = [
+            {"b64_json": base64.b64encode(picture.data).decode("ascii"), **picture.facts}
+            for picture in pictures
+        ]
+        return JSONResponse({**facts, "data": data})
+    return bare(kind, pictures[0].data, {**facts, **pictures[0].facts})
+
+
+def bare(media: str, data: bytes, facts: Mapping[str, Any]) -> Response:
+    """A file as it is, its facts in headers."""
+    headers = {
+        # Header values are Latin-1 at best; categories may be in any script.
+        f"X-Catalogan-{name.replace('_', '-').title()}": quote(_text(value), safe=' :,.{}[]"')
+        for name, value in facts.items()
+        if name != "created"
+    }
+    # Proxies refuse answers with long headers; the picture's own mark holds everything.
+    short = {name: value for name, value in headers.items() if len(value) <= MAX_HEADER_CHARS}
+    return Response(data, media_type=media, headers=short)
+
+
+def settle_answer(
+    accept: str | None, asked: OutputFormat | None, n: int
+) -> tuple[Answer, OutputFormat]:
+    """Settle kind of answer and format of pictures; see `choose_answer` and `image_format`."""
+    kind = choose_answer(accept, MEDIA_TYPES[asked] if asked else None)
+    return kind, image_format(kind, asked, n)
+
+
+def image_format(kind: Answer, asked: OutputFormat | None, n: int) -> OutputFormat:
+    """Settle the pictures' format from the Accept header and the body's output_format.
+
+    Raises:
+        BadRequest: They contradict each other, or several bare pictures are asked for.
+    """
+    if not kind.startswith("image/"):
+        return asked or "png"
+    if n != 1:
+        raise BadRequest(
+            f"a bare picture is one picture, but n is {n}: accept application/json or "
+            "application/zip",
+            param="n",
+        )
+    accepted = next(name for name, media in MEDIA_TYPES.items() if media == kind)
+    if asked not in (None, accepted):
+        raise BadRequest(
+            f"output_format is {asked}, but only {kind} is accepted", param="output_format"
+        )
+    return accepted
+
+
+def error_response(error: ApiError) -> Response:
+    """An error in the one shape of all errors."""
+    # ASCII escapes hold even the lone surrogates that JSON requests can carry.
+    return Response(
+        json.dumps(error.body()),
+        status_code=error.status,
+        headers=error.headers,
+        media_type="application/json",
+    )
+
+
+def _archive(
+    output_format: OutputFormat, pictures: Sequence[Finished], facts: Mapping[str, Any]
+) -> bytes:
+    digits = max(2, len(str(len(pictures) - 1)))  # so that names sort in order
+    names = [f"{index:0{digits}d}.{output_format}" for index in range(len(pictures))]
+    listed = [
+        {"file": name, **picture.facts} for name, picture in zip(names, pictures, strict=True)
+    ]
+    manifest = json.dumps({**facts, "data": listed}, indent=2).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo("manifest.json", ZIP_EPOCH), manifest)
+        for name, picture in zip(names, pictures, strict=True):
+            archive.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), picture.data)
+    return buffer.getvalue()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""Requests for pictures -> what is painted, and how it is finished."""

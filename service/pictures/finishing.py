@@ -1,0 +1,82 @@
+"""Painted pixels -> a shaped, marked and encoded picture with its facts."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.manifest import GeneratorManifest
+from service.images.imaging import Encoding, encode_image
+from service.images.presentation import Presentation, present
+from service.inference.generation import PictureSpec
+from service.marks.marking import GENERATED, Mark
+from service.messages.answers import Finished
+from service.pictures.categories import category_name, mixture_facts
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """How a request's pictures are finished.
+
+    Attributes:
+        model_id: "name:version".
+        manifest: The model's.
+        encoding: Format and quality.
+        presentation: Size and background.
+    """
+
+    model_id: str
+    manifest: GeneratorManifest
+    encoding: Encoding
+    presentation: Presentation
+
+    def facts(self) -> dict[str, Any]:
+        """What holds for all pictures."""
+        return {
+            "created": int(time.time()),
+            "model": self.model_id,
+            "model_hash": self.manifest.model_hash,
+            "output_format": self.encoding.output_format,
+            "size": self.presentation.size,
+        }
+
+    def finish(
+        self,
+        pixels: NDArray[np.uint8],
+        spec: PictureSpec,
+        recipe: Mapping[str, Any] | None = None,
+    ) -> Finished:
+        """Finish one picture.
+
+        Args:
+            pixels: uint8 [height, width, channels], as painted.
+            spec: What was painted.
+            recipe: What beside the spec's seed, category and truncation fixed it; goes into
+                facts and mark.
+        """
+        known = self.manifest.categories
+        category = category_name(spec.category, known)
+        recipe = {**mixture_facts(spec.category, known), **(recipe or {})}
+        data = encode_image(
+            present(pixels, self.presentation),
+            self.encoding.output_format,
+            self.mark(spec, category, recipe),
+            self.encoding.quality,
+        )
+        return Finished(data, {"seed": spec.seed, "category": category, **recipe})
+
+    def mark(self, spec: PictureSpec, category: str, recipe: Mapping[str, Any]) -> Mark:
+        """What a picture, or an animation, says of its origin."""
+        return Mark(
+            GENERATED,
+            spec.seed,
+            self.model_id,
+            self.manifest.model_hash,
+            category,
+            json.dumps(recipe, ensure_ascii=False) if recipe else None,
+            spec.truncation_psi,
+        )

@@ -1,0 +1,211 @@
+"""A photo -> pictures like it: its style, found by the encoder, and others near it."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from models.images import ImageLimits
+from models.manifest import ENCODER_FILE, GeneratorManifest
+from service.errors import BadRequest
+from service.images.imaging import OutputFormat
+from service.inference.generation import GeneratorSession, PictureSpec, consecutive_seeds
+from service.messages.answers import Finished
+from service.messages.forms import typed_fields
+from service.messages.schemas import Compression, Seed, Seeded, Size, validate
+from service.messages.uploads import fit_upload
+from service.pictures.categories import find_category
+from service.pictures.finishing import Finishing
+
+# Trying a category costs one encoding and one picture.
+MAX_TRIED_CATEGORIES: Final = 32
+
+
+class VariationRequest(Seeded):
+    """Fields of POST /v1/images/variations beside the file `image`; user changes nothing."""
+
+    model: Annotated[str | None, Field(max_length=128)] = None
+    category: Annotated[
+        str | None,
+        Field(max_length=200, description="Of the photo; else the nearest of up to 32 (ours)."),
+    ] = None
+    strength: Annotated[
+        float, Field(ge=0, le=1, description="0 = the reconstruction; the truncation_psi (ours).")
+    ] = 0.5
+    size: Size | None = None
+    output_format: OutputFormat | None = None
+    output_compression: Compression | None = None
+    response_format: Literal["b64_json"] = "b64_json"
+    user: Annotated[str | None, Field(max_length=512)] = None
+
+
+class VariedPicture(BaseModel):
+    """One picture of a JSON answer."""
+
+    b64_json: str
+    seed: Seed
+    category: str
+    strength: float
+    photo_sha256: Annotated[str, Field(description="Of the file that was sent.")]
+
+
+class ValidationErrors(BaseModel):
+    """Mean pixel errors that the export reports of photos that were not trained on."""
+
+    photos: Annotated[int, Field(description="How many.")]
+    reconstruction: Annotated[float, Field(description="Encoded and painted again.")]
+    nearest_photo: Annotated[float, Field(description="Of the nearest training photo instead.")]
+    mean_photo: Annotated[float, Field(description="Of the mean training photo instead.")]
+
+
+class VariationResponse(BaseModel):
+    """JSON answer of POST /v1/images/variations."""
+
+    created: int
+    data: list[VariedPicture]
+    model: Annotated[str, Field(description='"name:version"')]
+    model_hash: str
+    output_format: OutputFormat
+    size: str
+    reconstruction_error: Annotated[
+        float,
+        Field(
+            description="Mean squared error, pixels in [-1, 1], between the photo as fitted to "
+            "the model and its reconstruction. Far above validation_errors: the model doesn't "
+            "know such photos, and the variations won't be like it."
+        ),
+    ]
+    validation_errors: ValidationErrors
+
+
+@dataclass(frozen=True)
+class FittedPhoto:
+    """A photo as the model sees it.
+
+    Attributes:
+        pixels: uint8 [height, width, channels].
+        sha256: Of the file, hex.
+    """
+
+    pixels: NDArray[np.uint8]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """A photo, seen by the model.
+
+    Attributes:
+        category: Index of the category that it was taken for.
+        style_offset: What paints it, [num_ws, w_dim].
+        error: Mean squared error of its reconstruction, pixels in [-1, 1].
+    """
+
+    category: int
+    style_offset: NDArray[np.float32]
+    error: float
+
+
+def parse_variation_fields(fields: Mapping[str, str]) -> VariationRequest:
+    """Turn a form's text fields into a checked request.
+
+    Raises:
+        BadRequest: Names the field at fault.
+    """
+    integers = ("n", "seed", "output_compression")
+    values = typed_fields(fields, integers=integers, numbers=("strength",), json=("seeds",))
+    return validate(VariationRequest, values)
+
+
+def candidate_categories(request: VariationRequest, manifest: GeneratorManifest) -> Sequence[int]:
+    """The categories that the photo may be of.
+
+    Raises:
+        BadRequest: The model has no encoder, the category is unknown, or there are too many
+            to try.
+    """
+    if ENCODER_FILE not in manifest.files:
+        raise BadRequest(
+            f"this model was exported without {ENCODER_FILE}, so it can't look at photos: "
+            "`catalogan train-encoder` its run and export it again",
+            param="model",
+            code="no_encoder",
+        )
+    if request.category is not None:
+        return [find_category(request.category, manifest.categories)]
+    if len(manifest.categories) > MAX_TRIED_CATEGORIES:
+        raise BadRequest(
+            f"say which category the photo is of: the model has {len(manifest.categories)}, and "
+            f"only up to {MAX_TRIED_CATEGORIES} are tried",
+            param="category",
+            code="missing_field",
+        )
+    return range(len(manifest.categories))
+
+
+def fit_photo(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) -> FittedPhoto:
+    """Decode an upload and fit it to a model; errors as of `fit_upload`."""
+    return FittedPhoto(fit_upload(data, limits, manifest), hashlib.sha256(data).hexdigest())
+
+
+def inversion_jobs(
+    session: GeneratorSession, photo: FittedPhoto, categories: Sequence[int]
+) -> list[Callable[[], Inverted]]:
+    """One job for each category that a photo may be of."""
+    return [partial(_invert, session, photo.pixels, category) for category in categories]
+
+
+def nearest(tried: Sequence[Inverted]) -> Inverted:
+    """The best of what `inversion_jobs` gave; of equal ones the first."""
+    return min(tried, key=lambda inverted: inverted.error)
+
+
+def variation_jobs(
+    session: GeneratorSession,
+    inverted: Inverted,
+    request: VariationRequest,
+    finishing: Finishing,
+    photo: FittedPhoto,
+) -> list[Callable[[], list[Finished]]]:
+    """Split pictures into jobs of the largest batch that pays on the session's device."""
+    specs = [
+        PictureSpec(seed, inverted.category, request.strength, inverted.style_offset)
+        for seed in request.seeds or consecutive_seeds(request.seed, request.count)
+    ]
+    recipe = {"strength": request.strength, "photo_sha256": photo.sha256}
+    return [partial(_vary, session, part, finishing, recipe) for part in session.batches(specs)]
+
+
+def error_facts(inverted: Inverted, manifest: GeneratorManifest) -> dict[str, Any]:
+    """How far the model is from the photo, and from photos that it should know."""
+    assert manifest.encoder is not None  # the manifest lists one if there is one
+    errors = manifest.encoder.errors
+    return {
+        "reconstruction_error": inverted.error,
+        "validation_errors": {"photos": errors.photos, **errors.pixel_mse.model_dump()},
+    }
+
+
+def _invert(session: GeneratorSession, photo: NDArray[np.uint8], category: int) -> Inverted:
+    offset = session.encode(photo, category)
+    # Any seed paints it; a fixed one makes the error a fact of the photo alone.
+    (painted,) = session.render([PictureSpec(0, category, 0.0, offset)])
+    difference = (painted.astype(np.float64) - photo) / 127.5
+    return Inverted(category, offset, float(np.mean(difference**2)))
+
+
+def _vary(
+    session: GeneratorSession,
+    specs: Sequence[PictureSpec],
+    finishing: Finishing,
+    recipe: Mapping[str, Any],
+) -> list[Finished]:
+    return [
+        finishing.finish(pixels, spec, recipe)
+        for spec, pixels in zip(specs, session.render(specs), strict=True)
+    ]

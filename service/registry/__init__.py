@@ -1,0 +1,1 @@
+"""Exports -> the Model Store -> loaded models."""
