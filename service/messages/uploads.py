@@ -112,7 +112,7 @@ def decode_upload(data: bytes, limits: ImageLimits) -> Any:
         UndecodableImage: One that is damaged.
         BadRequest: One that is too small.
     """
-    with _image_errors():
+    with image_errors():
         return decode_image(data, limits=limits)
 
 
@@ -132,7 +132,7 @@ def fit_upload(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) ->
         TooLarge, UnsupportedImage, UndecodableImage, BadRequest: As `decode_upload`.
     """
     height, width, channels = manifest.height, manifest.width, manifest.channels
-    with _image_errors():
+    with image_errors():
         photo = open_image(data, limits=limits, reduce_to_px=max(REDUCE_TO_PX, height, width))
     if channels != 4:
         photo = flatten(photo, 3, "white")
@@ -141,7 +141,7 @@ def fit_upload(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) ->
 
 
 @contextmanager
-def _image_errors() -> Iterator[None]:
+def image_errors() -> Iterator[None]:
     kinds: dict[str, type[ApiError]] = {
         "too_many_bytes": TooLarge,
         "too_many_pixels": TooLarge,
