@@ -1,9 +1,7 @@
 """Command line of the serving room: register, models, serve, generate."""
 
 import json
-import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +123,7 @@ def serve(
 ) -> None:
     """Serve the promoted model over HTTP, until Ctrl-C or SIGTERM."""
     with _operator_errors():
+        from service.logs import configure_logging
         from service.settings import load_settings
 
         settings = load_settings(model=model, device=device)
@@ -132,7 +131,7 @@ def serve(
         for variable, value in (("CATALOGAN_MODEL", model), ("CATALOGAN_DEVICE", device)):
             if value is not None:
                 os.environ[variable] = value
-        _log_to_stderr()
+        configure_logging(settings.log_format)
         key = "an API key is asked for" if settings.api_key else "no API key: this machine only"
 
         def announce(bound: int) -> None:
@@ -185,11 +184,3 @@ def _facts(model: "RegisteredModel") -> dict[str, object]:
         "created": manifest.created.isoformat(),
         "folder": str(model.folder),
     }
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )

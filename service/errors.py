@@ -109,6 +109,18 @@ class MethodNotAllowed(ApiError):
     default_code = "method_not_allowed"
 
 
+class SlowClient(ApiError):
+    """408: the body came too slowly, or not at all."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "request_timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers["Connection"] = "close"
+
+
 class TooLarge(ApiError):
     """413: body bytes or picture pixels over the cap."""
 
@@ -131,6 +143,14 @@ class UndecodableImage(ApiError):
     status = 422
     type = "invalid_request_error"
     default_code = "undecodable_image"
+
+
+class HeadTooLarge(ApiError):
+    """431: the request's line and headers are too long."""
+
+    status = 431
+    type = "invalid_request_error"
+    default_code = "head_too_large"
 
 
 class Busy(ApiError):

@@ -1,5 +1,6 @@
 """Runs the BentoML service in this process: one Python start, one process to supervise."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable
@@ -9,11 +10,16 @@ from typing import Final
 import uvicorn
 
 from service.errors import OperatorError
+from service.http.connections import Watch, end_overdue, watched_protocol
+from service.logs import configure_logging
 from service.settings import Settings, check_exposure
 
+# uvicorn ticks ten times a second.
+TICKS_PER_WATCH: Final = 10
 
-class _DrainingServer(uvicorn.Server):
-    """Tells the service first when it is asked to stop."""
+
+class _WatchingServer(uvicorn.Server):
+    """Tells the service first when it is asked to stop, and ends what clients hold too long."""
 
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
@@ -23,6 +29,12 @@ class _DrainingServer(uvicorn.Server):
         """Begin to shut down; a second signal ends at once."""
         self._on_stop()
         super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the connections every second."""
+        if counter % TICKS_PER_WATCH == 0:
+            end_overdue(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
 
 def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int], None]) -> None:
@@ -45,14 +57,18 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
     on_listening(listening.getsockname()[1])
     from service.api import asgi_app, gateway
 
+    configure_logging(settings.log_format)  # once more: BentoML brought handlers of its own
     config = uvicorn.Config(
         asgi_app(),
+        http=watched_protocol(Watch(settings, gateway.count_ended_connection)),
+        ws="none",
+        timeout_keep_alive=settings.keep_alive_timeout_sec,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_timeout_sec,
     )
-    server = _DrainingServer(config, gateway.drain)
+    server = _WatchingServer(config, gateway.drain)
     server.run(sockets=[listening])
     if not server.started:
         raise OperatorError("the service did not start; the log above says why")

@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SettingsError
 
+LogFormat = Literal["text", "json"]
+
 MIN_KEY_CHARS: Final = 8
 MAX_REQUEST_TIMEOUT_SEC: Final = 600
 
@@ -46,6 +48,22 @@ class Settings(BaseSettings):
     max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
     request_timeout_sec: Annotated[float, Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC)] = 60.0
     shutdown_timeout_sec: Annotated[int, Field(ge=0, le=3600)] = 20
+    log_format: LogFormat = "text"
+    max_queue_wait_sec: Annotated[
+        float,
+        Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC, description="For a worker; 429 after it."),
+    ] = 30.0
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    keep_alive_timeout_sec: Annotated[int, Field(ge=1, le=3600)] = 75
+    head_timeout_sec: Annotated[
+        float, Field(gt=0, le=3600, description="For a request's line and headers.")
+    ] = 10.0
+    body_timeout_sec: Annotated[
+        float, Field(gt=0, le=3600, description="For a body, and 1 s more a kilobyte of it.")
+    ] = 20.0
+    send_timeout_sec: Annotated[
+        float, Field(gt=0, le=3600, description="In which a client must read 1 kB a second.")
+    ] = 30.0
     max_json_bytes: Annotated[int, Field(ge=1_000)] = 1_000_000
     max_upload_bytes: Annotated[int, Field(ge=1_000)] = 25_000_000
     max_upload_pixels: Annotated[int, Field(ge=1_000)] = 40_000_000

@@ -1,20 +1,20 @@
-"""The outermost layer of the public API: keys, body caps, request ids, logs and metrics."""
+"""Who may call, and how much and how slowly a body may come."""
 
+import asyncio
 import hashlib
 import hmac
 import json
 import logging
 import re
-import time
-import uuid
 from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ApiError, TooLarge, Unauthorized
-from service.http.metrics import Metrics
+from service.errors import ApiError, SlowClient, TooLarge, Unauthorized
+from service.observation import current, note_rejection
 from service.settings import Settings, is_loopback
 
 logger = logging.getLogger(__name__)
@@ -23,18 +23,18 @@ UPLOAD_PATHS: Final = frozenset({"/v1/images/augmentations", "/v1/images/variati
 OPEN_PATHS: Final = frozenset({"/metrics"})
 # Boundaries and the other fields of a multipart body.
 MULTIPART_OVERHEAD_BYTES: Final = 100_000
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# What a client must at least send, and read, once its time for a start is over.
+MIN_BYTES_PER_SEC: Final = 1_000
 _ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
 
 
 class Guard:
     """ASGI middleware around the FastAPI app."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         """Wrap `app`."""
         self._app: Final = app
         self._settings: Final = settings
-        self._metrics: Final = metrics
         key = settings.api_key
         self._key_digest: Final = _digest(key.get_secret_value()) if key else None
 
@@ -44,18 +44,20 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         exchange = _Exchange(scope, receive, send)
-        started = time.perf_counter()
         try:
             self._authorise(scope, exchange.headers)
-            exchange.limit_body(self._body_limit(scope["path"]))
+            exchange.limit_body(self._body_limit(scope["path"]), self._settings.body_timeout_sec)
             await self._app(scope, exchange.receive, exchange.send)
         except ApiError as error:
+            if error.status == TooLarge.status and scope["path"] in UPLOAD_PATHS:
+                note_rejection(error.code)
             await exchange.fail(error)
+        except ClientDisconnect:
+            pass  # nobody is there to be answered
         except Exception:
-            logger.exception("request %s failed", exchange.request_id)
+            observed = current()
+            logger.exception("request %s failed", observed.request_id if observed else "")
             await exchange.fail(ApiError("something went wrong; the log knows more"))
-        finally:
-            self._record(scope, exchange, time.perf_counter() - started)
 
     def _authorise(self, scope: Scope, headers: Headers) -> None:
         """Check the key; without one configured, that the request came over loopback."""
@@ -79,61 +81,59 @@ class Guard:
             return self._settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES
         return self._settings.max_json_bytes
 
-    def _record(self, scope: Scope, exchange: "_Exchange", seconds: float) -> None:
-        # BentoML's mount leaves an empty one behind where none of our routes matched.
-        route = getattr(scope.get("route"), "path", "") or "unmatched"
-        method, status = scope["method"], exchange.status or 499
-        self._metrics.observe(route, method, status, seconds)
-        if route != "/metrics":
-            logger.info(
-                "%s %s %d %.1f ms id=%s",
-                method[:10],
-                route,
-                status,
-                seconds * 1000,
-                exchange.request_id,
-            )
-
 
 class _Exchange:
     """One request and its answer, watched as they pass."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.headers: Final = Headers(scope=scope)
-        given = self.headers.get("x-request-id", "")
-        self.request_id: Final = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        self.status: int | None = None
+        self._answering = False
         self._receive: Final = receive
         self._send: Final = send
         self._limit = 0
         self._received = 0
+        self._complete = False
+        self._deadline = 0.0
 
-    def limit_body(self, limit: int) -> None:
-        """Refuse bodies over `limit` bytes: at once if declared so, else while they come in."""
+    def limit_body(self, limit: int, start_sec: float) -> None:
+        """Refuse bodies over `limit` bytes: at once if declared so, else while they come in.
+
+        One that comes slowly has `start_sec`, and more time for each byte that came.
+        """
         self._limit = limit
+        self._deadline = asyncio.get_running_loop().time() + start_sec
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
             raise _too_large(limit)
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        if self._complete:
+            return await self._receive()  # waits for the client to leave
+        try:
+            deadline = self._deadline + self._received / MIN_BYTES_PER_SEC
+            async with asyncio.timeout_at(deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise SlowClient(
+                f"the body came too slowly: {self._received} bytes until now"
+            ) from None
         self._received += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
         if self._received > self._limit:
             raise _too_large(self._limit)
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self._answering = True
             headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.request_id
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Cache-Control", "no-store")
         await self._send(message)
 
     async def fail(self, error: ApiError) -> None:
         """Answer with an error, unless an answer has begun."""
-        if self.status is not None:
+        if self._answering:
             return
         # ASCII escapes hold even the lone surrogates that JSON requests can carry.
         body = json.dumps(error.body()).encode("ascii")

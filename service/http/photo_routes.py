@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from fastapi import FastAPI, Request
@@ -18,11 +19,12 @@ from service.augmentation.augmentations import (
 )
 from service.http.openapi import form_body, responses
 from service.http.runtime import COMMON, Runtime, find_model
-from service.http.workers import time_limit
+from service.http.workers import one_at_a_time, time_limit
 from service.images.imaging import Encoding
 from service.images.presentation import choose_presentation
 from service.messages.answers import answer, settle_answer
 from service.messages.uploads import read_form
+from service.observation import stage
 from service.pictures.finishing import Finishing
 from service.pictures.variations import (
     VariationRequest,
@@ -52,9 +54,16 @@ class Decoder:
 
     async def decode(self, how: Callable[[bytes, ImageLimits], Decoded], data: bytes) -> Decoded:
         """Run `how` on a worker when it is this upload's turn."""
-        async with self._turn:
-            (decoded,) = await self._workers.run([lambda: how(data, self._limits)])
+        async with one_at_a_time(self._turn):
+            (decoded,) = await self._workers.run([partial(_decode, how, data, self._limits)])
         return decoded
+
+
+def _decode(
+    how: Callable[[bytes, ImageLimits], Decoded], data: bytes, limits: ImageLimits
+) -> Decoded:
+    with stage("decode"):
+        return how(data, limits)
 
 
 def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from service.http.openapi import json_body, responses
 from service.http.runtime import COMMON, Runtime, find_model, require_json
-from service.http.workers import time_limit
+from service.http.workers import one_at_a_time, time_limit
 from service.images.animation import Timing, encode_animation
 from service.images.imaging import Encoding
 from service.images.presentation import check_transparency
@@ -93,7 +93,7 @@ def add_interpolations(app: FastAPI, runtime: Runtime) -> None:
             require_json(request)
             asked = validate(InterpolationRequest, parse_json(await request.body()))
             output_format = settle_format(request.headers.get("accept"), asked.output_format)
-            async with runtime.interpolations.place(), turn:
+            async with runtime.interpolations.place(), one_at_a_time(turn):
                 return await _interpolate(asked, output_format, runtime)
 
 

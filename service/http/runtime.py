@@ -8,11 +8,12 @@ from fastapi import Request
 from service.errors import BadRequest
 from service.http.metrics import Metrics
 from service.http.workers import Queue, Workers
+from service.observation import note_model
 from service.registry.model_pool import LoadedModel, ModelPool
 from service.settings import Settings
 
 # The statuses that any route which makes pictures may answer with.
-COMMON: Final = (400, 401, 413, 429, 500, 503, 504)
+COMMON: Final = (400, 401, 408, 413, 429, 500, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
     loaded = runtime.pool.loaded(model_id)
     if loaded is None:
         (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
+    note_model(loaded.registered.model_id)
     return loaded
 
 

@@ -20,6 +20,7 @@ from models.images import (
 )
 from models.manifest import GeneratorManifest
 from service.errors import ApiError, BadRequest, TooLarge, UndecodableImage, UnsupportedImage
+from service.observation import note_rejection
 
 MAX_FIELDS: Final = 10
 MAX_FIELD_BYTES: Final = 50_000
@@ -142,6 +143,7 @@ def fit_upload(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) ->
 
 @contextmanager
 def image_errors() -> Iterator[None]:
+    """Turn what is wrong with a picture into an answer, and note it."""
     kinds: dict[str, type[ApiError]] = {
         "too_many_bytes": TooLarge,
         "too_many_pixels": TooLarge,
@@ -152,4 +154,5 @@ def image_errors() -> Iterator[None]:
     try:
         yield
     except ImageError as error:
+        note_rejection(error.reason)
         raise kinds[error.reason](f"the picture can't be used: {error}", param="image") from None

@@ -14,11 +14,11 @@ import atheris
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 with atheris.instrument_imports(include=["models", "service", "PIL"]):
+    from seeds import picture_seeds
+
     from models.images import ImageLimits, crop_to, flatten, open_image
     from service.errors import ApiError
     from service.messages.uploads import decode_upload, image_errors
-
-from seeds import picture_seeds
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"

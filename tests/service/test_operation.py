@@ -116,7 +116,10 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
     }
     assert {"StyleMixing", "Picture", "UsedStyleMixing"} <= document["components"]["schemas"].keys()
     statuses = document["paths"][URL]["post"]["responses"]
-    assert set(statuses) == {"200", *["400", "401", "404", "413", "429", "500", "503", "504"]}
+    assert set(statuses) == {
+        "200",
+        *["400", "401", "404", "408", "413", "429", "500", "503", "504"],
+    }
     led = document["paths"]["/v1/images/interpolations"]["post"]
     assert set(led["responses"]) == set(statuses)
     files = {"application/zip", "image/webp", "image/gif"}
