@@ -121,10 +121,10 @@ class WatchedConnection(HttpToolsProtocol):
         elif self._phase == "idle" and now - self._since > settings.keep_alive_timeout_sec:
             self.transport.close()
         elif self._phase in ("head", "rest") and now - self._since > settings.head_timeout_sec:
-            if self._head_bytes == 0:
-                self.transport.close()  # it never said anything: a browser's spare connection
-            elif self._phase == "rest":
+            if self._phase == "rest":
                 self._end("body_after_answer", None)
+            elif self._head_bytes == 0:
+                self.transport.close()  # it never said anything: a browser's spare connection
             else:
                 self._end("slow_head", SlowClient("the request's head came too slowly"))
 

@@ -42,6 +42,14 @@ async def read_form(request: Request, max_file_bytes: int) -> tuple[bytes, dict[
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise BadRequest("send the body as multipart/form-data", param="Content-Type")
+    try:
+        return await _parse(request, max_file_bytes)
+    except ApiError as error:
+        note_rejection(error.code)
+        raise
+
+
+async def _parse(request: Request, max_file_bytes: int) -> tuple[bytes, dict[str, str]]:
     parser = _MemoryParser(
         request.headers,
         request.stream(),
