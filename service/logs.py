@@ -27,6 +27,7 @@ def configure_logging(log_format: LogFormat) -> None:
     root.setLevel(logging.WARNING)
     for name in ("service", "bentoml", "uvicorn"):
         logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # our 400 says it
     for name in _FOREIGN:
         foreign = logging.getLogger(name)
         foreign.handlers.clear()

@@ -15,7 +15,7 @@ from service.logs import configure_logging
 from service.settings import Settings, check_exposure
 
 # uvicorn ticks ten times a second.
-TICKS_PER_WATCH: Final = 10
+TICKS_PER_WATCH: Final = 5
 
 
 class _WatchingServer(uvicorn.Server):
@@ -31,7 +31,7 @@ class _WatchingServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """Look after the connections every second."""
+        """Look after the connections."""
         if counter % TICKS_PER_WATCH == 0:
             end_overdue(self.server_state.connections, asyncio.get_running_loop().time())
         return await super().on_tick(counter)

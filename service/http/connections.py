@@ -1,7 +1,7 @@
 """Connections that can't be held for nothing: slow, endless and unread ones are ended.
 
-uvicorn bounds a connection only while it idles between requests. Here each one says, when
-asked every second, whether its client has used up its time:
+uvicorn bounds a connection only while it idles between requests. Here each one,
+when asked, ends itself if its client has used up its time:
 
 head   the first request or a new one is awaited or coming in; ends in 408, or 431 if too long
 body   the app has the request, and the guard watches the body
@@ -44,7 +44,7 @@ def watched_protocol(watch: Watch) -> type["WatchedConnection"]:
 
 
 def end_overdue(connections: Iterable[Any], now: float) -> None:
-    """Ask all connections; call it every second or so. `now` is of the event loop's clock."""
+    """Ask all connections; call it once or twice a second. `now` is of the event loop's clock."""
     for connection in list(connections):
         if isinstance(connection, WatchedConnection):
             connection.end_if_overdue(now)
@@ -62,8 +62,16 @@ class WatchedConnection(HttpToolsProtocol):
         self._since = self.loop.time()
         self._head_bytes = 0
         self._unread: tuple[int, float] | None = None
+        self._serving: Any = None
         if len(self.connections) > self.watch.settings.max_connections:
             self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is being served, too, where others have come behind it."""
+        super().connection_lost(exc)
+        if self._serving is not None and not self._serving.response_complete:
+            self._serving.disconnected = True
+            self._serving.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; of a head only so much."""
@@ -136,7 +144,15 @@ class WatchedConnection(HttpToolsProtocol):
 
     def _is_served(self) -> bool:
         """Whether the app has a request that is not answered yet."""
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._serving is not None and not self._serving.response_complete
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Note which request is served: the last one that came may have to wait for it."""
+        self._serving = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a request to upgrade is answered as any other."""
 
     def _is_unread(self, now: float, limit_sec: float) -> bool:
         """Whether an answer lies here for `limit_sec` and the client reads too little of it."""

@@ -30,7 +30,7 @@ def create_app(runtime: Runtime) -> FastAPI:
 
     @app.get("/v1/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        return JSONResponse(describe(app))
+        return JSONResponse(describe(app, keyed=runtime.settings.api_key is not None))
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
