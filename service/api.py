@@ -20,6 +20,7 @@ from service.http.routes import create_app
 from service.http.runtime import Runtime
 from service.http.workers import Queue, Workers
 from service.logs import configure_logging
+from service.memory import return_large_blocks
 from service.messages.answers import error_response
 from service.registry.model_pool import ModelPool
 from service.registry.store import Registry
@@ -140,6 +141,7 @@ class ProductImages:
 
     def __init__(self) -> None:
         """Load the promoted model and open the API."""
+        return_large_blocks()
         self.runtime = build_runtime()
         if _bound_host():  # a process of BentoML's, which has handlers of its own by now
             configure_logging(self.runtime.settings.log_format)

@@ -1,6 +1,7 @@
 """Thousands of damaged, mixed-up and lying files over real HTTP: the service goes on answering."""
 
 import collections
+import io
 import random
 import struct
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from service.registry.store import Registry
 
@@ -180,6 +182,17 @@ def url(tmp_path_factory: pytest.TempPathFactory, styled_export: Path) -> Iterat
         with logging_to(log) as base:
             yield base
     assert "Traceback" not in log.read_text()
+
+
+def test_large_photos_leave_no_memory_behind(url: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (4500, 4500), (9, 9, 9, 9)).save(buffer, "WEBP", method=0)
+    assert httpx.post(url + ENDPOINTS[0], files={"image": photo()}).status_code == 200
+    before = resident_mb(url)
+    for endpoint in ENDPOINTS:
+        answer = httpx.post(url + endpoint, files={"image": buffer.getvalue()}, timeout=60)
+        assert answer.status_code == 200, answer.text
+    assert resident_mb(url) < before + 40
 
 
 @pytest.mark.parametrize(
