@@ -1,6 +1,7 @@
 """Command line of the serving room: register, models, serve, generate."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,7 +137,11 @@ def serve(
 
         def announce(bound: int) -> None:
             shown = f"[{host}]" if ":" in host else host
-            console.print(f"listening on http://{shown}:{bound} ({key})", markup=False)
+            line = f"listening on http://{shown}:{bound} ({key})"
+            if settings.log_format == "json":
+                logging.getLogger(__name__).info(line)
+            else:
+                console.print(line, markup=False)
 
         from service.server import serve as run
 

@@ -11,7 +11,6 @@ import uvicorn
 
 from service.errors import OperatorError
 from service.http.connections import Watch, end_overdue, watched_protocol
-from service.logs import configure_logging
 from service.settings import Settings, check_exposure
 
 # uvicorn ticks ten times a second.
@@ -57,7 +56,6 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
     on_listening(listening.getsockname()[1])
     from service.api import asgi_app, gateway
 
-    configure_logging(settings.log_format)  # once more: BentoML brought handlers of its own
     config = uvicorn.Config(
         asgi_app(),
         http=watched_protocol(Watch(settings, gateway.count_ended_connection)),

@@ -22,6 +22,8 @@ from service.http.guard import MIN_BYTES_PER_SEC
 from service.settings import Settings
 
 MAX_HEAD_BYTES: Final = 64_000
+# Of chunks' extensions and of headers behind a body, at a stretch: nobody needs either.
+MAX_BARE_BYTES: Final = 500_000
 Phase = Literal["head", "body", "rest", "idle"]
 
 
@@ -61,6 +63,7 @@ class WatchedConnection(HttpToolsProtocol):
         self._phase: Phase = "head"
         self._since = self.loop.time()
         self._head_bytes = 0
+        self._bare_bytes = 0
         self._unread: tuple[int, float] | None = None
         self._serving: Any = None
         if len(self.connections) > self.watch.settings.max_connections:
@@ -76,11 +79,18 @@ class WatchedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came; of a head only so much."""
         super().data_received(data)
-        if self._phase != "head" or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._end("head_too_large", HeadTooLarge(f"the head has over {MAX_HEAD_BYTES} bytes"))
+        if self._phase in ("body", "rest"):
+            self._bare_bytes += len(data)
+            if self._bare_bytes > MAX_BARE_BYTES:
+                self._end("bare_body", None)
+        elif self._phase == "head":
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._end(
+                    "head_too_large", HeadTooLarge(f"the head has over {MAX_HEAD_BYTES} bytes")
+                )
 
     def on_message_begin(self) -> None:
         """A head begins to come in."""
@@ -88,15 +98,15 @@ class WatchedConnection(HttpToolsProtocol):
         if self._phase != "head":
             self._enter("head")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; those behind a body are of no use to anybody."""
-        if self._phase == "head":
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Hand the request over."""
         self._enter("body")
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a part of the body over."""
+        super().on_body(body)
+        self._bare_bytes = 0
 
     def on_message_complete(self) -> None:
         """Nothing more is owed by the client for now."""
@@ -140,7 +150,7 @@ class WatchedConnection(HttpToolsProtocol):
         self._phase = phase
         self._since = self.loop.time()
         if phase == "idle":
-            self._head_bytes = 0
+            self._head_bytes = self._bare_bytes = 0
 
     def _is_served(self) -> bool:
         """Whether the app has a request that is not answered yet."""

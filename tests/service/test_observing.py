@@ -119,9 +119,8 @@ def test_a_process_logs_json_and_traces_to_a_collector(store: Path, collector: C
         assert httpx.get(f"{base}/private-path").status_code == 404
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=20)
-    announced, *lines = output.splitlines()
-    assert announced.startswith("listening on ")
-    records = [json.loads(line) for line in lines]
+    records = [json.loads(line) for line in output.splitlines()]
+    assert records[0]["message"].startswith(f"listening on {base} ")
     assert {"uvicorn.error", "bentoml.serve", "service.http.observing"} <= {
         record["logger"] for record in records
     }
@@ -264,7 +263,7 @@ def test_no_value_can_forge_a_line(evil: str) -> None:
 def test_libraries_handlers_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     root, stderr = logging.getLogger(), io.StringIO()
     before = list(root.handlers), root.level
-    logging.getLogger("bentoml").addHandler(logging.StreamHandler())
+    logging.getLogger("bentoml").addHandler(logging.StreamHandler(stderr))
     monkeypatch.setattr(sys, "stderr", stderr)
     try:
         for _ in range(2):

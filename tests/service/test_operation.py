@@ -253,6 +253,41 @@ def test_what_takes_too_long_is_504_and_gives_its_place_back(
         wait_for(lambda: client.post(URL, json={}).status_code == 200)
 
 
+def test_who_waits_too_long_for_a_worker_is_429(
+    registered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    render = GeneratorSession.render
+
+    def slow(self: GeneratorSession, specs: Any) -> Any:
+        entered.set()
+        release.wait(20)
+        return render(self, specs)
+
+    with running_service(workers="1", max_queue_wait_sec="0.2") as client:
+        monkeypatch.setattr(GeneratorSession, "render", slow)
+        answers: list[Any] = []
+        asking = [
+            # The first one's pictures wait for each other, which is no reason to refuse them.
+            threading.Thread(target=lambda n=n: answers.append(client.post(URL, json={"n": n})))
+            for n in (3, 1)
+        ]
+        asking[0].start()
+        assert entered.wait(20)
+        asking[1].start()
+        wait_for(lambda: 'queue="generations"} 2.0' in client.get("/metrics").text)
+        time.sleep(0.3)
+        release.set()
+        for thread in asking:
+            thread.join()
+        by_status = {answer.status_code: answer for answer in answers}
+        assert set(by_status) == {200, 429}
+        assert len(by_status[200].json()["data"]) == 3
+        assert "worker" in check(by_status[429], 429)["message"]
+        assert int(by_status[429].headers["retry-after"]) >= 1
+        assert client.post(URL, json={}).status_code == 200
+
+
 def test_a_bug_is_500_in_shape_and_the_log_has_it(
     registered: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
