@@ -96,6 +96,7 @@ def test_without_a_key_only_this_machine_is_served(registered: Path) -> None:
     with running_service() as client:
         for host in ("localhost", "localhost:3000", "127.0.0.1", "[::1]:3000"):
             assert client.get("/v1/models", headers={"Host": host}).status_code == 200
+        assert "security" not in client.get("/v1/openapi.json").json()
         for host in ("evil.example.org", "192.168.1.5", "localhost.evil.org", "[::2]"):
             check(client.get("/v1/models", headers={"Host": host}), 401)
         outside = TestClient(client.app, base_url="http://10.0.0.5:3000")
@@ -106,6 +107,7 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
     document = guarded.get("/v1/openapi.json", headers={"X-API-Key": KEY}).json()
     validate(document)
     assert document["openapi"].startswith("3.1")
+    assert document["security"] == [{"key": []}]
     assert set(document["paths"]) == {
         "/v1/images/generations",
         "/v1/images/augmentations",
