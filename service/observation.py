@@ -33,6 +33,7 @@ class Observation:
         request_id: Ours, or the client's where it is plain.
         trace_id: 32 hexadecimal digits, where the request is traced.
         started_ns: time.perf_counter_ns() when the head was there.
+        key: Name of the API key that it came with; never the key.
         model: "name:version" of the model that served it.
         rejection: Why its upload was refused, in one word.
         spells: Its stages, in the order in which they ended.
@@ -41,6 +42,7 @@ class Observation:
     request_id: str
     trace_id: str | None = None
     started_ns: int = field(default_factory=time.perf_counter_ns)
+    key: str | None = None
     model: str | None = None
     rejection: str | None = None
     spells: list[Spell] = field(default_factory=list)
@@ -86,6 +88,13 @@ def note_spell(name: Stage, start_ns: int) -> None:
     observation = _current.get()
     if observation is not None and len(observation.spells) < MAX_SPELLS:
         observation.spells.append(Spell(name, start_ns, time.perf_counter_ns()))
+
+
+def note_key(name: str) -> None:
+    """Note the name of the API key that the request came with."""
+    observation = _current.get()
+    if observation is not None:
+        observation.key = name
 
 
 def note_model(model_id: str) -> None:

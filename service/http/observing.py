@@ -83,7 +83,7 @@ class Observer:
         if span is not None:
             span.finish(method, route, status, observed)
         if route not in UNLOGGED:
-            fields = _log_fields(scope, exchange, method, route, status)
+            fields = _log_fields(exchange, method, route, status)
             logger.info("%s %s %d", method, route, status, extra={"fields": fields})
 
     def _template(self, scope: Scope) -> str:
@@ -134,9 +134,7 @@ def server_timing(observed: Observation) -> str:
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in spent)
 
 
-def _log_fields(
-    scope: Scope, exchange: _Exchange, method: str, route: str, status: int
-) -> dict[str, Any]:
+def _log_fields(exchange: _Exchange, method: str, route: str, status: int) -> dict[str, Any]:
     observed = exchange.observed
     fields = {
         "method": method,
@@ -145,8 +143,7 @@ def _log_fields(
         "duration_ms": round(observed.seconds() * 1000, 1),
         "bytes_in": exchange.bytes_in,
         "bytes_out": exchange.bytes_out,
-        # The name of an API key, never the key, is left in the state by whoever checked it.
-        "key": scope.get("state", {}).get("key_name"),
+        "key": observed.key,
         "model": observed.model,
         "rejection": observed.rejection,
         **{f"{name}_ms": round(s * 1000, 1) for name, s in observed.stage_seconds().items()},

@@ -23,6 +23,8 @@ from starlette.testclient import TestClient
 
 from service import observation
 from service.errors import SettingsError
+from service.http.metrics import Metrics
+from service.http.observing import Observer
 from service.logs import JsonFormatter, TextFormatter, configure_logging
 from service.observation import Observation, note_spell
 from service.registry.store import Registry
@@ -314,6 +316,18 @@ def test_metrics_tell_routes_models_stages_and_rejections_apart(store: Path) -> 
         "too_many_pixels": 1,
     }
     assert {dict(labels).get("model", "") for _, labels in found} == {"", model}
+
+
+def test_the_log_names_the_key(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(_: Any, __: Any, send: Any) -> None:
+        observation.note_key("shop")
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    with caplog.at_level(logging.INFO, logger="service"):
+        TestClient(Observer(app, [], Metrics(), None)).get("/")
+    (record,) = [r for r in caplog.records if r.name == "service.http.observing"]
+    assert record.__dict__["fields"]["key"] == "shop"
 
 
 def test_what_is_refused_early_is_counted_with_its_route(store: Path) -> None:
