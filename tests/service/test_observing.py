@@ -321,7 +321,7 @@ def test_metrics_tell_routes_models_stages_and_rejections_apart(store: Path) -> 
 def test_the_log_names_the_key(caplog: pytest.LogCaptureFixture) -> None:
     async def app(_: Any, __: Any, send: Any) -> None:
         observation.note_key("shop")
-        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
     with caplog.at_level(logging.INFO, logger="service"):
