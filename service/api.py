@@ -21,6 +21,7 @@ from service.messages.answers import error_response
 from service.registry.model_pool import ModelPool
 from service.registry.store import Registry
 from service.settings import MAX_REQUEST_TIMEOUT_SEC, check_exposure, load_settings
+from service.state.state import State
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def build_runtime() -> Runtime:
         pool=ModelPool(settings, Registry()),
         workers=Workers(settings.workers),
         metrics=metrics,
+        state=State(settings),
         generations=Queue("generations", settings.max_pending_generations, metrics),
         interpolations=Queue("interpolations", settings.max_pending_interpolations, metrics),
         uploads=Queue("uploads", settings.max_pending_uploads, metrics),
@@ -131,6 +133,7 @@ class ProductImages:
         """End watcher and threads."""
         self.runtime.pool.stop()
         self.runtime.workers.stop()
+        self.runtime.state.close()
 
     async def __is_ready__(self) -> bool:
         """Answer /readyz."""

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     max_upload_pixels: Annotated[int, Field(ge=1_000)] = 40_000_000
     max_loaded_models: Annotated[int, Field(ge=1, le=100)] = 3
     poll_interval_sec: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    state_url: SecretStr | None = None
+    data_dir: Path | None = None
+    record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from service.http.metrics import Metrics
 from service.http.workers import Queue, Workers
 from service.registry.model_pool import LoadedModel, ModelPool
 from service.settings import Settings
+from service.state.state import State
 
 # The statuses that any route which makes pictures may answer with.
 COMMON: Final = (400, 401, 413, 429, 500, 503, 504)
@@ -27,6 +28,7 @@ class Runtime:
     pool: ModelPool
     workers: Workers
     metrics: Metrics
+    state: State
     generations: Queue
     interpolations: Queue
     uploads: Queue
