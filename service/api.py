@@ -11,7 +11,9 @@ from bentoml.models import BentoModel
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.access.keyring import Keyring
 from service.errors import NotReady, OperatorError, SettingsError
+from service.http.access import Access
 from service.http.guard import Guard
 from service.http.metrics import Metrics
 from service.http.routes import create_app
@@ -41,7 +43,8 @@ class Gateway:
     def open(self, runtime: Runtime) -> None:
         """Answer with the API from now on."""
         self._runtime = runtime
-        self._app = Guard(create_app(runtime), runtime.settings, runtime.metrics)
+        api = Access(create_app(runtime), runtime.keyring, runtime.state.usage)
+        self._app = Guard(api, runtime.settings, runtime.metrics)
 
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""
@@ -72,6 +75,7 @@ def build_runtime() -> Runtime:
         SettingsError: A setting is wrong.
     """
     settings = load_settings()
+    keyring = Keyring(settings)
     metrics = Metrics()
     return Runtime(
         settings=settings,
@@ -79,6 +83,7 @@ def build_runtime() -> Runtime:
         workers=Workers(settings.workers),
         metrics=metrics,
         state=State(settings),
+        keyring=keyring,
         generations=Queue("generations", settings.max_pending_generations, metrics),
         interpolations=Queue("interpolations", settings.max_pending_interpolations, metrics),
         uploads=Queue("uploads", settings.max_pending_uploads, metrics),

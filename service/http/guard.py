@@ -1,7 +1,5 @@
-"""The outermost layer of the public API: keys, body caps, request ids, logs and metrics."""
+"""The outermost layer of the public API: body caps, request ids, logs and metrics."""
 
-import hashlib
-import hmac
 import json
 import logging
 import re
@@ -13,18 +11,16 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ApiError, TooLarge, Unauthorized
+from service.errors import ApiError, TooLarge
 from service.http.metrics import Metrics
-from service.settings import Settings, is_loopback
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 UPLOAD_PATHS: Final = frozenset({"/v1/images/augmentations", "/v1/images/variations"})
-OPEN_PATHS: Final = frozenset({"/metrics"})
 # Boundaries and the other fields of a multipart body.
 MULTIPART_OVERHEAD_BYTES: Final = 100_000
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
 
 
 class Guard:
@@ -35,8 +31,6 @@ class Guard:
         self._app: Final = app
         self._settings: Final = settings
         self._metrics: Final = metrics
-        key = settings.api_key
-        self._key_digest: Final = _digest(key.get_secret_value()) if key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -46,7 +40,6 @@ class Guard:
         exchange = _Exchange(scope, receive, send)
         started = time.perf_counter()
         try:
-            self._authorise(scope, exchange.headers)
             exchange.limit_body(self._body_limit(scope["path"]))
             await self._app(scope, exchange.receive, exchange.send)
         except ApiError as error:
@@ -56,23 +49,6 @@ class Guard:
             await exchange.fail(ApiError("something went wrong; the log knows more"))
         finally:
             self._record(scope, exchange, time.perf_counter() - started)
-
-    def _authorise(self, scope: Scope, headers: Headers) -> None:
-        """Check the key; without one configured, that the request came over loopback."""
-        if scope["path"] in OPEN_PATHS:
-            return
-        if self._key_digest is None:
-            if not _is_local(scope, headers):
-                raise Unauthorized("no API key is configured, so only this machine is served")
-            return
-        given = headers.get("x-api-key")
-        scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        if given is None and scheme.lower() == "bearer":
-            given = credentials.strip()
-        if given is None:
-            raise Unauthorized("send the API key as `Authorization: Bearer KEY` or `x-api-key`")
-        if not hmac.compare_digest(_digest(given), self._key_digest):
-            raise Unauthorized("the API key is wrong")
 
     def _body_limit(self, path: str) -> int:
         if path in UPLOAD_PATHS:
@@ -145,26 +121,6 @@ class _Exchange:
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": error.status, "headers": raw})
         await self.send({"type": "http.response.body", "body": body})
-
-
-def _is_local(scope: Scope, headers: Headers) -> bool:
-    """Whether the request reached a loopback address under a loopback name.
-
-    The name keeps web pages from reaching the service through a domain of theirs that
-    resolves to 127.0.0.1.
-    """
-    server = scope.get("server")
-    address = server[0] if server else "localhost"
-    if address is not None and _ADDRESS.fullmatch(address) and not is_loopback(address):
-        return False
-    host = headers.get("host", "localhost")
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return is_loopback(name.lower())
-
-
-def _digest(key: str) -> bytes:
-    """Equal lengths for a comparison in constant time, whatever was sent."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _too_large(limit: int) -> TooLarge:

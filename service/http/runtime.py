@@ -5,6 +5,7 @@ from typing import Final
 
 from fastapi import Request
 
+from service.access.keyring import Keyring
 from service.errors import BadRequest
 from service.http.metrics import Metrics
 from service.http.workers import Queue, Workers
@@ -13,7 +14,7 @@ from service.settings import Settings
 from service.state.state import State
 
 # The statuses that any route which makes pictures may answer with.
-COMMON: Final = (400, 401, 413, 429, 500, 503, 504)
+COMMON: Final = (400, 401, 403, 409, 413, 429, 500, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Runtime:
     workers: Workers
     metrics: Metrics
     state: State
+    keyring: Keyring
     generations: Queue
     interpolations: Queue
     uploads: Queue

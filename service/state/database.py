@@ -66,9 +66,24 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that only reads."""
+        """A connection that only reads, whoever writes."""
         with self.engine.connect() as connection:
             yield connection.execution_options(reading=True)
+
+    @contextmanager
+    def failures_as_503(self) -> Iterator[None]:
+        """Tell the log why the database fails, and the client that it does.
+
+        Raises:
+            NotReady: It does.
+        """
+        try:
+            yield
+        except FAILURES as error:
+            logger.error("the state's database fails: %s", _cause(error))
+            raise NotReady(
+                "the state's database can't be reached", code="state_unavailable", retry_after_sec=5
+            ) from None
 
     def insert(self, table: Table) -> Upsert:
         """An INSERT that can say what to do on conflict, in this database's dialect."""
@@ -85,13 +100,16 @@ class Database:
             with self.engine.begin() as connection:
                 return work(connection)
 
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
-        except FAILURES as error:
-            logger.error("the state's database fails: %s", _cause(error))
-            raise NotReady(
-                "the state's database can't be reached", code="state_unavailable", retry_after_sec=5
-            ) from None
+        return await self.in_thread(transact)
+
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """Do what waits for the database on a thread of its own.
+
+        Raises:
+            NotReady: The database can't be reached.
+        """
+        with self.failures_as_503():
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
         """Let go of connections and threads."""

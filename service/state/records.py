@@ -71,12 +71,13 @@ class Records:
         """Look a picture up; waits for the database, so never call it on the event loop.
 
         Raises:
-            SQLAlchemyError, OSError: The database can't be reached.
+            NotReady: The database can't be reached.
         """
-        self._writer.flush()
         query = select(records).where(records.c.sha256 == bytes.fromhex(sha256))
-        with self._database.reading() as connection:
-            row = connection.execute(query).mappings().one_or_none()
+        with self._database.failures_as_503():
+            self._writer.flush()
+            with self._database.reading() as connection:
+                row = connection.execute(query).mappings().one_or_none()
         return None if row is None else Record(**{**row, "sha256": sha256})
 
 

@@ -4,9 +4,12 @@ from functools import partial
 from typing import Final
 
 from service.settings import Settings
+from service.state.answers import Answers, prune_answers
 from service.state.database import open_database
+from service.state.quotas import Quotas
 from service.state.records import Records, prune_records
-from service.state.writer import Writer
+from service.state.usage import Usage, prune_usage
+from service.state.writer import Chore, Writer
 
 
 class State:
@@ -19,10 +22,16 @@ class State:
             SettingsError: It can't be used.
         """
         self.database: Final = open_database(settings)
-        self._writer: Final = Writer(
-            self.database, [partial(prune_records, days=settings.record_days)]
-        )
+        chores: list[Chore] = [
+            partial(prune_records, days=settings.record_days),
+            prune_usage,
+            prune_answers,
+        ]
+        self._writer: Final = Writer(self.database, chores)
         self.records: Final = Records(self.database, self._writer)
+        self.usage: Final = Usage(self.database, self._writer)
+        self.quotas: Final = Quotas(self.database)
+        self.answers: Final = Answers(self.database, settings)
 
     def flush(self) -> None:
         """Write what is pending now."""
