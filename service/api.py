@@ -38,7 +38,21 @@ class Gateway:
 
     def __init__(self) -> None:
         self._app: ASGIApp | None = None
+        self._prepared: Runtime | None = None
         self._runtime: Runtime | None = None
+
+    def prepare(self) -> None:
+        """Build what the API works with, before BentoML starts: its log would bury the reason.
+
+        Raises:
+            SettingsError: A setting, the keys or the database are not as they must be.
+        """
+        self._prepared = build_runtime()
+
+    def take_prepared(self) -> Runtime:
+        """What `prepare` built, else what is built now."""
+        prepared, self._prepared = self._prepared, None
+        return prepared or build_runtime()
 
     def open(self, runtime: Runtime) -> None:
         """Answer with the API from now on."""
@@ -72,7 +86,7 @@ def build_runtime() -> Runtime:
     """Assemble the service from the environment; loads no model yet.
 
     Raises:
-        SettingsError: A setting is wrong.
+        SettingsError: A setting, the keys or the database are not as they must be.
     """
     settings = load_settings()
     keyring = Keyring(settings)
@@ -117,7 +131,7 @@ class ProductImages:
 
     def __init__(self) -> None:
         """Load the promoted model and open the API."""
-        self.runtime = build_runtime()
+        self.runtime = gateway.take_prepared()
         check_exposure(self.runtime.settings, _bound_host())
         self.runtime.pool.start()
         gateway.open(self.runtime)

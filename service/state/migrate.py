@@ -4,19 +4,11 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.script.revision import ResolutionError
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
 from service.errors import SettingsError
 
 logger = logging.getLogger(__name__)
-# It tells of each step of its own.
-logging.getLogger("alembic").setLevel(logging.WARNING)
 
 FOLDER: Final = Path(__file__).parent / "migrations"
 # Any number that no other program on the same database takes.
@@ -32,11 +24,20 @@ def migrate(engine: Engine) -> None:
     Raises:
         SettingsError: The database is of a newer version.
     """
+    # It tells of each step of its own, even of being imported.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from alembic.script.revision import ResolutionError
+    from alembic.util import CommandError
+
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     newest = ScriptDirectory.from_config(config).get_current_head()
     with engine.begin() as connection:
-        if _version(connection) == newest:
+        if MigrationContext.configure(connection).get_current_revision() == newest:
             return
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -49,7 +50,3 @@ def migrate(engine: Engine) -> None:
                 "set CATALOGAN_STATE_URL to another database"
             ) from error
     logger.info("the state's database is migrated to version %s", newest)
-
-
-def _version(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()

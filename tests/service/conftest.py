@@ -254,6 +254,16 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres: str) -> str:
     """URL of an empty database on PostgreSQL."""
+    return _new_database(postgres)
+
+
+@pytest.fixture(scope="module")
+def postgres_of_module(postgres: str) -> str:
+    """URL of a database on PostgreSQL for all tests of a module."""
+    return _new_database(postgres)
+
+
+def _new_database(postgres: str) -> str:
     name = f"test_{uuid.uuid4().hex}"
     engine = create_engine(locate(f"{postgres}/postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
