@@ -61,6 +61,17 @@ class Answers:
         self._lease_sec: Final = settings.request_timeout_sec + GRACE_SEC
         self._max_bytes: Final = settings.max_stored_answer_bytes
         self._max_total: Final = settings.max_stored_answers_bytes
+        insert = database.insert(answers)
+        abandoned = and_(
+            answers.c.status.is_(None),
+            answers.c.leased_until <= insert.excluded.created,
+            answers.c.request_sha256 == insert.excluded.request_sha256,
+        )
+        self._insert: Final = insert.on_conflict_do_update(
+            index_elements=list(answers.primary_key),
+            set_={column.name: insert.excluded[column.name] for column in answers.c},
+            where=or_(answers.c.created <= insert.excluded.created - KEPT_SEC, abandoned),
+        ).returning(answers.c.owner)
 
     async def claim(
         self, key_name: str, idempotency_key: str, request_sha256: bytes
@@ -111,22 +122,7 @@ class Answers:
             "headers": None,
             "body": None,
         }
-        abandoned = and_(
-            answers.c.status.is_(None),
-            answers.c.leased_until <= now,
-            answers.c.request_sha256 == claim.request_sha256,
-        )
-        statement = (
-            self._database.insert(answers)
-            .values(row)
-            .on_conflict_do_update(
-                index_elements=list(answers.primary_key),
-                set_=row,
-                where=or_(answers.c.created <= now - KEPT_SEC, abandoned),
-            )
-            .returning(answers.c.owner)
-        )
-        if connection.execute(statement).one_or_none() is not None:
+        if connection.execute(self._insert, row).one_or_none() is not None:
             return claim
         known = connection.execute(
             select(answers).where(

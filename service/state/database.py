@@ -12,9 +12,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    ExceptionContext,
+    Table,
+    create_engine,
+    event,
+    make_url,
+)
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from service.errors import NotReady, SettingsError
 from service.settings import Settings
@@ -57,7 +73,7 @@ class Database:
         except FAILURES as error:
             self.close()
             raise SettingsError(
-                f"the state's database can't be used: {_cause(error)}; see CATALOGAN_STATE_URL "
+                f"the state's database can't be used: {cause(error)}; see CATALOGAN_STATE_URL "
                 "and CATALOGAN_DATA_DIR"
             ) from None
         except SettingsError:
@@ -80,7 +96,7 @@ class Database:
         try:
             yield
         except FAILURES as error:
-            logger.error("the state's database fails: %s", _cause(error))
+            logger.error("the state's database fails: %s", cause(error))
             raise NotReady(
                 "the state's database can't be reached", code="state_unavailable", retry_after_sec=5
             ) from None
@@ -186,16 +202,28 @@ def _engine(url: URL) -> Engine:
         return engine
     arguments = {"timeout": TIMEOUT_SEC, "application_name": "catalogan", **_tls(url)}
     url = url.difference_update_query(["sslmode", "sslrootcert"])
-    size = THREADS["postgresql"]
-    return create_engine(
+    engine = create_engine(
         url,
         connect_args=arguments,
-        pool_size=size,
+        pool_size=THREADS["postgresql"],
         max_overflow=2,
         pool_pre_ping=True,
         pool_timeout=TIMEOUT_SEC,
         **options,
     )
+    event.listen(engine, "handle_error", _distrust_connection)
+    return engine
+
+
+def _distrust_connection(context: ExceptionContext) -> None:
+    """Give a connection up after any error but one that the server told of.
+
+    A value that the driver can't send leaves it in the middle of a message: later statements
+    would seem to succeed and do nothing.
+    """
+    if not isinstance(context.sqlalchemy_exception, DBAPIError):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
@@ -240,7 +268,28 @@ def _only_starter(url: URL) -> Iterator[None]:
         yield
 
 
-def _cause(error: BaseException) -> str:
+def is_data_error(error: BaseException) -> bool:
+    """Whether a value is at fault, and not the database: trying again would not help."""
+    if isinstance(error, DBAPIError):
+        return isinstance(error, DataError | IntegrityError) or _sqlstate(error)[:2] in ("22", "23")
+    # What drivers raise themselves, as of text that is no Unicode.
+    return isinstance(error, ValueError | OverflowError | StatementError)
+
+
+def cause(error: BaseException) -> str:
     """The driver's own words, without the statement."""
     original = getattr(error, "orig", None) or error
-    return " ".join(str(original).split())[:300] or type(original).__name__
+    fields = _postgresql_fields(error)
+    words = fields.get("M", "") if fields else " ".join(str(original).split())
+    return words[:300] or type(original).__name__
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return _postgresql_fields(error).get("C", "")
+
+
+def _postgresql_fields(error: BaseException) -> dict[str, str]:
+    """The server's message as the driver gives it, by PostgreSQL's letters; else nothing."""
+    original = getattr(error, "orig", None)
+    first = original.args[0] if original is not None and original.args else None
+    return first if isinstance(first, dict) else {}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, select, update
 
 from service.access.api_keys import ApiKey
 from service.state.database import Database
@@ -47,31 +47,30 @@ class Quotas:
         """Count in `database`."""
         self._database: Final = database
         insert = database.insert(quotas)
-        self._insert: Final = insert
-        self._taken: Final = quotas.c.pictures + insert.excluded.pictures
+        taken = quotas.c.pictures + insert.excluded.pictures
+        # Looks and takes at once, so that of several only as many succeed as fit.
+        self._take: Final = insert.on_conflict_do_update(
+            index_elements=list(quotas.primary_key),
+            set_={"pictures": taken},
+            where=taken <= bindparam("limit", type_=BigInteger),
+        ).returning(quotas.c.pictures)
 
     async def take(self, name: str, quota: Quota, pictures: int) -> bool:
         """Take pictures out of a quota; says whether there were as many left.
-
-        One statement looks and takes, so that of several at once only as many succeed as fit.
 
         Raises:
             NotReady: The database can't be reached.
         """
         if pictures > quota.limit:
             return False
-        row = {"key_name": name, "period": quota.period, "pictures": pictures}
-        statement = (
-            self._insert.values(row)
-            .on_conflict_do_update(
-                index_elements=list(quotas.primary_key),
-                set_={"pictures": self._taken},
-                where=self._taken <= quota.limit,
-            )
-            .returning(quotas.c.pictures)
-        )
+        row = {
+            "key_name": name,
+            "period": quota.period,
+            "pictures": pictures,
+            "limit": quota.limit,
+        }
         return await self._database.run(
-            lambda connection: connection.execute(statement).one_or_none() is not None
+            lambda connection: connection.execute(self._take, row).one_or_none() is not None
         )
 
     async def give_back(self, name: str, quota: Quota, pictures: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Executable
 
-from service.state.database import FAILURES, Database
+from service.state.database import FAILURES, Database, cause, is_data_error
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +82,26 @@ class Writer:
             logger.error("what was not written yet is lost")
 
     def _write(self, batches: Mapping[Executable, Sequence[Row]]) -> None:
-        with self._database.engine.begin() as connection:
-            for statement, rows in batches.items():
-                connection.execute(statement, rows)
+        try:
+            with self._database.engine.begin() as connection:
+                for statement, rows in batches.items():
+                    connection.execute(statement, rows)
+        except Exception as error:
+            if not is_data_error(error):
+                raise
+            self._write_one_by_one(batches)
+
+    def _write_one_by_one(self, batches: Mapping[Executable, Sequence[Row]]) -> None:
+        """Leave out what can't be written, which would else hold up all that follows."""
+        for statement, rows in batches.items():
+            for row in rows:
+                try:
+                    with self._database.engine.begin() as connection:
+                        connection.execute(statement, row)
+                except Exception as error:
+                    if not is_data_error(error):
+                        raise
+                    logger.error("a row is lost: %s", cause(error))
 
     def _work(self) -> None:
         chores_at = time.monotonic()
@@ -113,7 +130,7 @@ class Writer:
             work()
         except FAILURES as error:
             if not self._failing:
-                logger.error("the state can't be written, and is tried again: %s", error)
+                logger.error("the state can't be written, and is tried again: %s", cause(error))
             self._failing = True
             return False
         if self._failing:

@@ -59,6 +59,9 @@ CALLERS = {
 }
 
 
+only_sqlite = pytest.mark.parametrize("state_environment", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def shop(
     state_environment: dict[str, str], bento_home: Path, export: Path, tmp_path: Path
@@ -75,6 +78,7 @@ def shop(
         yield Shop(client, keys | {"operator": OPERATOR_KEY}, environment, path)
 
 
+@only_sqlite
 def test_every_route_that_makes_something_has_a_need(shop: Shop) -> None:
     document = shop.client.get("/v1/openapi.json", headers=shop.headers("plain")).json()
     makes = {path for path, operations in document["paths"].items() if "post" in operations}
@@ -93,7 +97,7 @@ def test_a_need_holds_for_what_is_below() -> None:
     assert find_need("") is None
 
 
-@pytest.mark.parametrize("state_environment", ["sqlite"], indirect=True)
+@only_sqlite
 def test_a_key_opens_what_its_scopes_say(shop: Shop) -> None:
     for path in NEEDS:
         error = check(shop.client.post(path, headers=shop.headers("trainer")), 403)
@@ -111,7 +115,7 @@ def test_a_key_opens_what_its_scopes_say(shop: Shop) -> None:
     check(refused, 403)
 
 
-@pytest.mark.parametrize("state_environment", ["sqlite"], indirect=True)
+@only_sqlite
 def test_a_rate_is_kept_and_told(shop: Shop) -> None:
     answers = [shop.generate("slow") for _ in range(4)]
     assert [one.status_code for one in answers] == [200, 200, 200, 429]
@@ -157,7 +161,7 @@ def test_a_quota_counts_pictures_and_survives_a_restart(shop: Shop) -> None:
         assert shop.usage("monthly")["quotas"][0]["left"] == 0
 
 
-@pytest.mark.parametrize("state_environment", ["sqlite"], indirect=True)
+@only_sqlite
 def test_more_than_the_whole_quota_is_refused_at_first(shop: Shop) -> None:
     check(shop.generate("monthly", n=6), 429)
     assert shop.usage("monthly")["quotas"][0]["used"] == 0
@@ -176,6 +180,7 @@ def test_what_fails_is_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -
     assert shop.generate("monthly", n=5).status_code == 200
 
 
+@only_sqlite
 def test_what_takes_too_long_is_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     with running_service(**shop.environment, request_timeout_sec="0.3") as client:
@@ -238,7 +243,7 @@ def entry(key: str, day: str, kind: str, requests: int, pictures: int, errors: i
     }
 
 
-@pytest.mark.parametrize("state_environment", ["sqlite"], indirect=True)
+@only_sqlite
 @pytest.mark.parametrize(
     ("query", "param"),
     [
@@ -257,7 +262,7 @@ def test_bad_days_are_400(shop: Shop, query: str, param: str | None) -> None:
     assert "first" not in check(answer, 400, param)["message"]
 
 
-@pytest.mark.parametrize("state_environment", ["sqlite"], indirect=True)
+@only_sqlite
 def test_a_revoked_key_is_refused_by_the_running_service(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +274,7 @@ def test_a_revoked_key_is_refused_by_the_running_service(
     check(shop.generate("new"), 401)
 
 
+@only_sqlite
 def test_neither_keys_nor_hashes_are_logged(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         for name in shop.keys:
@@ -283,7 +289,7 @@ def test_neither_keys_nor_hashes_are_logged(shop: Shop, caplog: pytest.LogCaptur
         assert private not in caplog.text
 
 
-@pytest.mark.parametrize("state_environment", ["sqlite"], indirect=True)
+@only_sqlite
 def test_a_database_that_fails_stops_quotas_but_not_others(shop: Shop) -> None:
     runtime = service.api.gateway._runtime
     assert runtime is not None

@@ -101,6 +101,7 @@ def test_answers_outlive_a_restart(environment: dict[str, str], tmp_path: Path) 
     same(*got)
 
 
+@only_sqlite
 def test_bare_pictures_and_archives_are_given_again(client: TestClient) -> None:
     for key, accept in (("a", "image/png"), ("b", "image/webp"), ("c", "application/zip")):
         options = {"headers": {"Accept": accept}, "json": {}}

@@ -21,6 +21,8 @@ from service.registry.store import Registry
 from .conftest import model_store
 from .test_cli import free_port, serving
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-c", "from service.cli import app; app()", "serve", "--port"]
 URL = "/v1/images/generations"
 

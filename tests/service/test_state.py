@@ -189,6 +189,57 @@ def test_a_database_that_is_away_is_503_and_rows_wait(
     assert state.records.find(RECORD.sha256) == RECORD
 
 
+@pytest.mark.parametrize("bad", [{"category": "lone \ud800"}, {"kind": None}, {"seed": 2**63}])
+def test_a_row_that_can_not_be_written_holds_nothing_up(
+    state: State, caplog: pytest.LogCaptureFixture, bad: dict[str, Any]
+) -> None:
+    rows = [replace(RECORD, sha256=content_hash(b"%d" % index)) for index in range(3)]
+    state.records.add([rows[0], replace(rows[1], **bad), rows[2]])
+    assert [state.records.find(row.sha256) for row in rows] == [rows[0], None, rows[2]]
+    assert caplog.text.count("a row is lost") == 1
+    assert rows[1].sha256 not in caplog.text
+
+
+def test_more_than_fits_into_memory_is_lost_and_said(
+    state: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.state.writer.MAX_PENDING", 5)
+    monkeypatch.setattr("service.state.writer.INTERVAL_SEC", 60.0)
+    state.records.add([RECORD])  # wakes the thread, which now waits
+    rows = [replace(RECORD, sha256=content_hash(b"%d" % index)) for index in range(9)]
+    state.records.add(rows)
+    assert "rows are lost" in caplog.text
+    assert 5 <= count_records_after_flush(state) <= 6
+
+
+def count_records_after_flush(state: State) -> int:
+    state.flush()
+    return count_records(state)
+
+
+def test_reading_waits_for_no_writer(state: State) -> None:
+    state.records.add([RECORD])
+    state.flush()
+    with state.database.engine.begin() as connection:
+        connection.execute(text("DELETE FROM records"))
+        assert count_records(state) == 1
+
+
+@pytest.mark.parametrize("state_environment", ["postgresql"], indirect=True)
+def test_connections_that_the_server_ended_are_made_anew(state: State) -> None:
+    others = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with state.database.reading() as first, state.database.reading() as second:
+        first.execute(text("SELECT 1"))
+        ended = second.execute(text(others)).scalar_one()
+        first.invalidate()
+    assert ended >= 1
+    state.records.add([RECORD])
+    assert state.records.find(RECORD.sha256) == RECORD
+
+
 def test_work_fails_as_503(state: State) -> None:
     with pytest.raises(NotReady) as caught:
         asyncio.run(state.database.run(lambda c: c.execute(text("SELECT nonsense"))))
