@@ -95,10 +95,14 @@ def add_interpolations(app: FastAPI, runtime: Runtime) -> None:
             require_json(request)
             asked = validate(InterpolationRequest, parse_json(await request.body()))
             output_format = settle_format(request.headers.get("accept"), asked.output_format)
-            async with runtime.interpolations.place(), turn:
-                work = partial(_interpolate, asked, output_format, runtime)
+            async with runtime.interpolations.place():
+                work = partial(in_turn, asked, output_format)
                 body = [await request.body()]
                 return await make(request, runtime.state, body, asked.frame_count, work)
+
+    async def in_turn(asked: InterpolationRequest, output_format: InterpolationFormat) -> Response:
+        async with turn:
+            return await _interpolate(asked, output_format, runtime)
 
 
 async def _interpolate(

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER: Final = Path(__file__).parent / "migrations"
 # Any number that no other program on the same database takes.
-_LOCK: Final = 0x0CA7A106A4
+LOCK: Final = 0x0CA7A106A4
 
 
 def migrate(engine: Engine) -> None:
@@ -40,7 +40,7 @@ def migrate(engine: Engine) -> None:
         if MigrationContext.configure(connection).get_current_revision() == newest:
             return
         if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")

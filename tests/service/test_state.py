@@ -8,7 +8,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import func, inspect, select, text
+from sqlalchemy import create_engine, func, inspect, select, text, update
 
 from service.errors import NotReady, SettingsError
 from service.settings import Settings, load_settings
 from service.state.database import Database, locate
+from service.state.migrate import LOCK
 from service.state.records import Record, content_hash, prune_records
 from service.state.state import State
 from service.state.tables import metadata, records
@@ -132,6 +135,23 @@ def test_processes_that_start_at_once_migrate_once(state_settings: Settings) -> 
     State(state_settings).close()
 
 
+@pytest.mark.parametrize("state_environment", ["postgresql"], indirect=True)
+def test_who_starts_while_another_migrates_waits(state_environment: dict[str, str]) -> None:
+    engine = create_engine(locate(state_environment["state_url"]))
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with engine.connect() as connection, ThreadPoolExecutor(1) as pool:
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+        starting = pool.submit(lambda: State(load_settings(**state_environment)).close())
+        end = time.monotonic() + 20
+        while connection.execute(waiting).scalar_one() == 0:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert inspect(connection).get_table_names() == []
+        connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
+        starting.result()
+    engine.dispose()
+
+
 def test_a_database_of_a_newer_version_is_refused(state_settings: Settings) -> None:
     opened = State(state_settings)
     with opened.database.engine.begin() as connection:
@@ -144,6 +164,7 @@ def test_a_database_of_a_newer_version_is_refused(state_settings: Settings) -> N
 WRITE_FOR_EVER = """
 import itertools, time
 from service.settings import load_settings
+from service.state.migrate import LOCK
 from service.state.records import Record, content_hash
 from service.state.state import State
 state = State(load_settings())
@@ -223,6 +244,23 @@ def test_reading_waits_for_no_writer(state: State) -> None:
     with state.database.engine.begin() as connection:
         connection.execute(text("DELETE FROM records"))
         assert count_records(state) == 1
+
+
+def test_what_was_read_first_may_be_written_after(state: State) -> None:
+    """SQLite would refuse it, had another written in between."""
+    state.records.add([RECORD])
+    state.flush()
+    with state.database.engine.begin() as connection:
+        connection.execute(select(records)).all()
+        state.usage.count("a", "generation", 1, failed=False)
+        another = threading.Thread(target=state.flush)
+        another.start()
+        another.join(0.5)
+        connection.execute(update(records).values(kind="changed"))
+    another.join()
+    found = state.records.find(RECORD.sha256)
+    assert found is not None
+    assert found.kind == "changed"
 
 
 @pytest.mark.parametrize("state_environment", ["postgresql"], indirect=True)
