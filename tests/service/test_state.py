@@ -19,6 +19,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, func, inspect, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import NotReady, SettingsError
 from service.settings import Settings, load_settings
@@ -199,6 +200,10 @@ def test_a_database_that_is_away_is_503_and_rows_wait(
     with state.database.engine.begin() as connection:
         connection.execute(text("ALTER TABLE records RENAME TO elsewhere"))
     state.records.add([RECORD])
+    with pytest.raises(SQLAlchemyError):
+        state.flush()
+    with pytest.raises(NotReady):
+        state.records.find(RECORD.sha256)
     end = time.monotonic() + 10
     while "tried again" not in caplog.text:
         assert time.monotonic() < end
