@@ -12,7 +12,9 @@ from bentoml.models import BentoModel
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.access.keyring import Keyring
 from service.errors import NotReady, OperatorError, SettingsError
+from service.http.access import Access
 from service.http.guard import Guard
 from service.http.metrics import Metrics
 from service.http.observing import Observer, Tracing
@@ -25,6 +27,7 @@ from service.messages.answers import error_response
 from service.registry.model_pool import ModelPool
 from service.registry.store import Registry
 from service.settings import MAX_REQUEST_TIMEOUT_SEC, check_exposure, load_settings
+from service.state.state import State
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +42,27 @@ class Gateway:
 
     def __init__(self) -> None:
         self._app: ASGIApp | None = None
+        self._prepared: Runtime | None = None
         self._runtime: Runtime | None = None
+
+    def prepare(self) -> None:
+        """Build what the API works with, before BentoML starts: its log would bury the reason.
+
+        Raises:
+            SettingsError: A setting, the keys or the database are not as they must be.
+        """
+        self._prepared = build_runtime()
+
+    def take_prepared(self) -> Runtime:
+        """What `prepare` built, else what is built now."""
+        prepared, self._prepared = self._prepared, None
+        return prepared or build_runtime()
 
     def open(self, runtime: Runtime, tracing: Tracing | None = None) -> None:
         """Answer with the API from now on."""
         self._runtime = runtime
         app = create_app(runtime)
-        guarded = Guard(app, runtime.settings)
+        guarded = Guard(Access(app, runtime.keyring, runtime.state.usage), runtime.settings)
         self._app = Observer(guarded, app.routes, runtime.metrics, tracing)
 
     def drain(self) -> None:
@@ -79,15 +96,18 @@ def build_runtime() -> Runtime:
     """Assemble the service from the environment; loads no model yet.
 
     Raises:
-        SettingsError: A setting is wrong.
+        SettingsError: A setting, the keys or the database are not as they must be.
     """
     settings = load_settings()
+    keyring = Keyring(settings)
     metrics = Metrics()
     return Runtime(
         settings=settings,
         pool=ModelPool(settings, Registry(), metrics.model_loaded),
         workers=Workers(settings.workers, settings.max_queue_wait_sec),
         metrics=metrics,
+        state=State(settings),
+        keyring=keyring,
         generations=Queue("generations", settings.max_pending_generations, metrics),
         interpolations=Queue("interpolations", settings.max_pending_interpolations, metrics),
         uploads=Queue("uploads", settings.max_pending_uploads, metrics),
@@ -142,7 +162,7 @@ class ProductImages:
     def __init__(self) -> None:
         """Load the promoted model and open the API."""
         return_large_blocks()
-        self.runtime = build_runtime()
+        self.runtime = gateway.take_prepared()
         if _bound_host():  # a process of BentoML's, which has handlers of its own by now
             configure_logging(self.runtime.settings.log_format)
         self.tracing = start_tracing()
@@ -166,6 +186,7 @@ class ProductImages:
         """End watcher and threads."""
         self.runtime.pool.stop()
         self.runtime.workers.stop()
+        self.runtime.state.close()
         if self.tracing is not None:
             self.tracing.stop()
 

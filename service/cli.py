@@ -23,7 +23,7 @@ errors_console = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def _operator_errors() -> Iterator[None]:
+def operator_errors() -> Iterator[None]:
     """Turn expected failures into one line and exit status 2."""
     from service.errors import ApiError, OperatorError
 
@@ -42,7 +42,7 @@ def register(
     name: Annotated[str | None, typer.Option(help="Name to register under.")] = None,
 ) -> None:
     """Check an export and put it into the Model Store; the first of a name is promoted."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         model = Registry().register(export, name)
@@ -59,7 +59,7 @@ def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """List registered models; a star marks the version that is served."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         found = Registry().list()
@@ -85,7 +85,7 @@ def list_models(
 @models_app.command()
 def show(model_id: Annotated[str, typer.Argument(metavar="NAME[:VERSION]")]) -> None:
     """Print a model's facts and manifest as JSON."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         model = Registry().get(model_id)
@@ -96,7 +96,7 @@ def show(model_id: Annotated[str, typer.Argument(metavar="NAME[:VERSION]")]) -> 
 @models_app.command()
 def promote(model_id: Annotated[str, typer.Argument(metavar="NAME:VERSION")]) -> None:
     """Serve this version under its name; a running service takes it over by itself."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         model = Registry().promote(model_id)
@@ -106,7 +106,7 @@ def promote(model_id: Annotated[str, typer.Argument(metavar="NAME:VERSION")]) ->
 @models_app.command()
 def rollback(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Serve again what was served before the last promotion."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         model = Registry().rollback(name)
@@ -123,7 +123,7 @@ def serve(
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option()] = None,
 ) -> None:
     """Serve the promoted model over HTTP, until Ctrl-C or SIGTERM."""
-    with _operator_errors():
+    with operator_errors():
         from service.logs import configure_logging
         from service.settings import load_settings
 
@@ -133,7 +133,7 @@ def serve(
             if value is not None:
                 os.environ[variable] = value
         configure_logging(settings.log_format)
-        key = "an API key is asked for" if settings.api_key else "no API key: this machine only"
+        key = "an API key is asked for" if settings.has_keys else "no API key: this machine only"
 
         def announce(bound: int) -> None:
             shown = f"[{host}]" if ":" in host else host
@@ -162,7 +162,7 @@ def generate(
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option()] = None,
 ) -> None:
     """Write pictures, the same as the service gives for these seeds."""
-    with _operator_errors():
+    with operator_errors():
         from service.batch import Batch, write_pictures
 
         batch = Batch(

@@ -46,8 +46,8 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
         on_listening: Is told the port, before a model is loaded.
 
     Raises:
-        OperatorError: The address is taken, others could reach it without a key, or the
-            service could not be set up.
+        OperatorError: The address is taken, others could reach it without a key, the keys or
+            the database can't be used, or the service could not be set up.
     """
     check_exposure(settings, host)
     listening = _listen(host, port)
@@ -56,6 +56,7 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
     on_listening(listening.getsockname()[1])
     from service.api import asgi_app, gateway
 
+    gateway.prepare()
     config = uvicorn.Config(
         asgi_app(),
         http=watched_protocol(Watch(settings, gateway.count_ended_connection)),

@@ -1,11 +1,8 @@
-"""Who may call, and how much and how slowly a body may come."""
+"""How much and how slowly a body may come, and errors in one shape, whatever raised them."""
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,19 +10,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ApiError, SlowClient, TooLarge, Unauthorized
+from service.errors import ApiError, SlowClient, TooLarge
 from service.observation import current, note_rejection
-from service.settings import Settings, is_loopback
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 UPLOAD_PATHS: Final = frozenset({"/v1/images/augmentations", "/v1/images/variations"})
-OPEN_PATHS: Final = frozenset({"/metrics"})
 # Boundaries and the other fields of a multipart body.
 MULTIPART_OVERHEAD_BYTES: Final = 100_000
 # What a client must at least send, and read, once its time for a start is over.
 MIN_BYTES_PER_SEC: Final = 1_000
-_ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
 
 
 class Guard:
@@ -35,8 +30,6 @@ class Guard:
         """Wrap `app`."""
         self._app: Final = app
         self._settings: Final = settings
-        key = settings.api_key
-        self._key_digest: Final = _digest(key.get_secret_value()) if key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -45,7 +38,6 @@ class Guard:
             return
         exchange = _Exchange(scope, receive, send)
         try:
-            self._authorise(scope, exchange.headers)
             exchange.limit_body(self._body_limit(scope["path"]), self._settings.body_timeout_sec)
             await self._app(scope, exchange.receive, exchange.send)
         except ApiError as error:
@@ -58,23 +50,6 @@ class Guard:
             observed = current()
             logger.exception("request %s failed", observed.request_id if observed else "")
             await exchange.fail(ApiError("something went wrong; the log knows more"))
-
-    def _authorise(self, scope: Scope, headers: Headers) -> None:
-        """Check the key; without one configured, that the request came over loopback."""
-        if scope["path"] in OPEN_PATHS:
-            return
-        if self._key_digest is None:
-            if not _is_local(scope, headers):
-                raise Unauthorized("no API key is configured, so only this machine is served")
-            return
-        given = headers.get("x-api-key")
-        scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        if given is None and scheme.lower() == "bearer":
-            given = credentials.strip()
-        if given is None:
-            raise Unauthorized("send the API key as `Authorization: Bearer KEY` or `x-api-key`")
-        if not hmac.compare_digest(_digest(given), self._key_digest):
-            raise Unauthorized("the API key is wrong")
 
     def _body_limit(self, path: str) -> int:
         if path in UPLOAD_PATHS:
@@ -145,26 +120,6 @@ class _Exchange:
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": error.status, "headers": raw})
         await self.send({"type": "http.response.body", "body": body})
-
-
-def _is_local(scope: Scope, headers: Headers) -> bool:
-    """Whether the request reached a loopback address under a loopback name.
-
-    The name keeps web pages from reaching the service through a domain of theirs that
-    resolves to 127.0.0.1.
-    """
-    server = scope.get("server")
-    address = server[0] if server else "localhost"
-    if address is not None and _ADDRESS.fullmatch(address) and not is_loopback(address):
-        return False
-    host = headers.get("host", "localhost")
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return is_loopback(name.lower())
-
-
-def _digest(key: str) -> bytes:
-    """Equal lengths for a comparison in constant time, whatever was sent."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _too_large(limit: int) -> TooLarge:

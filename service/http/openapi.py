@@ -16,6 +16,13 @@ STATUS_TEXT: Final = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, ApiError)
 }
+IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same request with the same key gets the first one's answer for a day.",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
 _REFERENCES: Final = "#/components/schemas/{model}"
 
 
@@ -30,6 +37,8 @@ def describe(app: FastAPI, *, keyed: bool) -> dict[str, Any]:
     components = document.setdefault("components", {})
     for path in document["paths"].values():
         for operation in path.values():
+            if "409" in operation["responses"]:
+                operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
             for body in operation.get("requestBody", {}).get("content", {}).values():
                 definitions = body["schema"].pop("$defs", {})
                 components.setdefault("schemas", {}).update(definitions)

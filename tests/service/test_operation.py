@@ -115,12 +115,13 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
         "/v1/images/variations",
         "/v1/models",
         "/v1/models/{model}",
+        "/v1/usage",
     }
     assert {"StyleMixing", "Picture", "UsedStyleMixing"} <= document["components"]["schemas"].keys()
     statuses = document["paths"][URL]["post"]["responses"]
     assert set(statuses) == {
         "200",
-        *["400", "401", "404", "408", "413", "429", "500", "503", "504"],
+        *["400", "401", "403", "404", "408", "409", "413", "429", "500", "503", "504"],
     }
     led = document["paths"]["/v1/images/interpolations"]["post"]
     assert set(led["responses"]) == set(statuses)
