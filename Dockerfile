@@ -21,16 +21,18 @@ RUN python requirements.py pyproject.toml train > train.txt \
     && pip --python /opt/venv/bin/python install -c constraints.txt -r train.txt
 
 FROM ${BASE_IMAGE} AS runtime
-# The root file system may be read-only: whatever is temporary goes to /tmp, what lasts to /data.
+# The root file system may be read-only: whatever is temporary goes to /tmp, models to /data (which
+# may be read-only too), and what the service remembers to /state.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     BENTOML_HOME=/data \
+    CATALOGAN_DATA_DIR=/state \
     BENTOML_DO_NOT_TRACK=True \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN install -d -o 10001 -g 10001 /data
-VOLUME /data
+RUN install -d -o 10001 -g 10001 /data /state
+VOLUME /data /state
 WORKDIR /data
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001

@@ -4,7 +4,7 @@ RUNTIME ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-masking container clean
+.PHONY: setup demo test lint bench bench-masking fuzz container clean
 
 setup: $(VENV)/.ready
 
@@ -37,6 +37,14 @@ bench: setup
 bench-masking: setup
 	$(BIN)/python bench/masking_runs.py --photos '$(PHOTOS)' --validation '$(VALIDATION)'
 	$(BIN)/python bench/masking_report.py
+
+# Mutates uploads and requests for so long each; what fails is written to build/fuzz.
+SECONDS ?= 60
+fuzz: setup
+	mkdir -p build/fuzz
+	for target in intake requests; do $(BIN)/python tests/fuzz/fuzz_$$target.py \
+		-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024 \
+		-artifact_prefix=build/fuzz/$$target- -print_final_stats=1 || exit 1; done
 
 # Needs Docker or Podman (CONTAINER=docker|podman chooses), or a BUILDER: see .ci/container.
 container: setup

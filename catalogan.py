@@ -27,6 +27,7 @@ _TRAINING: Final = _Room("training.cli", "cpu,train")
 _MODEL: Final = _Room("training.model_cli", "cpu,train")
 _ENCODER: Final = _Room("training.encoder_cli", "cpu,train")
 _SERVICE: Final = _Room("service.cli", "cpu")
+_API_KEYS: Final = _Room("service.api_keys_cli", "cpu")
 
 # Command -> its room, and its line in the overview.
 _COMMANDS: Final = {
@@ -42,6 +43,7 @@ _COMMANDS: Final = {
     "models": (_SERVICE, "List, show, promote or roll back registered models."),
     "serve": (_SERVICE, "Serve generation and augmentation over HTTP."),
     "generate": (_SERVICE, "Generate pictures without a server."),
+    "api-keys": (_API_KEYS, "Make, list or revoke the keys of the service's callers."),
 }
 
 

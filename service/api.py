@@ -1,6 +1,7 @@
 """The BentoML service: lifecycle, probes, and the public API mounted at its root."""
 
 import logging
+import os
 import socket
 import sys
 from typing import Any, Final
@@ -11,16 +12,22 @@ from bentoml.models import BentoModel
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.access.keyring import Keyring
 from service.errors import NotReady, OperatorError, SettingsError
+from service.http.access import Access
 from service.http.guard import Guard
 from service.http.metrics import Metrics
+from service.http.observing import Observer, Tracing
 from service.http.routes import create_app
 from service.http.runtime import Runtime
 from service.http.workers import Queue, Workers
+from service.logs import configure_logging
+from service.memory import return_large_blocks
 from service.messages.answers import error_response
 from service.registry.model_pool import ModelPool
 from service.registry.store import Registry
 from service.settings import MAX_REQUEST_TIMEOUT_SEC, check_exposure, load_settings
+from service.state.state import State
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +42,38 @@ class Gateway:
 
     def __init__(self) -> None:
         self._app: ASGIApp | None = None
+        self._prepared: Runtime | None = None
         self._runtime: Runtime | None = None
 
-    def open(self, runtime: Runtime) -> None:
+    def prepare(self) -> None:
+        """Build what the API works with, before BentoML starts: its log would bury the reason.
+
+        Raises:
+            SettingsError: A setting, the keys or the database are not as they must be.
+        """
+        self._prepared = build_runtime()
+
+    def take_prepared(self) -> Runtime:
+        """What `prepare` built, else what is built now."""
+        prepared, self._prepared = self._prepared, None
+        return prepared or build_runtime()
+
+    def open(self, runtime: Runtime, tracing: Tracing | None = None) -> None:
         """Answer with the API from now on."""
         self._runtime = runtime
-        self._app = Guard(create_app(runtime), runtime.settings, runtime.metrics)
+        app = create_app(runtime)
+        guarded = Guard(Access(app, runtime.keyring, runtime.state.usage), runtime.settings)
+        self._app = Observer(guarded, app.routes, runtime.metrics, tracing)
 
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""
         if self._runtime is not None:
             self._runtime.drain()
+
+    def count_ended_connection(self, reason: str) -> None:
+        """Count a connection that was ended for what its client did."""
+        if self._runtime is not None:
+            self._runtime.metrics.connections_ended.labels(reason).inc()
 
     @property
     def ready(self) -> bool:
@@ -68,19 +96,42 @@ def build_runtime() -> Runtime:
     """Assemble the service from the environment; loads no model yet.
 
     Raises:
-        SettingsError: A setting is wrong.
+        SettingsError: A setting, the keys or the database are not as they must be.
     """
     settings = load_settings()
+    keyring = Keyring(settings)
     metrics = Metrics()
     return Runtime(
         settings=settings,
-        pool=ModelPool(settings, Registry()),
-        workers=Workers(settings.workers),
+        pool=ModelPool(settings, Registry(), metrics.model_loaded),
+        workers=Workers(settings.workers, settings.max_queue_wait_sec),
         metrics=metrics,
+        state=State(settings),
+        keyring=keyring,
         generations=Queue("generations", settings.max_pending_generations, metrics),
         interpolations=Queue("interpolations", settings.max_pending_interpolations, metrics),
         uploads=Queue("uploads", settings.max_pending_uploads, metrics),
     )
+
+
+def start_tracing() -> Tracing | None:
+    """Begin to trace where an OTLP endpoint is set; else load nothing of it.
+
+    Raises:
+        SettingsError: Another protocol than OTLP/HTTP is asked for.
+    """
+    where = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or (
+        os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    if off or not any(os.environ.get(name) for name in where):
+        return None
+    for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
+        if os.environ.get(name, "http/protobuf") != "http/protobuf":
+            raise SettingsError(f"{name}: only http/protobuf is supported")
+    from service.http.tracing import Tracing as OtlpTracing
+
+    return OtlpTracing()
 
 
 def _packed_model() -> BentoModel | None:
@@ -110,10 +161,14 @@ class ProductImages:
 
     def __init__(self) -> None:
         """Load the promoted model and open the API."""
-        self.runtime = build_runtime()
+        return_large_blocks()
+        self.runtime = gateway.take_prepared()
+        if _bound_host():  # a process of BentoML's, which has handlers of its own by now
+            configure_logging(self.runtime.settings.log_format)
+        self.tracing = start_tracing()
         check_exposure(self.runtime.settings, _bound_host())
         self.runtime.pool.start()
-        gateway.open(self.runtime)
+        gateway.open(self.runtime, self.tracing)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
@@ -131,6 +186,9 @@ class ProductImages:
         """End watcher and threads."""
         self.runtime.pool.stop()
         self.runtime.workers.stop()
+        self.runtime.state.close()
+        if self.tracing is not None:
+            self.tracing.stop()
 
     async def __is_ready__(self) -> bool:
         """Answer /readyz."""
@@ -170,8 +228,10 @@ def _bound_host() -> str | None:
 def asgi_app() -> ASGIApp:
     """The whole service, BentoML's probes included, for any ASGI server."""
     app: Starlette = ProductImages.to_asgi()  # type: ignore[attr-defined]
-    # BentoML can't be told to leave its time limit out, whose timers outlive each request.
+    # BentoML can't be told to leave these out: its time limit, whose timers outlive each
+    # request, and its spans, which nobody samples.
+    unwanted = {"TimeoutMiddleware", "OpenTelemetryMiddleware"}
     app.user_middleware = [
-        m for m in app.user_middleware if getattr(m.cls, "__name__", "") != "TimeoutMiddleware"
+        m for m in app.user_middleware if getattr(m.cls, "__name__", "") not in unwanted
     ]
     return app

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ errors_console = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def _operator_errors() -> Iterator[None]:
+def operator_errors() -> Iterator[None]:
     """Turn expected failures into one line and exit status 2."""
     from service.errors import ApiError, OperatorError
 
@@ -43,7 +42,7 @@ def register(
     name: Annotated[str | None, typer.Option(help="Name to register under.")] = None,
 ) -> None:
     """Check an export and put it into the Model Store; the first of a name is promoted."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         model = Registry().register(export, name)
@@ -60,7 +59,7 @@ def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """List registered models; a star marks the version that is served."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         found = Registry().list()
@@ -86,7 +85,7 @@ def list_models(
 @models_app.command()
 def show(model_id: Annotated[str, typer.Argument(metavar="NAME[:VERSION]")]) -> None:
     """Print a model's facts and manifest as JSON."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         model = Registry().get(model_id)
@@ -97,7 +96,7 @@ def show(model_id: Annotated[str, typer.Argument(metavar="NAME[:VERSION]")]) -> 
 @models_app.command()
 def promote(model_id: Annotated[str, typer.Argument(metavar="NAME:VERSION")]) -> None:
     """Serve this version under its name; a running service takes it over by itself."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         model = Registry().promote(model_id)
@@ -107,7 +106,7 @@ def promote(model_id: Annotated[str, typer.Argument(metavar="NAME:VERSION")]) ->
 @models_app.command()
 def rollback(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Serve again what was served before the last promotion."""
-    with _operator_errors():
+    with operator_errors():
         from service.registry.store import Registry
 
         model = Registry().rollback(name)
@@ -124,7 +123,8 @@ def serve(
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option()] = None,
 ) -> None:
     """Serve the promoted model over HTTP, until Ctrl-C or SIGTERM."""
-    with _operator_errors():
+    with operator_errors():
+        from service.logs import configure_logging
         from service.settings import load_settings
 
         settings = load_settings(model=model, device=device)
@@ -132,12 +132,16 @@ def serve(
         for variable, value in (("CATALOGAN_MODEL", model), ("CATALOGAN_DEVICE", device)):
             if value is not None:
                 os.environ[variable] = value
-        _log_to_stderr()
-        key = "an API key is asked for" if settings.api_key else "no API key: this machine only"
+        configure_logging(settings.log_format)
+        key = "an API key is asked for" if settings.has_keys else "no API key: this machine only"
 
         def announce(bound: int) -> None:
             shown = f"[{host}]" if ":" in host else host
-            console.print(f"listening on http://{shown}:{bound} ({key})", markup=False)
+            line = f"listening on http://{shown}:{bound} ({key})"
+            if settings.log_format == "json":
+                logging.getLogger(__name__).info(line)
+            else:
+                console.print(line, markup=False)
 
         from service.server import serve as run
 
@@ -158,7 +162,7 @@ def generate(
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option()] = None,
 ) -> None:
     """Write pictures, the same as the service gives for these seeds."""
-    with _operator_errors():
+    with operator_errors():
         from service.batch import Batch, write_pictures
 
         batch = Batch(
@@ -185,11 +189,3 @@ def _facts(model: "RegisteredModel") -> dict[str, object]:
         "created": manifest.created.isoformat(),
         "folder": str(model.folder),
     }
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )

@@ -93,6 +93,14 @@ class Unauthorized(ApiError):
         self.headers["WWW-Authenticate"] = "Bearer"
 
 
+class Forbidden(ApiError):
+    """403: the key lacks the scope that this needs."""
+
+    status = 403
+    type = "permission_error"
+    default_code = "missing_scope"
+
+
 class NotFound(ApiError):
     """404: unknown route or model."""
 
@@ -107,6 +115,26 @@ class MethodNotAllowed(ApiError):
     status = 405
     type = "invalid_request_error"
     default_code = "method_not_allowed"
+
+
+class SlowClient(ApiError):
+    """408: the body came too slowly, or not at all."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "request_timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers["Connection"] = "close"
+
+
+class Conflict(ApiError):
+    """409: the Idempotency-Key came with another request, or its first request still runs."""
+
+    status = 409
+    type = "invalid_request_error"
+    default_code = "idempotency_key_reused"
 
 
 class TooLarge(ApiError):
@@ -133,8 +161,16 @@ class UndecodableImage(ApiError):
     default_code = "undecodable_image"
 
 
+class HeadTooLarge(ApiError):
+    """431: the request's line and headers are too long."""
+
+    status = 431
+    type = "invalid_request_error"
+    default_code = "head_too_large"
+
+
 class Busy(ApiError):
-    """429: the queue is full."""
+    """429: the key's rate or quota is used up, or the queue is full."""
 
     status = 429
     type = "rate_limit_error"

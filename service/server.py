@@ -1,5 +1,6 @@
 """Runs the BentoML service in this process: one Python start, one process to supervise."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable
@@ -9,11 +10,15 @@ from typing import Final
 import uvicorn
 
 from service.errors import OperatorError
+from service.http.connections import Watch, end_overdue, watched_protocol
 from service.settings import Settings, check_exposure
 
+# uvicorn ticks ten times a second.
+TICKS_PER_WATCH: Final = 5
 
-class _DrainingServer(uvicorn.Server):
-    """Tells the service first when it is asked to stop."""
+
+class _WatchingServer(uvicorn.Server):
+    """Tells the service first when it is asked to stop, and ends what clients hold too long."""
 
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
@@ -23,6 +28,12 @@ class _DrainingServer(uvicorn.Server):
         """Begin to shut down; a second signal ends at once."""
         self._on_stop()
         super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the connections."""
+        if counter % TICKS_PER_WATCH == 0:
+            end_overdue(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
 
 def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int], None]) -> None:
@@ -35,8 +46,8 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
         on_listening: Is told the port, before a model is loaded.
 
     Raises:
-        OperatorError: The address is taken, others could reach it without a key, or the
-            service could not be set up.
+        OperatorError: The address is taken, others could reach it without a key, the keys or
+            the database can't be used, or the service could not be set up.
     """
     check_exposure(settings, host)
     listening = _listen(host, port)
@@ -45,14 +56,18 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
     on_listening(listening.getsockname()[1])
     from service.api import asgi_app, gateway
 
+    gateway.prepare()
     config = uvicorn.Config(
         asgi_app(),
+        http=watched_protocol(Watch(settings, gateway.count_ended_connection)),
+        ws="none",
+        timeout_keep_alive=settings.keep_alive_timeout_sec,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_timeout_sec,
     )
-    server = _DrainingServer(config, gateway.drain)
+    server = _WatchingServer(config, gateway.drain)
     server.run(sockets=[listening])
     if not server.started:
         raise OperatorError("the service did not start; the log above says why")

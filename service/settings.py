@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SettingsError
 
+LogFormat = Literal["text", "json"]
+
 MIN_KEY_CHARS: Final = 8
 MAX_REQUEST_TIMEOUT_SEC: Final = 600
 
@@ -38,6 +40,8 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
+    keys: SecretStr | None = None
+    keys_file: Path | None = None
     container: bool = False
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
     intra_op_threads: Annotated[int, Field(ge=1, le=256)] = 1
@@ -46,11 +50,36 @@ class Settings(BaseSettings):
     max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
     request_timeout_sec: Annotated[float, Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC)] = 60.0
     shutdown_timeout_sec: Annotated[int, Field(ge=0, le=3600)] = 20
+    log_format: LogFormat = "text"
+    max_queue_wait_sec: Annotated[
+        float,
+        Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC, description="For a worker; 429 after it."),
+    ] = 30.0
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    keep_alive_timeout_sec: Annotated[int, Field(ge=1, le=3600)] = 75
+    head_timeout_sec: Annotated[
+        float, Field(gt=0, le=3600, description="For a request's line and headers.")
+    ] = 10.0
+    body_timeout_sec: Annotated[
+        float, Field(gt=0, le=3600, description="For a body, and 1 s more a kilobyte of it.")
+    ] = 20.0
+    send_timeout_sec: Annotated[
+        float, Field(gt=0, le=3600, description="In which a client must read 1 kB a second.")
+    ] = 30.0
     max_json_bytes: Annotated[int, Field(ge=1_000)] = 1_000_000
     max_upload_bytes: Annotated[int, Field(ge=1_000)] = 25_000_000
     max_upload_pixels: Annotated[int, Field(ge=1_000)] = 40_000_000
     max_loaded_models: Annotated[int, Field(ge=1, le=100)] = 3
     poll_interval_sec: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    state_url: SecretStr | None = None
+    data_dir: Path | None = None
+    record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
+    max_stored_answer_bytes: Annotated[
+        int, Field(ge=0, description="Of one answer to a request with an Idempotency-Key.")
+    ] = 8_000_000
+    max_stored_answers_bytes: Annotated[
+        int, Field(ge=0, description="Of all of them; the oldest are forgotten first.")
+    ] = 256_000_000
 
     @model_validator(mode="before")
     @classmethod
@@ -65,6 +94,17 @@ class Settings(BaseSettings):
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"CATALOGAN_API_KEY_FILE can't be read: {error}") from error
         return {**values, "api_key": key}
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether callers need a key; also where a keys file holds none any more."""
+        return any((self.api_key, self.keys, self.keys_file))
+
+    @model_validator(mode="after")
+    def _refuse_two_key_lists(self) -> Self:
+        if self.keys is not None and self.keys_file is not None:
+            raise ValueError("set CATALOGAN_KEYS or CATALOGAN_KEYS_FILE, not both")
+        return self
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:
@@ -115,9 +155,9 @@ def check_exposure(settings: Settings, host: str | None) -> None:
     Raises:
         SettingsError: No key, and a container or an address that others reach.
     """
-    if settings.api_key is not None:
+    if settings.has_keys:
         return
-    way_out = "set CATALOGAN_API_KEY (or CATALOGAN_API_KEY_FILE)"
+    way_out = "set CATALOGAN_API_KEY (or CATALOGAN_API_KEY_FILE), or CATALOGAN_KEYS_FILE"
     if settings.container:
         raise SettingsError(f"a container serves others than this machine: {way_out}")
     if host is not None and not is_loopback(host):

@@ -23,6 +23,7 @@ from service.messages.answers import Finished
 from service.messages.forms import typed_fields
 from service.messages.schemas import Compression, Count, Seed, Strict, validate
 from service.messages.uploads import decode_upload
+from service.observation import stage
 
 
 class AugmentationRequest(Strict):
@@ -89,7 +90,7 @@ def _augment(
 ) -> Finished:
     steps = draw_parameters(operations, seed, photo.size)
     mark = Mark(ENHANCED, seed)
-    data = encode_image(
-        apply_parameters(photo, steps), encoding.output_format, mark, encoding.quality
-    )
+    augmented = apply_parameters(photo, steps)
+    with stage("encode"):
+        data = encode_image(augmented, encoding.output_format, mark, encoding.quality)
     return Finished(data, {"seed": seed, "operations": steps})

@@ -1,42 +1,35 @@
-"""The outermost layer of the public API: keys, body caps, request ids, logs and metrics."""
+"""How much and how slowly a body may come, and errors in one shape, whatever raised them."""
 
-import hashlib
-import hmac
+import asyncio
 import json
 import logging
-import re
-import time
-import uuid
 from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ApiError, TooLarge, Unauthorized
-from service.http.metrics import Metrics
-from service.settings import Settings, is_loopback
+from service.errors import ApiError, SlowClient, TooLarge
+from service.observation import current, note_rejection
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 UPLOAD_PATHS: Final = frozenset({"/v1/images/augmentations", "/v1/images/variations"})
-OPEN_PATHS: Final = frozenset({"/metrics"})
 # Boundaries and the other fields of a multipart body.
 MULTIPART_OVERHEAD_BYTES: Final = 100_000
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
+# What a client must at least send, and read, once its time for a start is over.
+MIN_BYTES_PER_SEC: Final = 1_000
 
 
 class Guard:
     """ASGI middleware around the FastAPI app."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         """Wrap `app`."""
         self._app: Final = app
         self._settings: Final = settings
-        self._metrics: Final = metrics
-        key = settings.api_key
-        self._key_digest: Final = _digest(key.get_secret_value()) if key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -44,55 +37,24 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         exchange = _Exchange(scope, receive, send)
-        started = time.perf_counter()
         try:
-            self._authorise(scope, exchange.headers)
-            exchange.limit_body(self._body_limit(scope["path"]))
+            exchange.limit_body(self._body_limit(scope["path"]), self._settings.body_timeout_sec)
             await self._app(scope, exchange.receive, exchange.send)
         except ApiError as error:
+            if error.status == TooLarge.status and scope["path"] in UPLOAD_PATHS:
+                note_rejection(error.code)
             await exchange.fail(error)
+        except ClientDisconnect:
+            pass  # nobody is there to be answered
         except Exception:
-            logger.exception("request %s failed", exchange.request_id)
+            observed = current()
+            logger.exception("request %s failed", observed.request_id if observed else "")
             await exchange.fail(ApiError("something went wrong; the log knows more"))
-        finally:
-            self._record(scope, exchange, time.perf_counter() - started)
-
-    def _authorise(self, scope: Scope, headers: Headers) -> None:
-        """Check the key; without one configured, that the request came over loopback."""
-        if scope["path"] in OPEN_PATHS:
-            return
-        if self._key_digest is None:
-            if not _is_local(scope, headers):
-                raise Unauthorized("no API key is configured, so only this machine is served")
-            return
-        given = headers.get("x-api-key")
-        scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        if given is None and scheme.lower() == "bearer":
-            given = credentials.strip()
-        if given is None:
-            raise Unauthorized("send the API key as `Authorization: Bearer KEY` or `x-api-key`")
-        if not hmac.compare_digest(_digest(given), self._key_digest):
-            raise Unauthorized("the API key is wrong")
 
     def _body_limit(self, path: str) -> int:
         if path in UPLOAD_PATHS:
             return self._settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES
         return self._settings.max_json_bytes
-
-    def _record(self, scope: Scope, exchange: "_Exchange", seconds: float) -> None:
-        # BentoML's mount leaves an empty one behind where none of our routes matched.
-        route = getattr(scope.get("route"), "path", "") or "unmatched"
-        method, status = scope["method"], exchange.status or 499
-        self._metrics.observe(route, method, status, seconds)
-        if route != "/metrics":
-            logger.info(
-                "%s %s %d %.1f ms id=%s",
-                method[:10],
-                route,
-                status,
-                seconds * 1000,
-                exchange.request_id,
-            )
 
 
 class _Exchange:
@@ -100,40 +62,53 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.headers: Final = Headers(scope=scope)
-        given = self.headers.get("x-request-id", "")
-        self.request_id: Final = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        self.status: int | None = None
+        self._answering = False
         self._receive: Final = receive
         self._send: Final = send
         self._limit = 0
         self._received = 0
+        self._complete = False
+        self._deadline = 0.0
 
-    def limit_body(self, limit: int) -> None:
-        """Refuse bodies over `limit` bytes: at once if declared so, else while they come in."""
+    def limit_body(self, limit: int, start_sec: float) -> None:
+        """Refuse bodies over `limit` bytes: at once if declared so, else while they come in.
+
+        One that comes slowly has `start_sec`, and more time for each byte that came.
+        """
         self._limit = limit
+        self._deadline = asyncio.get_running_loop().time() + start_sec
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
             raise _too_large(limit)
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        if self._complete:
+            return await self._receive()  # waits for the client to leave
+        try:
+            deadline = self._deadline + self._received / MIN_BYTES_PER_SEC
+            async with asyncio.timeout_at(deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise SlowClient(
+                f"the body came too slowly: {self._received} bytes until now"
+            ) from None
         self._received += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
         if self._received > self._limit:
             raise _too_large(self._limit)
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self._answering = True
             headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.request_id
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Cache-Control", "no-store")
         await self._send(message)
 
     async def fail(self, error: ApiError) -> None:
         """Answer with an error, unless an answer has begun."""
-        if self.status is not None:
+        if self._answering:
             return
         # ASCII escapes hold even the lone surrogates that JSON requests can carry.
         body = json.dumps(error.body()).encode("ascii")
@@ -145,26 +120,6 @@ class _Exchange:
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": error.status, "headers": raw})
         await self.send({"type": "http.response.body", "body": body})
-
-
-def _is_local(scope: Scope, headers: Headers) -> bool:
-    """Whether the request reached a loopback address under a loopback name.
-
-    The name keeps web pages from reaching the service through a domain of theirs that
-    resolves to 127.0.0.1.
-    """
-    server = scope.get("server")
-    address = server[0] if server else "localhost"
-    if address is not None and _ADDRESS.fullmatch(address) and not is_loopback(address):
-        return False
-    host = headers.get("host", "localhost")
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return is_loopback(name.lower())
-
-
-def _digest(key: str) -> bytes:
-    """Equal lengths for a comparison in constant time, whatever was sent."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _too_large(limit: int) -> TooLarge:

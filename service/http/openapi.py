@@ -16,22 +16,36 @@ STATUS_TEXT: Final = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, ApiError)
 }
+IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same request with the same key gets the first one's answer for a day.",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
 _REFERENCES: Final = "#/components/schemas/{model}"
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document, with the schemas of hand-parsed bodies and the key."""
+def describe(app: FastAPI, *, keyed: bool) -> dict[str, Any]:
+    """The app's OpenAPI document, with the schemas of hand-parsed bodies.
+
+    Args:
+        app: The public API.
+        keyed: Whether callers need a key.
+    """
     document = app.openapi()
     components = document.setdefault("components", {})
     for path in document["paths"].values():
         for operation in path.values():
+            if "409" in operation["responses"]:
+                operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
             for body in operation.get("requestBody", {}).get("content", {}).values():
                 definitions = body["schema"].pop("$defs", {})
                 components.setdefault("schemas", {}).update(definitions)
-    key = {"type": "http", "scheme": "bearer", "description": "Where the operator set a key."}
-    components["securitySchemes"] = {"key": key}
-    # The empty entry: a service without a key asks for none.
-    document["security"] = [{"key": []}, {}]
+    if keyed:
+        key = {"type": "http", "scheme": "bearer", "description": "Or the header x-api-key."}
+        components["securitySchemes"] = {"key": key}
+        document["security"] = [{"key": []}]
     return document
 
 

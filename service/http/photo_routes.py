@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from fastapi import FastAPI, Request
@@ -16,13 +17,15 @@ from service.augmentation.augmentations import (
     open_photo,
     parse_fields,
 )
+from service.http.making import form_parts, make
 from service.http.openapi import form_body, responses
 from service.http.runtime import COMMON, Runtime, find_model
-from service.http.workers import time_limit
+from service.http.workers import one_at_a_time, time_limit
 from service.images.imaging import Encoding
 from service.images.presentation import choose_presentation
 from service.messages.answers import answer, settle_answer
 from service.messages.uploads import read_form
+from service.observation import stage
 from service.pictures.finishing import Finishing
 from service.pictures.variations import (
     VariationRequest,
@@ -52,9 +55,16 @@ class Decoder:
 
     async def decode(self, how: Callable[[bytes, ImageLimits], Decoded], data: bytes) -> Decoded:
         """Run `how` on a worker when it is this upload's turn."""
-        async with self._turn:
-            (decoded,) = await self._workers.run([lambda: how(data, self._limits)])
+        async with one_at_a_time(self._turn):
+            (decoded,) = await self._workers.run([partial(_decode, how, data, self._limits)])
         return decoded
+
+
+def _decode(
+    how: Callable[[bytes, ImageLimits], Decoded], data: bytes, limits: ImageLimits
+) -> Decoded:
+    with stage("decode"):
+        return how(data, limits)
 
 
 def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
@@ -73,18 +83,25 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
         async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
             data, fields = await read_form(request, settings.max_upload_bytes)
             asked = parse_fields(fields)
-            accept = request.headers.get("accept")
-            kind, output_format = settle_answer(accept, asked.output_format, asked.n)
-            photo = await decoder.decode(open_photo, data)
-            encoding = Encoding(output_format, asked.output_compression)
-            pictures = await runtime.workers.run(augmentation_jobs(photo, asked, encoding))
-            runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
-            facts = {
-                "created": int(time.time()),
-                "output_format": output_format,
-                "size": f"{photo.width}x{photo.height}",
-            }
-            return answer(kind, output_format, pictures, facts)
+            work = partial(_augment, request, data, asked, runtime, decoder)
+            return await make(request, runtime.state, form_parts(data, fields), asked.n, work)
+
+
+async def _augment(
+    request: Request, data: bytes, asked: AugmentationRequest, runtime: Runtime, decoder: Decoder
+) -> Response:
+    accept = request.headers.get("accept")
+    kind, output_format = settle_answer(accept, asked.output_format, asked.n)
+    photo = await decoder.decode(open_photo, data)
+    encoding = Encoding(output_format, asked.output_compression)
+    pictures = await runtime.workers.run(augmentation_jobs(photo, asked, encoding))
+    runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
+    facts = {
+        "created": int(time.time()),
+        "output_format": output_format,
+        "size": f"{photo.width}x{photo.height}",
+    }
+    return answer(kind, output_format, pictures, facts)
 
 
 def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
@@ -102,7 +119,9 @@ def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
         """Generate 1 to 10 pictures like a photo, and say how well the model knows it."""
         async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
             data, fields = await read_form(request, settings.max_upload_bytes)
-            return await _vary(request, data, parse_variation_fields(fields), runtime, decoder)
+            asked = parse_variation_fields(fields)
+            work = partial(_vary, request, data, asked, runtime, decoder)
+            return await make(request, runtime.state, form_parts(data, fields), asked.count, work)
 
 
 async def _vary(

@@ -8,9 +8,10 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from service.http.making import make
 from service.http.openapi import json_body, responses
 from service.http.runtime import COMMON, Runtime, find_model, require_json
-from service.http.workers import time_limit
+from service.http.workers import one_at_a_time, time_limit
 from service.images.animation import Timing, encode_animation
 from service.images.imaging import Encoding
 from service.images.presentation import check_transparency
@@ -55,7 +56,8 @@ def add_generations(app: FastAPI, runtime: Runtime) -> None:
             require_json(request)
             asked = validate(GenerationRequest, parse_json(await request.body()))
             async with runtime.generations.place():
-                return await _generate(request, asked, runtime)
+                work = partial(_generate, request, asked, runtime)
+                return await make(request, runtime.state, [await request.body()], asked.count, work)
 
 
 async def _generate(request: Request, asked: GenerationRequest, runtime: Runtime) -> Response:
@@ -93,8 +95,14 @@ def add_interpolations(app: FastAPI, runtime: Runtime) -> None:
             require_json(request)
             asked = validate(InterpolationRequest, parse_json(await request.body()))
             output_format = settle_format(request.headers.get("accept"), asked.output_format)
-            async with runtime.interpolations.place(), turn:
-                return await _interpolate(asked, output_format, runtime)
+            async with runtime.interpolations.place():
+                work = partial(in_turn, asked, output_format)
+                body = [await request.body()]
+                return await make(request, runtime.state, body, asked.frame_count, work)
+
+    async def in_turn(asked: InterpolationRequest, output_format: InterpolationFormat) -> Response:
+        async with one_at_a_time(turn):
+            return await _interpolate(asked, output_format, runtime)
 
 
 async def _interpolate(

@@ -11,6 +11,7 @@ from service.http.openapi import describe, responses
 from service.http.photo_routes import Decoder, add_augmentations, add_variations
 from service.http.picture_routes import add_generations, add_interpolations
 from service.http.runtime import Runtime
+from service.http.usage_routes import add_usage
 from service.messages.answers import error_response
 from service.messages.schemas import ModelInfo, ModelList
 from service.registry.store import RegisteredModel
@@ -26,10 +27,11 @@ def create_app(runtime: Runtime) -> FastAPI:
     add_augmentations(app, runtime, decoder)
     add_variations(app, runtime, decoder)
     _add_models(app, runtime)
+    add_usage(app, runtime)
 
     @app.get("/v1/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        return JSONResponse(describe(app))
+        return JSONResponse(describe(app, keyed=not runtime.keyring.open))
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:

@@ -5,14 +5,17 @@ from typing import Final
 
 from fastapi import Request
 
+from service.access.keyring import Keyring
 from service.errors import BadRequest
 from service.http.metrics import Metrics
 from service.http.workers import Queue, Workers
+from service.observation import note_model
 from service.registry.model_pool import LoadedModel, ModelPool
 from service.settings import Settings
+from service.state.state import State
 
 # The statuses that any route which makes pictures may answer with.
-COMMON: Final = (400, 401, 413, 429, 500, 503, 504)
+COMMON: Final = (400, 401, 403, 408, 409, 413, 429, 500, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Runtime:
     pool: ModelPool
     workers: Workers
     metrics: Metrics
+    state: State
+    keyring: Keyring
     generations: Queue
     interpolations: Queue
     uploads: Queue
@@ -47,6 +52,7 @@ async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
     loaded = runtime.pool.loaded(model_id)
     if loaded is None:
         (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
+    note_model(loaded.registered.model_id)
     return loaded
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from service.images.imaging import DEFAULT_QUALITY
 from service.marks.marking import Mark, xmp_packet
+from service.observation import stage
 
 AnimationFormat = Literal["webp", "gif"]
 
@@ -61,7 +62,8 @@ def encode_animation(
         options |= {"duration": 10 * round(timing.frame_duration_ms / 10)}
         options |= {"comment": _comment(mark)} | ({"loop": 0} if timing.loop else {})
     buffer = io.BytesIO()
-    first.save(buffer, animation_format, **options)
+    with stage("encode"):
+        first.save(buffer, animation_format, **options)
     return buffer.getvalue() if animation_format == "webp" else _with_xmp(buffer.getvalue(), packet)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.errors import SessionError
 from service.inference.signatures import Signature, check_signature
+from service.observation import stage
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -50,7 +51,8 @@ class Graph:
         """
         file, name = self._signature.file, self._signature.output
         try:
-            (output,) = self._session.run([name], dict(feeds))
+            with stage("inference"):
+                (output,) = self._session.run([name], dict(feeds))
         except Exception as error:
             raise SessionError(f"{file} failed: {_first_line(error)}") from error
         count = len(next(iter(feeds.values())))

@@ -264,7 +264,7 @@ def validate(kind: type[Parsed], value: Any) -> Parsed:
         first = error.errors(include_input=False, include_url=False)[0]
         param = ".".join(str(part)[:64] for part in first["loc"]) or None
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-            known = ", ".join(kind.model_fields)
+            known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
             raise BadRequest(
                 f"unknown field; known are {known}", param=param, code="unknown_field"
             ) from None

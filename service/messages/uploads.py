@@ -20,6 +20,7 @@ from models.images import (
 )
 from models.manifest import GeneratorManifest
 from service.errors import ApiError, BadRequest, TooLarge, UndecodableImage, UnsupportedImage
+from service.observation import note_rejection
 
 MAX_FIELDS: Final = 10
 MAX_FIELD_BYTES: Final = 50_000
@@ -41,6 +42,14 @@ async def read_form(request: Request, max_file_bytes: int) -> tuple[bytes, dict[
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise BadRequest("send the body as multipart/form-data", param="Content-Type")
+    try:
+        return await _parse(request, max_file_bytes)
+    except ApiError as error:
+        note_rejection(error.code)
+        raise
+
+
+async def _parse(request: Request, max_file_bytes: int) -> tuple[bytes, dict[str, str]]:
     parser = _MemoryParser(
         request.headers,
         request.stream(),
@@ -112,7 +121,7 @@ def decode_upload(data: bytes, limits: ImageLimits) -> Any:
         UndecodableImage: One that is damaged.
         BadRequest: One that is too small.
     """
-    with _image_errors():
+    with image_errors():
         return decode_image(data, limits=limits)
 
 
@@ -132,7 +141,7 @@ def fit_upload(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) ->
         TooLarge, UnsupportedImage, UndecodableImage, BadRequest: As `decode_upload`.
     """
     height, width, channels = manifest.height, manifest.width, manifest.channels
-    with _image_errors():
+    with image_errors():
         photo = open_image(data, limits=limits, reduce_to_px=max(REDUCE_TO_PX, height, width))
     if channels != 4:
         photo = flatten(photo, 3, "white")
@@ -141,7 +150,8 @@ def fit_upload(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) ->
 
 
 @contextmanager
-def _image_errors() -> Iterator[None]:
+def image_errors() -> Iterator[None]:
+    """Turn what is wrong with a picture into an answer, and note it."""
     kinds: dict[str, type[ApiError]] = {
         "too_many_bytes": TooLarge,
         "too_many_pixels": TooLarge,
@@ -152,4 +162,5 @@ def _image_errors() -> Iterator[None]:
     try:
         yield
     except ImageError as error:
+        note_rejection(error.reason)
         raise kinds[error.reason](f"the picture can't be used: {error}", param="image") from None

@@ -15,6 +15,7 @@ from service.images.presentation import Presentation, present
 from service.inference.generation import PictureSpec
 from service.marks.marking import GENERATED, Mark
 from service.messages.answers import Finished
+from service.observation import stage
 from service.pictures.categories import category_name, mixture_facts
 
 
@@ -61,12 +62,13 @@ class Finishing:
         known = self.manifest.categories
         category = category_name(spec.category, known)
         recipe = {**mixture_facts(spec.category, known), **(recipe or {})}
-        data = encode_image(
-            present(pixels, self.presentation),
-            self.encoding.output_format,
-            self.mark(spec, category, recipe),
-            self.encoding.quality,
-        )
+        with stage("encode"):
+            data = encode_image(
+                present(pixels, self.presentation),
+                self.encoding.output_format,
+                self.mark(spec, category, recipe),
+                self.encoding.quality,
+            )
         return Finished(data, {"seed": spec.seed, "category": category, **recipe})
 
     def mark(self, spec: PictureSpec, category: str, recipe: Mapping[str, Any]) -> Mark:

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -33,8 +34,21 @@ class ModelPool:
     Swapping replaces one reference: requests that hold the old model finish with it.
     """
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
-        """Load nothing yet; `start` does."""
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        on_load: Callable[[str, float | None], None] = lambda *_: None,
+    ) -> None:
+        """Load nothing yet; `start` does.
+
+        Args:
+            settings: The service's.
+            registry: Where models are looked up.
+            on_load: Is told the id of each model that was loaded and the seconds that it
+                took, None where it failed.
+        """
+        self._on_load: Final = on_load
         self._settings: Final = settings
         self._registry: Final = registry
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
@@ -136,6 +150,22 @@ class ModelPool:
 
     def _create(self, name: str, version: str) -> LoadedModel:
         started = time.perf_counter()
+        try:
+            loaded = self._read(name, version)
+        except OperatorError:
+            self._on_load(f"{name}:{version}", None)
+            raise
+        seconds = time.perf_counter() - started
+        self._on_load(loaded.registered.model_id, seconds)
+        logger.info(
+            "loaded %s on %s in %.2f s",
+            loaded.registered.model_id,
+            loaded.session.device,
+            seconds,
+        )
+        return loaded
+
+    def _read(self, name: str, version: str) -> LoadedModel:
         registered = self._registry.get(f"{name}:{version}")
         session = GeneratorSession(
             registered.read_generator(),
@@ -143,12 +173,6 @@ class ModelPool:
             others=registered.read_others(),
             device=self._settings.device,
             intra_op_threads=self._settings.intra_op_threads,
-        )
-        logger.info(
-            "loaded %s on %s in %.2f s",
-            registered.model_id,
-            session.device,
-            time.perf_counter() - started,
         )
         return LoadedModel(registered, session)
 

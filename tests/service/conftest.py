@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from sqlalchemy import create_engine, text
 
+from .postgres import running_postgres
 from .small_graphs import (
     CATEGORIES,
     NOISE_DIM,
@@ -40,6 +43,8 @@ with warnings.catch_warnings():
 
     import service.api
     from models.manifest import GeneratorManifest
+    from service.settings import Settings, load_settings
+    from service.state.database import locate
 
 
 GOLDEN = Path(__file__).parent / "golden-export"
@@ -237,6 +242,48 @@ def styled(
         Registry().register(clear_export)
         with running_service() as client:
             yield client
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a PostgreSQL server, without a database."""
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> str:
+    """URL of an empty database on PostgreSQL."""
+    return _new_database(postgres)
+
+
+@pytest.fixture(scope="module")
+def postgres_of_module(postgres: str) -> str:
+    """URL of a database on PostgreSQL for all tests of a module."""
+    return _new_database(postgres)
+
+
+def _new_database(postgres: str) -> str:
+    name = f"test_{uuid.uuid4().hex}"
+    engine = create_engine(locate(f"{postgres}/postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{postgres}/{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def state_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """Settings of an empty database: a test with it runs on both kinds."""
+    if request.param == "sqlite":
+        return {"data_dir": str(tmp_path / "state")}
+    return {"state_url": request.getfixturevalue("postgres_url")}
+
+
+@pytest.fixture
+def state_settings(state_environment: dict[str, str]) -> Settings:
+    """As `state_environment`."""
+    return load_settings(**state_environment)
 
 
 @pytest.fixture

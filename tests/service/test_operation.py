@@ -96,6 +96,7 @@ def test_without_a_key_only_this_machine_is_served(registered: Path) -> None:
     with running_service() as client:
         for host in ("localhost", "localhost:3000", "127.0.0.1", "[::1]:3000"):
             assert client.get("/v1/models", headers={"Host": host}).status_code == 200
+        assert "security" not in client.get("/v1/openapi.json").json()
         for host in ("evil.example.org", "192.168.1.5", "localhost.evil.org", "[::2]"):
             check(client.get("/v1/models", headers={"Host": host}), 401)
         outside = TestClient(client.app, base_url="http://10.0.0.5:3000")
@@ -106,6 +107,7 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
     document = guarded.get("/v1/openapi.json", headers={"X-API-Key": KEY}).json()
     validate(document)
     assert document["openapi"].startswith("3.1")
+    assert document["security"] == [{"key": []}]
     assert set(document["paths"]) == {
         "/v1/images/generations",
         "/v1/images/augmentations",
@@ -113,10 +115,14 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
         "/v1/images/variations",
         "/v1/models",
         "/v1/models/{model}",
+        "/v1/usage",
     }
     assert {"StyleMixing", "Picture", "UsedStyleMixing"} <= document["components"]["schemas"].keys()
     statuses = document["paths"][URL]["post"]["responses"]
-    assert set(statuses) == {"200", *["400", "401", "404", "413", "429", "500", "503", "504"]}
+    assert set(statuses) == {
+        "200",
+        *["400", "401", "403", "404", "408", "409", "413", "429", "500", "503", "504"],
+    }
     led = document["paths"]["/v1/images/interpolations"]["post"]
     assert set(led["responses"]) == set(statuses)
     files = {"application/zip", "image/webp", "image/gif"}
@@ -248,6 +254,41 @@ def test_what_takes_too_long_is_504_and_gives_its_place_back(
             check(client.post(URL, json={"n": 10}), 504)
             release.set()
         wait_for(lambda: client.post(URL, json={}).status_code == 200)
+
+
+def test_who_waits_too_long_for_a_worker_is_429(
+    registered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    render = GeneratorSession.render
+
+    def slow(self: GeneratorSession, specs: Any) -> Any:
+        entered.set()
+        release.wait(20)
+        return render(self, specs)
+
+    with running_service(workers="1", max_queue_wait_sec="0.2") as client:
+        monkeypatch.setattr(GeneratorSession, "render", slow)
+        answers: list[Any] = []
+        asking = [
+            # The first one's pictures wait for each other, which is no reason to refuse them.
+            threading.Thread(target=lambda n=n: answers.append(client.post(URL, json={"n": n})))
+            for n in (3, 1)
+        ]
+        asking[0].start()
+        assert entered.wait(20)
+        asking[1].start()
+        wait_for(lambda: 'queue="generations"} 2.0' in client.get("/metrics").text)
+        time.sleep(0.3)
+        release.set()
+        for thread in asking:
+            thread.join()
+        by_status = {answer.status_code: answer for answer in answers}
+        assert set(by_status) == {200, 429}
+        assert len(by_status[200].json()["data"]) == 3
+        assert "worker" in check(by_status[429], 429)["message"]
+        assert int(by_status[429].headers["retry-after"]) >= 1
+        assert client.post(URL, json={}).status_code == 200
 
 
 def test_a_bug_is_500_in_shape_and_the_log_has_it(

@@ -1,0 +1,1 @@
+"""Who may call, for what, how fast and how much."""

@@ -1,0 +1,181 @@
+"""API keys: made once, kept as hashes in a small JSON file.
+
+A key is 256 random bits, so its plain SHA-256 is as hard to turn back as a salted one.
+"""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import SettingsError
+
+# So that scanners for secrets know one when they see it.
+PREFIX: Final = "catalogan_"
+MAX_KEYS: Final = 1000
+
+Scope = Literal["generate", "train", "admin"]
+SCOPES: Final[tuple[Scope, ...]] = ("generate", "train", "admin")
+
+
+class ApiKey(BaseModel):
+    """One key and what it may do.
+
+    Attributes:
+        name: Stands in usage and logs for whoever has the key.
+        sha256: Of the key.
+        scopes: What it opens.
+        rate: Requests, as "60/minute"; None = as many as it likes.
+        quota: Pictures, as "1000/day" or "20000/month"; None = as many as it likes.
+        created: When it was made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[frozenset[Scope], Field(min_length=1)]
+    rate: Annotated[str | None, Field(pattern=r"^[1-9][0-9]{0,8}/minute$")] = None
+    quota: Annotated[str | None, Field(pattern=r"^[1-9][0-9]{0,11}/(day|month)$")] = None
+    created: datetime | None = None
+
+
+class KeyList(BaseModel):
+    """What a keys file, or CATALOGAN_KEYS, holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: Annotated[tuple[ApiKey, ...], Field(max_length=MAX_KEYS)] = ()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = {key.name for key in self.keys}
+        if names & {OPERATOR.name, LOCAL.name}:
+            raise ValueError(f"the names {OPERATOR.name} and {LOCAL.name} are taken")
+        if len(names) < len(self.keys) or len({k.sha256 for k in self.keys}) < len(self.keys):
+            raise ValueError("a name or a hash occurs twice")
+        return self
+
+
+# Who has CATALOGAN_API_KEY, and who calls from this machine where no key is configured.
+OPERATOR: Final = ApiKey(name="operator", sha256="0" * 64, scopes=frozenset(SCOPES))
+LOCAL: Final = ApiKey(name="local", sha256="0" * 64, scopes=frozenset(SCOPES))
+
+
+def key_hash(key: str) -> str:
+    """SHA-256 of a key, hexadecimal; whatever a client sent has one."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def parse_keys(text: bytes | str, source: str) -> KeyList:
+    """Read what a keys file holds.
+
+    Raises:
+        SettingsError: It is damaged; names `source` and the place, and shows nothing of it.
+    """
+    try:
+        return KeyList.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part)[:64] for part in first["loc"])
+        raise SettingsError(
+            f"{source} is no list of keys: {place or 'it'}: {first['msg']}"
+        ) from None
+
+
+def read_keys(path: Path) -> KeyList:
+    """Read a keys file.
+
+    Raises:
+        SettingsError: It can't be read or is damaged.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"the keys file can't be read: {error}") from None
+    return parse_keys(text, str(path))
+
+
+def create_key(
+    path: Path, name: str, scopes: Iterable[str], rate: str | None, quota: str | None
+) -> str:
+    """Make a key and add its hash to the file at `path`, which is made if need be.
+
+    Returns:
+        The key, which nobody will see again.
+
+    Raises:
+        SettingsError: The name is taken or something is malformed; the file is as it was.
+    """
+    key = PREFIX + secrets.token_urlsafe(32)
+    fields = {
+        "name": name,
+        "sha256": key_hash(key),
+        "scopes": sorted(set(scopes)),
+        "rate": rate,
+        "quota": quota,
+        "created": datetime.now(UTC).replace(microsecond=0),
+    }
+    try:
+        made = ApiKey.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise SettingsError(f"{first['loc'][0]}: {first['msg']}") from None
+
+    def add(known: KeyList) -> tuple[ApiKey, ...]:
+        if name in (OPERATOR.name, LOCAL.name) or any(one.name == name for one in known.keys):
+            raise SettingsError(
+                f"the name {name} is taken: revoke that key first, or choose another"
+            )
+        if len(known.keys) == MAX_KEYS:
+            raise SettingsError(f"{path} holds {MAX_KEYS} keys already")
+        return (*known.keys, made)
+
+    _change(path, add, missing_ok=True)
+    return key
+
+
+def revoke_key(path: Path, name: str) -> None:
+    """Take a key out of the file at `path`.
+
+    Raises:
+        SettingsError: No key has that name; the file is as it was.
+    """
+
+    def remove(known: KeyList) -> tuple[ApiKey, ...]:
+        left = tuple(one for one in known.keys if one.name != name)
+        if len(left) == len(known.keys):
+            raise SettingsError(f"{path} holds no key {name}")
+        return left
+
+    _change(path, remove)
+
+
+def _change(
+    path: Path, change: Callable[[KeyList], tuple[ApiKey, ...]], *, missing_ok: bool = False
+) -> None:
+    """Replace the file as a whole, one writer at a time; only its owner can read it."""
+    try:
+        with path.with_name(path.name + ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = KeyList() if missing_ok and not path.exists() else read_keys(path)
+            text = KeyList(keys=change(known)).model_dump_json(indent=2, exclude_none=True)
+            descriptor, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(text + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise SettingsError(f"the keys file can't be written: {error}") from None

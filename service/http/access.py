@@ -1,0 +1,153 @@
+"""Who may call what: keys, scopes and rates; and the count of what each key asked for."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.access.api_keys import LOCAL, ApiKey
+from service.access.api_keys import Scope as KeyScope
+from service.access.keyring import Keyring
+from service.access.rates import Rates
+from service.errors import Busy, Forbidden, Unauthorized
+from service.observation import note_key
+from service.settings import is_loopback
+from service.state.usage import Usage
+
+OPEN_PATHS: Final = frozenset({"/metrics"})
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a route asks of the key, and the kind that its requests are counted as."""
+
+    scope: KeyScope
+    kind: str
+
+
+# By path; what is below a path needs the same. Any key opens what is not here.
+NEEDS: Final = {
+    "/v1/images/generations": Need("generate", "generation"),
+    "/v1/images/variations": Need("generate", "variation"),
+    "/v1/images/interpolations": Need("generate", "interpolation"),
+    "/v1/images/augmentations": Need("generate", "augmentation"),
+}
+# Under these names, a request's scope holds the caller's key and the pictures made for it.
+_KEY: Final = "catalogan.key"
+_PICTURES: Final = "catalogan.pictures"
+_ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
+
+
+class Access:
+    """ASGI middleware: lets through whom the keys allow, and counts."""
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, usage: Usage) -> None:
+        """Wrap `app`."""
+        self._app: Final = app
+        self._keyring: Final = keyring
+        self._usage: Final = usage
+        self._rates: Final = Rates()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request.
+
+        Raises:
+            Unauthorized, Forbidden, Busy: It may not pass.
+        """
+        if scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        key = scope[_KEY] = self._identify(scope)
+        note_key(key.name)
+        need = find_need(scope["path"])
+        if need is None:
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def send_counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(allowed)
+            await send(message)
+
+        try:
+            if need.scope not in key.scopes:
+                raise Forbidden(f"the API key {key.name} lacks the scope {need.scope}")
+            allowed = self._allow(key)
+            await self._app(scope, receive, send_counted)
+        finally:
+            self._usage.count(key.name, need.kind, scope.get(_PICTURES, 0), failed=status >= 400)
+
+    def _identify(self, scope: Scope) -> ApiKey:
+        """Find the key; where none is configured, check that the request came over loopback."""
+        headers = Headers(scope=scope)
+        if self._keyring.open:
+            if not _is_local(scope, headers):
+                raise Unauthorized("no API key is configured, so only this machine is served")
+            return LOCAL
+        given = headers.get("x-api-key")
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        if given is None and scheme.lower() == "bearer":
+            given = credentials.strip()
+        if given is None:
+            raise Unauthorized("send the API key as `Authorization: Bearer KEY` or `x-api-key`")
+        key = self._keyring.find(given)
+        if key is None:
+            raise Unauthorized("the API key is wrong")
+        return key
+
+    def _allow(self, key: ApiKey) -> dict[str, str]:
+        """Take a request out of the key's rate; gives the headers that tell of it."""
+        allowance = self._rates.take(key)
+        if allowance is None:
+            return {}
+        if allowance.wait_sec > 0:
+            refused = Busy(
+                f"more than {allowance.limit} requests a minute",
+                code="rate_limit_exceeded",
+                retry_after_sec=math.ceil(allowance.wait_sec),
+            )
+            refused.headers |= allowance.headers
+            raise refused
+        return allowance.headers
+
+
+def find_need(path: str) -> Need | None:
+    """What `path`, or the nearest path above it, needs."""
+    while path:
+        if path in NEEDS:
+            return NEEDS[path]
+        path = path.rpartition("/")[0]
+    return None
+
+
+def key_of(request: Request) -> ApiKey:
+    """The key that a request came with."""
+    key: ApiKey = request.scope[_KEY]
+    return key
+
+
+def note_pictures(request: Request, pictures: int) -> None:
+    """Have the pictures that were made for a request counted as its key's."""
+    request.scope[_PICTURES] = pictures
+
+
+def _is_local(scope: Scope, headers: Headers) -> bool:
+    """Whether the request reached a loopback address under a loopback name.
+
+    The name keeps web pages from reaching the service through a domain of theirs that
+    resolves to 127.0.0.1.
+    """
+    server = scope.get("server")
+    address = server[0] if server else "localhost"
+    if address is not None and _ADDRESS.fullmatch(address) and not is_loopback(address):
+        return False
+    host = headers.get("host", "localhost")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(name.lower())

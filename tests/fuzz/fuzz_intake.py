@@ -1,0 +1,68 @@
+"""Fuzzes what uploads go through: bytes -> a decoded, fitted picture.
+
+    python tests/fuzz/fuzz_intake.py -max_total_time=60 -rss_limit_mb=1024
+
+Further arguments are libFuzzer's. Anything raised but an answer of ours is a finding.
+"""
+
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import atheris
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+with atheris.instrument_imports(include=["models", "service", "PIL"]):
+    from seeds import picture_seeds
+
+    from models.images import ImageLimits, crop_to, flatten, open_image
+    from service.errors import ApiError
+    from service.messages.uploads import decode_upload, image_errors
+
+LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
+PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+
+
+def take_in(data: bytes) -> None:
+    """Decode an upload as augmentations do, and as variations do."""
+    try:
+        pixels = decode_upload(data, LIMITS)
+    except ApiError as error:
+        assert error.status in (400, 413, 415, 422), error
+        return
+    assert pixels.shape[0] * pixels.shape[1] <= LIMITS.max_pixels
+    assert pixels.shape[2] == 3
+    with image_errors():
+        reduced = open_image(data, limits=LIMITS, reduce_to_px=16)
+    assert crop_to(flatten(reduced, 4, "white"), (32, 16)).size == (32, 16)
+
+
+def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+    """libFuzzer's mutation; most PNGs get right checksums again, to get past the first check."""
+    changed = atheris.Mutate(data, max_size)
+    return _with_checksums(changed) if changed.startswith(PNG_HEAD) and seed % 8 else changed
+
+
+def _with_checksums(data: bytes) -> bytes:
+    parts, at = [PNG_HEAD], len(PNG_HEAD)
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if end + 4 > len(data):
+            break
+        parts += [data[at:end], zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")]
+        at = end + 4
+    return b"".join([*parts, data[at:]])
+
+
+def main() -> None:
+    """Fuzz, from the seeds and from what an earlier run found new."""
+    with tempfile.TemporaryDirectory() as corpus:
+        for name, data in picture_seeds().items():
+            (Path(corpus) / name).write_bytes(data)
+        atheris.Setup([*sys.argv, corpus], take_in, custom_mutator=mutate)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Small pictures of every accepted type and form, made anew: what mutations start from."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms
+
+SIDE_PX = 24
+
+
+def picture_seeds() -> dict[str, bytes]:
+    """Name -> file; each is a good upload."""
+    rng = np.random.default_rng(7)
+    colour = Image.fromarray(rng.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8))
+    smooth = colour.resize((8, 8)).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
+    clear = smooth.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(smooth.size))
+    deep = Image.fromarray(rng.integers(0, 65536, (SIDE_PX, SIDE_PX), dtype=np.uint16))
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    frames: dict[str, Any] = {"save_all": True, "append_images": [colour, smooth.rotate(90)]}
+    return {
+        "baseline.jpg": _encode(smooth, "JPEG", exif=turned.tobytes(), icc_profile=profile),
+        "progressive.jpg": _encode(smooth, "JPEG", progressive=True, subsampling="4:2:0"),
+        "grey.jpg": _encode(smooth.convert("L"), "JPEG", restart_marker_blocks=1),
+        "cmyk.jpg": _encode(smooth.convert("CMYK"), "JPEG"),
+        "two.mpo": _encode(smooth, "MPO", **frames),
+        "colour.png": _encode(smooth, "PNG", icc_profile=profile, exif=turned.tobytes()),
+        "clear.png": _encode(clear, "PNG"),
+        "grey-clear.png": _encode(clear.convert("LA"), "PNG"),
+        "palette.png": _encode(smooth.quantize(16), "PNG", transparency=3),
+        "one-bit.png": _encode(smooth.convert("1"), "PNG"),
+        "deep.png": _encode(deep, "PNG"),
+        "moving.png": _encode(smooth, "PNG", **frames),
+        "lossy.webp": _encode(smooth, "WEBP", icc_profile=profile, exif=turned.tobytes()),
+        "lossless.webp": _encode(clear, "WEBP", lossless=True),
+        "moving.webp": _encode(smooth, "WEBP", **frames),
+        "plain.tif": _encode(smooth, "TIFF", exif=turned.tobytes()),
+        "lzw.tif": _encode(smooth, "TIFF", compression="tiff_lzw"),
+        "deflate.tif": _encode(deep, "TIFF", compression="tiff_adobe_deflate"),
+        "packbits.tif": _encode(smooth.convert("CMYK"), "TIFF", compression="packbits"),
+        "jpeg.tif": _encode(smooth, "TIFF", compression="jpeg"),
+        "fax.tif": _encode(smooth.convert("1"), "TIFF", compression="group4"),
+        "float.tif": _encode(deep.convert("F"), "TIFF"),
+        "lab.tif": _encode(smooth.convert("LAB"), "TIFF"),
+        "big.tif": _encode(smooth, "TIFF", big_tiff=True),
+        "still.gif": _encode(smooth.quantize(16), "GIF", transparency=2),
+        "moving.gif": _encode(smooth, "GIF", **frames),
+        "lossy.avif": _encode(smooth, "AVIF", icc_profile=profile),
+        "clear.avif": _encode(clear, "AVIF"),
+    }
+
+
+def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,304 @@
+"""Clients that are slow, endless or deaf, and bytes that are no HTTP, over real sockets."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.registry.store import Registry
+
+from .conftest import model_store
+from .test_cli import COMMAND, free_port, get, serving
+
+URL = "/v1/images/generations"
+LIMITS = {
+    "CATALOGAN_HEAD_TIMEOUT_SEC": "0.5",
+    "CATALOGAN_BODY_TIMEOUT_SEC": "0.5",
+    "CATALOGAN_SEND_TIMEOUT_SEC": "0.5",
+    "CATALOGAN_KEEP_ALIVE_TIMEOUT_SEC": "1",
+    "CATALOGAN_MAX_CONNECTIONS": "20",
+}
+# Connections are looked after every half second.
+PATIENCE_SEC = 6.0
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory, styled_export: Path) -> Iterator[int]:
+    with model_store(tmp_path_factory.mktemp("bentoml")):
+        Registry().register(styled_export)
+        found = free_port()
+        with serving([*COMMAND, "serve", "--port", str(found)], found, **LIMITS) as process:
+            yield found
+            process.terminate()
+            output = process.communicate(timeout=20)[0]
+    assert "Traceback" not in output, output
+
+
+@contextmanager
+def connected(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SEC) as connection:
+        yield connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until the server closes; fails where it does not in time."""
+    received = b""
+    while True:
+        try:
+            part = connection.recv(1 << 16)
+        except ConnectionResetError:
+            return received
+        if not part:
+            return received
+        received += part
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """One answer, while the connection stays open."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(1 << 16)
+    head, _, body = received.partition(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length"))
+    while len(body) < length:
+        body += connection.recv(1 << 16)
+    return head + b"\r\n\r\n" + body
+
+
+def is_cut_off(connection: socket.socket, sent: bytes) -> bool:
+    """Whether the server ends the connection in time, though something is sent all the while."""
+    end = time.monotonic() + PATIENCE_SEC
+    while time.monotonic() < end:
+        try:
+            connection.sendall(sent)
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def error_of(answer: bytes, status: int) -> dict[str, Any]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()), answer[:500]
+    assert b"application/json" in head
+    error: dict[str, Any] = json.loads(body)["error"]
+    assert set(error) == {"code", "message", "param", "type"}
+    return error
+
+
+def ended(port: int, reason: str) -> float:
+    text = get(f"http://127.0.0.1:{port}/metrics").decode()
+    name = f'catalogan_connections_ended_total{{reason="{reason}"}} '
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+def test_a_head_that_comes_slowly(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(f"POST {URL} HTTP/1.1\r\nHost: localhost\r\n".encode())
+        for _ in range(20):  # a header now and then does not help
+            try:
+                connection.sendall(b"X-More: x\r\n")
+            except OSError:
+                break
+            time.sleep(0.15)
+        assert error_of(read_all(connection), 408)["code"] == "request_timeout"
+    assert ended(port, "slow_head") >= 1
+
+
+def test_a_second_head_that_comes_slowly(port: int) -> None:
+    request = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(port) as connection:
+        connection.sendall(request)
+        assert read_answer(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(request[:10])
+        error_of(read_all(connection), 408)
+
+
+def test_a_connection_that_says_nothing_is_closed_without_a_word(port: int) -> None:
+    with connected(port) as connection:
+        assert read_all(connection) == b""
+
+
+def test_empty_lines_do_not_keep_a_connection_alive(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_answer(connection).startswith(b"HTTP/1.1 200")
+        assert is_cut_off(connection, b"\r\n")
+
+
+def test_a_body_that_comes_slowly(port: int) -> None:
+    head = f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    for more in ("Content-Length: 5000\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"):
+        with connected(port) as connection:
+            connection.sendall((head + more).encode())
+            error = error_of(read_all(connection), 408)
+            assert "too slowly: 1 bytes" in error["message"]
+
+
+def test_an_upload_that_comes_slowly_gives_its_place_back(port: int) -> None:
+    head = (
+        "POST /v1/images/augmentations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    )
+    with connected(port) as connection:
+        connection.sendall(head.encode())
+        error_of(read_all(connection), 408)
+    text = get(f"http://127.0.0.1:{port}/metrics").decode()
+    assert 'catalogan_pending_requests{queue="uploads"} 0.0' in text
+
+
+def test_a_body_that_goes_on_after_its_answer_is_cut_off(port: int) -> None:
+    head = f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
+    with connected(port) as connection:
+        connection.sendall(head.encode())
+        assert read_answer(connection).startswith(b"HTTP/1.1 413")
+        assert is_cut_off(connection, b"x" * 1000)
+    assert ended(port, "body_after_answer") >= 1
+
+
+def test_a_client_that_sends_too_much_gets_to_see_its_answer(port: int) -> None:
+    body = b" " * 3_000_000
+    with connected(port) as connection:
+        connection.sendall(
+            f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+            "Content-Type: application/json\r\n\r\n".encode()
+        )
+        connection.sendall(body)
+        assert read_answer(connection).startswith(b"HTTP/1.1 413")
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_answer(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_an_answer_that_nobody_reads_is_dropped(port: int) -> None:
+    """More is asked for than the kernel's buffers hold."""
+    body = json.dumps({"seeds": list(range(6)), "frames": 60, "size": "48x32"}).encode()
+    request = (
+        "POST /v1/images/interpolations HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(PATIENCE_SEC)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(request * 20)
+        end = time.monotonic() + 30
+        while ended(port, "unread_answer") < 1:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert read_all(connection).count(b"HTTP/1.1 200") < 20
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS hello
+        b"GET /v1/models HTTP/9.9\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nA B: c\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+        b"POST /v1/models HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST /v1/models HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /v1/models HTTP/1.1\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_of_ours(port: int, sent: bytes) -> None:
+    with connected(port) as connection:
+        connection.sendall(sent)
+        assert error_of(read_all(connection), 400)["code"] == "invalid_http"
+
+
+def test_a_head_without_end(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(f"GET {URL} HTTP/1.1\r\nHost: localhost\r\n".encode())
+        answer = b""
+        try:
+            for index in range(100_000):
+                connection.sendall(b"X-%d: " % index + b"x" * 1000 + b"\r\n")
+            pytest.fail("the head was taken")
+        except OSError:
+            answer = read_all(connection)
+    if answer:  # a client that still sends may miss it
+        error_of(answer, 431)
+    assert ended(port, "head_too_large") >= 1
+
+
+CHUNKED = (
+    f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    "Transfer-Encoding: chunked\r\n\r\n"
+).encode()
+
+
+def test_some_headers_behind_a_body_are_nothing_to_us(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(CHUNKED + b"2;some=thing\r\n{}\r\n0\r\n")
+        connection.sendall(b"X-Trailer: x\r\n" * 100 + b"\r\n")
+        assert read_answer(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("begun", [b"2\r\n{}\r\n0\r\nX-Trailer: ", b"2;name="])
+def test_what_is_no_body_ends(port: int, begun: bytes) -> None:
+    """A trailer or a chunk's extension without end: the parser would keep or skip it for ever."""
+    with connected(port) as connection:
+        connection.sendall(CHUNKED + begun)
+        assert is_cut_off(connection, b"x" * 100_000)
+    assert ended(port, "bare_body") >= 1
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
+def test_no_other_protocol_is_spoken(port: int, upgrade: str) -> None:
+    head = f"GET /v1/nothing HTTP/1.1\r\nHost: localhost\r\nUpgrade: {upgrade}\r\n"
+    more = "Connection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    with connected(port) as connection:
+        connection.sendall((head + more).encode())
+        error_of(read_answer(connection), 404)
+
+
+def test_too_many_connections_make_room_for_new_ones(port: int) -> None:
+    """Twice as many as there may be wait for nothing; those who ask are still served."""
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+    try:
+        for _ in range(5):
+            with connected(port) as connection:
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert read_all(connection).startswith(b"HTTP/1.1 200")
+    finally:
+        for one in idle:
+            one.close()
+    assert ended(port, "made_room") >= 20
+
+
+def test_where_all_are_busy_a_new_connection_is_refused(port: int) -> None:
+    head = (
+        f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        "Content-Length: 100\r\n\r\n{"
+    )
+    busy = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    try:
+        for one in busy:
+            one.sendall(head.encode())
+        time.sleep(0.1)
+        with connected(port) as connection:
+            assert error_of(read_all(connection), 503)["code"] == "too_many_connections"
+    finally:
+        for one in busy:
+            one.close()
+
+
+def test_a_client_that_leaves_is_no_error(port: int) -> None:
+    head = f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with connected(port) as connection:
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    end = time.monotonic() + PATIENCE_SEC
+    wanted = f'catalogan_http_requests_total{{method="POST",route="{URL}",status="499"}}'
+    while wanted not in (text := get(f"http://127.0.0.1:{port}/metrics").decode()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert 'status="500"' not in text
