@@ -1,5 +1,6 @@
 """What all requests that make pictures have in common: once per Idempotency-Key, within quotas."""
 
+import asyncio
 import hashlib
 import math
 import re
@@ -50,7 +51,8 @@ async def make(
         return await _make_within_quota(request, state, pictures, work)
     if not _KEY_SYNTAX.fullmatch(key):
         raise BadRequest("must be 1 to 255 visible ASCII characters", param="Idempotency-Key")
-    claim = await state.answers.claim(key_of(request).name, key, _fingerprint(request, body))
+    fingerprint = await asyncio.to_thread(_fingerprint, request, body)  # of up to megabytes
+    claim = await state.answers.claim(key_of(request).name, key, fingerprint)
     if isinstance(claim, Refusal):
         raise _conflict(claim)
     if isinstance(claim, Stored):
@@ -133,7 +135,8 @@ def _fingerprint(request: Request, body: Iterable[bytes]) -> bytes:
     )
     digest = hashlib.sha256()
     for part in (*(text.encode("utf-8", "surrogateescape") for text in head), *body):
-        digest.update(len(part).to_bytes(8, "big") + part)
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
     return digest.digest()
 
 
