@@ -4,11 +4,11 @@
 
 Reads a line with a number of seconds from stdin, works for so long, and answers with a
 JSON line {pictures, seconds, cpu_s}; ends with stdin. The line "picture SEED" is answered
-with that picture's SHA-256. The pictures are the service's: the same latents, encoder and
-marks, but no server, queue, checks or log. It runs in a process of its own, without torch.
+with what `unsigned_sha256` gives of that picture. The pictures are the service's: the same
+latents, encoder and marks, signed with the same key, but no server, queue, checks, records
+or log. It runs in a process of its own, without torch.
 """
 
-import hashlib
 import itertools
 import json
 import sys
@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from unsigned import unsigned_sha256
 
 from models.manifest import GENERATOR_FILE, MANIFEST_FILE, OUTPUT_NAME, GeneratorManifest
-from service.images.imaging import encode_image
+from service.images.imaging import Encoding, encode_image
 from service.inference.generation import latents
+from service.marks.marker import open_marker
 from service.marks.marking import GENERATED, Mark
+from service.settings import load_settings
 
 
 class BareSession:
@@ -41,6 +44,7 @@ class BareSession:
             (export / GENERATOR_FILE).read_bytes(), options, providers=["CPUExecutionProvider"]
         )
         self._seeds = itertools.count()
+        self._encoding = Encoding(open_marker(load_settings()))
 
     def picture(self, seed: int) -> bytes:
         """The PNG of one seed, its category in turn."""
@@ -66,7 +70,7 @@ class BareSession:
             manifest.categories[index],
             truncation_psi=manifest.truncation_psi,
         )
-        return encode_image(pixels, "png", mark)
+        return encode_image(pixels, self._encoding, mark)
 
     def work(self, until: float) -> int:
         """Make pictures up to a time, but at least one; gives how many."""
@@ -83,7 +87,7 @@ def main() -> None:
     with ThreadPoolExecutor(threads) as pool:
         for line in sys.stdin:
             if line.startswith("picture "):
-                digest = hashlib.sha256(session.picture(int(line.split()[1]))).hexdigest()
+                digest = unsigned_sha256(session.picture(int(line.split()[1])))
                 print(json.dumps(digest), flush=True)
                 continue
             start, cpu_start = time.perf_counter(), time.process_time()

@@ -6,10 +6,9 @@ Reads a line with a number of seconds from stdin, keeps CLIENTS requests under w
 long, each client on its own kept-alive connection, and answers with a JSON line
 {pictures, seconds, cpu_s, rss_mb, client_cpu_s}; ends with stdin. What is counted lies
 between two moments at which all clients are at work. The line "picture SEED" is answered
-with the SHA-256 of the body.
+with what `unsigned_sha256` gives of the body.
 """
 
-import hashlib
 import itertools
 import json
 import socket
@@ -18,6 +17,7 @@ import threading
 import time
 
 import psutil
+from unsigned import unsigned_sha256
 
 # Clients are at work all before counting begins.
 RAMP_SEC = 0.5
@@ -142,7 +142,7 @@ def main() -> None:
     for line in sys.stdin:
         if line.startswith("picture "):
             client = Client(port, key)
-            digest = hashlib.sha256(client.picture(int(line.split()[1]))).hexdigest()
+            digest = unsigned_sha256(client.picture(int(line.split()[1])))
             client.close()
             print(json.dumps(digest), flush=True)
         else:

@@ -22,6 +22,7 @@ from service.http.routes import create_app
 from service.http.runtime import Runtime
 from service.http.workers import Queue, Workers
 from service.logs import configure_logging
+from service.marks.marker import open_marker
 from service.memory import return_large_blocks
 from service.messages.answers import error_response
 from service.registry.model_pool import ModelPool
@@ -49,7 +50,8 @@ class Gateway:
         """Build what the API works with, before BentoML starts: its log would bury the reason.
 
         Raises:
-            SettingsError: A setting, the keys or the database are not as they must be.
+            SettingsError: A setting, the keys, the signing key or the database are not as they must
+            be.
         """
         self._prepared = build_runtime()
 
@@ -96,10 +98,11 @@ def build_runtime() -> Runtime:
     """Assemble the service from the environment; loads no model yet.
 
     Raises:
-        SettingsError: A setting, the keys or the database are not as they must be.
+        SettingsError: A setting, the keys, the signing key or the database are not as they must
+            be.
     """
     settings = load_settings()
-    keyring = Keyring(settings)
+    keyring, marker = Keyring(settings), open_marker(settings)
     metrics = Metrics()
     return Runtime(
         settings=settings,
@@ -108,6 +111,7 @@ def build_runtime() -> Runtime:
         metrics=metrics,
         state=State(settings),
         keyring=keyring,
+        marker=marker,
         generations=Queue("generations", settings.max_pending_generations, metrics),
         interpolations=Queue("interpolations", settings.max_pending_interpolations, metrics),
         uploads=Queue("uploads", settings.max_pending_uploads, metrics),

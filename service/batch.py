@@ -11,6 +11,7 @@ from service.errors import RegistryError
 from service.images.imaging import Encoding, OutputFormat
 from service.inference.generation import SEED_LIMIT, GeneratorSession
 from service.inference.graphs import Device
+from service.marks.marker import open_marker
 from service.messages.answers import Finished
 from service.messages.schemas import MAX_PICTURES, GenerationRequest, validate
 from service.pictures.finishing import Finishing
@@ -58,7 +59,7 @@ def write_pictures(
     first = secrets.randbelow(SEED_LIMIT) if batch.seed is None else batch.seed
     # Refuses what the model can't give before anything is written.
     presentation = _plan(batch, first, 0, session).presentation
-    encoding = Encoding(batch.output_format)
+    encoding = Encoding(open_marker(settings), batch.output_format)
     finishing = Finishing(shown_id, session.manifest, encoding, presentation)
     try:
         out.mkdir(parents=True, exist_ok=True)

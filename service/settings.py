@@ -73,6 +73,21 @@ class Settings(BaseSettings):
     poll_interval_sec: Annotated[float, Field(gt=0, le=3600)] = 1.0
     state_url: SecretStr | None = None
     data_dir: Path | None = None
+    marks: Annotated[
+        Literal["signed", "unsigned", "off"],
+        Field(description="XMP and a signed C2PA manifest; XMP alone; or nothing in the files."),
+    ] = "signed"
+    signing_certificate: Annotated[
+        Path | None, Field(description="PEM; the signer's first, then those above it.")
+    ] = None
+    signing_key: Annotated[Path | None, Field(description="PEM, without a password.")] = None
+    trust_anchors: Annotated[
+        Path | None, Field(description="PEM of roots; under these, a picture may be ours.")
+    ] = None
+    timestamp_url: Annotated[
+        str | None,
+        Field(pattern="^https?://", description="RFC 3161 authority, asked for each picture."),
+    ] = None
     record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
     max_stored_answer_bytes: Annotated[
         int, Field(ge=0, description="Of one answer to a request with an Idempotency-Key.")
@@ -107,6 +122,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _refuse_half_a_key(self) -> Self:
+        if (self.signing_certificate is None) != (self.signing_key is None):
+            raise ValueError("set CATALOGAN_SIGNING_CERTIFICATE and CATALOGAN_SIGNING_KEY together")
+        return self
+
+    @model_validator(mode="after")
     def _check_key(self) -> Self:
         if self.api_key is None:
             return self
@@ -133,6 +154,28 @@ def load_settings(**overrides: Any) -> Settings:
             for e in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("; ".join(problems)) from None
+
+
+def writable_data_folder(settings: Settings) -> Path | None:
+    """The folder for what lasts, made if missing; None where it can't be written to.
+
+    By default it is the folder `catalogan` beside the registered models.
+
+    Raises:
+        SettingsError: The operator named it, and it can't be written to.
+    """
+    home = os.environ.get("BENTOML_HOME")
+    folder = settings.data_dir or (Path(home) if home else Path.home() / "bentoml") / "catalogan"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if writable:
+        return folder
+    if settings.data_dir is not None:
+        raise SettingsError(f"CATALOGAN_DATA_DIR: {folder} can't be written to")
+    return None
 
 
 def is_loopback(host: str) -> bool:

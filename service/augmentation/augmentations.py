@@ -1,6 +1,8 @@
 """An augmentation request -> pictures and exactly what was done to each."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -18,8 +20,9 @@ from service.augmentation.augmentation import (
 from service.augmentation.operations import AnyOperation
 from service.images.imaging import Encoding, OutputFormat, encode_image
 from service.inference.generation import consecutive_seeds
-from service.marks.marking import ENHANCED, Mark
-from service.messages.answers import Finished
+from service.marks.marking import Mark
+from service.marks.reading import edited_source_type
+from service.messages.answers import Finished, finish
 from service.messages.forms import typed_fields
 from service.messages.schemas import Compression, Count, Seed, Strict, validate
 from service.messages.uploads import decode_upload
@@ -39,6 +42,21 @@ class AugmentationRequest(Strict):
     output_compression: Compression | None = None
     response_format: Literal["b64_json"] = "b64_json"
     user: Annotated[str | None, Field(max_length=512)] = None
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An upload to be augmented.
+
+    Attributes:
+        image: RGB.
+        sha256: Of the file, hex.
+        source_type: What its edited pictures are.
+    """
+
+    image: Image.Image
+    sha256: str
+    source_type: str
 
 
 class AugmentedPicture(BaseModel):
@@ -70,13 +88,14 @@ def parse_fields(fields: Mapping[str, str]) -> AugmentationRequest:
     return validate(AugmentationRequest, values)
 
 
-def open_photo(data: bytes, limits: ImageLimits) -> Image.Image:
+def open_photo(data: bytes, limits: ImageLimits) -> Photo:
     """Decode an upload and scale it down to the largest size that is served."""
-    return bounded(decode_upload(data, limits))
+    image = bounded(decode_upload(data, limits))
+    return Photo(image, hashlib.sha256(data).hexdigest(), edited_source_type(data))
 
 
 def augmentation_jobs(
-    photo: Image.Image, request: AugmentationRequest, encoding: Encoding
+    photo: Photo, request: AugmentationRequest, encoding: Encoding
 ) -> list[Callable[[], Finished]]:
     """One job for each picture; a picture depends on photo, operations and its own seed alone."""
     return [
@@ -86,11 +105,11 @@ def augmentation_jobs(
 
 
 def _augment(
-    photo: Image.Image, operations: Sequence[AnyOperation], seed: int, encoding: Encoding
+    photo: Photo, operations: Sequence[AnyOperation], seed: int, encoding: Encoding
 ) -> Finished:
-    steps = draw_parameters(operations, seed, photo.size)
-    mark = Mark(ENHANCED, seed)
-    augmented = apply_parameters(photo, steps)
+    steps = draw_parameters(operations, seed, photo.image.size)
+    mark = Mark(photo.source_type, seed, photo_sha256=photo.sha256)
+    augmented = apply_parameters(photo.image, steps)
     with stage("encode"):
-        data = encode_image(augmented, encoding.output_format, mark, encoding.quality)
-    return Finished(data, {"seed": seed, "operations": steps})
+        data = encode_image(augmented, encoding, mark)
+    return finish(data, {"seed": seed, "operations": steps}, mark)

@@ -16,7 +16,9 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-UPLOAD_PATHS: Final = frozenset({"/v1/images/augmentations", "/v1/images/variations"})
+UPLOAD_PATHS: Final = frozenset(
+    {"/v1/images/augmentations", "/v1/images/variations", "/v1/verifications"}
+)
 # Boundaries and the other fields of a multipart body.
 MULTIPART_OVERHEAD_BYTES: Final = 100_000
 # What a client must at least send, and read, once its time for a start is over.

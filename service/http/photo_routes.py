@@ -19,6 +19,7 @@ from service.augmentation.augmentations import (
 )
 from service.http.making import form_parts, make
 from service.http.openapi import form_body, responses
+from service.http.recording import record
 from service.http.runtime import COMMON, Runtime, find_model
 from service.http.workers import one_at_a_time, time_limit
 from service.images.imaging import Encoding
@@ -93,13 +94,14 @@ async def _augment(
     accept = request.headers.get("accept")
     kind, output_format = settle_answer(accept, asked.output_format, asked.n)
     photo = await decoder.decode(open_photo, data)
-    encoding = Encoding(output_format, asked.output_compression)
+    encoding = Encoding(runtime.marker, output_format, asked.output_compression)
     pictures = await runtime.workers.run(augmentation_jobs(photo, asked, encoding))
+    record(runtime.state.records, "augmentation", pictures)
     runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
     facts = {
         "created": int(time.time()),
         "output_format": output_format,
-        "size": f"{photo.width}x{photo.height}",
+        "size": f"{photo.image.width}x{photo.image.height}",
     }
     return answer(kind, output_format, pictures, facts)
 
@@ -135,13 +137,14 @@ async def _vary(
     finishing = Finishing(
         model.registered.model_id,
         manifest,
-        Encoding(output_format, asked.output_compression),
+        Encoding(runtime.marker, output_format, asked.output_compression),
         choose_presentation(asked.size, None, manifest),
     )
     photo = await decoder.decode(lambda file, limits: fit_photo(file, limits, manifest), data)
     inverted = nearest(await runtime.workers.run(inversion_jobs(session, photo, categories)))
     made = await runtime.workers.run(variation_jobs(session, inverted, asked, finishing, photo))
     pictures = [picture for job in made for picture in job]
+    record(runtime.state.records, "variation", pictures)
     runtime.metrics.pictures.labels("variation", finishing.model_id).inc(len(pictures))
     facts = {**finishing.facts(), **error_facts(inverted, manifest)}
     return answer(kind, output_format, pictures, facts)

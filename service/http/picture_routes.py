@@ -1,22 +1,27 @@
 """Routes that paint pictures from seeds."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from numpy.typing import NDArray
 
 from service.http.making import make
 from service.http.openapi import json_body, responses
+from service.http.recording import record
 from service.http.runtime import COMMON, Runtime, find_model, require_json
 from service.http.workers import one_at_a_time, time_limit
-from service.images.animation import Timing, encode_animation
+from service.images.animation import AnimationFormat, Timing, encode_animation
 from service.images.imaging import Encoding
 from service.images.presentation import check_transparency
 from service.inference.generation import GeneratorSession
-from service.messages.answers import answer, bare, settle_answer
+from service.marks.marker import Marker
+from service.marks.marking import Mark
+from service.messages.answers import Finished, answer, bare, finish, settle_answer
 from service.messages.schemas import GenerationRequest, GenerationResponse, parse_json, validate
 from service.pictures.finishing import Finishing
 from service.pictures.generations import generation_jobs, plan_pictures
@@ -68,10 +73,11 @@ async def _generate(request: Request, asked: GenerationRequest, runtime: Runtime
     model = await find_model(runtime, asked.model)
     manifest, model_id = model.registered.manifest, model.registered.model_id
     plan = plan_pictures(asked, manifest)
-    encoding = Encoding(output_format, asked.output_compression)
+    encoding = Encoding(runtime.marker, output_format, asked.output_compression)
     finishing = Finishing(model_id, manifest, encoding, plan.presentation)
     made = await runtime.workers.run(generation_jobs(model.session, plan, finishing))
     pictures = [picture for job in made for picture in job]
+    record(runtime.state.records, "generation", pictures)
     runtime.metrics.pictures.labels("generation", model_id).inc(len(pictures))
     facts = {**finishing.facts(), "truncation_psi": plan.specs[0].truncation_psi}
     return answer(kind, output_format, pictures, facts)
@@ -106,13 +112,15 @@ def add_interpolations(app: FastAPI, runtime: Runtime) -> None:
 
 
 async def _interpolate(
-    asked: InterpolationRequest, output_format: InterpolationFormat, runtime: Runtime
+    asked: InterpolationRequest,
+    output_format: InterpolationFormat,
+    runtime: Runtime,
 ) -> Response:
     model = await find_model(runtime, asked.model)
     manifest, model_id = model.registered.manifest, model.registered.model_id
     presentation = present_frames(asked, output_format, manifest)
     frames = plan_frames(asked, manifest)
-    finishing = Finishing(model_id, manifest, Encoding("png"), presentation)
+    finishing = Finishing(model_id, manifest, Encoding(runtime.marker), presentation)
     facts = {**finishing.facts(), **way_facts(asked, frames, manifest)}
     if output_format == "zip":
         finish: Callable[..., Any] = partial(finish_picture, finishing)
@@ -123,12 +131,23 @@ async def _interpolate(
         shown = await _paint(model.session, frames, partial(show_frame, presentation), runtime)
         timing = Timing(asked.frame_duration_ms, asked.loop)
         mark = way_mark(finishing, asked, frames)
-        encode = partial(encode_animation, shown, output_format, timing, mark)
-        (data,) = await runtime.workers.run([encode])
         facts |= {"output_format": output_format, "frame_duration_ms": asked.frame_duration_ms}
-        answered = bare(FILE_TYPES[output_format], data, facts)
+        encode = partial(_animate, shown, output_format, timing, mark, runtime.marker)
+        pictures = await runtime.workers.run([encode])
+        answered = bare(FILE_TYPES[output_format], pictures[0].data, facts)
+    record(runtime.state.records, "interpolation", pictures)
     runtime.metrics.pictures.labels("interpolation", model_id).inc(len(frames))
     return answered
+
+
+def _animate(
+    frames: Sequence[NDArray[np.uint8]],
+    animation_format: AnimationFormat,
+    timing: Timing,
+    mark: Mark,
+    marker: Marker,
+) -> Finished:
+    return finish(encode_animation(frames, animation_format, timing, mark, marker), {}, mark)
 
 
 async def _paint(

@@ -9,6 +9,7 @@ from service.access.keyring import Keyring
 from service.errors import BadRequest
 from service.http.metrics import Metrics
 from service.http.workers import Queue, Workers
+from service.marks.marker import Marker
 from service.observation import note_model
 from service.registry.model_pool import LoadedModel, ModelPool
 from service.settings import Settings
@@ -32,6 +33,7 @@ class Runtime:
     metrics: Metrics
     state: State
     keyring: Keyring
+    marker: Marker
     generations: Queue
     interpolations: Queue
     uploads: Queue

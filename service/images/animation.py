@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.images.imaging import DEFAULT_QUALITY
-from service.marks.marking import Mark, xmp_packet
+from service.marks.marker import Marker
+from service.marks.marking import Mark
 from service.observation import stage
 
 AnimationFormat = Literal["webp", "gif"]
@@ -38,6 +39,7 @@ def encode_animation(
     animation_format: AnimationFormat,
     timing: Timing,
     mark: Mark,
+    marker: Marker,
 ) -> bytes:
     """Encode frames as one file.
 
@@ -45,26 +47,35 @@ def encode_animation(
         frames: At least two, uint8 [height, width, channels]; channels 1, 3 or, for WebP, 4.
         animation_format: GIF has 256 colours a frame; WebP is lossy.
         timing: How it is played.
-        mark: Goes into the file as XMP; in GIF as a comment, too.
+        mark: Goes into the file as XMP and as a signed manifest; in GIF as a comment, too.
+        marker: Marks it, as the operator wants it.
 
     Returns:
-        The file's bytes; equal arguments give equal bytes.
+        The file's bytes; equal but for the manifest, as of `encode_image`.
+
+    Raises:
+        NotReady: It can't be signed now.
     """
     first, *others = (
         Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in frames
     )
-    packet = xmp_packet(mark)
+    packet = marker.packet(mark)
     options: dict[str, Any] = {"save_all": True, "append_images": others}
     if animation_format == "webp":
-        options |= {"quality": DEFAULT_QUALITY, "method": 2, "xmp": packet}
+        options |= {"quality": DEFAULT_QUALITY, "method": 2}
+        options |= {} if packet is None else {"xmp": packet}
         options |= {"duration": timing.frame_duration_ms, "loop": 0 if timing.loop else 1}
     else:
         options |= {"duration": 10 * round(timing.frame_duration_ms / 10)}
-        options |= {"comment": _comment(mark)} | ({"loop": 0} if timing.loop else {})
+        options |= {"loop": 0} if timing.loop else {}
+        options |= {} if packet is None else {"comment": _comment(mark)}
     buffer = io.BytesIO()
     with stage("encode"):
         first.save(buffer, animation_format, **options)
-    return buffer.getvalue() if animation_format == "webp" else _with_xmp(buffer.getvalue(), packet)
+        data = buffer.getvalue()
+        if animation_format == "gif" and packet is not None:
+            data = _with_xmp(data, packet)
+        return marker.sign(data, f"image/{animation_format}", mark)
 
 
 def _comment(mark: Mark) -> bytes:

@@ -1,4 +1,4 @@
-"""Machine-readable marks of synthetic pictures: an XMP packet with IPTC's source type."""
+"""What a picture says of its origin, and how it says so in XMP, in the words of IPTC."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,10 @@ from xml.sax.saxutils import quoteattr
 
 SOURCE_TYPES: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 GENERATED: Final = SOURCE_TYPES + "trainedAlgorithmicMedia"
+COMPOSITE: Final = SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
 ENHANCED: Final = SOURCE_TYPES + "algorithmicallyEnhanced"
+# Pictures of which at least a part was generated.
+SYNTHETIC: Final = (GENERATED, COMPOSITE)
 NAMESPACE: Final = "urn:catalogan:xmp:1"
 _NOT_XML: Final = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
@@ -24,6 +27,7 @@ class Mark:
         category: What was asked for.
         recipe: What else fixes the picture, JSON.
         truncation_psi: How far from the mean picture it may be.
+        photo_sha256: Of the uploaded photo that it was made of, hex.
     """
 
     source_type: str
@@ -33,6 +37,12 @@ class Mark:
     category: str | None = None
     recipe: str | None = None
     truncation_psi: float | None = None
+    photo_sha256: str | None = None
+
+    @property
+    def painted(self) -> bool:
+        """Whether a model painted all of it; else it is an edited photo."""
+        return self.model is not None
 
 
 def xmp_packet(mark: Mark) -> bytes:
@@ -45,6 +55,7 @@ def xmp_packet(mark: Mark) -> bytes:
         "catalogan:model": mark.model,
         "catalogan:modelSha256": mark.model_hash,
         "catalogan:category": mark.category,
+        "catalogan:photoSha256": mark.photo_sha256,
         "catalogan:recipe": mark.recipe,
         "catalogan:truncationPsi": None
         if mark.truncation_psi is None

@@ -1,6 +1,7 @@
 """Finished pictures -> the kind of response that the client asked for."""
 
 import base64
+import hashlib
 import io
 import json
 import zipfile
@@ -13,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.errors import ApiError, BadRequest
 from service.images.imaging import MEDIA_TYPES, OutputFormat
+from service.marks.marking import Mark
 from service.messages.negotiation import Answer, choose_answer
 
 MAX_HEADER_CHARS: Final = 1000
@@ -22,10 +24,24 @@ ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Finished:
-    """An encoded picture and what is said of it."""
+    """An encoded picture and what is said of it.
+
+    Attributes:
+        data: The file.
+        facts: Said beside it.
+        mark: Said in it.
+        sha256: Of the file, hex; made where it is encoded, not on the event loop.
+    """
 
     data: bytes
     facts: Mapping[str, Any]
+    mark: Mark
+    sha256: str
+
+
+def finish(data: bytes, facts: Mapping[str, Any], mark: Mark) -> Finished:
+    """Put an encoded picture together with what is said of it."""
+    return Finished(data, facts, mark, hashlib.sha256(data).hexdigest())
 
 
 def answer(

@@ -14,7 +14,7 @@ from service.images.imaging import Encoding, encode_image
 from service.images.presentation import Presentation, present
 from service.inference.generation import PictureSpec
 from service.marks.marking import GENERATED, Mark
-from service.messages.answers import Finished
+from service.messages.answers import Finished, finish
 from service.observation import stage
 from service.pictures.categories import category_name, mixture_facts
 
@@ -62,14 +62,10 @@ class Finishing:
         known = self.manifest.categories
         category = category_name(spec.category, known)
         recipe = {**mixture_facts(spec.category, known), **(recipe or {})}
+        mark = self.mark(spec, category, recipe)
         with stage("encode"):
-            data = encode_image(
-                present(pixels, self.presentation),
-                self.encoding.output_format,
-                self.mark(spec, category, recipe),
-                self.encoding.quality,
-            )
-        return Finished(data, {"seed": spec.seed, "category": category, **recipe})
+            data = encode_image(present(pixels, self.presentation), self.encoding, mark)
+        return finish(data, {"seed": spec.seed, "category": category, **recipe}, mark)
 
     def mark(self, spec: PictureSpec, category: str, recipe: Mapping[str, Any]) -> Mark:
         """What a picture, or an animation, says of its origin."""
@@ -81,4 +77,5 @@ class Finishing:
             category,
             json.dumps(recipe, ensure_ascii=False) if recipe else None,
             spec.truncation_psi,
+            recipe.get("photo_sha256"),
         )

@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import logging
-import os
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,7 +32,7 @@ from sqlalchemy.exc import (
 )
 
 from service.errors import NotReady, SettingsError
-from service.settings import Settings
+from service.settings import Settings, writable_data_folder
 from service.state.migrate import migrate
 
 logger = logging.getLogger(__name__)
@@ -147,20 +146,12 @@ def open_database(settings: Settings) -> Database:
     """
     if settings.state_url is not None:
         return Database(locate(settings.state_url.get_secret_value()))
-    folder = settings.data_dir or _default_folder()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        writable = False
-    if writable:
+    folder = writable_data_folder(settings)
+    if folder is not None:
         return Database(URL.create("sqlite+pysqlite", database=str(folder / FILE)))
-    if settings.data_dir is not None:
-        raise SettingsError(f"CATALOGAN_DATA_DIR: {folder} can't be written to")
     logger.warning(
-        "%s can't be written to: records, usage and quotas are kept only until the service "
-        "ends; set CATALOGAN_DATA_DIR or CATALOGAN_STATE_URL",
-        folder,
+        "the folder for data can't be written to: records, usage and quotas are kept only until "
+        "the service ends; set CATALOGAN_DATA_DIR or CATALOGAN_STATE_URL"
     )
     temporary = tempfile.TemporaryDirectory(prefix="catalogan-")
     url = URL.create("sqlite+pysqlite", database=str(Path(temporary.name) / FILE))
@@ -185,11 +176,6 @@ def locate(text: str) -> URL:
     raise SettingsError(
         "CATALOGAN_STATE_URL: must begin with postgresql:// or with sqlite:/// and a path"
     )
-
-
-def _default_folder() -> Path:
-    home = os.environ.get("BENTOML_HOME")
-    return (Path(home) if home else Path.home() / "bentoml") / "catalogan"
 
 
 def _engine(url: URL) -> Engine:

@@ -139,7 +139,10 @@ def write_styled_export(folder: Path, channels: int = 3, **changes: Any) -> Path
 
 @contextmanager
 def model_store(home: Path, **environment: str) -> Iterator[Path]:
-    """An own BENTOML_HOME, and no CATALOGAN_ settings but those given."""
+    """An own BENTOML_HOME, and no CATALOGAN_ settings but those given.
+
+    By default pictures are unsigned, so that equal ones have equal bytes.
+    """
     (home / "models").mkdir(parents=True)
     # BentoML reads its home once in a process; tests want one each.
     overrides = {
@@ -151,6 +154,7 @@ def model_store(home: Path, **environment: str) -> Iterator[Path]:
         for name in [name for name in os.environ if name.startswith("CATALOGAN_")]:
             patch.delenv(name)
         patch.setenv("BENTOML_HOME", str(home))
+        patch.setenv("CATALOGAN_MARKS", "unsigned")
         for name, value in environment.items():
             patch.setenv(f"CATALOGAN_{name.upper()}", value)
         for provider, value in overrides.items():

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.images.imaging import OutputFormat, encode_image
+from service.images.imaging import Encoding, OutputFormat, encode_image
+from service.marks.marker import Marker
 from service.marks.marking import ENHANCED, GENERATED, NAMESPACE, Mark, xmp_packet
 
 FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "webp")
@@ -25,6 +26,12 @@ def read_xmp(data: bytes) -> dict[str, str]:
     return description.attrib
 
 
+def encode(
+    pixels: np.ndarray, output_format: OutputFormat, mark: Mark, quality: int | None = None
+) -> bytes:
+    return encode_image(pixels, Encoding(Marker(xmp=True), output_format, quality), mark)
+
+
 def picture(channels: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (12, 20, channels), dtype=np.uint8)
@@ -33,7 +40,7 @@ def picture(channels: int) -> np.ndarray:
 @pytest.mark.parametrize("output_format", FORMATS)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_marks_can_be_read_back(output_format: OutputFormat, channels: int) -> None:
-    data = encode_image(picture(channels), output_format, HOSTILE)
+    data = encode(picture(channels), output_format, HOSTILE)
     found = read_xmp(data)
     assert found[IPTC + "DigitalSourceType"] == (
         "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -47,7 +54,7 @@ def test_marks_can_be_read_back(output_format: OutputFormat, channels: int) -> N
 
 @pytest.mark.parametrize("output_format", FORMATS)
 def test_pillow_finds_the_packet_where_the_format_keeps_it(output_format: OutputFormat) -> None:
-    image = Image.open(io.BytesIO(encode_image(picture(3), output_format, Mark(ENHANCED, 1))))
+    image = Image.open(io.BytesIO(encode(picture(3), output_format, Mark(ENHANCED, 1))))
     image.load()
     packet = image.info["xmp"]
     assert packet == xmp_packet(Mark(ENHANCED, 1))
@@ -60,7 +67,7 @@ def test_lossless_formats_keep_every_pixel(
     output_format: OutputFormat, quality: int | None, channels: int
 ) -> None:
     pixels = picture(channels)
-    image = Image.open(io.BytesIO(encode_image(pixels, output_format, HOSTILE, quality)))
+    image = Image.open(io.BytesIO(encode(pixels, output_format, HOSTILE, quality)))
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     kept = np.asarray(image.convert(mode)).reshape(pixels.shape)
     np.testing.assert_array_equal(kept, pixels)
@@ -68,19 +75,17 @@ def test_lossless_formats_keep_every_pixel(
 
 @pytest.mark.parametrize("output_format", ["jpeg", "webp"])
 def test_quality_buys_fidelity(output_format: OutputFormat) -> None:
-    sizes = [len(encode_image(picture(3), output_format, HOSTILE, q)) for q in (0, 50, 95)]
+    sizes = [len(encode(picture(3), output_format, HOSTILE, q)) for q in (0, 50, 95)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
 
 
 def test_jpeg_shows_transparency_over_white() -> None:
     pixels = np.zeros((8, 8, 4), dtype=np.uint8)
-    image = Image.open(io.BytesIO(encode_image(pixels, "jpeg", HOSTILE)))
+    image = Image.open(io.BytesIO(encode(pixels, "jpeg", HOSTILE)))
     assert np.asarray(image).min() > 250
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
 def test_equal_pictures_are_equal_bytes(output_format: OutputFormat) -> None:
-    assert encode_image(picture(3), output_format, HOSTILE) == encode_image(
-        picture(3), output_format, HOSTILE
-    )
+    assert encode(picture(3), output_format, HOSTILE) == encode(picture(3), output_format, HOSTILE)

@@ -14,6 +14,7 @@ from PIL import Image, ImageSequence
 from starlette.testclient import TestClient
 
 from service.images.animation import Timing, encode_animation
+from service.marks.marker import Marker
 from service.marks.marking import GENERATED, Mark, xmp_packet
 from service.registry.store import Registry
 
@@ -179,7 +180,7 @@ def test_animations_are_marked_and_play_once_unless_looped(styled: TestClient, k
 def test_the_xmp_in_a_gif_leads_readers_to_its_end(channels: int) -> None:
     mark = Mark(GENERATED, 1, "shop:1", "f" * 64, "日本" * 200)
     frames = [np.full((8, 8, channels), level, dtype=np.uint8) for level in (0, 200)]
-    data = encode_animation(frames, "gif", Timing(20, loop=False), mark)
+    data = encode_animation(frames, "gif", Timing(20, loop=False), mark, Marker(xmp=True))
     assert read_xmp(data)[OURS + "category"] == "日本" * 200
     # A reader that knows no XMP jumps from sub-block to sub-block, wherever that leads it.
     packet = xmp_packet(mark)
