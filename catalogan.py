@@ -27,6 +27,7 @@ _TRAINING: Final = _Room("training.cli", "cpu,train")
 _MODEL: Final = _Room("training.model_cli", "cpu,train")
 _ENCODER: Final = _Room("training.encoder_cli", "cpu,train")
 _SERVICE: Final = _Room("service.cli", "cpu")
+_MARKS: Final = _Room("service.marks_cli", "cpu")
 _API_KEYS: Final = _Room("service.api_keys_cli", "cpu")
 
 # Command -> its room, and its line in the overview.
@@ -43,6 +44,8 @@ _COMMANDS: Final = {
     "models": (_SERVICE, "List, show, promote or roll back registered models."),
     "serve": (_SERVICE, "Serve generation and augmentation over HTTP."),
     "generate": (_SERVICE, "Generate pictures without a server."),
+    "keys": (_MARKS, "Make keys that sign the pictures."),
+    "verify": (_MARKS, "Say whether pictures are ours, by which marks."),
     "api-keys": (_API_KEYS, "Make, list or revoke the keys of the service's callers."),
 }
 

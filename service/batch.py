@@ -2,12 +2,15 @@
 
 import re
 import secrets
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.manifest import GENERATOR_FILE
 from service.errors import RegistryError
+from service.http.recording import record_of
 from service.images.imaging import Encoding, OutputFormat
 from service.inference.generation import SEED_LIMIT, GeneratorSession
 from service.inference.graphs import Device
@@ -19,6 +22,7 @@ from service.pictures.generations import Plan, generation_jobs, plan_pictures
 from service.registry.exports import export_version, read_export
 from service.registry.store import Registry
 from service.settings import Settings, load_settings
+from service.state.state import State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +67,13 @@ def write_pictures(
     finishing = Finishing(shown_id, session.manifest, encoding, presentation)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(settings.workers) as threads:
+        with ThreadPoolExecutor(settings.workers) as threads, closing(State(settings)) as state:
             for start in range(0, batch.count, MAX_PICTURES):
                 plan = _plan(batch, first, start, session)
                 jobs = generation_jobs(session, plan, finishing)
                 for pictures in threads.map(lambda job: job(), jobs):
+                    now = int(time.time())
+                    state.records.add([record_of(one, "generation", now) for one in pictures])
                     for picture in pictures:
                         _write(out, picture, batch.output_format)
     except OSError as error:

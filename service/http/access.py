@@ -23,9 +23,12 @@ OPEN_PATHS: Final = frozenset({"/metrics"})
 
 @dataclass(frozen=True)
 class Need:
-    """What a route asks of the key, and the kind that its requests are counted as."""
+    """What a route asks of the key, and the kind that its requests are counted as.
 
-    scope: KeyScope
+    Any key is enough where no scope is asked for.
+    """
+
+    scope: KeyScope | None
     kind: str
 
 
@@ -35,6 +38,7 @@ NEEDS: Final = {
     "/v1/images/variations": Need("generate", "variation"),
     "/v1/images/interpolations": Need("generate", "interpolation"),
     "/v1/images/augmentations": Need("generate", "augmentation"),
+    "/v1/verifications": Need(None, "verification"),
 }
 # Under these names, a request's scope holds the caller's key and the pictures made for it.
 _KEY: Final = "catalogan.key"
@@ -77,7 +81,7 @@ class Access:
             await send(message)
 
         try:
-            if need.scope not in key.scopes:
+            if need.scope not in (None, *key.scopes):
                 raise Forbidden(f"the API key {key.name} lacks the scope {need.scope}")
             allowed = self._allow(key)
             await self._app(scope, receive, send_counted)

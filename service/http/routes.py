@@ -12,8 +12,9 @@ from service.http.photo_routes import Decoder, add_augmentations, add_variations
 from service.http.picture_routes import add_generations, add_interpolations
 from service.http.runtime import Runtime
 from service.http.usage_routes import add_usage
+from service.http.verification_routes import add_verifications
 from service.messages.answers import error_response
-from service.messages.schemas import ModelInfo, ModelList
+from service.messages.schemas import Marks, ModelInfo, ModelList
 from service.registry.store import RegisteredModel
 
 
@@ -28,6 +29,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     add_variations(app, runtime, decoder)
     _add_models(app, runtime)
     add_usage(app, runtime)
+    add_verifications(app, runtime)
 
     @app.get("/v1/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
@@ -93,4 +95,5 @@ def _model_info(model: RegisteredModel, runtime: Runtime) -> ModelInfo:
         style_layers=manifest.num_ws if MAPPING_FILE in manifest.files else None,
         encoder=ENCODER_FILE in manifest.files,
         licence=manifest.licence,
+        marks=Marks(xmp=runtime.marker.xmp, signed_by=runtime.marker.signing),
     )

@@ -62,6 +62,8 @@ class Signer:
             NotReady: The certificate has expired, or the time stamp authority does not answer.
         """
         try:
+            if datetime.now(UTC) >= self.key.expires:  # c2pa looks once, when it gets the key
+                raise c2pa.C2paError("the certificate has expired")
             return _embed(self._context, self._definition(mark), data, media_type)
         except c2pa.C2paError as error:
             logger.error("a picture can't be signed: %s", error)

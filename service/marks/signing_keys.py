@@ -27,6 +27,7 @@ from service.errors import SettingsError
 CERTIFICATE_FILE: Final = "certificate.pem"
 KEY_FILE: Final = "key.pem"
 ROOT_FILE: Final = "root.pem"
+MAX_NAME_CHARS: Final = 64  # X.520's bound
 DEVELOPMENT_DAYS: Final = 3650
 # Clocks of machines differ.
 BACKDATED: Final = timedelta(hours=1)
@@ -79,6 +80,8 @@ def create_development_keys(folder: Path, organization: str) -> None:
         OSError: They can't be written.
         ValueError: The organization can't be written into a certificate.
     """
+    if not 1 <= len(organization) <= MAX_NAME_CHARS or not organization.isprintable():
+        raise ValueError(f"must have 1 to {MAX_NAME_CHARS} printable characters")
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root_name = _name(organization, "Catalogan development root")
     signer_name = _name(organization, "Catalogan development signer")

@@ -172,6 +172,16 @@ class GenerationResponse(BaseModel):
     truncation_psi: float
 
 
+class Marks(BaseModel):
+    """What says in pictures that they are synthetic, as the operator wants it."""
+
+    xmp: Annotated[bool, Field(description="IPTC's DigitalSourceType.")]
+    signed_by: Annotated[
+        Literal["operator", "development", "none"],
+        Field(description="Whose key signs C2PA manifests; a development key is nobody's proof."),
+    ]
+
+
 class ModelInfo(BaseModel):
     """A model that can be asked for."""
 
@@ -191,6 +201,7 @@ class ModelInfo(BaseModel):
     ]
     encoder: Annotated[bool, Field(description="Whether photos can be varied.")]
     licence: str
+    marks: Marks
 
 
 class ModelList(BaseModel):

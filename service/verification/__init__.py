@@ -1,0 +1,1 @@
+"""A picture -> whether it is ours, by which marks."""
