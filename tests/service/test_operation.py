@@ -116,6 +116,7 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
         "/v1/models",
         "/v1/models/{model}",
         "/v1/usage",
+        "/v1/verifications",
     }
     assert {"StyleMixing", "Picture", "UsedStyleMixing"} <= document["components"]["schemas"].keys()
     statuses = document["paths"][URL]["post"]["responses"]
