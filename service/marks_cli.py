@@ -100,12 +100,11 @@ def _read(path: Path, limit: int) -> bytes:
 @contextmanager
 def _records(settings: "Settings") -> "Iterator[FindRecord | None]":
     """The records of the service, where its database is in reach; makes none."""
-    from service.settings import writable_data_folder
+    from service.settings import data_folder
     from service.state.database import FILE
     from service.state.state import State
 
-    folder = None if settings.state_url else writable_data_folder(settings)
-    if settings.state_url is None and (folder is None or not (folder / FILE).exists()):
+    if settings.state_url is None and not (data_folder(settings) / FILE).exists():
         yield None
         return
     with closing(State(settings)) as state:

@@ -156,16 +156,19 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("; ".join(problems)) from None
 
 
+def data_folder(settings: Settings) -> Path:
+    """The folder for what lasts: by default `catalogan` beside the registered models."""
+    home = os.environ.get("BENTOML_HOME")
+    return settings.data_dir or (Path(home) if home else Path.home() / "bentoml") / "catalogan"
+
+
 def writable_data_folder(settings: Settings) -> Path | None:
     """The folder for what lasts, made if missing; None where it can't be written to.
-
-    By default it is the folder `catalogan` beside the registered models.
 
     Raises:
         SettingsError: The operator named it, and it can't be written to.
     """
-    home = os.environ.get("BENTOML_HOME")
-    folder = settings.data_dir or (Path(home) if home else Path.home() / "bentoml") / "catalogan"
+    folder = data_folder(settings)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)

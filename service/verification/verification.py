@@ -21,7 +21,7 @@ from service.marks.signing_keys import (
     SigningKey,
     read_certificates,
 )
-from service.settings import Settings, writable_data_folder
+from service.settings import Settings, data_folder
 from service.state.records import Record
 from service.verification.manifests import Manifest, made_by_us, read_manifest
 
@@ -148,9 +148,8 @@ def open_verifier(settings: Settings, key: SigningKey | None = None) -> Verifier
     organization = key.organization if key is not None else None
     path = settings.signing_certificate
     if key is None and path is None:
-        folder = writable_data_folder(settings)
-        made = folder / DEVELOPMENT_FOLDER / CERTIFICATE_FILE if folder is not None else None
-        path = made if made is not None and made.exists() else None
+        made = data_folder(settings) / DEVELOPMENT_FOLDER / CERTIFICATE_FILE
+        path = made if made.exists() else None
     if key is None and path is not None:
         leaf, *above = read_certificates(path, CERTIFICATE_SETTING)
         anchors += _pem(above)

@@ -70,7 +70,7 @@ def test_verify_elsewhere_needs_only_the_root(
     result = run("verify", "--json", picture)
     assert result.exit_code == 0
     assert '"unavailable"' in result.output
-    assert not list((tmp_path / "elsewhere").rglob("*.*"))  # it only looks
+    assert not (tmp_path / "elsewhere").exists()  # it only looks
 
 
 @pytest.mark.parametrize("name", ["none.png", "text.png", "."])
