@@ -201,6 +201,17 @@ def test_keys_that_were_replaced_stay_ours_by_their_root(tmp_path: Path) -> None
     assert open_verifier(settings).verify(data, None).verdict == "ours"
 
 
+def test_the_root_is_not_put_into_pictures(tmp_path: Path) -> None:
+    create_development_keys(tmp_path / "keys", "Shop Inc")
+    key = read_development_key(tmp_path / "keys")
+    data = Signer(key).sign(photo(), "image/png", Mark(GENERATED, 1, "shop:1"))
+    leaf, root = x509.load_pem_x509_certificates(
+        (tmp_path / "keys" / "certificate.pem").read_bytes()
+    )
+    assert leaf.public_bytes(serialization.Encoding.DER) in data
+    assert root.public_bytes(serialization.Encoding.DER) not in data
+
+
 def test_text_that_is_none(tmp_path: Path) -> None:
     create_development_keys(tmp_path / "keys", "Shop Inc")
     signer = Signer(read_development_key(tmp_path / "keys"))
