@@ -1,28 +1,34 @@
 """Routes that make pictures of an uploaded photo."""
 
 import asyncio
-import time
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from models.images import ImageLimits
 from service.augmentation.augmentations import (
+    MAX_PHOTOS,
     AugmentationRequest,
     AugmentationResponse,
+    Budget,
     augmentation_jobs,
+    check_output,
+    common_facts,
     open_photo,
     parse_fields,
+    plan,
+    sort_out,
 )
 from service.http.openapi import form_body, responses
 from service.http.runtime import COMMON, Runtime, find_model
 from service.http.workers import time_limit
 from service.images.imaging import Encoding
 from service.images.presentation import choose_presentation
-from service.messages.answers import answer, settle_answer
-from service.messages.uploads import read_form
+from service.messages.answers import Finished, answer, settle_answer
+from service.messages.uploads import Form, read_files, read_form
 from service.pictures.finishing import Finishing
 from service.pictures.variations import (
     VariationRequest,
@@ -35,6 +41,10 @@ from service.pictures.variations import (
     parse_variation_fields,
     variation_jobs,
 )
+
+FILES: Final = {"image": MAX_PHOTOS, "mask": MAX_PHOTOS}
+MAX_ANNOTATION_BYTES: Final = 1_000_000
+MAX_DECODED_PHOTOS: Final = 4
 
 Decoded = TypeVar("Decoded")
 
@@ -63,28 +73,54 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
 
     @app.post(
         "/v1/images/augmentations",
-        summary="Augment a photo",
+        summary="Augment photos",
         responses=responses(AugmentationResponse, *COMMON, 415, 422),
-        openapi_extra=form_body(AugmentationRequest, "operations"),
+        openapi_extra=form_body(
+            AugmentationRequest, "operations", "canvas", "replay", "annotations", files=FILES
+        ),
         response_class=Response,
     )
     async def augment(request: Request) -> Response:
-        """Make 1 to 10 variants of a photo, and list what was done to each."""
+        """Make 1 to 10 variants of each of up to 16 photos, and list what was done to each.
+
+        Masks, boxes, polygons and keypoints go the way of the pixels.
+        """
         async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
-            data, fields = await read_form(request, settings.max_upload_bytes)
-            asked = parse_fields(fields)
-            accept = request.headers.get("accept")
-            kind, output_format = settle_answer(accept, asked.output_format, asked.n)
-            photo = await decoder.decode(open_photo, data)
-            encoding = Encoding(output_format, asked.output_compression)
-            pictures = await runtime.workers.run(augmentation_jobs(photo, asked, encoding))
-            runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
-            facts = {
-                "created": int(time.time()),
-                "output_format": output_format,
-                "size": f"{photo.width}x{photo.height}",
-            }
-            return answer(kind, output_format, pictures, facts)
+            limit = settings.max_upload_bytes
+            form = await read_files(request, limit, FILES, MAX_ANNOTATION_BYTES)
+            asked = parse_fields(form.fields, len(form.files["image"]))
+            return await _augment(request, form, asked, runtime, decoder)
+
+
+async def _augment(
+    request: Request, form: Form, asked: AugmentationRequest, runtime: Runtime, decoder: Decoder
+) -> Response:
+    photos = form.files["image"]
+    sent = sort_out(asked, photos, form.files.get("mask", []))
+    tasks = plan(asked, len(photos))
+    accept = request.headers.get("accept")
+    kind, output_format = settle_answer(accept, asked.output_format, len(tasks))
+    check_output(tasks, output_format)
+    encoding = Encoding(output_format, asked.output_compression)
+    pictures: dict[int, Finished] = {}
+    budget = Budget()
+    # A few photos are held decoded at a time, however many there are.
+    step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
+    for start in range(0, len(photos), step):
+        places: list[int] = []
+        jobs: list[Callable[[], Finished]] = []
+        for index in range(start, min(start + step, len(photos))):
+            own = [place for place, task in enumerate(tasks) if task.photo == index]
+            if own:
+                photo = await decoder.decode(partial(open_photo, sent[index]), photos[index].data)
+                mine = [tasks[place] for place in own]
+                budget.spend(photo, mine)
+                jobs += augmentation_jobs(photo, mine, asked.min_visible, encoding)
+                places += own
+        pictures |= zip(places, await runtime.workers.run(jobs), strict=True)
+    runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
+    in_order = [pictures[place] for place in range(len(tasks))]
+    return answer(kind, output_format, in_order, common_facts(in_order, output_format))
 
 
 def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from service.augmentation.operations import OPERATIONS
 from starlette.testclient import TestClient
 
 from service.augmentation.augmentation import MAX_OUTPUT_SIDE_PX, apply_parameters
-from service.augmentation.operations import OPERATIONS
 
 from .test_bad_requests import check
 from .test_imaging import IPTC, OURS, read_xmp
