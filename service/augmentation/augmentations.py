@@ -23,7 +23,7 @@ from service.augmentation.augmentation import (
     render,
 )
 from service.augmentation.geometry import MAX_SIDE_PX, Canvas, GeometricOperation
-from service.augmentation.operation import SubjectKind
+from service.augmentation.operation import Size, SubjectKind
 from service.augmentation.policies import (
     DEFAULT_POLICY,
     POLICIES,
@@ -40,10 +40,10 @@ from service.marks.marking import ENHANCED, Mark
 from service.messages.answers import Finished
 from service.messages.forms import typed_fields
 from service.messages.schemas import Compression, Count, Seed, Strict, refuse_both, validate
-from service.messages.uploads import File, match_masks, open_mask, open_upload
+from service.messages.uploads import File, match_masks, measure_upload, open_mask, open_upload
 
 MAX_PHOTOS: Final = 16
-MAX_OPERATIONS: Final = 16
+MAX_OPERATIONS: Final = 24
 # Of all pictures of an answer together: ten of the largest size.
 MAX_ANSWER_PIXELS: Final = 10 * MAX_SIDE_PX**2
 
@@ -293,31 +293,42 @@ def open_photo(sent: Sent, data: bytes, limits: ImageLimits) -> Photo:
     )
 
 
-class Budget:
-    """Counts the pixels of an answer."""
+def check_sizes(
+    tasks: Sequence[Task], sent: Sequence[Sent], photos: Sequence[File], limits: ImageLimits
+) -> None:
+    """Refuse photos that can't be used, as far as their headers tell, and too large an answer.
 
-    def __init__(self) -> None:
-        self._left = MAX_ANSWER_PIXELS
+    Raises:
+        ApiError: Names the photo, or n.
+    """
+    frames = [
+        _frame(measure_upload(photo.data, limits, known.param))
+        for photo, known in zip(photos, sent, strict=True)
+    ]
+    if sum(_area(task.operations, frames[task.photo]) for task in tasks) > MAX_ANSWER_PIXELS:
+        raise BadRequest(
+            f"all pictures of an answer may have {MAX_ANSWER_PIXELS} pixels together: ask for "
+            "fewer, send fewer photos, or set a smaller canvas",
+            param="n",
+            code="too_many_pixels",
+        )
 
-    def spend(self, photo: Photo, tasks: Sequence[Task]) -> None:
-        """Count the pictures of one more photo, before they are made.
 
-        Raises:
-            BadRequest: They would be too many.
-        """
-        for task in tasks:
-            width, height = photo.frame
-            for operation in task.operations:
-                if isinstance(operation, GeometricOperation):
-                    width, height = operation.frame((width, height))
-            self._left -= width * height
-        if self._left < 0:
-            raise BadRequest(
-                f"all pictures of an answer may have {MAX_ANSWER_PIXELS} pixels together: ask for "
-                "fewer, send fewer photos, or set a smaller canvas",
-                param="n",
-                code="too_many_pixels",
-            )
+def _frame(size: Size) -> Size:
+    """The size at which a photo is worked on."""
+    shrink = min(1.0, MAX_SIDE_PX / max(size))
+    return max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))
+
+
+def _area(operations: Sequence[AnyOperation], stored: Size) -> int:
+    """Pixels of a picture, the larger number where it isn't known yet which way is up."""
+    areas = []
+    for size in (stored, stored[::-1]):
+        for operation in operations:
+            if isinstance(operation, GeometricOperation):
+                size = operation.frame(size)
+        areas.append(size[0] * size[1])
+    return max(areas)
 
 
 def augmentation_jobs(

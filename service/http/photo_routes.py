@@ -13,9 +13,9 @@ from service.augmentation.augmentations import (
     MAX_PHOTOS,
     AugmentationRequest,
     AugmentationResponse,
-    Budget,
     augmentation_jobs,
     check_output,
+    check_sizes,
     common_facts,
     open_photo,
     parse_fields,
@@ -56,14 +56,14 @@ class Decoder:
         settings = runtime.settings
         self._workers = runtime.workers
         self._turn = asyncio.Semaphore(1)
-        self._limits = ImageLimits(
+        self.limits: Final = ImageLimits(
             max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
         )
 
     async def decode(self, how: Callable[[bytes, ImageLimits], Decoded], data: bytes) -> Decoded:
         """Run `how` on a worker when it is this upload's turn."""
         async with self._turn:
-            (decoded,) = await self._workers.run([lambda: how(data, self._limits)])
+            (decoded,) = await self._workers.run([lambda: how(data, self.limits)])
         return decoded
 
 
@@ -102,8 +102,8 @@ async def _augment(
     kind, output_format = settle_answer(accept, asked.output_format, len(tasks))
     check_output(tasks, output_format)
     encoding = Encoding(output_format, asked.output_compression)
+    await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, decoder.limits)])
     pictures: dict[int, Finished] = {}
-    budget = Budget()
     # A few photos are held decoded at a time, however many there are.
     step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
     for start in range(0, len(photos), step):
@@ -114,7 +114,6 @@ async def _augment(
             if own:
                 photo = await decoder.decode(partial(open_photo, sent[index]), photos[index].data)
                 mine = [tasks[place] for place in own]
-                budget.spend(photo, mine)
                 jobs += augmentation_jobs(photo, mine, asked.min_visible, encoding)
                 places += own
         pictures |= zip(places, await runtime.workers.run(jobs), strict=True)

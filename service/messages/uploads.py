@@ -19,6 +19,7 @@ from models.images import (
     ImageLimits,
     crop_to,
     flatten,
+    measure_image,
     open_image,
     sniff_format,
 )
@@ -145,6 +146,16 @@ async def _file_bytes(value: UploadFile | str, limit: int, param: str) -> bytes:
     return await value.read()
 
 
+def measure_upload(data: bytes, limits: ImageLimits, param: str = "image") -> tuple[int, int]:
+    """Width and height of an uploaded photo as they are stored, without decoding.
+
+    Raises:
+        TooLarge, UnsupportedImage, UndecodableImage, BadRequest: As `open_upload`.
+    """
+    with _image_errors(param):
+        return measure_image(data, limits=limits)
+
+
 def open_upload(data: bytes, limits: ImageLimits, param: str = "image") -> Image.Image:
     """Decode an uploaded photo: upright, in sRGB, with its transparency.
 
@@ -189,6 +200,8 @@ def open_mask(data: bytes, size: tuple[int, int], param: str) -> Image.Image:
             warnings.simplefilter("ignore")  # its size is compared, not judged
             mask = Image.open(io.BytesIO(data), formats=("PNG",))
         found, mode = mask.size, mask.mode
+    except Image.DecompressionBombError:
+        raise BadRequest("the mask has far more pixels than a photo may", param=param) from None
     except Exception:
         raise UndecodableImage("the mask is a damaged PNG", param=param) from None
     if found != size:
