@@ -29,7 +29,7 @@ _LIGHT_WEIGHT: Final = 0.5
 _FAINT: Final = 1.5
 _MAX_FAINT_SHARE: Final = 0.2
 # Pixels less the subject's than this take the colour of those next to them that are more.
-_CORE: Final = 242
+_CORE: Final = 250
 _BLEED_PX: Final = 3
 _STRIP_ROWS: Final = 256
 # Colours of subject and backdrop next to the edge are means over so many pixels to each side.
@@ -242,7 +242,7 @@ def _refine(photo: Image.Image, found: _Backdrop) -> Pixels:
     """The matte at the photo's own size: soft in a band along the subject's edge.
 
     A pixel there is as much the subject's as it lies on the way from the backdrop's colour nearby
-    to the subject's nearby; what differs a lot from the backdrop is the subject's anyway.
+    to the subject's nearby; what lies far off that way is another colour of the subject's.
     """
     outside = Image.fromarray(found.region.astype(np.uint8) * 255)
     core = np.asarray(outside.filter(ImageFilter.MaxFilter(7))) == 0
@@ -260,11 +260,11 @@ def _refine(photo: Image.Image, found: _Backdrop) -> Pixels:
         way = subject - far
         length = np.maximum(np.einsum("...c,...c", way, way), 1.0)
         share = np.einsum("...c,...c", colours - far, way) / length
-        differs = _distance(colours, plain) / found.tolerance
+        aside = np.sqrt(np.square(colours - far - share[..., None] * way).sum(axis=-1))
+        soft = np.maximum((share - 0.1) / 0.85, aside / found.tolerance - 1.5)
         # NaN: a part too thin to have a colour of its own.
-        soft = np.where(
-            np.isnan(share), differs - 0.7, np.maximum((share - 0.15) / 0.7, differs - 3)
-        )
+        differs = _distance(colours, plain) / found.tolerance
+        soft = np.where(np.isnan(soft), differs - 0.7, soft)
         soft[solid[..., 0] >= 0.5] = 1
         soft[empty[..., 0] >= 0.5] = 0  # grain of the backdrop
         matte[rows] = np.rint(np.clip(soft, 0, 1) * 255)

@@ -127,7 +127,7 @@ class Cutout(ImageOperation):
     def drawn(self, rng: Rng, scene: Scene) -> Self:
         """Draw the rectangles; each lies within the picture."""
         if self.rectangles is not None:
-            return super().drawn(rng, scene)
+            return self.model_copy(update={"probability": 1.0})
         count = int(rng.integers(*self.count, endpoint=True))
         sides = rng.uniform(*self.side, (count, 2))
         corners = rng.uniform(0, 1, (count, 2)) * (1 - sides)
