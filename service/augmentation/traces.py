@@ -26,6 +26,7 @@ from service.augmentation.operation import (
 from service.augmentation.tones import ImageOperation
 
 _PLACES: Final = 6
+_STRIP_ROWS: Final = 64
 # Shadows are soft: they are made at this size and enlarged.
 _SHADOW_SIDE_PX: Final = 256
 
@@ -84,10 +85,12 @@ class Noise(ImageOperation):
     def change(self, image: Image.Image) -> Image.Image:
         """Add independent normal noise to each sample."""
         rng = np.random.Generator(np.random.PCG64(self.seed))
-        noisy = np.asarray(image, dtype=np.float32)
-        grain = rng.standard_normal(noisy.shape, dtype=np.float32)
-        noisy = noisy + grain * np.float32(255 * exact(self.sigma))
-        return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
+        pixels, strength = np.array(image), np.float32(255 * exact(self.sigma))
+        for top in range(0, len(pixels), _STRIP_ROWS):  # bounds the memory
+            strip = pixels[top : top + _STRIP_ROWS]
+            grain = rng.standard_normal(strip.shape, dtype=np.float32)
+            strip[:] = np.clip(np.rint(strip + grain * strength), 0, 255)
+        return Image.fromarray(pixels)
 
 
 class Jpeg(ImageOperation):

@@ -1,7 +1,9 @@
 """What must hold of every augmentation: pixels, masks and annotations go the same way."""
 
+import json
 import math
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -450,3 +452,10 @@ def test_quarter_turns_and_whole_steps_copy_pixels() -> None:
     moved = np.asarray(warp(image, step, (9, 9, 9)))
     np.testing.assert_array_equal(moved[:38, 3:], pixels[2:, :37])
     assert (moved[38:] == 9).all()
+
+
+def test_the_page_shows_the_policies_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "augmentation.md").read_text()
+    for name, operations in POLICIES.items():
+        block = page.partition(f"### {name}\n")[2].partition("```json\n")[2].partition("```")[0]
+        assert parsed(json.loads(block)) == list(operations)
