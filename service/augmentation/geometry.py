@@ -1,12 +1,10 @@
 """Operations that move pixels: each gives a matrix, and all matrices become one."""
 
-import math
 import re
 from abc import abstractmethod
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from service.augmentation.matrices import (
@@ -30,10 +28,11 @@ from service.augmentation.operation import (
     exact,
 )
 
-MIN_SIDE_PX: Final = 16
+MIN_SIDE_PX: Final = 1
 MAX_SIDE_PX: Final = 2048
 _PAIR: Final = re.compile(r"([1-9][0-9]{0,4})[x:]([1-9][0-9]{0,4})")
 _PLACES: Final = 6
+_FAR_PX: Final = 1e6
 
 
 class GeometricOperation(Operation):
@@ -204,7 +203,7 @@ class Canvas(GeometricOperation):
     name: Literal["canvas"] = "canvas"
     size: Annotated[
         Annotated[str, Field(max_length=11), AfterValidator(_checked_size)] | None,
-        Field(description='"WIDTHxHEIGHT" in pixels, from 16 to 2048.'),
+        Field(description='"WIDTHxHEIGHT" in pixels, up to 2048 each.'),
     ] = None
     aspect: Annotated[
         Annotated[str, Field(max_length=11), AfterValidator(_checked_aspect)] | None,
@@ -231,8 +230,8 @@ class Canvas(GeometricOperation):
     placement: Annotated[
         tuple[
             Annotated[float, Field(ge=0.001, le=1000)],
-            Annotated[float, Field(ge=-1e6, le=1e6)],
-            Annotated[float, Field(ge=-1e6, le=1e6)],
+            Annotated[float, Field(ge=-_FAR_PX, le=_FAR_PX)],
+            Annotated[float, Field(ge=-_FAR_PX, le=_FAR_PX)],
         ]
         | None,
         Field(strict=False, description="What fit gave: scale, left and top in pixels."),
@@ -247,20 +246,8 @@ class Canvas(GeometricOperation):
     def drawn(self, rng: Rng, scene: Scene) -> Self:
         """Settle size and placement."""
         drawn = super().drawn(rng, scene)
-        if self.placement is not None:
-            return drawn
         canvas = self.frame(scene.size)
-        if self.fit == "subject":
-            outline = project(scene.outline(), scene.matrix)
-            box = np.concatenate([np.nanmin(outline, axis=0), np.nanmax(outline, axis=0)])
-            scale = exact(drawn.fill) * _smaller_ratio(canvas, box[2:] - box[:2])
-        else:
-            box = np.array([0, 0, *scene.size], dtype=np.float64)
-            scale = self._scale(scene.size, canvas)
-        scale = round(min(max(scale, 0.001), 1000.0), _PLACES)
-        # Whole pixels: where nothing is scaled, pixels are copied as they are.
-        corner = np.round(np.array(canvas) / 2 - scale * (box[:2] + box[2:]) / 2)
-        placement = (scale, *corner.tolist())
+        placement = self.placement or self._place(scene, canvas, exact(drawn.fill))
         size = f"{canvas[0]}x{canvas[1]}"
         return drawn.model_copy(update={"size": size, "aspect": None, "placement": placement})
 
@@ -295,14 +282,25 @@ class Canvas(GeometricOperation):
         scale, left, top = self.placement
         return translation(left, top) @ scaling(scale, scale)
 
+    def _place(self, scene: Scene, canvas: Size, fill: float) -> tuple[float, float, float]:
+        """Find scale, left and top of what `fit` asks for."""
+        box = np.array([0, 0, *scene.size], dtype=np.float64)
+        scale = self._scale(scene.size, canvas)
+        if self.fit == "subject":
+            outline = project(scene.outline(), scene.matrix)
+            seen = outline[np.isfinite(outline).all(axis=1)]
+            if len(seen):  # not behind the viewer
+                box = np.concatenate([seen.min(axis=0), seen.max(axis=0)])
+            width, height = np.maximum(box[2:] - box[:2], 1e-3).tolist()
+            scale = fill * min(canvas[0] / width, canvas[1] / height)
+        scale = round(min(max(scale, 0.001), 1000.0), _PLACES)
+        # Whole pixels: where nothing is scaled, pixels are copied as they are.
+        corner = np.round(np.array(canvas) / 2 - scale * (box[:2] + box[2:]) / 2)
+        left, top = np.clip(corner, -_FAR_PX, _FAR_PX).tolist()
+        return scale, left, top
+
     def _scale(self, frame: Size, canvas: Size) -> float:
         ratios = canvas[0] / frame[0], canvas[1] / frame[1]
         if self.fit == "cover":
             return max(ratios)
         return min(*ratios, 1.0) if self.fit == "pad" else min(ratios)
-
-
-def _smaller_ratio(canvas: Size, box: NDArray[np.float64]) -> float:
-    width, height = np.maximum(box, 1e-3).tolist()
-    ratio = min(canvas[0] / width, canvas[1] / height)
-    return ratio if math.isfinite(ratio) else 1.0

@@ -57,6 +57,8 @@ def form_body(
         name: one if most == 1 else {"type": "array", "items": one, "maxItems": most}
         for name, most in (files or {"image": 1}).items()
     }
+    if "maxItems" in parts["image"]:
+        parts["image"] = {**parts["image"], "minItems": 1}
     schema["properties"] = {**parts, **schema["properties"]}
     schema["required"] = ["image"]
     content = {

@@ -4,7 +4,7 @@ import json
 import math
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -135,6 +135,67 @@ def test_draws_stay_in_their_ranges(seed: int) -> None:
             (low, high), (value, same) = getattr(asked, name), getattr(step, name)
             assert low <= value == same <= high
         type(step).model_validate(step.model_dump(mode="json", exclude_none=True))
+
+
+def anything(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that a JSON schema allows, with the ends of every range."""
+    if "const" in schema or "enum" in schema:
+        return st.sampled_from(schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return st.one_of([anything(one) for one in schema["anyOf"]])
+    kind = schema["type"]
+    if kind == "array" and "prefixItems" in schema:
+        items = st.tuples(*[anything(one) for one in schema["prefixItems"]]).map(list)
+        is_range = len(schema["prefixItems"]) == 2 and "items" not in schema
+        return items.map(lambda pair: sorted(pair) if is_range else pair)
+    if kind == "array":
+        least = schema.get("minItems", 0)
+        return st.lists(anything(schema["items"]), min_size=least, max_size=3)
+    if kind == "string":
+        colours = ["white", "#123456", "transparent", "backdrop"]
+        return st.sampled_from([*colours, "64x48", "16x200", "1:1", "8:1", "1:8"])
+    if kind == "null":
+        return st.none()
+    low, high = schema["minimum"], schema.get("maximum", schema.get("exclusiveMaximum", 1) - 1)
+    if kind == "integer":
+        return st.integers(int(low), int(high))
+    return st.sampled_from([low, (low + high) / 2, high]) | st.floats(low, high)
+
+
+def any_operation(kind: type[Operation]) -> st.SearchStrategy[dict[str, Any]]:
+    fields = {name: anything(s) for name, s in kind.model_json_schema()["properties"].items()}
+    return st.fixed_dictionaries({"name": fields.pop("name")}, optional=fields)
+
+
+any_operations = st.lists(
+    st.sampled_from(get_args(get_args(AnyOperation)[0])).flatmap(any_operation),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(few, max_examples=100)
+@given(asked=any_operations, seed=SEEDS)
+def test_all_that_is_valid_is_done_and_done_again(asked: list[dict[str, Any]], seed: int) -> None:
+    try:
+        operations = parsed(asked)
+    except ValueError:  # a field's values that don't go together
+        return
+    photo = boxed_photo((30, 20, 60, 50))
+    try:
+        steps = draw_operations(operations, seed, photo)
+        view = compose(steps, photo)
+    except BadRequest:
+        return
+    pixels = render(photo, steps, view)
+    assert pixels.shape[:2] == view.size[::-1]
+    assert photo.annotation is not None
+    json.dumps(carry(photo.annotation, view, photo.size, 0), allow_nan=False)
+    listed = [step.model_dump(mode="json", exclude_none=True) for step in steps]
+    request = AugmentationRequest.model_validate({"replay": [{"operations": listed}]})
+    assert request.replay is not None
+    again = request.replay[0].operations
+    np.testing.assert_array_equal(render(photo, again, compose(again, photo)), pixels)
 
 
 def test_geometry_is_one_resampling_wherever_it_stands() -> None:

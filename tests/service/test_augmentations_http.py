@@ -207,7 +207,7 @@ def test_the_declared_type_is_not_believed(client: TestClient) -> None:
             {"operations": [{"name": "shear", "x_degrees": 45, "y_degrees": 45}]},
             "operations.0.shear",
         ),
-        ({"operations": [{"name": "canvas", "size": "15x15"}]}, "operations.0.canvas.size"),
+        ({"operations": [{"name": "canvas", "size": "0x15"}]}, "operations.0.canvas.size"),
         ({"operations": [{"name": "canvas", "size": "4096x16"}]}, "operations.0.canvas.size"),
         ({"operations": [{"name": "canvas", "aspect": "9:1"}]}, "operations.0.canvas.aspect"),
         ({"operations": [{"name": "canvas", "background": "red"}]}, "operations.0.canvas"),
