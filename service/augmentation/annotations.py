@@ -184,15 +184,14 @@ def _cut(points: NDArray[np.float64], plane: NDArray[np.float64]) -> NDArray[np.
     Source: Sutherland and Hodgman, Reentrant polygon clipping, CACM 17 (1974).
     """
     inside = points @ plane[:3] + plane[3]
-    kept: list[NDArray[np.float64]] = []
-    for i in range(len(points)):
-        before, here = inside[i - 1], inside[i]
-        if (before < 0) != (here < 0):
-            share = before / (before - here)
-            kept.append(points[i - 1] + share * (points[i] - points[i - 1]))
-        if here >= 0:
-            kept.append(points[i])
-    return np.array(kept).reshape(-1, 3)
+    before, previous = np.roll(inside, 1), np.roll(points, 1, axis=0)
+    crosses = (before < 0) != (inside < 0)
+    share = np.divide(before, before - inside, where=crosses, out=np.zeros_like(inside))
+    crossings = previous + share[:, None] * (points - previous)
+    # For each corner: where its side enters or leaves, then the corner itself.
+    both = np.stack([crossings, points], axis=1)
+    cut: NDArray[np.float64] = both[np.stack([crosses, inside >= 0], axis=1)]
+    return cut
 
 
 def _area(points: NDArray[np.float64]) -> float:

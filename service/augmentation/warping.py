@@ -19,6 +19,7 @@ from service.augmentation.operation import Matrix, Pixels, Size
 # Where less is left of an axis, two samples a side are taken for each pixel.
 MIN_DIRECT_SCALE: Final = 0.6
 _BORDER_PX: Final = 2
+_HEADROOM: Final = 0.8
 # A picture's own pixels, doubled, of the largest photo that is kept.
 _MAX_DENSE_SIDE_PX: Final = 4200
 
@@ -42,10 +43,28 @@ def warp(image: Image.Image, view: View, fill: tuple[int, ...]) -> Image.Image:
     Args:
         image: L, RGB or RGBA; `view.matrix` is in its pixels.
         view: Where it goes.
-        fill: What is seen beyond it.
+        fill: What is seen beyond it; of RGBA, transparency.
     """
     if moves_pixels(view.matrix):
         return _transform(image, view, Image.Resampling.NEAREST, fill)
+    if image.mode == "RGBA":
+        return _with_headroom(image, view)
+    return _resample(image, view, fill)
+
+
+def _with_headroom(image: Image.Image, view: View) -> Image.Image:
+    """Resample colours weighed by opacity, beyond which all is transparent.
+
+    Lanczos overshoots along edges. Were full opacity 255, only colours could, and would brighten.
+    """
+    weighed = image.convert("RGBa").point([round(v * _HEADROOM) for v in range(256)] * 4)
+    seen = _resample(weighed, view, (0, 0, 0, 0)).convert("RGBA")
+    opacity = [min(255, round(v / _HEADROOM)) for v in range(256)]
+    seen.putalpha(seen.getchannel("A").point(opacity))
+    return seen
+
+
+def _resample(image: Image.Image, view: View, fill: tuple[int, ...]) -> Image.Image:
     width, height = image.size
     bordered = Image.new(image.mode, (width + 2 * _BORDER_PX, height + 2 * _BORDER_PX), fill)
     bordered.paste(image, (_BORDER_PX, _BORDER_PX))

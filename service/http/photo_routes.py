@@ -88,7 +88,9 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
         async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
             limit = settings.max_upload_bytes
             form = await read_files(request, limit, FILES, MAX_ANNOTATION_BYTES)
-            asked = parse_fields(form.fields, len(form.files["image"]))
+            # A megabyte of annotations would hold the event loop up.
+            parse = partial(parse_fields, form.fields, len(form.files["image"]))
+            (asked,) = await runtime.workers.run([parse])
             return await _augment(request, form, asked, runtime, decoder)
 
 

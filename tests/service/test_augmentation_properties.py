@@ -271,6 +271,17 @@ def test_the_photos_edge_is_smooth_on_a_canvas() -> None:
     assert abs(pixels.sum() / 255 - 100**2) < 30
 
 
+def test_the_edge_of_transparency_is_no_brighter() -> None:
+    grey = Photo("image", (100, 100), "", np.full((100, 100, 3), 120, dtype=np.uint8))
+    for size in ("160x160", "50x50"):
+        canvas = {"name": "canvas", "size": size, "background": "transparent"}
+        steps = draw_operations(parsed([{"name": "rotate", "degrees": 10}, canvas]), 0, grey)
+        pixels = render(grey, steps, compose(steps, grey)).astype(int)
+        shown = pixels[pixels[..., 3] > 100]
+        assert np.abs(shown[:, :3] - 120).max() <= 3  # rounding
+        assert (pixels[..., 3] == 255).mean() > 0.8
+
+
 def test_a_subject_brings_no_backdrop_along() -> None:
     """A red disc on green, cut out by a mask with hard edges, at once turned and shrunk."""
     image, mask = Image.new("RGB", (200, 200), (0, 160, 0)), Image.new("L", (200, 200))
