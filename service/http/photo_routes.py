@@ -10,17 +10,19 @@ from fastapi.responses import Response
 
 from models.images import ImageLimits
 from service.augmentation.augmentations import (
-    MAX_PHOTOS,
-    AugmentationRequest,
-    AugmentationResponse,
     augmentation_jobs,
     check_output,
     check_sizes,
     common_facts,
     open_photo,
-    parse_fields,
     plan,
     sort_out,
+)
+from service.augmentation.requests import (
+    MAX_PHOTOS,
+    AugmentationRequest,
+    AugmentationResponse,
+    parse_fields,
 )
 from service.http.openapi import form_body, responses
 from service.http.runtime import COMMON, Runtime, find_model

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from service.augmentation.annotations import Annotation, carry
 from service.augmentation.augmentation import Photo, compose, render
-from service.augmentation.augmentations import AugmentationRequest
+from service.augmentation.requests import AugmentationRequest
 
 torch = pytest.importorskip("torch")
 F = pytest.importorskip("torchvision.transforms.v2.functional")

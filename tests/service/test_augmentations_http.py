@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
 from service.augmentation.augmentation import Photo, compose, render
-from service.augmentation.augmentations import AugmentationRequest
 from service.augmentation.geometry import MAX_SIDE_PX
 from service.augmentation.policies import POLICIES, AnyOperation
+from service.augmentation.requests import AugmentationRequest
 
 from .test_bad_requests import check
 from .test_imaging import IPTC, OURS, read_xmp
