@@ -20,6 +20,7 @@ from service.augmentation.operation import Operation
 from service.augmentation.policies import POLICIES, AnyOperation, with_canvas
 from service.augmentation.requests import AugmentationRequest
 from service.augmentation.subjects import before_backdrop, components, of_mask
+from service.augmentation.tones import daylight
 from service.augmentation.warping import View, moves_pixels, warp, warp_labels
 from service.errors import BadRequest
 
@@ -336,6 +337,25 @@ def test_a_cast_shadow_darkens_its_side() -> None:
         pixels = render(photo, steps, compose(steps, photo))
         assert pixels[dark].tolist() == [153] * 3
         assert pixels[light].tolist() == [255] * 3
+
+
+def test_white_balance_is_that_of_daylight() -> None:
+    np.testing.assert_allclose(daylight(6504), [1, 1, 1], atol=0.005)
+    # D50 by its tabulated white, XYZ 0.9642, 1, 0.8251.
+    np.testing.assert_allclose(daylight(5003), [1.176, 0.976, 0.722], atol=0.005)
+    grey = Photo("image", (20, 20), "", np.full((20, 20, 3), 128, dtype=np.uint8))
+
+    def seen(**fields: float) -> list[int]:
+        step = {"name": "white_balance", **fields}
+        steps = draw_operations(parsed([step]), 0, grey)
+        colour: list[int] = render(grey, steps, compose(steps, grey))[5, 5].tolist()
+        return colour
+
+    assert seen(kelvin=6504) == [128, 128, 128]
+    assert seen(kelvin=5003) == pytest.approx([139, 128, 111], abs=1)  # green as it was
+    red, green, blue = seen(kelvin=9000)
+    assert red < green == 128 < blue
+    assert seen(kelvin=6504, tint=0.2) == pytest.approx([128, 139, 128], abs=1)
 
 
 def test_a_gradient_runs_where_it_points() -> None:
