@@ -111,6 +111,22 @@ def open_image(
             raise ImageError("undecodable", f"damaged {image.format}: {error}") from error
 
 
+def measure_image(data: bytes, *, limits: ImageLimits | None = None) -> tuple[int, int]:
+    """Width and height as they are stored, without decoding.
+
+    Raises:
+        ImageError: The picture can't be used, as far as its header tells.
+    """
+    limits = limits or ImageLimits()
+    if len(data) > limits.max_bytes:
+        raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # our own caps decide, not Pillow's advice
+        size = _open_header(data).size
+    _check_size(size, limits)
+    return size
+
+
 def flatten(image: Image.Image, channels: Channels, background: str) -> Image.Image:
     """Bring a picture of `open_image` to `channels`, transparency over `background`.
 

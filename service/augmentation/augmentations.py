@@ -1,115 +1,243 @@
-"""An augmentation request -> pictures and exactly what was done to each."""
+"""A checked augmentation request -> pictures, annotations and exactly what was done to each."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Final
 
+import numpy as np
 from PIL import Image
-from pydantic import BaseModel, Field
 
 from models.images import ImageLimits
+from service.augmentation.annotations import Annotation, carry, check_annotation
 from service.augmentation.augmentation import (
-    DEFAULT_OPERATIONS,
-    MAX_OPERATIONS,
-    apply_parameters,
-    bounded,
-    draw_parameters,
+    Photo,
+    compose,
+    draw_operations,
+    may_be_transparent,
+    render,
 )
-from service.augmentation.operations import AnyOperation
+from service.augmentation.geometry import MAX_SIDE_PX, GeometricOperation
+from service.augmentation.operation import Size
+from service.augmentation.policies import AnyOperation
+from service.augmentation.requests import AugmentationRequest
+from service.augmentation.warping import View, warp_labels
+from service.errors import BadRequest
 from service.images.imaging import Encoding, OutputFormat, encode_image
+from service.images.presentation import check_transparency
 from service.inference.generation import consecutive_seeds
 from service.marks.marking import Mark
 from service.marks.reading import edited_source_type
 from service.messages.answers import Finished, finish
-from service.messages.forms import typed_fields
-from service.messages.schemas import Compression, Count, Seed, Strict, validate
-from service.messages.uploads import decode_upload
+from service.messages.uploads import File, match_masks, measure_upload, open_mask, open_upload
 from service.observation import stage
 
-
-class AugmentationRequest(Strict):
-    """Fields of POST /v1/images/augmentations beside the file `image`."""
-
-    n: Count = 1
-    seed: Annotated[Seed | None, Field(description="Of the first picture; the next: + 1.")] = None
-    operations: Annotated[
-        Sequence[AnyOperation],
-        Field(min_length=1, max_length=MAX_OPERATIONS, description="JSON; applied in order."),
-    ] = DEFAULT_OPERATIONS
-    output_format: OutputFormat | None = None
-    output_compression: Compression | None = None
-    response_format: Literal["b64_json"] = "b64_json"
-    user: Annotated[str | None, Field(max_length=512)] = None
+# Of all pictures of an answer together: ten of the largest size.
+MAX_ANSWER_PIXELS: Final = 10 * MAX_SIDE_PX**2
 
 
 @dataclass(frozen=True)
-class Photo:
-    """An upload to be augmented.
+class Task:
+    """One picture to make: of which photo, with which seed, and what is done.
 
-    Attributes:
-        image: RGB.
-        sha256: Of the file, hex.
-        source_type: What its edited pictures are.
+    `exact` operations are done as they are; others are drawn from.
     """
 
-    image: Image.Image
-    sha256: str
-    source_type: str
+    photo: int
+    seed: int
+    operations: Sequence[AnyOperation]
+    exact: bool = False
+    photo_sha256: str | None = None
+    mask_sha256: str | None = None
 
 
-class AugmentedPicture(BaseModel):
-    """One picture of a JSON answer."""
-
-    b64_json: str
-    seed: Seed
-    operations: list[dict[str, Any]]
-
-
-class AugmentationResponse(BaseModel):
-    """JSON answer of POST /v1/images/augmentations."""
-
-    created: int
-    data: list[AugmentedPicture]
-    output_format: OutputFormat
-    size: str
+def plan(request: AugmentationRequest, photos: int) -> list[Task]:
+    """List the pictures to make, in the answer's order."""
+    if request.replay is not None:
+        return [
+            Task(e.photo, e.seed, e.operations, True, e.photo_sha256, e.mask_sha256)
+            for e in request.replay
+        ]
+    each = request.n or 1
+    seeds = consecutive_seeds(request.seed, photos * each)
+    return [Task(index // each, seed, request.asked) for index, seed in enumerate(seeds)]
 
 
-def parse_fields(fields: Mapping[str, str]) -> AugmentationRequest:
-    """Turn a form's text fields into a checked request.
+def check_output(tasks: Sequence[Task], output_format: OutputFormat) -> None:
+    """Refuse transparency in a format that has none.
 
     Raises:
-        BadRequest: Names the field at fault.
+        BadRequest: It was asked for.
     """
-    values = typed_fields(
-        fields, integers=("n", "seed", "output_compression"), json=("operations",)
-    )
-    return validate(AugmentationRequest, values)
+    if any(may_be_transparent(task.operations) for task in tasks):
+        check_transparency("transparent", output_format)
 
 
-def open_photo(data: bytes, limits: ImageLimits) -> Photo:
-    """Decode an upload and scale it down to the largest size that is served."""
-    image = bounded(decode_upload(data, limits))
-    return Photo(image, hashlib.sha256(data).hexdigest(), edited_source_type(data))
+@dataclass(frozen=True)
+class Sent:
+    """What came with a photo, and how errors name it: with an index where it is one of several."""
+
+    param: str
+    mask_param: str
+    annotation_param: str
+    mask: File | None
+    annotation: Annotation | None
 
 
-def augmentation_jobs(
-    photo: Photo, request: AugmentationRequest, encoding: Encoding
-) -> list[Callable[[], Finished]]:
-    """One job for each picture; a picture depends on photo, operations and its own seed alone."""
+def sort_out(
+    request: AugmentationRequest, photos: Sequence[File], masks: Sequence[File]
+) -> list[Sent]:
+    """Say what belongs to each photo.
+
+    Raises:
+        BadRequest: The masks can't be matched.
+    """
+    annotations = request.annotations or [None] * len(photos)
+    names = [f".{index}" if len(photos) > 1 else "" for index in range(len(photos))]
     return [
-        partial(_augment, photo, request.operations, seed, encoding)
-        for seed in consecutive_seeds(request.seed, request.n)
+        Sent(f"image{name}", f"mask{name}", f"annotations.{index}", mask, annotation)
+        for index, (name, mask, annotation) in enumerate(
+            zip(names, match_masks(photos, masks), annotations, strict=True)
+        )
     ]
 
 
-def _augment(
-    photo: Photo, operations: Sequence[AnyOperation], seed: int, encoding: Encoding
-) -> Finished:
-    steps = draw_parameters(operations, seed, photo.image.size)
-    mark = Mark(photo.source_type, seed, photo_sha256=photo.sha256)
-    augmented = apply_parameters(photo.image, steps)
+def open_photo(sent: Sent, data: bytes, limits: ImageLimits) -> Photo:
+    """Decode a photo with its mask, and scale it down to the largest size that is served.
+
+    Raises:
+        ApiError: They can't be used, alone or together.
+    """
+    image = open_upload(data, limits, sent.param)
+    size, mask = image.size, sent.mask
+    labels = None if mask is None else open_mask(mask.data, size, sent.mask_param)
+    if sent.annotation is not None:
+        check_annotation(sent.annotation, size, sent.annotation_param)
+    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+    alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
+    if alpha is not None and alpha.min() == 255:
+        alpha = None
+    return Photo(
+        sent.param,
+        size,
+        hashlib.sha256(data).hexdigest(),
+        np.asarray(image.convert("RGB")),
+        alpha,
+        labels,
+        None if mask is None else hashlib.sha256(mask.data).hexdigest(),
+        sent.annotation,
+        edited_source_type(data),
+    )
+
+
+def check_sizes(
+    tasks: Sequence[Task], sent: Sequence[Sent], photos: Sequence[File], limits: ImageLimits
+) -> None:
+    """Refuse photos that can't be used, as far as their headers tell, and too large an answer.
+
+    Raises:
+        ApiError: Names the photo, or n.
+    """
+    frames = [
+        _frame(measure_upload(photo.data, limits, known.param))
+        for photo, known in zip(photos, sent, strict=True)
+    ]
+    if sum(_area(task.operations, frames[task.photo]) for task in tasks) > MAX_ANSWER_PIXELS:
+        raise BadRequest(
+            f"all pictures of an answer may have {MAX_ANSWER_PIXELS} pixels together: ask for "
+            "fewer, send fewer photos, or set a smaller canvas",
+            param="n",
+            code="too_many_pixels",
+        )
+
+
+def _frame(size: Size) -> Size:
+    """The size at which a photo is worked on."""
+    shrink = min(1.0, MAX_SIDE_PX / max(size))
+    return max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))
+
+
+def _area(operations: Sequence[AnyOperation], stored: Size) -> int:
+    """Pixels of a picture, the larger number where it isn't known yet which way is up."""
+    areas = []
+    for size in (stored, stored[::-1]):
+        for operation in operations:
+            if isinstance(operation, GeometricOperation):
+                size = operation.frame(size)
+        areas.append(size[0] * size[1])
+    return max(areas)
+
+
+def augmentation_jobs(
+    photo: Photo, tasks: Sequence[Task], min_visible: float, encoding: Encoding
+) -> list[Callable[[], Finished]]:
+    """One job for each picture; it depends on photo, operations and its own seed alone.
+
+    Raises:
+        BadRequest: A replay was of another photo or mask.
+    """
+    for task in tasks:
+        for kind, wanted, found in (
+            ("photo", task.photo_sha256, photo.sha256),
+            ("mask", task.mask_sha256, photo.mask_sha256),
+        ):
+            if wanted not in (None, found):
+                raise BadRequest(
+                    f"this is not the {kind} of the replay: its SHA-256 is {found or 'missing'}",
+                    param=photo.param,
+                    code="another_photo",
+                )
+    return [partial(_augment, photo, task, min_visible, encoding) for task in tasks]
+
+
+def common_facts(pictures: Sequence[Finished], output_format: OutputFormat) -> dict[str, Any]:
+    """What holds for all pictures of an answer."""
+    sizes = {picture.facts["size"] for picture in pictures}
+    same = {"size": sizes.pop()} if len(sizes) == 1 else {}
+    return {"created": int(time.time()), "output_format": output_format, **same}
+
+
+def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -> Finished:
+    drawn = task.operations if task.exact else draw_operations(task.operations, task.seed, photo)
+    view = compose(drawn, photo)
+    pixels = render(photo, drawn, view)
+    facts = _facts(photo, task, drawn, view)
+    recipe = {name: facts[name] for name in ("photo_sha256", "operations")}
+    mark = Mark(
+        photo.source_type,
+        task.seed,
+        recipe=json.dumps(recipe, separators=(",", ":")),
+        photo_sha256=photo.sha256,
+    )
     with stage("encode"):
-        data = encode_image(augmented, encoding, mark)
-    return finish(data, {"seed": seed, "operations": steps}, mark)
+        data = encode_image(pixels, encoding, mark)
+    if photo.annotation is not None:
+        facts["annotations"] = carry(photo.annotation, view, photo.size, min_visible)
+    return finish(data, facts, mark, _warped_mask(photo, view))
+
+
+def _facts(photo: Photo, task: Task, drawn: Sequence[AnyOperation], view: View) -> dict[str, Any]:
+    facts: dict[str, Any] = {"photo": task.photo, "photo_sha256": photo.sha256}
+    if photo.mask_sha256 is not None:
+        facts["mask_sha256"] = photo.mask_sha256
+    facts |= {
+        "seed": task.seed,
+        "size": f"{view.size[0]}x{view.size[1]}",
+        "matrix": (view.matrix / view.matrix[2, 2]).tolist(),
+        "operations": [operation.model_dump(mode="json", exclude_none=True) for operation in drawn],
+    }
+    if any(operation.needs_subject() for operation in drawn):
+        facts["subject"] = photo.require_subject().kind
+    return facts
+
+
+def _warped_mask(photo: Photo, view: View) -> bytes | None:
+    if photo.mask is None:
+        return None
+    buffer = io.BytesIO()
+    warp_labels(photo.mask, view).save(buffer, "png", compress_level=1)
+    return buffer.getvalue()

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from service.errors import ApiError, BadRequest, Busy, Conflict, NotReady
 from service.http.access import key_of, note_pictures
 from service.messages.answers import error_response
+from service.messages.uploads import File
 from service.state.answers import Claim, Refusal, Stored
 from service.state.quotas import Quota, utc_now
 from service.state.state import State
@@ -72,10 +73,14 @@ async def make(
     return await _store(state, claim, answer)
 
 
-def form_parts(data: bytes, fields: Mapping[str, str]) -> list[bytes]:
+def form_parts(files: Iterable[File], fields: Mapping[str, str]) -> list[bytes]:
     """A form's parts in an order of their own: boundaries and order differ between tries."""
-    texts = [part for pair in sorted(fields.items()) for part in pair]
-    return [data, *(text.encode("utf-8", "surrogatepass") for text in texts)]
+    parts = [part for file in files for part in (_encoded(file.name), file.data)]
+    return [*parts, *(_encoded(text) for pair in sorted(fields.items()) for text in pair)]
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 async def _make_within_quota(

@@ -1,6 +1,6 @@
 """OpenAPI parts for routes that parse their bodies themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -55,11 +55,25 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def form_body(model: type[BaseModel], *json_fields: str) -> dict[str, Any]:
-    """An operation's request body that is a form with a file `image`; some fields are JSON."""
+def form_body(
+    model: type[BaseModel], *json_fields: str, files: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """An operation's request body that is a form with files; some fields are JSON.
+
+    Args:
+        model: The text fields.
+        json_fields: Those that are JSON.
+        files: How many files there may be of each name; by default one `image`.
+    """
     schema = model.model_json_schema(ref_template=_REFERENCES)
-    image = {"type": "string", "contentMediaType": "application/octet-stream"}
-    schema["properties"] = {"image": image, **schema["properties"]}
+    one = {"type": "string", "contentMediaType": "application/octet-stream"}
+    parts = {
+        name: one if most == 1 else {"type": "array", "items": one, "maxItems": most}
+        for name, most in (files or {"image": 1}).items()
+    }
+    if "maxItems" in parts["image"]:
+        parts["image"] = {**parts["image"], "minItems": 1}
+    schema["properties"] = {**parts, **schema["properties"]}
     schema["required"] = ["image"]
     content = {
         "schema": schema,

@@ -1,20 +1,29 @@
 """Routes that make pictures of an uploaded photo."""
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from models.images import ImageLimits
 from service.augmentation.augmentations import (
+    Sent,
+    Task,
+    augmentation_jobs,
+    check_output,
+    check_sizes,
+    common_facts,
+    open_photo,
+    plan,
+    sort_out,
+)
+from service.augmentation.requests import (
+    MAX_PHOTOS,
     AugmentationRequest,
     AugmentationResponse,
-    augmentation_jobs,
-    open_photo,
     parse_fields,
 )
 from service.http.making import form_parts, make
@@ -24,8 +33,8 @@ from service.http.runtime import COMMON, Runtime, find_model
 from service.http.workers import one_at_a_time, time_limit
 from service.images.imaging import Encoding
 from service.images.presentation import choose_presentation
-from service.messages.answers import answer, settle_answer
-from service.messages.uploads import read_form
+from service.messages.answers import Finished, answer, settle_answer
+from service.messages.uploads import File, read_files, read_form
 from service.observation import stage
 from service.pictures.finishing import Finishing
 from service.pictures.variations import (
@@ -40,6 +49,10 @@ from service.pictures.variations import (
     variation_jobs,
 )
 
+FILES: Final = {"image": MAX_PHOTOS, "mask": MAX_PHOTOS}
+MAX_ANNOTATION_BYTES: Final = 1_000_000
+MAX_DECODED_PHOTOS: Final = 4
+
 Decoded = TypeVar("Decoded")
 
 
@@ -50,14 +63,14 @@ class Decoder:
         settings = runtime.settings
         self._workers = runtime.workers
         self._turn = asyncio.Semaphore(1)
-        self._limits = ImageLimits(
+        self.limits: Final = ImageLimits(
             max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
         )
 
     async def decode(self, how: Callable[[bytes, ImageLimits], Decoded], data: bytes) -> Decoded:
         """Run `how` on a worker when it is this upload's turn."""
         async with one_at_a_time(self._turn):
-            (decoded,) = await self._workers.run([partial(_decode, how, data, self._limits)])
+            (decoded,) = await self._workers.run([partial(_decode, how, data, self.limits)])
         return decoded
 
 
@@ -74,36 +87,63 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
 
     @app.post(
         "/v1/images/augmentations",
-        summary="Augment a photo",
+        summary="Augment photos",
         responses=responses(AugmentationResponse, *COMMON, 415, 422),
-        openapi_extra=form_body(AugmentationRequest, "operations"),
+        openapi_extra=form_body(
+            AugmentationRequest, "operations", "canvas", "replay", "annotations", files=FILES
+        ),
         response_class=Response,
     )
     async def augment(request: Request) -> Response:
-        """Make 1 to 10 variants of a photo, and list what was done to each."""
+        """Make 1 to 10 variants of each of up to 16 photos, and list what was done to each.
+
+        Masks, boxes, polygons and keypoints go the way of the pixels.
+        """
         async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
-            data, fields = await read_form(request, settings.max_upload_bytes)
-            asked = parse_fields(fields)
-            work = partial(_augment, request, data, asked, runtime, decoder)
-            return await make(request, runtime.state, form_parts(data, fields), asked.n, work)
+            limit = settings.max_upload_bytes
+            form = await read_files(request, limit, FILES, MAX_ANNOTATION_BYTES)
+            # A megabyte of annotations would hold the event loop up.
+            parse = partial(parse_fields, form.fields, len(form.files["image"]))
+            (asked,) = await runtime.workers.run([parse])
+            photos, masks = form.files["image"], form.files.get("mask", [])
+            sent, tasks = sort_out(asked, photos, masks), plan(asked, len(photos))
+            work = partial(_augment, request, photos, sent, tasks, asked, runtime, decoder)
+            body = form_parts([*photos, *masks], form.fields)
+            return await make(request, runtime.state, body, len(tasks), work)
 
 
 async def _augment(
-    request: Request, data: bytes, asked: AugmentationRequest, runtime: Runtime, decoder: Decoder
+    request: Request,
+    photos: Sequence[File],
+    sent: Sequence[Sent],
+    tasks: Sequence[Task],
+    asked: AugmentationRequest,
+    runtime: Runtime,
+    decoder: Decoder,
 ) -> Response:
     accept = request.headers.get("accept")
-    kind, output_format = settle_answer(accept, asked.output_format, asked.n)
-    photo = await decoder.decode(open_photo, data)
+    kind, output_format = settle_answer(accept, asked.output_format, len(tasks))
+    check_output(tasks, output_format)
     encoding = Encoding(runtime.marker, output_format, asked.output_compression)
-    pictures = await runtime.workers.run(augmentation_jobs(photo, asked, encoding))
-    record(runtime.state.records, "augmentation", pictures)
+    await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, decoder.limits)])
+    pictures: dict[int, Finished] = {}
+    # A few photos are held decoded at a time, however many there are.
+    step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
+    for start in range(0, len(photos), step):
+        places: list[int] = []
+        jobs: list[Callable[[], Finished]] = []
+        for index in range(start, min(start + step, len(photos))):
+            own = [place for place, task in enumerate(tasks) if task.photo == index]
+            if own:
+                photo = await decoder.decode(partial(open_photo, sent[index]), photos[index].data)
+                mine = [tasks[place] for place in own]
+                jobs += augmentation_jobs(photo, mine, asked.min_visible, encoding)
+                places += own
+        pictures |= zip(places, await runtime.workers.run(jobs), strict=True)
     runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
-    facts = {
-        "created": int(time.time()),
-        "output_format": output_format,
-        "size": f"{photo.image.width}x{photo.image.height}",
-    }
-    return answer(kind, output_format, pictures, facts)
+    in_order = [pictures[place] for place in range(len(tasks))]
+    record(runtime.state.records, "augmentation", in_order)
+    return answer(kind, output_format, in_order, common_facts(in_order, output_format))
 
 
 def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
@@ -123,7 +163,9 @@ def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
             data, fields = await read_form(request, settings.max_upload_bytes)
             asked = parse_variation_fields(fields)
             work = partial(_vary, request, data, asked, runtime, decoder)
-            return await make(request, runtime.state, form_parts(data, fields), asked.count, work)
+            return await make(
+                request, runtime.state, form_parts([File("", data)], fields), asked.count, work
+            )
 
 
 async def _vary(

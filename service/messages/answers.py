@@ -31,17 +31,21 @@ class Finished:
         facts: Said beside it.
         mark: Said in it.
         sha256: Of the file, hex; made where it is encoded, not on the event loop.
+        mask: A PNG, if it has one.
     """
 
     data: bytes
     facts: Mapping[str, Any]
     mark: Mark
     sha256: str
+    mask: bytes | None = None
 
 
-def finish(data: bytes, facts: Mapping[str, Any], mark: Mark) -> Finished:
+def finish(
+    data: bytes, facts: Mapping[str, Any], mark: Mark, mask: bytes | None = None
+) -> Finished:
     """Put an encoded picture together with what is said of it."""
-    return Finished(data, facts, mark, hashlib.sha256(data).hexdigest())
+    return Finished(data, facts, mark, hashlib.sha256(data).hexdigest(), mask)
 
 
 def answer(
@@ -61,10 +65,7 @@ def answer(
     if kind == "application/zip":
         return Response(_archive(output_format, pictures, facts), media_type=kind)
     if kind == "application/json":
-        data = [
-            {"b64_json": base64.b64encode(picture.data).decode("ascii"), **picture.facts}
-            for picture in pictures
-        ]
+        data = [{"b64_json": _base64(picture.data), **_with_mask(picture)} for picture in pictures]
         return JSONResponse({**facts, "data": data})
     return bare(kind, pictures[0].data, {**facts, **pictures[0].facts})
 
@@ -123,20 +124,35 @@ def error_response(error: ApiError) -> Response:
     )
 
 
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _with_mask(picture: Finished) -> dict[str, Any]:
+    mask = {} if picture.mask is None else {"mask_b64_json": _base64(picture.mask)}
+    return {**mask, **picture.facts}
+
+
 def _archive(
     output_format: OutputFormat, pictures: Sequence[Finished], facts: Mapping[str, Any]
 ) -> bytes:
     digits = max(2, len(str(len(pictures) - 1)))  # so that names sort in order
-    names = [f"{index:0{digits}d}.{output_format}" for index in range(len(pictures))]
-    listed = [
-        {"file": name, **picture.facts} for name, picture in zip(names, pictures, strict=True)
-    ]
+    stems = [f"{index:0{digits}d}" for index in range(len(pictures))]
+    files: list[tuple[str, bytes]] = []
+    listed = []
+    for stem, picture in zip(stems, pictures, strict=True):
+        own = [(f"{stem}.{output_format}", picture.data)]
+        if picture.mask is not None:
+            own.append((f"{stem}-mask.png", picture.mask))
+        names = dict(zip(("file", "mask_file"), (name for name, _ in own), strict=False))
+        listed.append({**names, **picture.facts})
+        files += own
     manifest = json.dumps({**facts, "data": listed}, indent=2).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo("manifest.json", ZIP_EPOCH), manifest)
-        for name, picture in zip(names, pictures, strict=True):
-            archive.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), picture.data)
+        for name, data in files:
+            archive.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), data)
     return buffer.getvalue()
 
 

@@ -14,6 +14,7 @@ from models.images import (
     ImageError,
     ImageLimits,
     decode_image,
+    measure_image,
     open_image,
     sniff_format,
 )
@@ -357,3 +358,22 @@ def test_caps_are_inclusive() -> None:
     assert refused(data, **(limits | {"max_bytes": len(data) - 1})) == "too_many_bytes"
     assert refused(data, **(limits | {"max_pixels": 799})) == "too_many_pixels"
     assert refused(data, **(limits | {"min_side_px": 21})) == "too_small"
+
+
+def test_measuring_reads_the_header_only() -> None:
+    data = encoded(scene((40, 20)))
+    assert measure_image(data[:60]) == (40, 20)
+    limits = {"max_bytes": len(data), "max_pixels": 800, "min_side_px": 20}
+    assert measure_image(data, limits=ImageLimits(**limits)) == (40, 20)
+    for name, value, reason in (
+        ("max_bytes", len(data) - 1, "too_many_bytes"),
+        ("max_pixels", 799, "too_many_pixels"),
+        ("min_side_px", 21, "too_small"),
+    ):
+        with pytest.raises(ImageError) as raised:
+            measure_image(data, limits=ImageLimits(**(limits | {name: value})))
+        assert raised.value.reason == reason
+    for junk, reason in ((b"junk", "not_an_image"), (data[:12], "undecodable")):
+        with pytest.raises(ImageError) as raised:
+            measure_image(junk)
+        assert raised.value.reason == reason

@@ -1,0 +1,176 @@
+"""What an augmentation request may say, and what its JSON answer does."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from service.augmentation.annotations import Annotation
+from service.augmentation.geometry import Canvas
+from service.augmentation.operation import SubjectKind
+from service.augmentation.policies import (
+    DEFAULT_POLICY,
+    POLICIES,
+    AnyOperation,
+    PolicyName,
+    with_canvas,
+)
+from service.errors import BadRequest
+from service.images.imaging import OutputFormat
+from service.messages.forms import typed_fields
+from service.messages.schemas import Compression, Count, Seed, Strict, refuse_both, validate
+
+MAX_PHOTOS: Final = 16
+MAX_OPERATIONS: Final = 24
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Replay(Strict):
+    """What an answer says of a picture, to make it again."""
+
+    photo: Annotated[int, Field(ge=0, lt=MAX_PHOTOS)] = 0
+    photo_sha256: Annotated[
+        Digest | None, Field(description="If given, another photo is refused.")
+    ] = None
+    mask_sha256: Annotated[Digest | None, Field(description="The same of its mask.")] = None
+    seed: Annotated[Seed, Field(description="Comes back; nothing is drawn.")] = 0
+    # A canvas may have been added.
+    operations: Annotated[Sequence[AnyOperation], Field(max_length=MAX_OPERATIONS + 1)]
+
+
+class AugmentationRequest(Strict):
+    """Fields of POST /v1/images/augmentations beside the files; user changes nothing."""
+
+    n: Annotated[Count | None, Field(description="Pictures of each photo; 1 by default.")] = None
+    seed: Annotated[
+        Seed | None,
+        Field(description="Of the first picture; the next has seed + 1, photo after photo."),
+    ] = None
+    policy: Annotated[
+        PolicyName | None, Field(description="A named list of operations; light by default.")
+    ] = None
+    operations: Annotated[
+        Sequence[AnyOperation] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_OPERATIONS,
+            description="JSON, in place of policy. Geometry comes first and is resampled once; "
+            "the others follow in their order. Ranges are [low, high], or one number.",
+        ),
+    ] = None
+    canvas: Annotated[
+        Canvas | None, Field(description="JSON: what to change of the operations' canvas.")
+    ] = None
+    replay: Annotated[
+        Sequence[Replay] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_PHOTOS * 10,
+            description="JSON, in place of all above: photo, photo_sha256, mask_sha256, seed and "
+            "operations as an answer's data has them give the same pixels again.",
+        ),
+    ] = None
+    annotations: Annotated[
+        Sequence[Annotation | None] | None,
+        Field(min_length=1, max_length=MAX_PHOTOS, description="JSON: one for each photo."),
+    ] = None
+    min_visible: Annotated[
+        float,
+        Field(ge=0, le=1, description="Boxes and polygons of which less is seen are dropped."),
+    ] = 0.1
+    output_format: OutputFormat | None = None
+    output_compression: Compression | None = None
+    response_format: Literal["b64_json"] = "b64_json"
+    user: Annotated[str | None, Field(max_length=512)] = None
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        refuse_both(self, "operations", "policy")
+        for other in ("operations", "policy", "canvas", "n", "seed"):
+            refuse_both(self, "replay", other)
+        for index, entry in enumerate(self.replay or ()):
+            for place, operation in enumerate(entry.operations):
+                field = operation.inexact()
+                if field is not None:
+                    raise BadRequest(
+                        "a replay draws nothing, but this is not one exact value",
+                        param=f"replay.{index}.operations.{place}.{field}",
+                    )
+        return self
+
+    @property
+    def asked(self) -> Sequence[AnyOperation]:
+        """The operations to draw from."""
+        operations = self.operations or POLICIES[self.policy or DEFAULT_POLICY]
+        return operations if self.canvas is None else with_canvas(operations, self.canvas)
+
+
+class CarriedAnnotation(BaseModel):
+    """An annotation in the pixels of a picture; the fields are those of the request."""
+
+    label: str | int | None
+    format: Literal["coco", "xyxy"]
+    boxes: list[list[float]]
+    labels: Annotated[list[str | int] | None, Field(description="Left out where none came.")] = None
+    visible: Annotated[list[float], Field(description="The share of each box that is seen.")]
+    polygons: list[list[float]]
+    keypoints: list[list[list[float]]]
+    dropped: Annotated[
+        dict[Literal["boxes", "polygons"], list[int]],
+        Field(description="Indexes of those of which too little is seen."),
+    ]
+
+
+class AugmentedPicture(BaseModel):
+    """One picture of a JSON answer."""
+
+    b64_json: str
+    mask_b64_json: Annotated[str | None, Field(description="PNG, where a mask came.")] = None
+    photo: Annotated[int, Field(description="Index of the photo, from 0.")]
+    photo_sha256: str
+    mask_sha256: str | None = None
+    seed: Seed
+    size: Annotated[str, Field(description='"WIDTHxHEIGHT"')]
+    matrix: Annotated[
+        list[list[float]], Field(description="3 x 3, from photo pixels to picture pixels.")
+    ]
+    subject: Annotated[
+        SubjectKind | None, Field(description="How it was known, where it was asked for.")
+    ] = None
+    operations: list[dict[str, Any]]
+    annotations: CarriedAnnotation | None = None
+
+
+class AugmentationResponse(BaseModel):
+    """JSON answer of POST /v1/images/augmentations."""
+
+    created: int
+    data: list[AugmentedPicture]
+    output_format: OutputFormat
+    size: Annotated[str | None, Field(description="Left out where sizes differ.")] = None
+
+
+def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:
+    """Turn a form's text fields into a checked request about so many photos.
+
+    Raises:
+        BadRequest: Names the field at fault.
+    """
+    values = typed_fields(
+        fields,
+        integers=("n", "seed", "output_compression"),
+        numbers=("min_visible",),
+        json=("operations", "canvas", "replay", "annotations"),
+    )
+    request = validate(AugmentationRequest, values)
+    if request.annotations is not None and len(request.annotations) != photos:
+        raise BadRequest(
+            f"{len(request.annotations)} annotations for {photos} photos: send one for each, "
+            "null where there is none",
+            param="annotations",
+        )
+    for index, entry in enumerate(request.replay or ()):
+        if entry.photo >= photos:
+            raise BadRequest(f"there are only {photos} photos", param=f"replay.{index}.photo")
+    return request
