@@ -29,7 +29,7 @@ def add_verifications(app: FastAPI, runtime: Runtime) -> None:
     @app.post(
         "/v1/verifications",
         summary="Verify a picture",
-        responses=responses(None, 400, 401, 413, 415, 429, 500, 503, 504),
+        responses=responses(None, 400, 401, 408, 413, 415, 429, 500, 503, 504),
         openapi_extra=form_body(VerificationRequest),
     )
     async def verify(request: Request) -> Verification:
