@@ -42,6 +42,7 @@ _COMMANDS: Final = {
     "models": (_SERVICE, "List, show, promote or roll back registered models."),
     "serve": (_SERVICE, "Serve generation and augmentation over HTTP."),
     "generate": (_SERVICE, "Generate pictures without a server."),
+    "synthesize": (_SERVICE, "Make a labelled synthetic set without a server."),
 }
 
 

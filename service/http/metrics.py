@@ -47,6 +47,12 @@ class Metrics:
             ("kind", "model"),
             registry=self._registry,
         )
+        self.streams: Final = Counter(
+            "catalogan_streams",
+            "Streamed answers, by how they ended.",
+            ("ending",),
+            registry=self._registry,
+        )
         self.ready: Final = Gauge(
             "catalogan_ready", "1 while a model is loaded.", registry=self._registry
         )

@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 
 from models.manifest import ENCODER_FILE, MAPPING_FILE
 from service.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
+from service.http.dataset_routes import add_datasets
 from service.http.metrics import CONTENT_TYPE
 from service.http.openapi import describe, responses
 from service.http.photo_routes import Decoder, add_augmentations, add_variations
@@ -22,6 +23,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     _add_error_handlers(app)
     add_generations(app, runtime)
     add_interpolations(app, runtime)
+    add_datasets(app, runtime)
     decoder = Decoder(runtime)
     add_augmentations(app, runtime, decoder)
     add_variations(app, runtime, decoder)
