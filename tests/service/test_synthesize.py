@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 from PIL import Image
 
 from service.datasets import plan as plan_module
 from service.inference.generation import GeneratorSession
 
+from .small_graphs import constant, generator_graph
 from .test_cli import ROOT, run
-from .test_imaging import read_xmp
+from .test_imaging import IPTC, OURS, read_xmp
 
 
 def synthesize(export: Path, out: Path, *options: object) -> Path:
@@ -63,8 +65,8 @@ def test_a_folder_for_each_category(export: Path, tmp_path: Path) -> None:
         with Image.open(io.BytesIO(found[line["file_name"]])) as image:
             assert image.size == (24, 16)
         mark = read_xmp(found[line["file_name"]])
-        assert mark["Iptc4xmpExt:DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
-        assert (mark["catalogan:seed"], mark["catalogan:category"]) == (
+        assert mark[IPTC + "DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
+        assert (mark[OURS + "seed"], mark[OURS + "category"]) == (
             str(line["seed"]),
             line["category"],
         )
@@ -92,13 +94,25 @@ def test_coco(export: Path, tmp_path: Path) -> None:
         assert noted["bbox"] == [0, 0, image["width"], image["height"]] == [0, 0, 24, 16]
         assert noted["area"] == 24 * 16
         mark = read_xmp(found[f"images/{image['file_name']}"])
-        assert names[noted["category_id"]] == mark["catalogan:category"]
-        assert str(image["seed"]) == mark["catalogan:seed"]
+        assert names[noted["category_id"]] == mark[OURS + "category"]
+        assert str(image["seed"]) == mark[OURS + "seed"]
 
 
-def test_coco_boxes_follow_transparency(clear_export: Path, tmp_path: Path) -> None:
-    out = synthesize(clear_export, tmp_path / "set", "--layout", "coco", "--count", 4)
-    found = files(out)
+def framed_graph() -> Any:
+    """The small generator with a margin around its pictures that is clear, and 3 px below."""
+    model = generator_graph(channels=4)
+    frame = np.zeros((1, 4, 16, 24), dtype=np.float32)
+    frame[:, 3] = -3
+    frame[:, 3, 2:13, 4:20] = 0
+    model.graph.initializer.append(constant("frame", frame))
+    model.graph.node[-1].output[0] = "bare"
+    model.graph.node.append(helper.make_node("Add", ["bare", "frame"], ["images"]))
+    return model
+
+
+def test_coco_boxes_follow_transparency(make_export: Callable[..., Path], tmp_path: Path) -> None:
+    export = make_export(framed_graph(), size=(16, 24, 4))
+    found = files(synthesize(export, tmp_path / "set", "--layout", "coco", "--count", 4))
     coco, tight = json.loads(found["annotations.json"]), 0
     for image, noted in zip(coco["images"], coco["annotations"], strict=True):
         with Image.open(io.BytesIO(found[f"images/{image['file_name']}"])) as picture:
@@ -134,8 +148,8 @@ def check_samples(found: dict[str, dict[str, bytes]], first: int, last: int) -> 
         assert sample.keys() == {"cls", "json", "png"}
         told, mark = json.loads(sample["json"]), read_xmp(sample["png"])
         assert int(sample["cls"]) == told["label"]
-        assert told["category"] == mark["catalogan:category"]
-        assert str(told["seed"]) == mark["catalogan:seed"]
+        assert told["category"] == mark[OURS + "category"]
+        assert str(told["seed"]) == mark[OURS + "seed"]
 
 
 def test_a_webdataset_tar_is_one_shard(export: Path, tmp_path: Path) -> None:
@@ -298,20 +312,20 @@ def test_a_failure_on_the_way_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_interrupted_leaves_nothing_and_killed_is_made_anew(export: Path, tmp_path: Path) -> None:
     """A set too large to end by itself, stopped by Ctrl-C and by SIGKILL."""
     command = [sys.executable, "-m", "catalogan", "synthesize", "--export", str(export)]
     command += ["--count", "400000", "--out", str(tmp_path / "set"), "--seed", "5"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
+    aside, end = tmp_path / ".set.partial", time.monotonic() + 60
     for kind in (signal.SIGKILL, signal.SIGINT):
         with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL) as process:
-            aside, end = tmp_path / ".set.partial", time.monotonic() + 60
-            while not (aside / "mugs").is_dir() or process.poll() is not None:
+            while (aside / "left").exists() or not (aside / "mugs").is_dir():
+                assert process.poll() is None
                 assert time.monotonic() < end, "nothing was begun in time"
                 time.sleep(0.02)
-            if kind == signal.SIGINT:  # it cleared away what the other left
-                assert not (aside / "sentinel").exists()
-            (aside / "sentinel").touch()
+            (aside / "left").touch()  # the next one clears it away
             process.send_signal(kind)
             assert process.wait(60) != 0
         assert aside.exists() == (kind == signal.SIGKILL)
