@@ -87,6 +87,7 @@ def _model_info(model: RegisteredModel, runtime: Runtime) -> ModelInfo:
         model_hash=manifest.model_hash,
         default=default is not None and default.registered.model_id == model.model_id,
         categories=list(manifest.categories),
+        synonyms={name: list(others) for name, others in manifest.synonyms.items()},
         size=f"{manifest.width}x{manifest.height}",
         channels=manifest.channels,
         truncation_psi=manifest.truncation_psi,

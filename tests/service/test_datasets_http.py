@@ -327,5 +327,6 @@ def test_curl_says_that_it_broke_off(
             lambda self, specs: render(self, specs) if next(left, None) is not None else 1 / 0,
         )
         command = ["curl", "-sS", "-o", tmp_path / "set.zip", f"{client.base_url}{URL}"]
-        command += ["--json", '{"count": 20}']
-        assert subprocess.run(command, capture_output=True).returncode != 0
+        command += ["-H", "Content-Type: application/json", "-d", '{"count": 20}']
+        ran = subprocess.run(command, capture_output=True)
+        assert ran.returncode != 0, (tmp_path / "set.zip").read_bytes()[:500]
