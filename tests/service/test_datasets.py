@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import struct
 import subprocess
 import tarfile
 import zipfile
@@ -187,6 +188,11 @@ def test_more_files_than_a_short_zip_can_count() -> None:
     data = b"".join(add(sink, f"{k}", b"") for k in range(size)) + b"".join(sink.close())
     with zipfile.ZipFile(io.BytesIO(data)) as found:
         assert found.namelist() == [f"{k}" for k in range(size)]
+    # zipfile goes by the directory's size; others need the record of the long form.
+    record, locator = data[-98:-42], data[-42:-22]
+    assert struct.unpack("<4sQ2H2L2Q", record[:40])[-2:] == (size, size)
+    assert struct.unpack("<4sLQL", locator) == (b"PK\6\7", 0, len(data) - 98, 1)
+    assert data[-22:-6].startswith(b"PK\5\6\0\0\0\0\xff\xff\xff\xff")
 
 
 @pytest.mark.slow
