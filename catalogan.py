@@ -44,6 +44,7 @@ _COMMANDS: Final = {
     "models": (_SERVICE, "List, show, promote or roll back registered models."),
     "serve": (_SERVICE, "Serve generation and augmentation over HTTP."),
     "generate": (_SERVICE, "Generate pictures without a server."),
+    "synthesize": (_SERVICE, "Make a labelled synthetic set without a server."),
     "keys": (_MARKS, "Make keys that sign the pictures."),
     "verify": (_MARKS, "Say whether pictures are ours, by which marks."),
     "api-keys": (_API_KEYS, "Make, list or revoke the keys of the service's callers."),

@@ -25,7 +25,8 @@ gives the style_offset that, with truncation_psi 0, makes the generator paint th
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -51,6 +52,8 @@ PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2}
 # that it gives a small picture reads as dirt, and costs the distance to photos a few percent.
 SERVED_TRUNCATION_PSI: Final = 0.7
 SERVED_NOISE_SCALE: Final = 0.0
+# Of one category; a prompt's words are looked up among all names of all categories.
+MAX_SYNONYMS: Final = 50
 # The largest graph that the registry takes: a 512 px generator has about 120 MB in fp32.
 MAX_GENERATOR_BYTES: Final = 1_000_000_000
 # Generator and discriminator together.
@@ -59,6 +62,7 @@ MAX_WEIGHTS_BYTES: Final = 2 * MAX_GENERATOR_BYTES
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 Category = Annotated[str, Field(min_length=1, max_length=200)]
+Synonyms = Annotated[tuple[Category, ...], Field(max_length=MAX_SYNONYMS)]
 
 
 class ManifestError(ValueError):
@@ -126,6 +130,10 @@ class GeneratorManifest(_Record):
     name: Name
     created: datetime
     categories: Annotated[tuple[Category, ...], Field(min_length=1, max_length=10_000)]
+    synonyms: Annotated[
+        dict[Category, Synonyms],
+        Field(description="Other names by category, for prompts. Older exports have none."),
+    ] = Field(default_factory=dict)
     width: Annotated[int, Field(ge=8, le=4096)]
     height: Annotated[int, Field(ge=8, le=4096)]
     channels: Literal[1, 3, 4]
@@ -164,6 +172,11 @@ class GeneratorManifest(_Record):
         if len(set(categories)) != len(categories):
             raise ValueError("categories must be unique")
         return categories
+
+    @model_validator(mode="after")
+    def _synonyms_name_one_category(self) -> "GeneratorManifest":
+        check_synonyms(self.synonyms, self.categories)
+        return self
 
     @field_validator("files")
     @classmethod
@@ -212,3 +225,45 @@ def category_index(name: str, categories: Iterable[str]) -> int | None:
     """Position of `name` among `categories`, letter case and edge blanks aside."""
     wanted = name.strip().casefold()
     return next((i for i, known in enumerate(categories) if known.casefold() == wanted), None)
+
+
+def name_words(text: str) -> tuple[str, ...]:
+    """The words by which names are compared: letter case and simple English plurals aside."""
+    return tuple(_singular(word) for word in re.findall(r"\w+", text.casefold().replace("_", " ")))
+
+
+def check_synonyms(synonyms: Mapping[str, Sequence[str]], categories: Sequence[str]) -> None:
+    """Check that each synonym names one category, which exists, and no other.
+
+    Raises:
+        ValueError: Names the synonym, and the categories that it would name.
+    """
+    known = {name: f"the category {name!r}" for name in categories}
+    taken = {name_words(name): (name, what) for name, what in known.items()}
+    for category, others in synonyms.items():
+        if category not in known:
+            raise ValueError(
+                f"synonyms of {category[:60]!r}, which is no category; known are "
+                + ", ".join(name[:40] for name in categories[:12])
+            )
+        for synonym in others:
+            words = name_words(synonym)
+            if not words:
+                raise ValueError(f"the synonym {synonym[:60]!r} of {category!r} has no word in it")
+            owner, what = taken.setdefault(words, (category, f"a synonym of {category!r}"))
+            if owner != category:
+                raise ValueError(
+                    f"{synonym!r}, a synonym of {category!r}, is {what}, too, where letter case "
+                    "and plurals don't count"
+                )
+
+
+def _singular(word: str) -> str:
+    """Fold simple plurals: mugs, boxes, dresses, batteries; leaves dress and bus alone."""
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 4 and word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word

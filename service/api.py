@@ -115,6 +115,7 @@ def build_runtime() -> Runtime:
         generations=Queue("generations", settings.max_pending_generations, metrics),
         interpolations=Queue("interpolations", settings.max_pending_interpolations, metrics),
         uploads=Queue("uploads", settings.max_pending_uploads, metrics),
+        datasets=Queue("datasets", settings.max_pending_datasets, metrics),
     )
 
 

@@ -59,7 +59,7 @@ def write_pictures(
         BadRequest: The batch asks for what the model doesn't have.
     """
     settings = load_settings(model=model_id, device=device)
-    session, shown_id = _open(settings.model, export, settings)
+    session, shown_id = open_session(settings.model, export, settings)
     first = secrets.randbelow(SEED_LIMIT) if batch.seed is None else batch.seed
     # Refuses what the model can't give before anything is written.
     presentation = _plan(batch, first, 0, session).presentation
@@ -93,10 +93,14 @@ def _plan(batch: Batch, first_seed: int, start: int, session: GeneratorSession) 
     return plan_pictures(validate(GenerationRequest, asked), session.manifest)
 
 
-def _open(
+def open_session(
     model_id: str | None, export: Path | None, settings: Settings
 ) -> tuple[GeneratorSession, str]:
-    """Load the export or the registered model; give its id, too."""
+    """Load an export or a registered model; give its id, too.
+
+    Raises:
+        OperatorError: It can't be used.
+    """
     if export is not None:
         manifest, files = read_export(export)
         generator, shown_id = files[GENERATOR_FILE], f"{manifest.name}:{export_version(files)}"

@@ -1,4 +1,4 @@
-"""Command line of the serving room: register, models, serve, generate."""
+"""Command line of the serving room: register, models, serve, generate, synthesize."""
 
 import json
 import logging
@@ -175,6 +175,59 @@ def generate(
         )
         write_pictures(batch, out, model_id=model, export=export, device=device)
     console.print(f"wrote {count} pictures to {out}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Option(help="A directory, or FILE.zip or FILE.tar; not there yet.")],
+    count: Annotated[int | None, typer.Option(min=1, help="Pictures of each category.")] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME, or NAME=COUNT; several times. Else all.", metavar="NAME[=COUNT]"),
+    ] = None,
+    layout: Annotated[Literal["folder", "coco", "webdataset"], typer.Option()] = "folder",
+    shard: Annotated[
+        str, typer.Option(help="I/N: the I-th of N parts, which together are the set.")
+    ] = "1/1",
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the set; needed for shards.")] = None,
+    model: Annotated[str | None, typer.Option(help="NAME or NAME:VERSION.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Use an export unregistered.")] = None,
+    output_format: Annotated[Literal["png", "jpeg", "webp"], typer.Option("--format")] = "png",
+    truncation_psi: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, up to twice the model's.")] = None,
+    background: Annotated[
+        str | None, typer.Option(help="white, transparent or #rrggbb, where the model has alpha.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option()] = None,
+) -> None:
+    """Make a labelled synthetic set, the same as POST /v1/datasets gives."""
+    with operator_errors():
+        from rich.progress import Progress
+
+        from service.synthesis import ask, write_set
+
+        request = ask(
+            count=count,
+            categories=category or [],
+            shard=shard,
+            seed=seed,
+            layout=layout,
+            output_format=output_format,
+            truncation_psi=truncation_psi,
+            size=size,
+            background=background,
+        )
+        with Progress(console=errors_console, disable=not errors_console.is_terminal) as progress:
+            task = progress.add_task("Pictures", total=None)
+
+            def show(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            plan = write_set(
+                request, out, model_id=model, export=export, device=device, on_progress=show
+            )
+    told = f"wrote {len(plan.numbers)} of {plan.total} pictures to {out}, seed {plan.seed}"
+    console.print(told, markup=False, soft_wrap=True)
 
 
 def _facts(model: "RegisteredModel") -> dict[str, object]:

@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     max_pending_generations: Annotated[int, Field(ge=1, le=10_000)] = 32
     max_pending_interpolations: Annotated[int, Field(ge=1, le=1_000)] = 4
     max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
+    max_pending_datasets: Annotated[int, Field(ge=1, le=100)] = 2
+    max_dataset_pictures: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     request_timeout_sec: Annotated[float, Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC)] = 60.0
     shutdown_timeout_sec: Annotated[int, Field(ge=0, le=3600)] = 20
     log_format: LogFormat = "text"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from training.evaluation.record import Memorisation
 
 MEMORISED_EXIT_CODE = 3
+_SYNONYMS_FORM = '{"mugs": ["cup", "beaker"]}'
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -286,6 +287,10 @@ def export(
     photos: Annotated[
         str, typer.Option(help="Where the photos are from, and their licence.")
     ] = "unspecified",
+    synonyms: Annotated[
+        Path | None,
+        typer.Option(help=f"JSON with other names for prompts: {_SYNONYMS_FORM}."),
+    ] = None,
     encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
 ) -> None:
     """Export a run's generator to ONNX, and check that it paints the same."""
@@ -297,6 +302,7 @@ def export(
     for chatty in ("onnxscript", "onnx_ir"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     options = ExportOptions(
+        synonyms=_read_synonyms(synonyms) if synonyms else {},
         name=name or out.resolve().name.lower(),
         precision=precision,
         truncation_psi=truncation_psi,
@@ -317,3 +323,19 @@ def export(
         markup=False,
         soft_wrap=True,
     )
+
+
+def _read_synonyms(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read the file of `export --synonyms`; which names go with which is checked later."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from models.manifest import Category, Synonyms
+
+    try:
+        return TypeAdapter(dict[Category, Synonyms]).validate_json(path.read_bytes())
+    except OSError as error:
+        fail(f"--synonyms: {path} can't be read: {error.strerror or error}")
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        fail(f"--synonyms: {path}: {where and where + ': '}{first['msg']}; write {_SYNONYMS_FORM}")

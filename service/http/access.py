@@ -38,6 +38,7 @@ NEEDS: Final = {
     "/v1/images/variations": Need("generate", "variation"),
     "/v1/images/interpolations": Need("generate", "interpolation"),
     "/v1/images/augmentations": Need("generate", "augmentation"),
+    "/v1/datasets": Need("generate", "dataset"),
     "/v1/verifications": Need(None, "verification"),
 }
 # Under these names, a request's scope holds the caller's key and the pictures made for it.

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from service.errors import ApiError, BadRequest, Busy, Conflict, NotReady
 from service.http.access import key_of, note_pictures
@@ -118,9 +118,12 @@ async def _store(state: State, claim: Claim, answer: Response) -> Response:
     """Keep an answer; the client gets it all the same where that fails."""
     headers = [(k, v) for k, v in answer.headers.items() if k != "content-length"]
     try:
-        stored = hasattr(answer, "body") and await state.answers.store(
-            claim, Stored(answer.status_code, headers, bytes(answer.body))
-        )
+        if isinstance(answer, StreamingResponse):  # its body isn't there yet
+            await state.answers.release(claim)
+            stored = False
+        else:
+            kept = Stored(answer.status_code, headers, bytes(answer.body))
+            stored = await state.answers.store(claim, kept)
     except NotReady:
         stored = False
     if not stored:

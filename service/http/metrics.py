@@ -51,6 +51,12 @@ class Metrics:
             ("reason",),
             registry=self._registry,
         )
+        self.streams: Final = Counter(
+            "catalogan_streams",
+            "Streamed answers, by how they ended.",
+            ("ending",),
+            registry=self._registry,
+        )
 
     def _describe_requests(self) -> None:
         self._requests = Counter(

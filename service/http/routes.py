@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 
 from models.manifest import ENCODER_FILE, MAPPING_FILE
 from service.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
+from service.http.dataset_routes import add_datasets
 from service.http.metrics import CONTENT_TYPE
 from service.http.openapi import describe, responses
 from service.http.photo_routes import Decoder, add_augmentations, add_variations
@@ -24,6 +25,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     _add_error_handlers(app)
     add_generations(app, runtime)
     add_interpolations(app, runtime)
+    add_datasets(app, runtime)
     decoder = Decoder(runtime)
     add_augmentations(app, runtime, decoder)
     add_variations(app, runtime, decoder)
@@ -89,6 +91,7 @@ def _model_info(model: RegisteredModel, runtime: Runtime) -> ModelInfo:
         model_hash=manifest.model_hash,
         default=default is not None and default.registered.model_id == model.model_id,
         categories=list(manifest.categories),
+        synonyms={name: list(others) for name, others in manifest.synonyms.items()},
         size=f"{manifest.width}x{manifest.height}",
         channels=manifest.channels,
         truncation_psi=manifest.truncation_psi,

@@ -24,7 +24,7 @@ class Runtime:
     """What the routes work with.
 
     Uploads have a queue of their own: a slow sender holds a place while it sends. So have
-    interpolations, which take long.
+    interpolations, which take long, and datasets, which take as long as their clients do.
     """
 
     settings: Settings
@@ -37,6 +37,7 @@ class Runtime:
     generations: Queue
     interpolations: Queue
     uploads: Queue
+    datasets: Queue
 
     @property
     def ready(self) -> bool:
@@ -45,7 +46,7 @@ class Runtime:
 
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""
-        for queue in (self.generations, self.interpolations, self.uploads):
+        for queue in (self.generations, self.interpolations, self.uploads, self.datasets):
             queue.draining = True
 
 

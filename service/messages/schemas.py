@@ -92,7 +92,9 @@ class GenerationRequest(Seeded):
 
     prompt: Annotated[
         str | None,
-        Field(max_length=32_000, description="Chooses the category that it names."),
+        Field(
+            max_length=32_000, description="Chooses the category that it names, by name or synonym."
+        ),
     ] = None
     category: Annotated[
         str | None, Field(max_length=200, description="Wins over the prompt (ours).")
@@ -193,6 +195,9 @@ class ModelInfo(BaseModel):
     model_hash: str
     default: bool
     categories: list[str]
+    synonyms: Annotated[
+        dict[str, list[str]], Field(description="Other names that a prompt may use, by category.")
+    ]
     size: str
     channels: int
     truncation_psi: float

@@ -79,5 +79,5 @@ def _category(request: GenerationRequest, manifest: GeneratorManifest) -> int | 
     if request.category is not None:
         return find_category(request.category, manifest.categories)
     if request.prompt is not None and request.prompt.strip():
-        return category_of_prompt(request.prompt, manifest.categories)
+        return category_of_prompt(request.prompt, manifest.categories, manifest.synonyms)
     return None

@@ -1,22 +1,29 @@
 """Finds the category that a prompt names."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
+from models.manifest import name_words
 from service.errors import BadRequest
 
-_WORD: Final = re.compile(r"\w+")
+Words = tuple[str, ...]
+_NO_SYNONYMS: Final[Mapping[str, Sequence[str]]] = {}
 
 
-def category_of_prompt(prompt: str, categories: Sequence[str]) -> int:
-    """Find the category whose words stand in the prompt; a longer name wins over a shorter.
+def category_of_prompt(
+    prompt: str,
+    categories: Sequence[str],
+    synonyms: Mapping[str, Sequence[str]] = _NO_SYNONYMS,
+) -> int:
+    """Find the category that the prompt names; a longer name wins over one inside it.
 
-    Letter case and simple English plurals, in either, don't matter.
+    Whole words count; letter case and simple English plurals, in either, don't matter.
 
     Args:
         prompt: Free text.
         categories: Names to look for.
+        synonyms: Other names by category.
 
     Returns:
         Index into `categories`.
@@ -24,18 +31,8 @@ def category_of_prompt(prompt: str, categories: Sequence[str]) -> int:
     Raises:
         BadRequest: The prompt names none, or several.
     """
-    text = _words(prompt)
-    found: dict[int, list[range]] = {}
-    for index, category in enumerate(categories):
-        name = _words(category)
-        spans = [
-            range(start, start + len(name))
-            for start in range(len(text) - len(name) + 1)
-            if name and text[start : start + len(name)] == name
-        ]
-        if spans:
-            found[index] = spans
-    named = [index for index in found if not _is_inside_longer(index, found)]
+    names = _names(tuple(categories), tuple((name, tuple(synonyms[name])) for name in synonyms))
+    named = sorted(_outermost(name_words(prompt), names))
     if len(named) == 1:
         return named[0]
     if not named:
@@ -59,29 +56,32 @@ def listing(categories: Sequence[str], limit: int = 12) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _is_inside_longer(index: int, found: dict[int, list[range]]) -> bool:
-    """Whether each place that names this category is part of a longer category's name."""
-    return all(
-        any(
-            len(other) > len(span) and other.start <= span.start and span.stop <= other.stop
-            for rival, others in found.items()
-            if rival != index
-            for other in others
-        )
-        for span in found[index]
-    )
+@lru_cache(maxsize=16)
+def _names(
+    categories: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, ...]], ...]
+) -> dict[Words, set[int]]:
+    """Indices of categories by all their names: a prompt is looked up, not searched for each."""
+    others = dict(synonyms)
+    names: dict[Words, set[int]] = {}
+    for index, category in enumerate(categories):
+        for name in (category, *others.get(category, ())):
+            names.setdefault(name_words(name), set()).add(index)
+    names.pop((), None)
+    return names
 
 
-def _words(text: str) -> list[str]:
-    return [_singular(word) for word in _WORD.findall(text.casefold().replace("_", " "))]
-
-
-def _singular(word: str) -> str:
-    """Fold simple plurals: mugs, boxes, dresses, batteries; leaves dress and bus alone."""
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 4 and word.endswith(("sses", "shes", "ches", "xes", "zes")):
-        return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return word[:-1]
-    return word
+def _outermost(text: Words, names: Mapping[Words, set[int]]) -> set[int]:
+    """Categories whose names stand in the text, and not only inside longer names."""
+    places = [
+        (start, start + length)
+        for length in {len(name) for name in names}
+        for start in range(len(text) - length + 1)
+        if text[start : start + length] in names
+    ]
+    named: set[int] = set()
+    reach = 0
+    for start, stop in sorted(places, key=lambda place: (place[0], -place[1])):
+        if stop > reach:
+            named |= names[text[start:stop]]
+            reach = stop
+    return named

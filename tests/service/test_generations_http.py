@@ -183,6 +183,23 @@ def test_other_promoted_models_load_on_demand(
     assert client.post(URL, json=body).status_code == 404  # registered, not promoted
 
 
+def test_prompts_may_use_synonyms(make_export: Any, bento_home: Path) -> None:
+    from .conftest import running_service
+
+    synonyms = {"mugs": ["cup", "Becher"], "boxes": ["carton"]}
+    Registry().register(make_export(synonyms=synonyms))
+    with running_service() as own:
+        for prompt, category in (("two red CUPS", "mugs"), ("a shoe box", "shoe boxes")):
+            answer = own.post(URL, json={"prompt": prompt, "seed": 1}).json()
+            assert answer["data"][0]["category"] == category
+        refused = own.post(URL, json={"prompt": "a cup beside a carton"})
+        assert "several categories, mugs, boxes" in refused.json()["error"]["message"]
+        none = own.post(URL, json={"prompt": "a spoon"}).json()["error"]
+        assert "known are mugs, shoe boxes, boxes, café lamps" in none["message"]
+        (listed,) = own.get("/v1/models").json()["data"]
+        assert listed["synonyms"] == synonyms
+
+
 def test_greyscale_and_transparent_models(make_export: Any, bento_home: Path) -> None:
     from .conftest import running_service
 

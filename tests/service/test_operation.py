@@ -109,6 +109,7 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
     assert document["openapi"].startswith("3.1")
     assert document["security"] == [{"key": []}]
     assert set(document["paths"]) == {
+        "/v1/datasets",
         "/v1/images/generations",
         "/v1/images/augmentations",
         "/v1/images/interpolations",
@@ -130,6 +131,10 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
     assert set(led["responses"]["200"]["content"]) == files
     led_by = led["requestBody"]["content"]["application/json"]["schema"]
     assert {"seeds", "frames", "loop", "categories"} <= led_by["properties"].keys()
+    made = document["paths"]["/v1/datasets"]["post"]
+    assert set(made["responses"]) == set(statuses)
+    assert set(made["responses"]["200"]["content"]) == {"application/zip", "application/x-tar"}
+    assert "AskedShard" in document["components"]["schemas"]
     varied = document["paths"]["/v1/images/variations"]["post"]
     assert set(varied["responses"]) == set(statuses) | {"415", "422"}
     assert varied["responses"]["200"]["content"].keys() >= {"application/json", "image/png"}

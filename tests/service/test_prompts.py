@@ -2,6 +2,7 @@
 
 import pytest
 
+from models.manifest import check_synonyms
 from service.errors import BadRequest
 from service.pictures.prompts import category_of_prompt
 
@@ -46,3 +47,65 @@ def test_messages_stay_short() -> None:
         category_of_prompt("nothing", many)
     assert len(caught.value.message) <= 600
     assert "4988 more" in caught.value.message
+
+
+SYNONYMS = {
+    "mugs": ["cup", "Becher", "drinking vessel"],
+    "boxes": ["carton", "cup holder"],
+    "dress": ["ÉTOILE robe"],
+}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a red cup", "mugs"),
+        ("two CUPS", "mugs"),
+        ("ein BECHER", "mugs"),
+        ("drinking-vessels of glass", "mugs"),
+        ("a cup holder", "boxes"),
+        ("une étoile robe", "dress"),
+        ("a mug, that is a cup", "mugs"),
+        ("a shoe box", "shoe boxes"),
+        ("mug " * 8000, "mugs"),
+    ],
+)
+def test_named_by_synonym(prompt: str, expected: str) -> None:
+    assert CATEGORIES[category_of_prompt(prompt, CATEGORIES, SYNONYMS)] == expected
+
+
+@pytest.mark.parametrize("prompt", ["cups and cartons", "a cup holder with a cup", "cup, dress"])
+def test_synonyms_of_several_are_ambiguous(prompt: str) -> None:
+    with pytest.raises(BadRequest, match="several categories, mugs, ") as caught:
+        category_of_prompt(prompt, CATEGORIES, SYNONYMS)
+    assert caught.value.code == "ambiguous_category"
+
+
+@pytest.mark.parametrize("prompt", ["cupboard", "vessel", "holder"])
+def test_parts_of_synonyms_name_nothing(prompt: str) -> None:
+    with pytest.raises(BadRequest, match="names no category; known are mugs"):
+        category_of_prompt(prompt, CATEGORIES, SYNONYMS)
+
+
+@pytest.mark.parametrize(
+    ("synonyms", "message"),
+    [
+        ({"spoons": ["x"]}, "synonyms of 'spoons', which is no category; known are mugs, "),
+        ({"mugs": ["box"]}, "'box', a synonym of 'mugs', is the category 'boxes', too"),
+        (
+            {"mugs": ["cup"], "dress": ["CUPS"]},
+            "'CUPS', a synonym of 'dress', is a synonym of 'mugs'",
+        ),
+        ({"mugs": ["!?"]}, "has no word in it"),
+    ],
+)
+def test_synonyms_that_name_none_or_two_are_refused(
+    synonyms: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(ValueError, match="synonym") as caught:
+        check_synonyms(synonyms, CATEGORIES)
+    assert message in str(caught.value)
+
+
+def test_ones_own_names_may_be_said_twice() -> None:
+    check_synonyms({"mugs": ["mug", "Mugs", "cup", "cups"]}, CATEGORIES)

@@ -197,6 +197,14 @@ SPOILERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda e: _spoil_manifest(e, files={"../generator.onnx": {"sha256": "0" * 64, "bytes": 1}}),
         "files",
     ),
+    "a synonym of two": (
+        lambda e: _spoil_manifest(e, synonyms={"mugs": ["cup"], "boxes": ["Cups"]}),
+        "'Cups', a synonym of 'boxes', is a synonym of 'mugs'",
+    ),
+    "synonyms without end": (
+        lambda e: _spoil_manifest(e, synonyms={"mugs": [f"mug {k}" for k in range(51)]}),
+        r"synonyms\.mugs",
+    ),
     "another opset": (lambda e: _spoil_manifest(e, opset=21), "opset 20"),
 }
 

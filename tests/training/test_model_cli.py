@@ -95,6 +95,30 @@ def test_export_says_what_it_did_and_refuses_nonsense(tmp_path: Path, tiny_run: 
     assert not (tmp_path / "x").exists()
 
 
+def test_export_takes_synonyms(tmp_path: Path, tiny_run: Path) -> None:
+    file = tmp_path / "synonyms.json"
+    arguments = ("export", tiny_run, "--out", tmp_path / "shop", "--synonyms", file)
+    for text, message in (
+        (None, "can't be read"),
+        ("{", "synonyms.json: "),
+        ('["cups"]', "write {"),
+        ('{"cups": "mug"}', "cups: "),
+        ('{"spoons": ["ladle"]}', "'spoons', which is no category; known are cups, hats, mats"),
+        ('{"cups": ["Hat"]}', "'Hat', a synonym of 'cups', is the category 'hats', too"),
+    ):
+        if text is not None:
+            file.write_text(text)
+        code, output = invoke(*arguments)
+        assert (code, message in output) == (2, True), output
+        assert not (tmp_path / "shop").exists()
+    file.write_text('{"cups": ["mug", "beaker"], "hats": []}')
+    code, output = invoke(*arguments)
+    assert code == 0, output
+    manifest = json.loads((tmp_path / "shop" / "manifest.json").read_text())
+    assert manifest["synonyms"] == {"cups": ["mug", "beaker"], "hats": []}
+    assert "| cups is called | mug, beaker, too |" in (tmp_path / "shop" / "README.md").read_text()
+
+
 def test_evaluate_refuses_what_is_no_model(tmp_path: Path, tiny_dataset: Path) -> None:
     code, output = invoke("evaluate", tmp_path / "none", "--data", tiny_dataset)
     assert code == 2

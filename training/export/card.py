@@ -24,6 +24,10 @@ def model_card(manifest: GeneratorManifest) -> bytes:
         "|---|---|",
         f"| Model | StyleGAN2-family generator, masking of its discriminator: {masking} |",
         f"| Trained on | {_cell(manifest.data)} (dataset {manifest.dataset_hash[:16]}) |",
+        *(
+            f"| {_cell(name)} is called | {_cell(', '.join(others))}, too |"
+            for name, others in manifest.synonyms.items()
+        ),
         f"| Images shown in training | {manifest.nimg:,} |",
         f"| Photos mirrored in training | {'yes: print in pictures reads both ways' * mirrored}"
         f"{'no' * (not mirrored)} |",

@@ -7,7 +7,8 @@ import datetime
 import hashlib
 import io
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors.torch import save
@@ -28,6 +29,7 @@ from models.manifest import (
     EncoderRecord,
     FileRecord,
     GeneratorManifest,
+    check_synonyms,
 )
 from training.evaluation.record import read_headline
 from training.export.card import model_card
@@ -59,6 +61,7 @@ class ExportOptions:
     author: str = "unspecified"
     data: str = "unspecified"  # where the photos are from, and their licence
     metrics: dict[str, float] | None = None  # None: what `catalogan evaluate` left in the run
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by category, for prompts
     encoder: bool = True  # take the run's encoder along, if it has one
 
 
@@ -74,10 +77,12 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         ExportError: `out` exists, the graph is not portable, or parity is over tolerance.
         EncoderError: The run's encoder is damaged, or of another generator.
         RunError, CheckpointError: The run has nothing to export.
+        ValueError: A synonym names no category, or two.
     """
     if out.exists():
         raise ExportError(f"{out} exists: choose another --out, or remove it")
     generator, discriminator, config, info, nimg = load_networks(run, options.snapshot)
+    check_synonyms(options.synonyms, info.categories)
     trained = load_encoder(run, config, generator) if options.encoder else None
     graph = to_onnx(generator, options.precision)
     parity = measure_parity(generator, graph, options.precision)
@@ -96,6 +101,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         name=options.name,
         created=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
         categories=info.categories,
+        synonyms={name: tuple(others) for name, others in options.synonyms.items()},
         width=info.width,
         height=info.height,
         channels=info.channels,

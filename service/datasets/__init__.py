@@ -1,0 +1,1 @@
+"""Labelled synthetic sets: which pictures, under which names, in which archive."""

@@ -1,0 +1,108 @@
+"""What a set says of itself: manifest.json for programs, README.md for people."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from service.datasets.plan import Plan
+from service.marks.marking import GENERATED
+from service.pictures.finishing import Finishing
+
+STATEMENT: Final = (
+    "All pictures in this set are synthetic: a generator painted them. They show no real product, "
+    "and their labels say what the generator was asked for."
+)
+MAX_ROWS: Final = 200
+
+
+def set_facts(plan: Plan, finishing: Finishing, folders: Sequence[str]) -> dict[str, Any]:
+    """What holds for the whole set, whatever part of it is made."""
+    manifest = finishing.manifest
+    background = plan.presentation.background
+    return {
+        "synthetic": True,
+        "statement": STATEMENT,
+        "digital_source_type": GENERATED,
+        "model": finishing.model_id,
+        "model_hash": manifest.model_hash,
+        "model_author": manifest.author,
+        "model_licence": manifest.licence,
+        "model_trained_on": manifest.data,
+        "seed": plan.seed,
+        "truncation_psi": plan.truncation_psi,
+        "size": plan.presentation.size,
+        "background": background and "#{:02x}{:02x}{:02x}".format(*background),
+        "output_format": plan.output_format,
+        "output_compression": plan.output_compression,
+        "layout": plan.layout,
+        "count": plan.total,
+        "categories": [
+            {
+                "name": manifest.categories[category],
+                "label": category,
+                "folder": folders[category],
+                "count": plan.counts[category],
+                "first_seed": plan.first_seed(category),
+            }
+            for category in sorted(plan.counts)
+        ],
+    }
+
+
+def set_manifest(facts: dict[str, Any], plan: Plan) -> bytes:
+    """manifest.json; it comes last, so a set that has it is whole."""
+    numbers = plan.numbers
+    shard = {
+        "index": plan.shard.index,
+        "of": plan.shard.of,
+        "count": len(numbers),
+        "first_number": numbers[0] if numbers else None,
+        "last_number": numbers[-1] if numbers else None,
+    }
+    text = json.dumps({"schema_version": 1, **facts, "shard": shard}, indent=2, ensure_ascii=False)
+    return (text + "\n").encode()
+
+
+def set_card(facts: dict[str, Any]) -> bytes:
+    """README.md, the same in all parts of a set."""
+    lines = [
+        f"# {facts['count']:,} synthetic product pictures",
+        "",
+        STATEMENT,
+        "",
+        "Every file says so, too (XMP, IPTC DigitalSourceType trainedAlgorithmicMedia): keep the "
+        "marks where you pass pictures on, and say that they are synthetic.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| Model | {_cell(facts['model'])} |",
+        f"| SHA-256 of its generator | {facts['model_hash']} |",
+        f"| Licence of the model | {_cell(facts['model_licence'])} |",
+        f"| Author of the model | {_cell(facts['model_author'])} |",
+        f"| Trained on | {_cell(facts['model_trained_on'])} |",
+        f"| Seed of the set | {facts['seed']} |",
+        f"| truncation_psi | {facts['truncation_psi']} |",
+        f"| Pictures | {facts['size']}, {facts['output_format']} |",
+        "",
+        "| category | label | pictures | first seed |",
+        "|---|---|---|---|",
+        *(
+            f"| {_cell(one['name'])} | {one['label']} | {one['count']} | {one['first_seed']} |"
+            for one in facts["categories"][:MAX_ROWS]
+        ),
+        "",
+    ]
+    if len(facts["categories"]) > MAX_ROWS:
+        lines += [f"The manifest names all {len(facts['categories'])} categories.", ""]
+    lines += [
+        "The i-th picture of a category, from 0 on, has the seed `first seed + i`, modulo 2^53. "
+        "With the model, the category, truncation_psi and size, it gives the same picture again: "
+        "POST /v1/images/generations, or `catalogan generate`.",
+        "",
+    ]
+    return "\n".join(lines).encode()
+
+
+def _cell(text: str) -> str:
+    """Text that stays within its cell of a table."""
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,208 @@
+"""How a set's files lie: in a folder for each category, as COCO has them, or as WebDataset."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, Protocol
+
+from service.datasets.archives import Sink, Spool, Tar, add, add_blocks
+from service.datasets.card import set_card, set_facts, set_manifest
+from service.datasets.numbering import Item, folder_names
+from service.datasets.plan import TAR_PICTURES, Plan
+from service.messages.answers import Finished
+from service.pictures.finishing import Finishing
+
+# WebDataset's readers pass over names that begin with such a folder, or have no extension.
+TAR_META_FOLDER: Final = "__catalogan__"
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture of a set.
+
+    Attributes:
+        item: Which one.
+        picture: Its file, and what is said of it.
+        box: Left, top, width and height of what it shows.
+    """
+
+    item: Item
+    picture: Finished
+    box: Box
+
+
+class Layout(Protocol):
+    """Puts a set's pictures into a sink, in order; each call gives the sink's next bytes."""
+
+    def picture(self, made: Made) -> bytes:
+        """Add the next picture."""
+
+    def finish(self) -> Iterator[bytes]:
+        """Add what is said of all pictures, the manifest last, and end."""
+
+
+class _Base:
+    """What all layouts share."""
+
+    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
+        self.plan: Final = plan
+        self.sink: Final = sink
+        self.categories: Final = finishing.manifest.categories
+        self.folders: Final = folder_names(self.categories)
+        self.facts: Final = set_facts(plan, finishing, self.folders)
+        self.extension: Final = plan.output_format
+
+    def number(self, item: Item) -> str:
+        """A picture's number as names have it."""
+        return f"{item.number:0{self.plan.digits}d}"
+
+    def labels(self, item: Item) -> dict[str, Any]:
+        """What is said of a picture."""
+        category = self.categories[item.category]
+        return {"category": category, "label": item.category, "seed": item.seed}
+
+    def close(self, card: str = "README.md", manifest: str = "manifest{}.json") -> Iterator[bytes]:
+        """Add card and manifest, and end."""
+        yield add(self.sink, card, set_card(self.facts))
+        name = manifest.format(self.plan.shard.suffix)
+        yield add(self.sink, name, set_manifest(self.facts, self.plan))
+        yield from self.sink.close()
+
+
+class FolderLayout(_Base):
+    """CATEGORY/NUMBER.png, and metadata.jsonl with a line for each picture."""
+
+    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
+        super().__init__(plan, finishing, sink)
+        self._lines: Final = Spool()
+
+    def picture(self, made: Made) -> bytes:
+        """Add the next picture."""
+        item = made.item
+        name = f"{self.folders[item.category]}/{self.number(item)}.{self.extension}"
+        self._lines.write(_line({"file_name": name, **self.labels(item)}) + b"\n")
+        return add(self.sink, name, made.picture.data)
+
+    def finish(self) -> Iterator[bytes]:
+        """Add the rest, and end."""
+        name = f"metadata{self.plan.shard.suffix}.jsonl"
+        yield from add_blocks(self.sink, name, self._lines.blocks)
+        yield from self.close()
+
+
+class CocoLayout(_Base):
+    """images/NUMBER.png, and annotations.json as of COCO's object detection task.
+
+    https://cocodataset.org/#format-data. A picture's number is its id and its annotation's;
+    a category's id is its label + 1, since some readers take 0 for none.
+    """
+
+    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
+        super().__init__(plan, finishing, sink)
+        self._images: Final = Spool()
+        self._annotations: Final = Spool()
+        self._between = b"\n"
+
+    def picture(self, made: Made) -> bytes:
+        """Add the next picture."""
+        item, (left, top, width, height) = made.item, made.box
+        shown = self.plan.presentation
+        name = f"{self.number(item)}.{self.extension}"
+        image = {
+            "id": item.number,
+            "file_name": name,
+            "width": shown.width,
+            "height": shown.height,
+            "license": 1,
+            "seed": item.seed,
+        }
+        annotation = {
+            "id": item.number,
+            "image_id": item.number,
+            "category_id": item.category + 1,
+            "bbox": [left, top, width, height],
+            "area": width * height,
+            "segmentation": [],
+            "iscrowd": 0,
+        }
+        self._images.write(self._between + _line(image))
+        self._annotations.write(self._between + _line(annotation))
+        self._between = b",\n"
+        return add(self.sink, f"images/{name}", made.picture.data)
+
+    def finish(self) -> Iterator[bytes]:
+        """Add the rest, and end."""
+        name = f"annotations{self.plan.shard.suffix}.json"
+        yield from add_blocks(self.sink, name, self._document)
+        yield from self.close()
+
+    def _document(self) -> Iterator[bytes]:
+        head = {
+            "info": {
+                "description": self.facts["statement"],
+                "version": self.facts["model"],
+                "contributor": self.facts["model_author"],
+            },
+            "licenses": [{"id": 1, "name": self.facts["model_licence"], "url": ""}],
+            "categories": [
+                {"id": label + 1, "name": name, "supercategory": "product"}
+                for label, name in enumerate(self.categories)
+            ],
+        }
+        return chain(
+            [_line(head)[:-1], b', "images": ['],
+            self._images.blocks(),
+            [b'\n], "annotations": ['],
+            self._annotations.blocks(),
+            [b"\n]}\n"],
+        )
+
+
+class WebDatasetLayout(_Base):
+    """NUMBER.cls, NUMBER.json and NUMBER.png, side by side in one tar or in several."""
+
+    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
+        super().__init__(plan, finishing, sink)
+        self._tar = Tar() if plan.in_tars else None
+
+    def picture(self, made: Made) -> bytes:
+        """Add the next picture."""
+        item, tar = made.item, self._tar
+        files = {
+            "cls": str(item.category).encode(),
+            "json": _line(self.labels(item)),
+            self.extension: made.picture.data,
+        }
+        key = self.number(item)
+        data = b"".join(
+            add(tar or self.sink, f"{key}.{kind}", content) for kind, content in files.items()
+        )
+        if tar is None:
+            return data
+        parts = []
+        if (item.number - 1) % TAR_PICTURES == 0:
+            parts.append(self.sink.begin(f"shard-{(item.number - 1) // TAR_PICTURES:06d}.tar"))
+        parts.append(self.sink.write(data))
+        if item.number % TAR_PICTURES == 0 or item.number == self.plan.numbers[-1]:
+            parts += [self.sink.write(b"".join(tar.close())), self.sink.end()]
+        return b"".join(parts)
+
+    def finish(self) -> Iterator[bytes]:
+        """Add the rest, and end."""
+        if self._tar is not None:
+            return self.close()
+        return self.close(f"{TAR_META_FOLDER}/README", f"{TAR_META_FOLDER}/manifest{{}}")
+
+
+LAYOUTS: Final[dict[str, type[FolderLayout | CocoLayout | WebDatasetLayout]]] = {
+    "folder": FolderLayout,
+    "coco": CocoLayout,
+    "webdataset": WebDatasetLayout,
+}
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()

@@ -1,0 +1,105 @@
+"""Which pictures make up a set: their numbers, categories and seeds, and the shards of it."""
+
+import hashlib
+import heapq
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from service.inference.generation import SEED_LIMIT
+
+# 2**14 categories, more than a manifest may have, of 2**39 seeds each fill the 2**53 seeds.
+SEEDS_PER_CATEGORY: Final = 2**39
+_RESERVED: Final = re.compile("(con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a set.
+
+    Attributes:
+        number: From 1 on, over the whole set.
+        category: Index into the manifest's categories.
+        seed: What, with the category, gives the picture again.
+    """
+
+    number: int
+    category: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `index`-th of `of` parts of a set, from 1 on."""
+
+    index: int = 1
+    of: int = 1
+
+    @property
+    def suffix(self) -> str:
+        """What files about a part have in their names; nothing for the whole."""
+        return "" if self.of == 1 else f"-{self.index:05d}-of-{self.of:05d}"
+
+    def numbers(self, total: int, unit: int = 1) -> range:
+        """The numbers that are in this part; the parts of a set follow on each other.
+
+        Args:
+            total: Pictures of the whole set.
+            unit: So many pictures stay together.
+        """
+        units = -(-total // unit)
+        first = units * (self.index - 1) // self.of * unit
+        end = min(units * self.index // self.of * unit, total)
+        return range(first + 1, end + 1)
+
+
+def first_seed(base: int, category: int) -> int:
+    """Seed of a category's first picture; its next one has the next seed, modulo 2**53.
+
+    It depends on nothing but its arguments, so a set that is asked for again with more
+    pictures begins with the same ones. Within a set no seed occurs twice: each category
+    has a stretch of its own. SHA-256 keeps the sets of near base seeds apart.
+    """
+    digest = hashlib.sha256(f"catalogan dataset {base}".encode()).digest()
+    start = int.from_bytes(digest[:8], "big")
+    return (start + category * SEEDS_PER_CATEGORY) % SEED_LIMIT
+
+
+def all_items(counts: Mapping[int, int], base: int) -> Iterator[Item]:
+    """Give the pictures of a set in order, each stretch with the categories in proportion.
+
+    So any stretch can be trained on as it comes, without shuffling.
+
+    Args:
+        counts: Pictures by index of category.
+        base: The set's seed.
+    """
+    first = {category: first_seed(base, category) for category in counts}
+    spread = heapq.merge(*(_spread(category, counts[category]) for category in sorted(counts)))
+    for number, (_, category, index) in enumerate(spread, 1):
+        yield Item(number, category, (first[category] + index) % SEED_LIMIT)
+
+
+def folder_names(categories: Sequence[str]) -> list[str]:
+    """A safe name for each category, the same in every set of a model.
+
+    Letters, digits, "-" and "_" only, at most 60 of them; no two are equal where letter case
+    doesn't count, and none is a name that Windows keeps for itself.
+    """
+    taken: set[str] = set()
+    names = []
+    for index, category in enumerate(categories):
+        slug = re.sub(r"[^\w-]+", "-", unicodedata.normalize("NFC", category))[:60].strip("-")
+        name = slug or "category"
+        while name.casefold() in taken or _RESERVED.fullmatch(name):
+            name = f"{name[:60]}-{index}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _spread(category: int, count: int) -> Iterator[tuple[float, int, int]]:
+    """Places of a category's pictures on a way from 0 to 1."""
+    return (((2 * index + 1) / (2 * count), category, index) for index in range(count))
