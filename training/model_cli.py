@@ -287,6 +287,9 @@ def export(
         str, typer.Option(help="Where the photos are from, and their licence.")
     ] = "unspecified",
     encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
+    watermark: Annotated[
+        Path | None, typer.Option(help="A folder of `catalogan train-watermark` to take along.")
+    ] = None,
 ) -> None:
     """Export a run's generator to ONNX, and check that it paints the same."""
     from training.export.export import ExportOptions, export_run
@@ -306,6 +309,7 @@ def export(
         data=photos,
         snapshot=snapshot,
         encoder=encoder,
+        watermark=watermark,
     )
     try:
         manifest = export_run(run, out, options)
