@@ -204,10 +204,10 @@ def test_a_watermark_learns_to_be_read(dataset: Path) -> None:
     trainer = WatermarkTrainer(
         PreparedDataset(dataset), WatermarkSettings(max_kimg=300), torch.device("cpu")
     )
-    trainer.train(ticks.append, lambda: trainer.steps >= 250)
+    trainer.train(ticks.append, lambda: trainer.steps >= 200)
     assert ticks[0].bits_right < 0.6
-    assert ticks[-1].bits_right > 0.8
-    assert ticks[-1].nimg == 4000
+    assert ticks[-1].bits_right > 0.7
+    assert ticks[-1].nimg == 3200
 
 
 def test_a_watermark_is_kept_with_its_figures(watermark: Path) -> None:
@@ -228,6 +228,7 @@ def test_a_watermark_is_kept_with_its_figures(watermark: Path) -> None:
         weights.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_an_export_takes_the_watermark_along(
     watermark: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -277,10 +278,8 @@ def test_proven_is_what_holds_everywhere() -> None:
 def test_what_can_not_be_trained_is_named(
     dataset: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    few = ("--max-kimg", "0.032")
-    code, output = invoke(
-        watermark_app, "train-watermark", tiny_dataset, "--out", tmp_path / "w", *few
-    )
+    few, out = ("--max-kimg", "0.032"), tmp_path / "w"
+    code, output = invoke(watermark_app, "train-watermark", tiny_dataset, "--out", out, *few)
     assert code == 2
     assert "128" in output
     assert not out.exists()
