@@ -41,6 +41,11 @@ CARD_FILE: Final = "README.md"
 WEIGHTS_FILE: Final = "weights.safetensors"
 MAPPING_FILE: Final = "mapping.onnx"
 ENCODER_FILE: Final = "encoder.onnx"
+WATERMARK_FILES: Final = ("watermark_encoder.onnx", "watermark_decoder.onnx")
+# What a watermark has to reach before it is put on pictures unasked: the share found after each
+# treatment, and false marks a picture.
+WATERMARK_FOUND: Final = 0.99
+WATERMARK_FALSE_POSITIVES: Final = 1e-6
 INPUT_NAMES: Final = ("z", "category", "truncation_psi", "noise")
 OUTPUT_NAME: Final = "images"
 STYLE_OFFSET_NAME: Final = "style_offset"  # input of the generator, output of the encoder
@@ -123,6 +128,40 @@ class EncoderRecord(_Record):
     errors: ReconstructionErrors
 
 
+class WatermarkDetection(_Record):
+    """How often the mark is found after something was done to marked pictures."""
+
+    treatment: str
+    pictures: Annotated[int, Field(ge=1, description="How many were marked, and treated.")]
+    found: Annotated[float, Field(ge=0, le=1, description="Share in which the mark is found.")]
+    bits_right: Annotated[float, Field(ge=0, le=1, description="At the right place.")]
+
+
+class WatermarkRecord(_Record):
+    """What is known of the export's watermark."""
+
+    nimg: Annotated[int, Field(ge=0, description="Photos shown to it in training.")]
+    dataset_hash: Sha256
+    psnr_db: Annotated[float, Field(description="Of the marked picture that changed most.")]
+    detections: tuple[WatermarkDetection, ...]
+    unmarked: Annotated[
+        int, Field(ge=0, description="Readings of pictures without a mark, each compared with ...")
+    ]
+    payloads: Annotated[int, Field(ge=0, description="... so many random payloads.")]
+    false_positives: Annotated[
+        float, Field(ge=0, description="Of a picture, from these, over all places of a crop.")
+    ]
+    max_abs_error: Annotated[
+        float, Field(ge=0, description="Of ONNX Runtime against torch, logits and patterns.")
+    ]
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is good enough to be put on pictures unasked."""
+        found = min((d.found for d in self.detections), default=0.0)
+        return found >= WATERMARK_FOUND and self.false_positives <= WATERMARK_FALSE_POSITIVES
+
+
 class GeneratorManifest(_Record):
     """Everything that a service, or a person, needs to know of an exported generator."""
 
@@ -164,6 +203,7 @@ class GeneratorManifest(_Record):
     )
     parity: ParityCertificate
     encoder: EncoderRecord | None = None
+    watermark: WatermarkRecord | None = None
     files: dict[str, FileRecord]
 
     @field_validator("categories")
@@ -194,6 +234,8 @@ class GeneratorManifest(_Record):
             raise ValueError("num_ws and w_dim go together")
         if (self.encoder is None) != (ENCODER_FILE not in self.files):
             raise ValueError(f"encoder and {ENCODER_FILE} go together")
+        if {self.watermark is not None} != {file in self.files for file in WATERMARK_FILES}:
+            raise ValueError(f"watermark and {' and '.join(WATERMARK_FILES)} go together")
         if self.num_ws is None and {ENCODER_FILE, MAPPING_FILE} & self.files.keys():
             raise ValueError(f"{ENCODER_FILE} and {MAPPING_FILE} need num_ws and w_dim")
         return self

@@ -292,6 +292,9 @@ def export(
         typer.Option(help=f"JSON with other names for prompts: {_SYNONYMS_FORM}."),
     ] = None,
     encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
+    watermark: Annotated[
+        Path | None, typer.Option(help="A folder of `catalogan train-watermark` to take along.")
+    ] = None,
 ) -> None:
     """Export a run's generator to ONNX, and check that it paints the same."""
     from training.export.export import ExportOptions, export_run
@@ -312,6 +315,7 @@ def export(
         data=photos,
         snapshot=snapshot,
         encoder=encoder,
+        watermark=watermark,
     )
     try:
         manifest = export_run(run, out, options)

@@ -15,11 +15,13 @@ from models.manifest import (
     MAPPING_FILE,
     OUTPUT_NAME,
     STYLE_OFFSET_NAME,
+    WATERMARK_FILES,
     GeneratorManifest,
 )
 from service.errors import DeviceError, SessionError
 from service.inference.graphs import Device, Graph, try_graph
 from service.inference.signatures import signatures
+from service.inference.watermarks import Watermarker
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class GeneratorSession:
 
     Attributes:
         manifest: What the generator was exported with.
+        watermark: The model's own; None if the export has none.
         device: "cpu" or "cuda", where it really runs.
     """
 
@@ -121,6 +124,7 @@ class GeneratorSession:
         self._others: Final = {
             file: try_graph(data, known[file]) for file, data in (others or {}).items()
         }
+        self.watermark: Final = self._watermark()
         self._warm_up()
         logger.info("generator %s runs on %s", manifest.model_hash[:12], self.device)
 
@@ -214,6 +218,12 @@ class GeneratorSession:
         if file not in self._others:
             raise SessionError(f"{file} was not loaded")
         return self._others[file]
+
+    def _watermark(self) -> Watermarker | None:
+        if not all(file in self._others for file in WATERMARK_FILES):
+            return None
+        encoder, decoder = (self._others[file] for file in WATERMARK_FILES)
+        return Watermarker(encoder, decoder, self.manifest.model_hash)
 
     def _warm_up(self) -> None:
         """Run each batch size once, so that no request pays for it."""

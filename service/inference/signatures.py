@@ -14,7 +14,17 @@ from models.manifest import (
     MAPPING_OUTPUT_NAME,
     OUTPUT_NAME,
     STYLE_OFFSET_NAME,
+    WATERMARK_FILES,
     GeneratorManifest,
+)
+from models.watermark import (
+    DECODER_NAMES,
+    ENCODER_NAMES,
+    FRAME_PX,
+    LOGIT_NAME,
+    PATTERN_NAME,
+    PATTERN_PX,
+    PAYLOAD_BITS,
 )
 from service.errors import SessionError
 
@@ -64,8 +74,20 @@ def signatures(manifest: GeneratorManifest) -> dict[str, Signature]:
         ),
         Signature(MAPPING_FILE, given(MAPPING_INPUT_NAMES), MAPPING_OUTPUT_NAME, style[1:]),
         Signature(ENCODER_FILE, given(ENCODER_INPUT_NAMES), STYLE_OFFSET_NAME, style),
+        *_watermark(),
     )
     return {one.file: one for one in known if one.file in manifest.files}
+
+
+def _watermark() -> tuple[Signature, ...]:
+    """The contract of models.watermark, the same for all models."""
+    pattern, bits, frame = (3, PATTERN_PX, PATTERN_PX), (PAYLOAD_BITS,), (3, FRAME_PX, FRAME_PX)
+    encoder, decoder = WATERMARK_FILES
+    taken = dict(zip(ENCODER_NAMES, (pattern, bits), strict=True))
+    return (
+        Signature(encoder, taken, PATTERN_NAME, pattern),
+        Signature(decoder, dict.fromkeys(DECODER_NAMES, frame), LOGIT_NAME, bits),
+    )
 
 
 def check_signature(session: Any, wanted: Signature) -> None:

@@ -18,6 +18,7 @@ from models.manifest import (
     GENERATOR_FILE,
     MANIFEST_FILE,
     MAPPING_FILE,
+    WATERMARK_FILES,
     GeneratorManifest,
     ManifestError,
 )
@@ -65,12 +66,12 @@ class RegisteredModel:
         return self._read(GENERATOR_FILE)
 
     def read_others(self) -> dict[str, bytes]:
-        """Read what the export has of mapping and encoder, as `read_generator` does.
+        """Read what the export has of graphs beside the generator, as `read_generator` does.
 
         Raises:
             RegistryError: A file is missing or changed.
         """
-        files = (MAPPING_FILE, ENCODER_FILE)
+        files = (MAPPING_FILE, ENCODER_FILE, *WATERMARK_FILES)
         return {file: self._read(file) for file in files if file in self.manifest.files}
 
     def _read(self, file: str) -> bytes:

@@ -25,10 +25,12 @@ from models.manifest import (
     PREVIEW_FILE,
     SERVED_NOISE_SCALE,
     SERVED_TRUNCATION_PSI,
+    WATERMARK_FILES,
     WEIGHTS_FILE,
     EncoderRecord,
     FileRecord,
     GeneratorManifest,
+    WatermarkRecord,
     check_synonyms,
 )
 from training.evaluation.record import read_headline
@@ -40,12 +42,19 @@ from training.export.graphs import (
     encoder_to_onnx,
     mapping_to_onnx,
     to_onnx,
+    watermark_to_onnx,
 )
-from training.export.parity import measure_encoder_parity, measure_mapping_parity, measure_parity
+from training.export.parity import (
+    measure_encoder_parity,
+    measure_mapping_parity,
+    measure_parity,
+    measure_watermark_parity,
+)
 from training.inversion.encoder_run import EncoderCard, load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
 from training.learning.run import load_networks
+from training.watermark.watermark_folder import load_watermark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +72,7 @@ class ExportOptions:
     metrics: dict[str, float] | None = None  # None: what `catalogan evaluate` left in the run
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by category, for prompts
     encoder: bool = True  # take the run's encoder along, if it has one
+    watermark: Path | None = None  # what `catalogan train-watermark` wrote
 
 
 def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifest:
@@ -76,6 +86,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     Raises:
         ExportError: `out` exists, the graph is not portable, or parity is over tolerance.
         EncoderError: The run's encoder is damaged, or of another generator.
+        WatermarkError: options.watermark is no watermark, or is damaged.
         RunError, CheckpointError: The run has nothing to export.
         ValueError: A synonym names no category, or two.
     """
@@ -95,6 +106,10 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     encoder = None
     if trained is not None:
         files[ENCODER_FILE], encoder = _encoder(*trained, generator)
+    watermark = None
+    if options.watermark is not None:
+        graphs, watermark = _watermark(options.watermark)
+        files |= dict(zip(WATERMARK_FILES, graphs, strict=True))
     num_ws, w_dim = generator.style_shape
     settings = config.model_dump(mode="json")
     manifest = GeneratorManifest(
@@ -124,6 +139,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         data=options.data,
         parity=parity,
         encoder=encoder,
+        watermark=watermark,
         files=_records(files),
     )
     files[CARD_FILE] = model_card(manifest)
@@ -152,6 +168,14 @@ def _encoder(
     graph = encoder_to_onnx(encoder)
     parity = measure_encoder_parity(encoder, generator, graph)
     return graph, EncoderRecord(nimg=card.nimg, parity=parity, errors=card.errors)
+
+
+def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:
+    encoder, decoder, card = load_watermark(folder)
+    graphs = watermark_to_onnx(encoder, decoder)
+    error = measure_watermark_parity(encoder, decoder, graphs)
+    facts = card.model_dump(exclude={"settings", "weights_sha256"})
+    return graphs, WatermarkRecord(max_abs_error=error, **facts)
 
 
 def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:

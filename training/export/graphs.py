@@ -19,6 +19,16 @@ from models.manifest import (
     OUTPUT_NAME,
     STYLE_OFFSET_NAME,
 )
+from models.watermark import (
+    DECODER_NAMES,
+    ENCODER_NAMES,
+    FRAME_PX,
+    LOGIT_NAME,
+    PATTERN_NAME,
+    PATTERN_PX,
+    PAYLOAD_BITS,
+)
+from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
 from training.learning.samplers import random_inputs
 
 OPSET: Final = 20
@@ -99,6 +109,20 @@ def encoder_to_onnx(encoder: Encoder) -> bytes:
     category = torch.eye(shape.categories)[[0, -1]]
     example = (torch.rand(2, shape.channels, shape.height, shape.width), category)
     return _sealed(_trace(encoder, example, ENCODER_INPUT_NAMES, STYLE_OFFSET_NAME))
+
+
+def watermark_to_onnx(encoder: WatermarkEncoder, decoder: WatermarkDecoder) -> tuple[bytes, bytes]:
+    """The graphs of a watermark's encoder and decoder.
+
+    Raises:
+        ExportError: A graph would depend on other files or on operators of ours.
+    """
+    pictures, bits = torch.rand(2, 3, PATTERN_PX, PATTERN_PX), torch.ones(2, PAYLOAD_BITS)
+    frames = torch.rand(2, 3, FRAME_PX, FRAME_PX)
+    return (
+        _sealed(_trace(encoder, (pictures, bits), ENCODER_NAMES, PATTERN_NAME)),
+        _sealed(_trace(decoder, (frames,), DECODER_NAMES, LOGIT_NAME)),
+    )
 
 
 def probe(generator: Generator, count: int, labels: Any = None) -> tuple[Any, Any, Any]:

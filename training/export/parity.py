@@ -19,6 +19,14 @@ from models.manifest import (
     STYLE_OFFSET_NAME,
     ParityCertificate,
 )
+from models.watermark import (
+    DECODER_NAMES,
+    ENCODER_NAMES,
+    FRAME_PX,
+    PATTERN_PX,
+    PAYLOAD_BITS,
+)
+from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
 from training.export.graphs import ExportError, Precision, probe
 
 logger = logging.getLogger(__name__)
@@ -90,6 +98,41 @@ def measure_encoder_parity(
         offsets = encoder(*(torch.from_numpy(a) for a in given.values()))
         worst = max(worst, _difference(session, offsets.numpy(), given))
     return _certificate("encoder", worst, PARITY_TOLERANCE["fp32"], generator)
+
+
+@torch.no_grad()
+def measure_watermark_parity(
+    encoder: WatermarkEncoder, decoder: WatermarkDecoder, graphs: tuple[bytes, bytes]
+) -> float:
+    """The largest difference of patterns and logits, each over the largest value of torch's.
+
+    Raises:
+        ExportError: It is over the tolerance.
+    """
+    random, worst = np.random.default_rng(0), 0.0
+    shapes: tuple[dict[str, tuple[int, ...]], ...] = (
+        {
+            ENCODER_NAMES[0]: (3, PATTERN_PX, PATTERN_PX),
+            ENCODER_NAMES[1]: (PAYLOAD_BITS,),
+        },
+        {DECODER_NAMES[0]: (3, FRAME_PX, FRAME_PX)},
+    )
+    for network, graph, inputs in zip((encoder, decoder), graphs, shapes, strict=True):
+        session = open_graph(graph)
+        for batch in PARITY_BATCHES:
+            feed = {
+                name: random.uniform(-1, 1, (batch, *shape)).astype(np.float32)
+                for name, shape in inputs.items()
+            }
+            theirs = network(*(torch.from_numpy(a) for a in feed.values())).numpy()
+            worst = max(worst, _difference(session, theirs, feed) / float(np.abs(theirs).max()))
+    tolerance = PARITY_TOLERANCE["fp32"]
+    if not worst <= tolerance:
+        raise ExportError(
+            f"watermark: ONNX Runtime differs from torch by {worst:.2g}, over the tolerance of "
+            f"{tolerance:g}"
+        )
+    return worst
 
 
 def _feeds(generator: Generator) -> Iterator[Arrays]:

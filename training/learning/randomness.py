@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     GRID = 6
     VALIDATION = 7
     ENCODER = 8
+    WATERMARK = 9
 
 
 def seed_for(seed: int, purpose: Purpose, position: int = 0) -> int:
