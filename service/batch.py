@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.manifest import GENERATOR_FILE
+from models.manifest import GENERATOR_FILE, WATERMARK_FILES
 from service.errors import RegistryError
 from service.http.recording import record_of
 from service.images.imaging import Encoding, OutputFormat
@@ -63,8 +63,9 @@ def write_pictures(
     first = secrets.randbelow(SEED_LIMIT) if batch.seed is None else batch.seed
     # Refuses what the model can't give before anything is written.
     presentation = _plan(batch, first, 0, session).presentation
-    encoding = Encoding(open_marker(settings), batch.output_format)
-    finishing = Finishing(shown_id, session.manifest, encoding, presentation)
+    marker = open_marker(settings)
+    encoding, watermark = Encoding(marker, batch.output_format), marker.watermark_of(session)
+    finishing = Finishing(shown_id, session.manifest, encoding, presentation, watermark)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(settings.workers) as threads, closing(State(settings)) as state:
@@ -104,6 +105,7 @@ def open_session(
     if export is not None:
         manifest, files = read_export(export)
         generator, shown_id = files[GENERATOR_FILE], f"{manifest.name}:{export_version(files)}"
+        others: dict[str, bytes] = {n: files[n] for n in WATERMARK_FILES if n in files}
     else:
         registry = Registry()
         wanted = model_id or next(iter(registry.promoted()), None)
@@ -111,8 +113,13 @@ def open_session(
             raise RegistryError("no model is registered: `catalogan register EXPORT`")
         model = registry.get(wanted)
         manifest, generator, shown_id = model.manifest, model.read_generator(), model.model_id
+        others = model.read_others()
     session = GeneratorSession(
-        generator, manifest, device=settings.device, intra_op_threads=settings.intra_op_threads
+        generator,
+        manifest,
+        others=others,
+        device=settings.device,
+        intra_op_threads=settings.intra_op_threads,
     )
     return session, shown_id
 

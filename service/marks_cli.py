@@ -59,14 +59,24 @@ def verify(
     Trusts the certificate that CATALOGAN_SIGNING_CERTIFICATE names and CATALOGAN_TRUST_ANCHORS.
     """
     with operator_errors():
+        from models.images import ImageLimits
+        from service.registry.store import Registry
         from service.settings import load_settings
         from service.verification.verification import open_verifier
+        from service.verification.watermarks import WatermarkFinder
 
         settings = load_settings()
         verifier = open_verifier(settings)
         pictures = [(path, _read(path, settings.max_upload_bytes)) for path in files]
+        limits = ImageLimits(
+            max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
+        )
+        find_watermark = WatermarkFinder(Registry(), limits).find
         with _records(settings) as find_record:
-            found = [(path, verifier.verify(data, find_record)) for path, data in pictures]
+            found = [
+                (path, verifier.verify(data, find_record, find_watermark))
+                for path, data in pictures
+            ]
     if as_json:
         answers = [{"file": str(path), **one.model_dump(mode="json")} for path, one in found]
         typer.echo(json.dumps(answers, indent=2, ensure_ascii=False))
@@ -114,6 +124,7 @@ def _records(settings: "Settings") -> "Iterator[FindRecord | None]":
 _VERDICTS = {
     "ours": "ours, and intact",
     "tampered": "NOT intact: ours once, changed since",
+    "derived": "made from one of ours: its watermark is there, the file is another",
     "claimed": "not proven: it only says that it is",
     "unknown": "not known",
 }
@@ -122,7 +133,7 @@ _VERDICTS = {
 def _show(path: Path, found: "Verification") -> None:
     console.print(f"{path}: {_VERDICTS[found.verdict]}", markup=False, soft_wrap=True)
     for layer in found.layers:
-        line = f"  {layer.layer:<7}{layer.status:<12}{layer.says}"
+        line = f"  {layer.layer:<10}{layer.status:<12}{layer.says}"
         console.print(line, markup=False, soft_wrap=True)
     said = found.claims.model_dump(exclude_none=True)
     facts = ", ".join(f"{name} {value}" for name, value in said.items())

@@ -79,6 +79,10 @@ class Settings(BaseSettings):
         Literal["signed", "unsigned", "off"],
         Field(description="XMP and a signed C2PA manifest; XMP alone; or nothing in the files."),
     ] = "signed"
+    watermark: Annotated[
+        Literal["proven", "on", "off"],
+        Field(description="Invisible, of models that have one; proven: if it held in tests."),
+    ] = "proven"
     signing_certificate: Annotated[
         Path | None, Field(description="PEM; the signer's first, then those above it.")
     ] = None

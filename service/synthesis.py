@@ -100,8 +100,10 @@ def write_set(
     suffix = out.suffix[1:].lower()
     container = cast(Container, suffix) if suffix in get_args(Container) else None
     plan = plan_dataset(request, session.manifest, container=container)
-    encoding = Encoding(open_marker(settings), plan.output_format, plan.output_compression)
-    finishing = Finishing(shown_id, session.manifest, encoding, plan.presentation)
+    marker = open_marker(settings)
+    encoding = Encoding(marker, plan.output_format, plan.output_compression)
+    watermark = marker.watermark_of(session)
+    finishing = Finishing(shown_id, session.manifest, encoding, plan.presentation, watermark)
     workers = Workers(settings.workers, math.inf)  # nobody else is waiting
     maker = Maker(session, finishing, workers.run, 2 * settings.workers)
     try:

@@ -75,7 +75,8 @@ async def _stream(
 ) -> Response:
     manifest, model_id = model.registered.manifest, model.registered.model_id
     encoding = Encoding(runtime.marker, plan.output_format, plan.output_compression)
-    finishing = Finishing(model_id, manifest, encoding, plan.presentation)
+    watermark = runtime.marker.watermark_of(model.session)
+    finishing = Finishing(model_id, manifest, encoding, plan.presentation, watermark)
     maker = Maker(model.session, finishing, runtime.workers.run, runtime.settings.workers)
     sink = Zip() if container == "zip" else Tar()
     made = runtime.metrics.pictures.labels("dataset", model_id)

@@ -181,6 +181,7 @@ async def _vary(
         manifest,
         Encoding(runtime.marker, output_format, asked.output_compression),
         choose_presentation(asked.size, None, manifest),
+        runtime.marker.watermark_of(session),
     )
     photo = await decoder.decode(lambda file, limits: fit_photo(file, limits, manifest), data)
     inverted = nearest(await runtime.workers.run(inversion_jobs(session, photo, categories)))

@@ -74,7 +74,8 @@ async def _generate(request: Request, asked: GenerationRequest, runtime: Runtime
     manifest, model_id = model.registered.manifest, model.registered.model_id
     plan = plan_pictures(asked, manifest)
     encoding = Encoding(runtime.marker, output_format, asked.output_compression)
-    finishing = Finishing(model_id, manifest, encoding, plan.presentation)
+    watermark = runtime.marker.watermark_of(model.session)
+    finishing = Finishing(model_id, manifest, encoding, plan.presentation, watermark)
     made = await runtime.workers.run(generation_jobs(model.session, plan, finishing))
     pictures = [picture for job in made for picture in job]
     record(runtime.state.records, "generation", pictures)
@@ -120,7 +121,9 @@ async def _interpolate(
     manifest, model_id = model.registered.manifest, model.registered.model_id
     presentation = present_frames(asked, output_format, manifest)
     frames = plan_frames(asked, manifest)
-    finishing = Finishing(model_id, manifest, Encoding(runtime.marker), presentation)
+    watermark = runtime.marker.watermark_of(model.session)
+    encoding = Encoding(runtime.marker)
+    finishing = Finishing(model_id, manifest, encoding, presentation, watermark)
     facts = {**finishing.facts(), **way_facts(asked, frames, manifest)}
     if output_format == "zip":
         finish: Callable[..., Any] = partial(finish_picture, finishing)

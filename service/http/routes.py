@@ -98,5 +98,9 @@ def _model_info(model: RegisteredModel, runtime: Runtime) -> ModelInfo:
         style_layers=manifest.num_ws if MAPPING_FILE in manifest.files else None,
         encoder=ENCODER_FILE in manifest.files,
         licence=manifest.licence,
-        marks=Marks(xmp=runtime.marker.xmp, signed_by=runtime.marker.signing),
+        marks=Marks(
+            xmp=runtime.marker.xmp,
+            signed_by=runtime.marker.signing,
+            watermark=runtime.marker.wants_watermark(manifest),
+        ),
     )

@@ -5,12 +5,14 @@ from typing import Final
 
 from fastapi import FastAPI, Request
 
+from models.images import ImageLimits
 from service.http.openapi import form_body, responses
 from service.http.runtime import Runtime
 from service.http.workers import time_limit
 from service.messages.schemas import Strict, validate
 from service.messages.uploads import read_form
 from service.verification.verification import Verification, open_verifier
+from service.verification.watermarks import WatermarkFinder
 
 # Each may start a process of its own.
 AT_A_TIME: Final = 2
@@ -24,6 +26,8 @@ def add_verifications(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/verifications."""
     settings, signer = runtime.settings, runtime.marker.signer
     verifier = open_verifier(settings, signer.key if signer else None)
+    limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels)
+    find_watermark = WatermarkFinder(runtime.pool.registry, limits).find
     turn = asyncio.Semaphore(AT_A_TIME)
 
     @app.post(
@@ -39,4 +43,5 @@ def add_verifications(app: FastAPI, runtime: Runtime) -> None:
             validate(VerificationRequest, fields)
             async with turn:
                 # Not a worker's thread: it mostly waits for a process.
-                return await asyncio.to_thread(verifier.verify, data, runtime.state.records.find)
+                find_record = runtime.state.records.find
+                return await asyncio.to_thread(verifier.verify, data, find_record, find_watermark)

@@ -74,12 +74,12 @@ def signatures(manifest: GeneratorManifest) -> dict[str, Signature]:
         ),
         Signature(MAPPING_FILE, given(MAPPING_INPUT_NAMES), MAPPING_OUTPUT_NAME, style[1:]),
         Signature(ENCODER_FILE, given(ENCODER_INPUT_NAMES), STYLE_OFFSET_NAME, style),
-        *_watermark(),
+        *watermark_signatures(),
     )
     return {one.file: one for one in known if one.file in manifest.files}
 
 
-def _watermark() -> tuple[Signature, ...]:
+def watermark_signatures() -> tuple[Signature, Signature]:
     """The contract of models.watermark, the same for all models."""
     pattern, bits, frame = (3, PATTERN_PX, PATTERN_PX), (PAYLOAD_BITS,), (3, FRAME_PX, FRAME_PX)
     encoder, decoder = WATERMARK_FILES

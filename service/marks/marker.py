@@ -7,7 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from models.manifest import GeneratorManifest
 from service.errors import SettingsError
+from service.inference.generation import GeneratorSession
+from service.inference.watermarks import Watermarker
 from service.marks.marking import Mark, xmp_packet
 from service.marks.signing import Signer
 from service.marks.signing_keys import (
@@ -27,6 +30,7 @@ EXPIRY_WARNING: Final = timedelta(days=30)
 
 # Whose key signs: the operator's, one that the service made for itself, or none.
 Signing = Literal["operator", "development", "none"]
+Watermarking = Literal["proven", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,24 @@ class Marker:
         xmp: Whether files get an XMP packet.
         signer: Signs them; None = they stay unsigned.
         signing: Whose key it is.
+        watermarking: Which models' watermarks are laid over their pictures.
     """
 
     xmp: bool
     signer: Signer | None = None
     signing: Signing = "none"
+    watermarking: Watermarking = "off"
+
+    def watermark_of(self, session: GeneratorSession) -> Watermarker | None:
+        """The watermark that a model's pictures get; None = they get none."""
+        return session.watermark if self.wants_watermark(session.manifest) else None
+
+    def wants_watermark(self, manifest: GeneratorManifest) -> bool:
+        """Whether a model's pictures get its watermark, where they are large enough."""
+        record = manifest.watermark
+        if record is None or self.watermarking == "off":
+            return False
+        return self.watermarking == "on" or record.proven
 
     def packet(self, mark: Mark) -> bytes | None:
         """The XMP that an encoder is to put into the file."""
@@ -67,13 +84,14 @@ def open_marker(settings: Settings) -> Marker:
         return Marker(xmp=False)
     if settings.marks == "unsigned":
         logger.warning("CATALOGAN_MARKS is unsigned: pictures carry XMP alone, which can be forged")
-        return Marker(xmp=True)
+        return Marker(xmp=True, watermarking=settings.watermark)
     key = read_configured_key(settings)
     if key is None:
-        return Marker(True, _signer(_development_key(settings), settings), "development")
+        signer = _signer(_development_key(settings), settings)
+        return Marker(True, signer, "development", settings.watermark)
     if key.expires - datetime.now(UTC) < EXPIRY_WARNING:
         logger.warning("the signing certificate expires on %s", f"{key.expires:%Y-%m-%d}")
-    return Marker(True, _signer(key, settings), "operator")
+    return Marker(True, _signer(key, settings), "operator", settings.watermark)
 
 
 def read_configured_key(settings: Settings) -> SigningKey | None:

@@ -182,6 +182,7 @@ class Marks(BaseModel):
         Literal["operator", "development", "none"],
         Field(description="Whose key signs C2PA manifests; a development key is nobody's proof."),
     ]
+    watermark: Annotated[bool, Field(description="In its pictures of 128 px or more.")]
 
 
 class ModelInfo(BaseModel):

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import GeneratorManifest
+from models.watermark import MIN_SIDE_PX
 from service.images.imaging import Encoding, encode_image
 from service.images.presentation import Presentation, present
 from service.inference.generation import PictureSpec
+from service.inference.watermarks import Watermarker
 from service.marks.marking import GENERATED, Mark
 from service.messages.answers import Finished, finish
 from service.observation import stage
@@ -28,12 +30,14 @@ class Finishing:
         manifest: The model's.
         encoding: Format and quality.
         presentation: Size and background.
+        watermark: Laid over each picture that is large enough; None = none is.
     """
 
     model_id: str
     manifest: GeneratorManifest
     encoding: Encoding
     presentation: Presentation
+    watermark: Watermarker | None = None
 
     def facts(self) -> dict[str, Any]:
         """What holds for all pictures."""
@@ -64,7 +68,10 @@ class Finishing:
         recipe = {**mixture_facts(spec.category, known), **(recipe or {})}
         mark = self.mark(spec, category, recipe)
         with stage("encode"):
-            data = encode_image(present(pixels, self.presentation), self.encoding, mark)
+            shown = present(pixels, self.presentation)
+            if self.watermark is not None and min(shown.shape[:2]) >= MIN_SIDE_PX:
+                shown = self.watermark.mark(shown)
+            data = encode_image(shown, self.encoding, mark)
         return finish(data, {"seed": spec.seed, "category": category, **recipe}, mark)
 
     def mark(self, spec: PictureSpec, category: str, recipe: Mapping[str, Any]) -> Mark:

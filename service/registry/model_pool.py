@@ -50,7 +50,7 @@ class ModelPool:
         """
         self._on_load: Final = on_load
         self._settings: Final = settings
-        self._registry: Final = registry
+        self.registry: Final = registry
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         self._default: str | None = None
         self._lock: Final = threading.Lock()
@@ -65,7 +65,7 @@ class ModelPool:
         Raises:
             DeviceError: The device asked for is not there, which no promotion will change.
         """
-        self._seen = self._registry.promotions.identity()
+        self._seen = self.registry.promotions.identity()
         self._failed_at = None if self._refresh() else time.monotonic()
         self._watcher.start()
 
@@ -83,7 +83,7 @@ class ModelPool:
         models = []
         for name, version in self._served().items():
             try:
-                models.append(self._registry.get(f"{name}:{version}"))
+                models.append(self.registry.get(f"{name}:{version}"))
             except OperatorError as error:
                 logger.warning("%s:%s is promoted but can't be used: %s", name, version, error)
         return models
@@ -134,7 +134,7 @@ class ModelPool:
 
     def _served(self) -> dict[str, str]:
         """Version by name: what is promoted, and where CATALOGAN_MODEL names a version, that."""
-        served = self._registry.promoted()
+        served = self.registry.promoted()
         name, _, version = (self._settings.model or "").partition(":")
         return {**served, name: version} if version else served
 
@@ -166,7 +166,7 @@ class ModelPool:
         return loaded
 
     def _read(self, name: str, version: str) -> LoadedModel:
-        registered = self._registry.get(f"{name}:{version}")
+        registered = self.registry.get(f"{name}:{version}")
         session = GeneratorSession(
             registered.read_generator(),
             registered.manifest,
@@ -186,7 +186,7 @@ class ModelPool:
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._settings.poll_interval_sec):
-            identity = self._registry.promotions.identity()
+            identity = self.registry.promotions.identity()
             retry = self._failed_at is not None and time.monotonic() - self._failed_at > RETRY_SEC
             if identity == self._seen and not retry:
                 continue

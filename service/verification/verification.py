@@ -12,6 +12,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, Field
 
 from models.images import sniff_format
+from models.watermark import PAYLOAD_BITS
 from service.errors import NotReady, UnsupportedImage
 from service.marks.marker import DEVELOPMENT_FOLDER
 from service.marks.reading import read_xmp
@@ -24,13 +25,16 @@ from service.marks.signing_keys import (
 from service.settings import Settings, data_folder
 from service.state.records import Record
 from service.verification.manifests import Manifest, made_by_us, read_manifest
+from service.verification.watermarks import Unreadable, Watermark
 
 MAX_TEXT_CHARS: Final = 1000
 _SEED: Final = re.compile("[0-9]{1,16}")
 
-Verdict = Literal["ours", "tampered", "claimed", "unknown"]
-Strength = Literal["proof", "claim", "none"]
+Verdict = Literal["ours", "tampered", "derived", "claimed", "unknown"]
+Strength = Literal["proof", "evidence", "claim", "none"]
 FindRecord = Callable[[str], Record | None]
+# Whether any model has a watermark, and the one that is there.
+FindWatermark = Callable[[bytes], tuple[bool, Watermark | None]]
 
 
 class Claims(BaseModel):
@@ -56,16 +60,21 @@ class Signer(BaseModel):
 class Layer(BaseModel):
     """One way in which a picture may be known again."""
 
-    layer: Annotated[str, Field(description="c2pa, record, xmp; more may come.")]
+    layer: Annotated[str, Field(description="c2pa, record, watermark, xmp; more may come.")]
     status: Annotated[
         str,
         Field(
             description="c2pa: trusted, untrusted, tampered, unreadable, absent; record: found, "
-            "absent, unavailable; xmp: found, absent."
+            "absent, unavailable; watermark: found, absent, unavailable, unreadable; xmp: found, "
+            "absent."
         ),
     ]
     strength: Annotated[
-        Strength, Field(description="proof: can't be forged; claim: anybody can write it.")
+        Strength,
+        Field(
+            description="proof: can't be forged; evidence: only who has the model could; claim: "
+            "anybody can write it."
+        ),
     ]
     says: str
     claims: Claims | None = None
@@ -80,8 +89,9 @@ class Verification(BaseModel):
     verdict: Annotated[
         Verdict,
         Field(
-            description="ours; tampered: ours once, changed since; claimed: it says so, unproven; "
-            "unknown: nothing says so."
+            description="ours; tampered: ours once, changed since; derived: it carries a model's "
+            "watermark, in a file that isn't known; claimed: it says so, unproven; unknown: "
+            "nothing says so."
         ),
     ]
     sha256: Annotated[str, Field(description="Of the file.")]
@@ -102,12 +112,19 @@ class Verifier:
         self._anchors: Final = anchors
         self._organization: Final = organization
 
-    def verify(self, data: bytes, find_record: FindRecord | None) -> Verification:
-        """Verify a file without decoding it; takes a tenth of a second where it is signed.
+    def verify(
+        self,
+        data: bytes,
+        find_record: FindRecord | None,
+        find_watermark: FindWatermark | None = None,
+    ) -> Verification:
+        """Verify a file; a tenth of a second where it is signed, a second where nothing is found.
 
         Args:
             data: Any bytes.
             find_record: Looks a record up by the SHA-256; None = there are no records here.
+            find_watermark: Looks for the watermarks of our models. It alone decodes the picture,
+                and is asked only where nothing stronger speaks for it. None = not looked for.
 
         Raises:
             UnsupportedImage: It is no picture of an accepted type.
@@ -123,7 +140,9 @@ class Verifier:
             _record_layer(sha256, find_record),
             _xmp_layer(data),
         ]
-        layers.sort(key=lambda layer: ("proof", "claim", "none").index(layer.strength))
+        if not any(layer.strength == "proof" for layer in layers):
+            layers.append(_watermark_layer(data, find_watermark))
+        layers.sort(key=lambda layer: ("proof", "evidence", "claim", "none").index(layer.strength))
         verdict = _verdict(layers, tampered=by_us and manifest.status == "tampered")
         return Verification(
             ours=verdict == "ours",
@@ -169,6 +188,8 @@ def _verdict(layers: list[Layer], *, tampered: bool) -> Verdict:
         return "ours"
     if tampered:
         return "tampered"
+    if any(layer.strength == "evidence" for layer in layers):
+        return "derived"
     claimed = any(
         layer.claims is not None and (layer.claims.model or layer.claims.seed is not None)
         for layer in layers
@@ -217,6 +238,27 @@ def _record_layer(sha256: str, find_record: FindRecord | None) -> Layer:
     says = "The service noted these very bytes when it handed them out."
     claims = Claims.model_validate(record, from_attributes=True)
     return Layer(layer="record", status="found", strength="proof", says=says, claims=claims)
+
+
+def _watermark_layer(data: bytes, find_watermark: FindWatermark | None) -> Layer:
+    def layer(status: str, says: str, **more: Any) -> Layer:
+        return Layer(layer="watermark", status=status, says=says, **{"strength": "none", **more})
+
+    try:
+        known, watermark = (False, None) if find_watermark is None else find_watermark(data)
+    except Unreadable as error:
+        return layer("unreadable", f"It can't be looked at: {error}.")
+    if not known:
+        return layer("unavailable", "No model here has a watermark.")
+    if watermark is None:
+        return layer("absent", "None of this service's models marked it, or too much was changed.")
+    model, found = watermark.model, watermark.found
+    says = (
+        f"Made from a picture of this model: {PAYLOAD_BITS - found.errors} of {PAYLOAD_BITS} bits "
+        "are its own, by chance in one picture of a million at most."
+    )
+    claims = Claims(model=model.model_id, model_hash=model.manifest.model_hash)
+    return layer("found", says, strength="evidence", claims=claims)
 
 
 def _xmp_layer(data: bytes) -> Layer:

@@ -1,9 +1,12 @@
-"""Small ONNX graphs that keep an export's contract: generator, mapping and encoder."""
+"""Small ONNX graphs that keep an export's contract: generator, mapping, encoder, watermark."""
 
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from models.watermark import FRAME_PX, PATTERN_PX, PAYLOAD_BITS
 
 CATEGORIES = ("mugs", "shoe boxes", "boxes", "café lamps")
 Z_DIM, NOISE_DIM, OPSET = 8, 64, 20
@@ -157,3 +160,61 @@ def encoder_file(
     ]
     inputs = [value("images", "N", channels, 16, 24), value("category", "N", categories)]
     return graph_file(nodes, inputs, value("style_offset", "N", NUM_WS, w_dim), constants)
+
+
+def watermark_graphs(seed: int = 0) -> tuple[bytes, bytes]:
+    """Spread spectrum: each bit turns a pattern of its own, which the decoder correlates with."""
+    rng = np.random.default_rng(seed)
+    half = PATTERN_PX // 2
+    signs = rng.choice([-1.0, 1.0], (PAYLOAD_BITS * 3, half, half)).astype(np.float32)
+    # A checkerboard within each sign: what a picture shows is smoother than that.
+    planes = np.kron(signs, np.array([[[1, -1], [-1, 1]]], np.float32))
+    frame = (FRAME_PX, FRAME_PX)
+    bilinear = Image.Resampling.BILINEAR
+    seen = [np.asarray(Image.fromarray(plane).resize(frame, bilinear)) for plane in planes]
+    encoder = [
+        helper.make_node("Mul", ["bits", "two"], ["doubled"]),
+        helper.make_node("Sub", ["doubled", "one"], ["signs"]),
+        helper.make_node("MatMul", ["signs", "patterns_of_bits"], ["flat"]),
+        # The picture decides nothing here, but is an input that must be used.
+        helper.make_node("Mul", ["pictures", "nothing"], ["blank"]),
+        helper.make_node("Reshape", ["flat", "shape"], ["summed"]),
+        helper.make_node("Add", ["summed", "blank"], ["patterns"]),
+    ]
+    decoder = [
+        helper.make_node("Flatten", ["frames"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "seen"], ["logits"]),
+    ]
+    small, large = (3, PATTERN_PX, PATTERN_PX), (3, *frame)
+    scalars = {"two": 2.0, "one": 1.0, "nothing": 0.0}
+    constants = [numpy_helper.from_array(np.float32(v), name) for name, v in scalars.items()]
+    constants += [
+        numpy_helper.from_array(planes.reshape(PAYLOAD_BITS, -1), "patterns_of_bits"),
+        numpy_helper.from_array(np.array([-1, *small], dtype=np.int64), "shape"),
+    ]
+    weights = [
+        numpy_helper.from_array(
+            np.ascontiguousarray(np.stack(seen).reshape(PAYLOAD_BITS, -1).T), "seen"
+        )
+    ]
+    return (
+        _graph(encoder, {"pictures": small, "bits": (PAYLOAD_BITS,)}, "patterns", small, constants),
+        _graph(decoder, {"frames": large}, "logits", (PAYLOAD_BITS,), weights),
+    )
+
+
+def _graph(
+    nodes: list[Any], inputs: dict[str, Any], output: str, shape: Any, constants: list[Any]
+) -> bytes:
+    def value(name: str, sizes: Any) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *sizes])
+
+    graph = helper.make_graph(
+        nodes,
+        "watermark",
+        [value(name, sizes) for name, sizes in inputs.items()],
+        [value(output, shape)],
+        constants,
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString())
