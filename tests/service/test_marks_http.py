@@ -146,7 +146,7 @@ def test_a_generated_picture_says_what_made_it(shop: TestClient) -> None:
     }
     assert manifest["claim_generator_info"][0]["name"] == "Catalogan"
     assert "thumbnail" not in json.dumps(manifest)
-    assert model["marks"] == {"xmp": True, "signed_by": "operator"}
+    assert model["marks"] == {"xmp": True, "signed_by": "operator", "watermark": False}
     claims = verify(shop, generated(shop)[0])["claims"]
     assert (claims["seed"], claims["category"]) == (5, "boxes")
 
@@ -194,7 +194,12 @@ def test_one_changed_bit_is_seen(shop: TestClient, output_format: str) -> None:
         data[data.index(b"VP8 ") + 40] ^= 1
     answer = verify(shop, bytes(data))
     assert (answer["verdict"], answer["ours"]) == ("tampered", False)
-    assert layers(answer) == {"c2pa": "tampered", "record": "absent", "xmp": "found"}
+    assert layers(answer) == {
+        "c2pa": "tampered",
+        "record": "absent",
+        "watermark": "unavailable",
+        "xmp": "found",
+    }
 
 
 def test_what_is_left_after_saving_anew(shop: TestClient) -> None:
@@ -204,10 +209,20 @@ def test_what_is_left_after_saving_anew(shop: TestClient) -> None:
     image.save(kept, "JPEG", xmp=image.info["xmp"])
     image.save(bare, "JPEG", xmp=b"")
     answer = verify(shop, kept.getvalue())
-    assert layers(answer) == {"c2pa": "absent", "record": "absent", "xmp": "found"}
+    assert layers(answer) == {
+        "c2pa": "absent",
+        "record": "absent",
+        "watermark": "unavailable",
+        "xmp": "found",
+    }
     assert (answer["verdict"], answer["claims"]["seed"]) == ("claimed", 5)
     answer = verify(shop, bare.getvalue())
-    assert layers(answer) == {"c2pa": "absent", "record": "absent", "xmp": "absent"}
+    assert layers(answer) == {
+        "c2pa": "absent",
+        "record": "absent",
+        "watermark": "unavailable",
+        "xmp": "absent",
+    }
     assert answer["verdict"] == "unknown"
 
 
@@ -216,7 +231,12 @@ def test_a_strangers_signature_is_not_ours(shop: TestClient, tmp_path: Path) -> 
     mark = Mark(SOURCE_TYPES + "trainedAlgorithmicMedia", 7, "styled:1", "f" * 64, "boxes")
     data = Signer(read_development_key(tmp_path / "other")).sign(photo(), "image/png", mark)
     answer = verify(shop, data)
-    assert layers(answer) == {"c2pa": "untrusted", "record": "absent", "xmp": "absent"}
+    assert layers(answer) == {
+        "c2pa": "untrusted",
+        "record": "absent",
+        "watermark": "unavailable",
+        "xmp": "absent",
+    }
     assert (answer["verdict"], answer["claims"]["seed"]) == ("claimed", 7)
     changed = bytearray(data)
     changed[-30] ^= 1
