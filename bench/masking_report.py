@@ -195,10 +195,25 @@ def verdict(ledger: Ledger, winner: str) -> list[str]:
         ),
         "",
         "These runs are young: 30 kimg are a hundred passes over so few photos, yet the distance "
-        "still falls steeply at their end, and the pictures are rough (below). What masks do to a "
-        "run that has converged, or overfits, is for the long runs to say.",
+        "still falls steeply at their end, and the pictures are rough (below). "
+        + elsewhere(ledger, winner),
         "",
     ]
+
+
+def elsewhere(ledger: Ledger, winner: str) -> str:
+    """The paired ratios of the other places where the winner ran, in a sentence."""
+    places: list[tuple[str, CatalogueName]] = [
+        ("three times as long", "clothing-300-long"),
+        ("on the second catalogue", "sample-300"),
+        ("on all photos", "clothing"),
+    ]
+    found = [
+        f"{words} {ratio(ledger, catalogue, winner, CONFIRMATION_SEEDS)}"
+        for words, catalogue in places
+        if len(log_ratios(ledger, catalogue, winner, CONFIRMATION_SEEDS)) > 1
+    ]
+    return f"Elsewhere, the same ratio: {'; '.join(found)}." if found else ""
 
 
 def confirmation_sections(ledger: Ledger, winner: str) -> list[str]:
