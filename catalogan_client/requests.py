@@ -1,0 +1,279 @@
+"""One function for each endpoint: its arguments -> the call. The fields are those of docs/api.md.
+
+What is None is left to the service.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import httpx
+
+from catalogan_client.calls import Call, FileInput, given, is_one_file
+from catalogan_client.parsing import archive_facts, build, header_facts, json_reader
+from catalogan_client.results import (
+    Augmentation,
+    DatasetFacts,
+    Generation,
+    Interpolation,
+    Model,
+    ModelList,
+    Usage,
+    Variation,
+    Verification,
+)
+
+OutputFormat = Literal["png", "webp", "jpeg"]
+AnimationFormat = Literal["zip", "webp", "gif"]
+
+ANIMATION_TYPES: Final[dict[str, str]] = {
+    "zip": "application/zip",
+    "webp": "image/webp",
+    "gif": "image/gif",
+}
+SET_TYPES: Final = "application/zip, application/x-tar"
+
+
+def generate(
+    prompt: str | None = None,
+    *,
+    category: str | None = None,
+    categories: Mapping[str, float] | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    seeds: Sequence[int] | None = None,
+    style_mixing: Mapping[str, int] | None = None,
+    truncation_psi: float | None = None,
+    model: str | None = None,
+    size: str | None = None,
+    background: str | None = None,
+    output_format: OutputFormat | None = None,
+    output_compression: int | None = None,
+    user: str | None = None,
+    idempotency_key: str | None = None,
+) -> Call[Generation]:
+    """Generate 1 to 10 pictures of a category, or of what the prompt names."""
+    body = given(
+        prompt=prompt,
+        category=category,
+        categories=categories and dict(categories),
+        n=n,
+        seed=seed,
+        seeds=seeds and list(seeds),
+        style_mixing=style_mixing and dict(style_mixing),
+        truncation_psi=truncation_psi,
+        model=model,
+        size=size,
+        background=background,
+        output_format=output_format,
+        output_compression=output_compression,
+        user=user,
+    )
+    read = json_reader(Generation)
+    return Call("POST", "/v1/images/generations", read, body, idempotency_key=idempotency_key)
+
+
+def vary(
+    photo: FileInput,
+    *,
+    strength: float | None = None,
+    category: str | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    seeds: Sequence[int] | None = None,
+    model: str | None = None,
+    size: str | None = None,
+    output_format: OutputFormat | None = None,
+    output_compression: int | None = None,
+    user: str | None = None,
+    idempotency_key: str | None = None,
+) -> Call[Variation]:
+    """Generate 1 to 10 pictures like a photo, by a model that has an encoder."""
+    body = given(
+        strength=strength,
+        category=category,
+        n=n,
+        seed=seed,
+        seeds=seeds and list(seeds),
+        model=model,
+        size=size,
+        output_format=output_format,
+        output_compression=output_compression,
+        user=user,
+    )
+    return Call(
+        "POST",
+        "/v1/images/variations",
+        json_reader(Variation),
+        body,
+        files=[("image", "photo", photo)],
+        idempotency_key=idempotency_key,
+    )
+
+
+def interpolate(
+    seeds: Sequence[int],
+    *,
+    frames: int | None = None,
+    loop: bool | None = None,
+    category: str | None = None,
+    categories: Mapping[str, float] | None = None,
+    truncation_psi: float | None = None,
+    frame_duration_ms: int | None = None,
+    model: str | None = None,
+    size: str | None = None,
+    background: str | None = None,
+    output_format: AnimationFormat = "zip",
+    user: str | None = None,
+    idempotency_key: str | None = None,
+) -> Call[Interpolation]:
+    """Lead from the picture of one seed to those of others."""
+    body = given(
+        seeds=list(seeds),
+        frames=frames,
+        loop=loop,
+        category=category,
+        categories=categories and dict(categories),
+        truncation_psi=truncation_psi,
+        frame_duration_ms=frame_duration_ms,
+        model=model,
+        size=size,
+        background=background,
+        output_format=output_format,
+        user=user,
+    )
+    return Call(
+        "POST",
+        "/v1/images/interpolations",
+        _read_interpolation,
+        body,
+        accept=ANIMATION_TYPES.get(output_format, "*/*"),
+        idempotency_key=idempotency_key,
+    )
+
+
+def augment(
+    photos: FileInput | Sequence[FileInput],
+    *,
+    masks: Sequence[FileInput | None] | None = None,
+    annotations: Sequence[Mapping[str, Any] | None] | None = None,
+    policy: str | None = None,
+    operations: Sequence[Mapping[str, Any]] | None = None,
+    canvas: Mapping[str, Any] | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    replay: Sequence[Mapping[str, Any]] | None = None,
+    min_visible: float | None = None,
+    output_format: OutputFormat | None = None,
+    output_compression: int | None = None,
+    user: str | None = None,
+    idempotency_key: str | None = None,
+) -> Call[Augmentation]:
+    """Make variants of up to 16 photos; masks and annotations, one for each, go along.
+
+    `replay` takes what `AugmentedImage.replay()` gives.
+    """
+    body = given(
+        annotations=annotations and list(annotations),
+        policy=policy,
+        operations=operations and list(operations),
+        canvas=canvas,
+        n=n,
+        seed=seed,
+        replay=replay and list(replay),
+        min_visible=min_visible,
+        output_format=output_format,
+        output_compression=output_compression,
+        user=user,
+    )
+    # A mask belongs to the photo that has its name.
+    files = [("image", str(i), photo) for i, photo in enumerate(_listed(photos))]
+    files += [("mask", f"{i}.png", mask) for i, mask in enumerate(masks or ()) if mask is not None]
+    return Call(
+        "POST",
+        "/v1/images/augmentations",
+        json_reader(Augmentation),
+        body,
+        files=files,
+        idempotency_key=idempotency_key,
+    )
+
+
+def create_dataset(
+    categories: Mapping[str, int] | None = None,
+    *,
+    count: int | None = None,
+    seed: int | None = None,
+    shard: tuple[int, int] | None = None,
+    layout: Literal["folder", "coco", "webdataset"] | None = None,
+    container: Literal["zip", "tar"] | None = None,
+    truncation_psi: float | None = None,
+    model: str | None = None,
+    size: str | None = None,
+    background: str | None = None,
+    output_format: OutputFormat | None = None,
+    output_compression: int | None = None,
+    user: str | None = None,
+) -> Call[DatasetFacts]:
+    """Make a labelled set: so many pictures of each category, or `count` of all.
+
+    `shard` (1, 4) is the first of four parts of the set.
+    """
+    body = given(
+        categories=categories and dict(categories),
+        count=count,
+        seed=seed,
+        shard=shard and {"index": shard[0], "of": shard[1]},
+        layout=layout,
+        container=container,
+        truncation_psi=truncation_psi,
+        model=model,
+        size=size,
+        background=background,
+        output_format=output_format,
+        output_compression=output_compression,
+        user=user,
+    )
+    return Call("POST", "/v1/datasets", _read_dataset, body, accept=SET_TYPES)
+
+
+def verify(picture: FileInput) -> Call[Verification]:
+    """Ask whether a picture is the service's, and by which marks."""
+    read = json_reader(Verification)
+    return Call("POST", "/v1/verifications", read, files=[("image", "picture", picture)])
+
+
+def list_models() -> Call[ModelList]:
+    """List the models that are served."""
+    return Call("GET", "/v1/models", json_reader(ModelList))
+
+
+def retrieve_model(model: str) -> Call[Model]:
+    """Show a model, by name or "name:version"."""
+    return Call("GET", f"/v1/models/{quote(model, safe='')}", json_reader(Model))
+
+
+def get_usage(first: date | None = None, last: date | None = None) -> Call[Usage]:
+    """Show one's own usage and quota, with the scope admin those of all; by default 30 days."""
+    query = {"from": first and first.isoformat(), "to": last and last.isoformat()}
+    return Call("GET", "/v1/usage", json_reader(Usage), query=given(**query))
+
+
+def _listed(photos: FileInput | Sequence[FileInput]) -> Sequence[FileInput]:
+    return [photos] if is_one_file(photos) else photos  # type: ignore[list-item, return-value]
+
+
+def _read_interpolation(response: httpx.Response) -> Interpolation:
+    data = response.content
+    if response.headers.get("content-type", "").startswith("application/zip"):
+        facts = archive_facts(data) | {"output_format": "zip"}
+    else:
+        facts = header_facts(response, Interpolation)
+    found: Interpolation = build(Interpolation, {**facts, "b64_json": data})
+    return found
+
+
+def _read_dataset(response: httpx.Response) -> DatasetFacts:
+    found: DatasetFacts = build(DatasetFacts, header_facts(response, DatasetFacts))
+    return found

@@ -1,0 +1,110 @@
+"""The clients' methods, by resource; each endpoint is written once, for both clients."""
+
+import functools
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+
+from catalogan_client import requests
+from catalogan_client.calls import Call
+from catalogan_client.datasets import AsyncDataset, Dataset
+from catalogan_client.results import DatasetFacts
+from catalogan_client.transport import AsyncTransport, Transport
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+AnyTransport = TypeVar("AnyTransport", Transport, AsyncTransport)
+
+
+class Resource(Generic[AnyTransport]):
+    """Methods that send by one transport."""
+
+    def __init__(self, transport: AnyTransport) -> None:
+        """Send by `transport`."""
+        self.transport: AnyTransport = transport
+
+
+class _Method(Generic[Arguments, Result]):
+    """Has the arguments of a function that gives a call."""
+
+    def __init__(self, request: Callable[Arguments, Call[Result]]) -> None:
+        """Take over the function's documentation."""
+        self._request: Final = request
+        self.__doc__ = request.__doc__
+
+    def _bound(self, send: Callable[[Call[Result]], Any]) -> Any:
+        @functools.wraps(self._request)
+        def method(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Any:
+            return send(self._request(*args, **kwargs))
+
+        return method
+
+
+class Endpoint(_Method[Arguments, Result]):
+    """A method that gives the answer, or, of the asynchronous client, what is awaited for it."""
+
+    @overload
+    def __get__(
+        self, resource: Resource[Transport], kind: type | None = None
+    ) -> Callable[Arguments, Result]: ...
+    @overload
+    def __get__(
+        self, resource: Resource[AsyncTransport], kind: type | None = None
+    ) -> Callable[Arguments, Coroutine[Any, Any, Result]]: ...
+    def __get__(self, resource: Any, kind: type | None = None) -> Any:
+        """Bind it to a client's resource."""
+        return self if resource is None else self._bound(resource.transport.send)
+
+
+class Stream(_Method[Arguments, DatasetFacts]):
+    """A method that gives a set that is taken as it comes."""
+
+    @overload
+    def __get__(
+        self, resource: Resource[Transport], kind: type | None = None
+    ) -> Callable[Arguments, AbstractContextManager[Dataset]]: ...
+    @overload
+    def __get__(
+        self, resource: Resource[AsyncTransport], kind: type | None = None
+    ) -> Callable[Arguments, AbstractAsyncContextManager[AsyncDataset]]: ...
+    def __get__(self, resource: Any, kind: type | None = None) -> Any:
+        """Bind it to a client's resource."""
+        return self if resource is None else self._bound(resource.transport.stream)
+
+
+class Images(Resource[AnyTransport]):
+    """Pictures from seeds, photos and ways between."""
+
+    generate = Endpoint(requests.generate)
+    vary = Endpoint(requests.vary)
+    interpolate = Endpoint(requests.interpolate)
+    augment = Endpoint(requests.augment)
+
+
+class Datasets(Resource[AnyTransport]):
+    """Labelled synthetic sets.
+
+    with client.datasets.create({"mug": 500}, seed=1) as dataset:
+        dataset.save("set.zip")
+    """
+
+    create = Stream(requests.create_dataset)
+
+
+class Verifications(Resource[AnyTransport]):
+    """Whether a picture is the service's."""
+
+    verify = Endpoint(requests.verify)
+
+
+class Models(Resource[AnyTransport]):
+    """What is served."""
+
+    list = Endpoint(requests.list_models)
+    retrieve = Endpoint(requests.retrieve_model)
+
+
+class UsageReports(Resource[AnyTransport]):
+    """What was asked for, and what is left of quotas."""
+
+    get = Endpoint(requests.get_usage)

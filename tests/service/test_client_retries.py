@@ -1,0 +1,351 @@
+"""What the client does when the service is busy, gone, or not a Catalogan service."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import catalogan_client.retries
+from catalogan_client import (
+    APIConnectionError,
+    APIStatusError,
+    AsyncCatalogan,
+    BrokenAnswerError,
+    Catalogan,
+    ConflictError,
+    InternalServerError,
+    NotReadyError,
+    RateLimitError,
+    RequestTimeoutError,
+)
+from catalogan_client.retries import Attempts, retry_after_sec
+from service.registry.store import Registry
+
+from .conftest import model_store
+from .live import live_service
+from .test_augmentations_http import photo
+from .test_operation import wait_for
+
+MODELS: dict[str, Any] = {"object": "list", "data": []}
+MADE: dict[str, Any] = {
+    "created": 1,
+    "model": "shop:1",
+    "model_hash": "0",
+    "output_format": "png",
+    "size": "1x1",
+    "truncation_psi": 1,
+    "data": [{"b64_json": "aGk=", "seed": 1, "category": "mugs", "added": "later"}],
+    "added": ["later"],
+}
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def answer(
+    status: int, body: Any = MADE, cut: int | None = None, **headers: str
+) -> Callable[[BaseHTTPRequestHandler], None]:
+    """An answer of the scripted server; cut = bytes of the body after which it hangs up."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        handler.send_response_only(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data[:cut])
+
+    return send
+
+
+def hang_up(handler: BaseHTTPRequestHandler) -> None:
+    """No answer at all."""
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+class Script:
+    """A real server that gives its answers in order, and remembers what it was asked."""
+
+    def __init__(self, address: str, answers: list[Answer]) -> None:
+        self.address = address
+        self.answers = answers
+        self.bodies: list[bytes] = []
+        self.keys: list[str | None] = []
+        self.times: list[float] = []
+
+
+@contextmanager
+def scripted(*answers: Answer) -> Iterator[Script]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            script.times.append(time.monotonic())
+            script.keys.append(self.headers.get("Idempotency-Key"))
+            script.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            self.close_connection = True
+            script.answers.pop(0)(self)
+
+        do_GET = do_POST
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        script = Script(f"http://127.0.0.1:{server.server_port}", list(answers))
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        try:
+            yield script
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogan_client.retries, "FIRST_BACKOFF_SEC", 0.01)
+
+
+def run_sync(address: str, use: Callable[[Any], Any], **options: Any) -> Any:
+    with Catalogan(address, **options) as client:
+        return use(client)
+
+
+def run_async(address: str, use: Callable[[Any], Any], **options: Any) -> Any:
+    async def main() -> Any:
+        async with AsyncCatalogan(address, **options) as client:
+            return await use(client)
+
+    return asyncio.run(main())
+
+
+both = pytest.mark.parametrize("run", [run_sync, run_async])
+
+
+@both
+@pytest.mark.usefixtures("no_backoff")
+def test_passing_failures_are_tried_again_with_the_same_key_and_body(run: Any) -> None:
+    script = [answer(503), answer(429), hang_up, answer(200, cut=30), answer(504), answer(502)]
+    with scripted(*script, answer(200), answer(200)) as server:
+        made = run(server.address, lambda c: c.images.generate(n=1), max_retries=6)
+        run(server.address, lambda c: c.images.generate(n=1))
+    assert made.images[0].data == b"hi"
+    *tries, other = server.keys
+    assert len(tries) == 7
+    assert len(set(tries)) == 1
+    assert other not in (None, tries[0])
+    assert set(server.bodies) == {b'{"n":1}'}
+
+
+@both
+@pytest.mark.usefixtures("no_backoff")
+def test_files_are_sent_whole_in_each_try(run: Any, tmp_path: Path) -> None:
+    path, data = tmp_path / "p.png", photo()
+    path.write_bytes(data)
+    script = scripted(answer(503), hang_up, answer(400, {}))
+    with script as server, path.open("rb") as file, pytest.raises(APIStatusError):
+        run(server.address, lambda c: c.images.vary(file, n=2))
+    assert len(server.bodies) == 3
+    assert len(set(server.bodies)) == 1
+    assert data in server.bodies[0]
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, APIStatusError),
+        (408, APIStatusError),
+        (409, ConflictError),
+        (500, InternalServerError),
+        (501, InternalServerError),
+        (301, APIStatusError),
+    ],
+)
+def test_lasting_failures_are_told_at_once(run: Any, status: int, kind: Any) -> None:
+    headers = {"Location": "/elsewhere", "X_Request_Id": "abc"}
+    script = scripted(answer(status, b"<html>", **headers), answer(200))
+    with script as server, pytest.raises(kind) as caught:
+        run(server.address, lambda c: c.images.generate())
+    assert len(server.bodies) == 1
+    assert (caught.value.status, caught.value.code) == (status, None)
+    assert caught.value.request_id == "abc"
+
+
+@both
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize(
+    ("status", "kind"), [(429, RateLimitError), (503, NotReadyError), (504, RequestTimeoutError)]
+)
+def test_the_last_failure_is_told(run: Any, status: int, kind: Any) -> None:
+    error = {"error": {"code": "busy", "message": "later", "param": None, "type": "t"}}
+    with scripted(*[answer(status, error)] * 3) as server, pytest.raises(kind) as caught:
+        run(server.address, lambda c: c.models.list())
+    assert len(server.bodies) == 3
+    assert (caught.value.code, caught.value.message, caught.value.param) == ("busy", "later", None)
+    assert server.keys == [None] * 3  # a GET makes nothing
+
+
+@both
+@pytest.mark.usefixtures("no_backoff")
+def test_an_own_first_try_that_still_runs_is_waited_for(run: Any) -> None:
+    error = {"error": {"code": "idempotency_in_progress", "message": "it runs"}}
+    with scripted(hang_up, answer(409, error), answer(200)) as server:
+        assert run(server.address, lambda c: c.images.generate(idempotency_key="mine")).images
+    assert server.keys == ["mine"] * 3
+
+
+@both
+@pytest.mark.usefixtures("no_backoff")
+def test_nobody_listens(run: Any) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        with pytest.raises(APIConnectionError, match="ConnectError"):
+            run(f"http://127.0.0.1:{probe.getsockname()[1]}", lambda c: c.models.list())
+
+
+@both
+def test_a_server_that_says_nothing(run: Any) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(APIConnectionError, match="ReadTimeout"):
+            run(address, lambda c: c.models.list(), timeout=0.1, max_retries=0)
+
+
+BEHIND = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)  # a server's clock that is far behind ours
+DATES = {
+    "Retry_After": format_datetime(BEHIND + timedelta(seconds=1), usegmt=True),
+    "Date": format_datetime(BEHIND, usegmt=True),
+}
+
+
+@pytest.mark.parametrize(("run", "told"), [(run_sync, {"Retry_After": "1"}), (run_async, DATES)])
+@pytest.mark.usefixtures("no_backoff")
+def test_retry_after_is_the_least_wait(run: Any, told: dict[str, str]) -> None:
+    with scripted(answer(429, **told), answer(200)) as server:
+        run(server.address, lambda c: c.images.generate())
+    first, second = server.times
+    assert second - first >= 1
+
+
+def test_a_long_retry_after_is_told_rather_than_waited_for() -> None:
+    script = scripted(answer(429, Retry_After="3600"), answer(200))
+    with script as server, pytest.raises(RateLimitError) as caught:
+        run_sync(server.address, lambda c: c.images.generate())
+    assert caught.value.retry_after == 3600
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        (" 17 ", 17.0),
+        ("9" * 5000, 999_999_999_999_999.0),
+        ("Wed, 21 Oct 2015 07:28:10 GMT", 10.0),
+        ("Wed, 21 Oct 2015 07:27:00 GMT", 0.0),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("²", None),
+    ],
+)
+def test_forms_of_retry_after(text: str, seconds: float | None) -> None:
+    headers = httpx.Headers(
+        {"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After": text.encode("utf-8")}  # type: ignore[dict-item]
+    )
+    assert retry_after_sec(headers) == seconds
+
+
+def test_a_date_without_a_date_header_is_of_our_clock() -> None:
+    text = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    found = retry_after_sec(httpx.Headers({"Retry-After": text}))
+    assert found == pytest.approx(30, abs=10)
+
+
+def test_backoff_doubles_up_to_a_bound_with_full_jitter() -> None:
+    ceilings = [0.5, 1, 2, 4, 8, 8]
+    drawn = [
+        [attempts.wait_after(httpx.Response(503)) for _ in ceilings]
+        for attempts in (Attempts(6) for _ in range(300))
+    ]
+    for waits, ceiling in zip(zip(*drawn, strict=True), ceilings, strict=True):
+        assert all(wait is not None and 0 <= wait <= ceiling for wait in waits)
+        assert min(waits) < 0.1 * ceiling
+        assert max(waits) > 0.9 * ceiling
+    spent = Attempts(0)
+    assert spent.wait_after(httpx.Response(503)) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        [],
+        {},
+        {"data": 1},
+        MADE | {"data": [{"b64_json": "?", "seed": 1, "category": "mugs"}]},
+        MADE | {"data": [{"b64_json": "aGk=", "seed": "1", "category": "mugs"}]},
+        MADE | {"created": True},
+        MADE | {"size": None},
+        {name: value for name, value in MADE.items() if name != "model"},
+    ],
+    ids=str,
+)
+def test_answers_of_something_else(body: Any) -> None:
+    fails = pytest.raises(BrokenAnswerError, match=r"the answer|not JSON")
+    with scripted(answer(200, body)) as server, fails:
+        run_sync(server.address, lambda c: c.images.generate())
+
+
+@pytest.mark.parametrize(
+    "broken", [answer(200, b"PK", content_type="application/zip"), answer(200, b"GIF")]
+)
+def test_interpolations_of_something_else(broken: Answer) -> None:
+    with scripted(broken) as server, pytest.raises(BrokenAnswerError):
+        run_sync(server.address, lambda c: c.images.interpolate([1, 2]))
+
+
+def test_a_full_queue_of_the_real_service_is_waited_for(
+    tmp_path: Path, styled_export: Path
+) -> None:
+    with model_store(tmp_path / "bentoml"):
+        Registry().register(styled_export)
+        with live_service(max_pending_uploads="1") as address, slow_upload(address) as upload:
+            wait_for(lambda: refusal(address) == ("queue_full", 1))
+            threading.Timer(0.2, upload.close).start()
+            made = run_sync(address, lambda c: c.images.vary(photo(), seed=1))
+    assert made.images[0].seed == 1
+
+
+def refusal(address: str) -> tuple[str | None, float | None] | None:
+    try:
+        run_sync(address, lambda c: c.images.vary(photo()), max_retries=0)
+    except RateLimitError as error:
+        return error.code, error.retry_after
+    return None
+
+
+@contextmanager
+def slow_upload(address: str) -> Iterator[socket.socket]:
+    """A form that never ends, which holds the only place for uploads."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        head = "POST /v1/images/variations HTTP/1.1", f"Host: {host}", "Content-Length: 1000"
+        kind = "Content-Type: multipart/form-data; boundary=x"
+        connection.sendall("\r\n".join((*head, kind, "", "--x")).encode())
+        yield connection
