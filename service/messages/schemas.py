@@ -87,7 +87,8 @@ class StyleMixing(Strict):
 class GenerationRequest(Seeded):
     """Body of POST /v1/images/generations: the OpenAI Images API's, and fields of ours.
 
-    Of OpenAI's fields, quality, style, moderation, partial_images and user change nothing.
+    Of OpenAI's fields, quality, style, moderation, complexity, partial_images, user and
+    safety_identifier change nothing.
     """
 
     prompt: Annotated[
@@ -120,9 +121,11 @@ class GenerationRequest(Seeded):
     quality: Annotated[str | None, Field(max_length=32)] = None
     style: Annotated[str | None, Field(max_length=32)] = None
     moderation: Annotated[str | None, Field(max_length=32)] = None
+    complexity: Annotated[str | None, Field(max_length=32)] = None
     stream: bool | None = None
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
     user: Annotated[str | None, Field(max_length=512)] = None
+    safety_identifier: Annotated[str | None, Field(max_length=512)] = None
 
     @model_validator(mode="after")
     def _refuse_what_is_not_served(self) -> Self:

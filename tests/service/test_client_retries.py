@@ -341,11 +341,16 @@ def refusal(address: str) -> tuple[str | None, float | None] | None:
 
 
 @contextmanager
-def slow_upload(address: str) -> Iterator[socket.socket]:
+def slow_upload(address: str, key: str = "") -> Iterator[socket.socket]:
     """A form that never ends, which holds the only place for uploads."""
     host, _, port = address.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        head = "POST /v1/images/variations HTTP/1.1", f"Host: {host}", "Content-Length: 1000"
-        kind = "Content-Type: multipart/form-data; boundary=x"
-        connection.sendall("\r\n".join((*head, kind, "", "--x")).encode())
+        head = (
+            "POST /v1/images/variations HTTP/1.1",
+            f"Host: {host}",
+            f"X-API-Key: {key}",
+            "Content-Length: 1000",
+            "Content-Type: multipart/form-data; boundary=x",
+        )
+        connection.sendall("\r\n".join((*head, "", "--x")).encode())
         yield connection
