@@ -4,12 +4,17 @@ import asyncio
 import hashlib
 import io
 import pickle
+import uuid
+import zipfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
+from service.access.api_keys import create_key
 
 from catalogan_client import (
     APIStatusError,
@@ -17,7 +22,10 @@ from catalogan_client import (
     AuthenticationError,
     BadRequestError,
     Catalogan,
+    ConflictError,
     NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
     TooLargeError,
     UndecodableImageError,
     UnsupportedImageError,
@@ -27,8 +35,16 @@ from service.registry.store import Registry
 from .conftest import model_store
 from .live import live_service
 from .test_augmentations_http import photo
+from .test_client_retries import answer, hang_up, scripted
 
 KEY = "secret-key-of-the-test"
+CALLERS = {
+    "poor": (["generate"], None, "3/month"),
+    "slow": (["generate"], "1/minute", None),
+    "trainer": (["train"], None, None),
+    "careful": (["generate"], None, None),
+}
+KEYS: dict[str, str] = {}
 Use = Callable[[Any], Any]
 
 
@@ -39,7 +55,12 @@ def address(
     with model_store(tmp_path_factory.mktemp("bentoml")):
         Registry().register(styled_export)
         Registry().register(clear_export)
-        with live_service(api_key=KEY, max_upload_bytes="100000") as address:
+        keys_file = tmp_path_factory.mktemp("keys") / "keys.json"
+        for name in CALLERS:
+            KEYS[name] = create_key(keys_file, name, *CALLERS[name])
+        with live_service(
+            api_key=KEY, keys_file=str(keys_file), max_upload_bytes="100000"
+        ) as address:
             yield address
 
 
@@ -134,10 +155,158 @@ def test_interpolate(call: Callable[[Use], Any]) -> None:
 
 
 def test_augment(call: Callable[[Use], Any]) -> None:
-    made = call(lambda client: client.images.augment(photo(), n=3, seed=7))
-    assert [one.seed for one in made.images] == [7, 8, 9]
-    assert made.images[0].operations
-    assert opened(made.images[0].data).format == "PNG"
+    photos = [photo(), photo((60, 40), "JPEG")]
+    mask = png(Image.new("L", (60, 40), 3))
+    known = {"label": "mug", "boxes": [[10, 10, 20, 20]], "keypoints": [[[15, 15, 2]]]}
+    options = {"masks": [None, mask], "annotations": [None, known], "min_visible": 0.0}
+    operations = [{"name": "rotate", "degrees": 10}, {"name": "blur"}]
+    made = call(
+        lambda client: client.images.augment(photos, **options, operations=operations, n=2, seed=7)
+    )
+    assert [(one.photo, one.seed) for one in made.images] == [(0, 7), (0, 8), (1, 9), (1, 10)]
+    last = made.images[3]
+    assert (made.images[0].mask, made.images[0].annotations) == (None, None)
+    assert opened(last.mask).size == opened(last.data).size == (60, 40)
+    assert last.annotations.label == "mug"
+    assert last.annotations.visible[0] > 0.9
+    assert last.matrix[2] == (0, 0, 1)
+    replays = [one.replay() for one in made.images]
+    again = call(lambda client: client.images.augment(photos, **options, replay=replays))
+    for one, other in zip(again.images, made.images, strict=True):
+        assert opened(one.data).tobytes() == opened(other.data).tobytes()
+    alone = call(lambda client: client.images.augment(photos[0], policy="light", canvas=CANVAS))
+    assert alone.size == "40x40"
+
+
+CANVAS = {"size": "40x40"}
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_verify(call: Callable[[Use], Any], tmp_path: Path) -> None:
+    made = call(lambda client: client.images.generate(seed=11, category="boxes")).images[0]
+    path = made.save(tmp_path / "picture.png")
+    found = call(lambda client: client.verifications.verify(path))
+    assert (found.ours, found.verdict) == (True, "ours")
+    assert (found.claims.seed, found.claims.category) == (11, "boxes")
+    assert {one.layer for one in found.layers} >= {"c2pa", "record", "xmp"}
+    assert call(lambda client: client.verifications.verify(photo())).verdict == "unknown"
+
+
+def test_usage(call: Callable[[Use], Any]) -> None:
+    call(lambda client: client.images.generate(n=3))
+    today = datetime.now(UTC).date()
+    for span in ({}, {"first": today - timedelta(days=1), "last": today + timedelta(days=1)}):
+        usage = call(lambda client, span=span: client.usage.get(**span))
+        (entry,) = [one for one in usage.entries if one.kind == "generation"]
+        assert today - timedelta(days=1) <= entry.date <= today
+        assert entry.pictures >= 3
+        assert usage.quotas == ()
+    long_ago = date(2020, 1, 1)
+    assert call(lambda client: client.usage.get(long_ago, long_ago)).entries == ()
+
+
+def test_quotas_rates_and_scopes(address: str) -> None:
+    with Catalogan(address, KEYS["poor"]) as client:
+        client.images.generate(n=2)
+        (quota,) = client.usage.get().quotas
+        assert (quota.key, quota.per, quota.used, quota.left) == ("poor", "month", 2, 1)
+        with pytest.raises(RateLimitError) as caught:
+            client.images.generate(n=2)
+    assert caught.value.code == "quota_exceeded"
+    assert caught.value.retry_after is not None
+    with Catalogan(address, KEYS["slow"], max_retries=0) as client:
+        client.images.generate()
+        with pytest.raises(RateLimitError) as caught:
+            client.images.generate()
+    assert caught.value.code == "rate_limit_exceeded"
+    with Catalogan(address, KEYS["trainer"]) as client, pytest.raises(PermissionDeniedError):
+        client.images.generate()
+
+
+def test_a_retry_makes_nothing_twice(address: str) -> None:
+    def forward(*, lost: bool) -> Callable[[Any], None]:
+        def send(handler: Any) -> None:
+            kept = ("authorization", "content-type", "idempotency-key", "accept")
+            headers = {name: handler.headers[name] for name in kept}
+            url = address + handler.path
+            made = httpx.post(url, content=handler.body, headers=headers, timeout=30)
+            answered.append(made)
+            (hang_up if lost else answer(made.status_code, made.content))(handler)
+
+        return send
+
+    answered: list[httpx.Response] = []
+    script = scripted(forward(lost=True), forward(lost=False))
+    with script as proxy, Catalogan(proxy.address, KEYS["careful"]) as client:
+        client.images.generate(n=2)
+    assert answered[0].json() == answered[1].json()
+    with Catalogan(address, KEYS["careful"]) as client:
+        (entry,) = client.usage.get().entries
+    assert (entry.requests, entry.pictures) == (2, 2)
+
+
+def test_create_dataset(call: Callable[[Use], Any], tmp_path: Path) -> None:
+    path = tmp_path / "set.zip"
+    counts = {"mugs": 3, "boxes": 30}
+    arguments = {"layout": "folder", "seed": 5, "shard": (1, 2), "size": "48x32"}
+
+    def save(client: Any) -> Any:
+        if isinstance(client, Catalogan):
+            with client.datasets.create(counts, **arguments) as dataset:
+                return dataset.facts, dataset.save(path)
+
+        async def save_async() -> Any:
+            async with client.datasets.create(counts, **arguments) as dataset:
+                return dataset.facts, await dataset.save(path)
+
+        return save_async()
+
+    facts, saved = call(save)
+    assert saved == path
+    assert (facts.seed, facts.model) == (5, Registry().get("styled").model_id)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        pictures = [name for name in archive.namelist() if name.endswith(".png")]
+        assert opened(archive.read(pictures[0])).size == (48, 32)
+    assert facts.count == len(pictures)
+    assert 0 < facts.count < 33
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_datasets_in_chunks(address: str) -> None:
+    def whole(client: Catalogan) -> bytes:
+        with client.datasets.create(count=2, seed=1, container="tar") as dataset:
+            return b"".join(dataset)
+
+    async def whole_async() -> bytes:
+        async with AsyncCatalogan(address, KEY) as client:
+            async with client.datasets.create(count=2, seed=1, container="tar") as dataset:
+                return b"".join([chunk async for chunk in dataset])
+
+    with Catalogan(address, KEY) as client:
+        data = whole(client)
+        with pytest.raises(BadRequestError) as caught, client.datasets.create({"spoons": 1}):
+            pytest.fail("it has begun")
+    assert caught.value.param == "categories"
+    assert data[257:262] == b"ustar"
+    assert len(asyncio.run(whole_async())) == len(data)
+
+
+def test_keys_of_ones_own_hold_over_calls(call: Callable[[Use], Any]) -> None:
+    key = uuid.uuid4().hex
+    first, again = (
+        call(lambda client: client.images.generate(n=2, idempotency_key=key)) for _ in range(2)
+    )
+    assert again == first  # though no seed was sent
+    with pytest.raises(ConflictError) as caught:
+        call(lambda client: client.images.generate(n=3, idempotency_key=key))
+    assert caught.value.param == "Idempotency-Key"
+    assert call(lambda client: client.images.generate(n=2)) != first
 
 
 def test_models(call: Callable[[Use], Any]) -> None:

@@ -92,7 +92,8 @@ def scripted(*answers: Answer) -> Iterator[Script]:
         def do_POST(self) -> None:
             script.times.append(time.monotonic())
             script.keys.append(self.headers.get("Idempotency-Key"))
-            script.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            script.bodies.append(self.body)
             self.close_connection = True
             script.answers.pop(0)(self)
 
@@ -289,6 +290,36 @@ def test_backoff_doubles_up_to_a_bound_with_full_jitter() -> None:
         assert max(waits) > 0.9 * ceiling
     spent = Attempts(0)
     assert spent.wait_after(httpx.Response(503)) is None
+
+
+FACTS = {
+    "X_Catalogan_Model": "shop:1",
+    "X_Catalogan_Model_Hash": "0",
+    "X_Catalogan_Seed": "1",
+    "X_Catalogan_Count": "2",
+}
+
+
+@pytest.mark.usefixtures("no_backoff")
+def test_a_set_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
+    whole = answer(200, bytes(2_000_000), **FACTS)
+    broken = answer(200, bytes(2_000_000), cut=1_500_000, **FACTS)
+
+    async def save_async(address: str) -> None:
+        async with AsyncCatalogan(address) as client:
+            async with client.datasets.create(count=1) as dataset:
+                await dataset.save(tmp_path / "set.zip")
+
+    with scripted(answer(503), broken, broken, whole) as server:
+        with Catalogan(server.address) as client, client.datasets.create(count=1) as dataset:
+            with pytest.raises(APIConnectionError, match="RemoteProtocolError"):
+                dataset.save(tmp_path / "set.zip")
+        assert len(server.bodies) == 2  # what has begun is not asked for again
+        with pytest.raises(APIConnectionError, match="RemoteProtocolError"):
+            asyncio.run(save_async(server.address))
+        assert not list(tmp_path.iterdir())
+        asyncio.run(save_async(server.address))
+    assert (tmp_path / "set.zip").stat().st_size == 2_000_000
 
 
 @pytest.mark.parametrize(
