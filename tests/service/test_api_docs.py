@@ -160,7 +160,7 @@ def test_the_page_names_every_endpoint_field_and_status(address: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
     headers = {"Authorization": f"Bearer {KEY}"}
     document = httpx.get(f"{address}/v1/openapi.json", headers=headers).json()
-    named = set(re.findall(r"`([a-z_0-9]+)`", page))
+    named = set(re.findall(r"`([A-Za-z_0-9-]+)`", page))
     rows = set(re.findall(r"\d{3}", "".join(re.findall(r"^\| [\d, ]+ \|", page, re.MULTILINE))))
     for path, operations in document["paths"].items():
         assert path.partition("{")[0].rstrip("/") in page

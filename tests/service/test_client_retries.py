@@ -62,6 +62,7 @@ def answer(
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
         handler.send_header("Content-Length", str(len(data)))
+        handler.send_header("Connection", "close")
         handler.end_headers()
         handler.wfile.write(data[:cut])
 
@@ -306,14 +307,15 @@ def test_a_set_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
     broken = answer(200, bytes(2_000_000), cut=1_500_000, **FACTS)
 
     async def save_async(address: str) -> None:
-        async with AsyncCatalogan(address) as client:
-            async with client.datasets.create(count=1) as dataset:
-                await dataset.save(tmp_path / "set.zip")
+        client = AsyncCatalogan(address)
+        async with client, client.datasets.create(count=1) as dataset:
+            await dataset.save(tmp_path / "set.zip")
 
     with scripted(answer(503), broken, broken, whole) as server:
-        with Catalogan(server.address) as client, client.datasets.create(count=1) as dataset:
-            with pytest.raises(APIConnectionError, match="RemoteProtocolError"):
-                dataset.save(tmp_path / "set.zip")
+        breaks_off = pytest.raises(APIConnectionError, match="RemoteProtocolError")
+        client = Catalogan(server.address)
+        with client, client.datasets.create(count=1) as dataset, breaks_off:
+            dataset.save(tmp_path / "set.zip")
         assert len(server.bodies) == 2  # what has begun is not asked for again
         with pytest.raises(APIConnectionError, match="RemoteProtocolError"):
             asyncio.run(save_async(server.address))
