@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from service.access.api_keys import create_key
 
 from catalogan_client import (
     APIStatusError,
@@ -30,6 +29,7 @@ from catalogan_client import (
     UndecodableImageError,
     UnsupportedImageError,
 )
+from service.access.api_keys import create_key
 from service.registry.store import Registry
 
 from .conftest import model_store
@@ -291,11 +291,22 @@ def test_datasets_in_chunks(address: str) -> None:
 
     with Catalogan(address, KEY) as client:
         data = whole(client)
-        with pytest.raises(BadRequestError) as caught, client.datasets.create({"spoons": 1}):
-            pytest.fail("it has begun")
-    assert caught.value.param == "categories"
     assert data[257:262] == b"ustar"
     assert len(asyncio.run(whole_async())) == len(data)
+
+
+def test_datasets_that_are_refused(address: str) -> None:
+    async def refused() -> None:
+        client = AsyncCatalogan(address, KEY)
+        async with client, client.datasets.create({"spoons": 1}):
+            pytest.fail("it has begun")
+
+    client = Catalogan(address, KEY)
+    with client, pytest.raises(BadRequestError) as caught, client.datasets.create({"spoons": 1}):
+        pytest.fail("it has begun")
+    assert caught.value.param == "categories"
+    with pytest.raises(BadRequestError, match="known are mugs"):
+        asyncio.run(refused())
 
 
 def test_keys_of_ones_own_hold_over_calls(call: Callable[[Use], Any]) -> None:
@@ -320,7 +331,7 @@ def test_models(call: Callable[[Use], Any]) -> None:
 
 REFUSED: dict[str, tuple[type[APIStatusError], str | None, Use]] = {
     "value": (BadRequestError, "n", lambda client: client.images.generate(n=11)),
-    "model": (NotFoundError, "model", lambda client: client.models.retrieve("no?such#one")),
+    "model": (NotFoundError, "model", lambda client: client.models.retrieve("styled?not#this")),
     "large": (TooLargeError, "image", lambda client: client.images.vary(bytes(150_000))),
     "type": (UnsupportedImageError, "image", lambda client: client.images.vary(b"text")),
     "damaged": (

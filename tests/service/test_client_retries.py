@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -322,6 +322,36 @@ def test_a_set_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
         assert not list(tmp_path.iterdir())
         asyncio.run(save_async(server.address))
     assert (tmp_path / "set.zip").stat().st_size == 2_000_000
+
+
+def test_who_leaves_a_set_hangs_up() -> None:
+    noticed = [threading.Event(), threading.Event()]
+
+    def endless(event: threading.Event) -> Answer:
+        def send(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response_only(200)
+            for name, value in FACTS.items():
+                handler.send_header(name.replace("_", "-"), value)
+            handler.end_headers()
+            with suppress(ConnectionError):
+                while True:
+                    handler.wfile.write(bytes(100_000))
+            event.set()
+
+        return send
+
+    async def leave(client: AsyncCatalogan) -> bool:
+        async with client.datasets.create(count=1) as dataset:
+            await anext(aiter(dataset))
+        return await asyncio.to_thread(noticed[1].wait, 10)
+
+    with scripted(*map(endless, noticed)) as server:
+        client = Catalogan(server.address)
+        with client.datasets.create(count=1) as dataset:
+            next(iter(dataset))
+        assert noticed[0].wait(10)
+        client.close()
+        assert run_async(server.address, leave)
 
 
 @pytest.mark.parametrize(
