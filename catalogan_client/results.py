@@ -75,7 +75,7 @@ class Frame(File):
 class Annotations:
     """What is known of an augmented picture; boxes as they were sent, in `format`."""
 
-    label: Any = None
+    label: Any
     format: str
     boxes: tuple[tuple[float, ...], ...]
     labels: tuple[Any, ...] | None = None
@@ -214,8 +214,8 @@ class Claims:
 class Signer:
     """Who signed, as the certificate names it."""
 
-    organization: str | None = None
-    common_name: str | None = None
+    organization: str | None
+    common_name: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +242,14 @@ class Verification:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Marks:
+    """What says in a model's pictures that they are synthetic."""
+
+    xmp: bool
+    signed_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A model that is served; `style_layers` None: no style mixing, `encoder`: photos vary."""
 
@@ -252,12 +260,14 @@ class Model:
     model_hash: str
     default: bool
     categories: tuple[str, ...]
+    synonyms: Mapping[str, Sequence[str]]
     size: str
     channels: int
     truncation_psi: float
     style_layers: int | None
     encoder: bool
     licence: str
+    marks: Marks
 
 
 @dataclass(frozen=True, kw_only=True)
