@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"service", "training", "models", "tests", "bench", "docs", ".ci"}
+FOLDERS = {"catalogan_client", "service", "training", "models", "tests", "bench", "docs", ".ci"}
 FILES = {
     "CHANGELOG.md",
     "CONTRIBUTING.md",

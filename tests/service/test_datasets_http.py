@@ -2,7 +2,6 @@
 
 import io
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -15,13 +14,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 
 import service.api
 from service.inference.generation import GeneratorSession
 from service.registry.store import Registry
 
+from . import live
 from .test_bad_requests import check
 from .test_cli import COMMAND, free_port, serving
 from .test_datasets import read_tar, read_zip
@@ -35,24 +34,12 @@ GENERATIONS = "/v1/images/generations"
 
 @contextmanager
 def live_service(**environment: str) -> Iterator[httpx.Client]:
-    """The whole service in this process, behind a real socket."""
-    with pytest.MonkeyPatch.context() as patch, socket.socket() as listening:
-        for name, value in environment.items():
-            patch.setenv(f"CATALOGAN_{name.upper()}", value)
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        config = uvicorn.Config(service.api.asgi_app(), log_config=None, ws="none", lifespan="on")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            wait_for(lambda: server.started or not thread.is_alive())
-            address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            with httpx.Client(base_url=address, timeout=30) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join(30)
+    """A client of the live service."""
+    with (
+        live.live_service(**environment) as address,
+        httpx.Client(base_url=address, timeout=30) as client,
+    ):
+        yield client
 
 
 @pytest.fixture
