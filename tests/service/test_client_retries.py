@@ -342,13 +342,15 @@ def test_who_leaves_a_set_hangs_up() -> None:
 
     async def leave(client: AsyncCatalogan) -> bool:
         async with client.datasets.create(count=1) as dataset:
-            await anext(aiter(dataset))
+            chunks = aiter(dataset)
+            await anext(chunks)
         return await asyncio.to_thread(noticed[1].wait, 10)
 
     with scripted(*map(endless, noticed)) as server:
         client = Catalogan(server.address)
         with client.datasets.create(count=1) as dataset:
-            next(iter(dataset))
+            chunks = iter(dataset)
+            next(chunks)
         assert noticed[0].wait(10)
         client.close()
         assert run_async(server.address, leave)
