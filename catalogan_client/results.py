@@ -220,7 +220,7 @@ class Signer:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One way in which a picture may be known again: `layer` is c2pa, record, xmp, ..."""
+    """One way in which a picture may be known again: `layer` is c2pa, record, watermark, xmp, ..."""
 
     layer: str
     status: str
@@ -232,7 +232,10 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Whether a picture is the service's: `verdict` is ours, tampered, claimed or unknown."""
+    """Whether a picture is the service's.
+
+    `verdict` is ours, tampered, derived (only the watermark is left), claimed or unknown.
+    """
 
     ours: bool
     verdict: str
@@ -247,6 +250,7 @@ class Marks:
 
     xmp: bool
     signed_by: str
+    watermark: bool
 
 
 @dataclass(frozen=True, kw_only=True)
