@@ -220,7 +220,7 @@ class Signer:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One way in which a picture may be known again: `layer` is c2pa, record, watermark, xmp, ..."""
+    """One way to know a picture again; `layer` is c2pa, record, watermark, xmp, ..."""
 
     layer: str
     status: str
