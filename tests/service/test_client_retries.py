@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import select
 import socket
 import threading
 import time
@@ -409,13 +410,18 @@ def refusal(address: str) -> tuple[str | None, float | None] | None:
 def slow_upload(address: str, key: str = "") -> Iterator[socket.socket]:
     """A form that never ends, which holds the only place for uploads."""
     host, _, port = address.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        head = (
-            "POST /v1/images/variations HTTP/1.1",
-            f"Host: {host}",
-            f"X-API-Key: {key}",
-            "Content-Length: 1000",
-            "Content-Type: multipart/form-data; boundary=x",
-        )
-        connection.sendall("\r\n".join((*head, "", "--x")).encode())
-        yield connection
+    head = (
+        "POST /v1/images/variations HTTP/1.1",
+        f"Host: {host}",
+        f"X-API-Key: {key}",
+        "Content-Length: 1000",
+        "Content-Type: multipart/form-data; boundary=x",
+    )
+    while True:
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall("\r\n".join((*head, "", "--x")).encode())
+            # An answer means that another request still has the place.
+            if select.select([connection], [], [], 0.3)[0]:
+                continue
+            yield connection
+            return
