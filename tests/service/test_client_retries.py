@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import select
 import socket
 import threading
 import time
@@ -392,7 +391,7 @@ def test_a_full_queue_of_the_real_service_is_waited_for(
     with model_store(tmp_path / "bentoml"):
         Registry().register(styled_export)
         with live_service(max_pending_uploads="1") as address, slow_upload(address) as upload:
-            wait_for(lambda: refusal(address) == ("queue_full", 1))
+            assert refusal(address) == ("queue_full", 1)
             threading.Timer(0.2, upload.close).start()
             made = run_sync(address, lambda c: c.images.vary(photo(), seed=1))
     assert made.images[0].seed == 1
@@ -417,11 +416,13 @@ def slow_upload(address: str, key: str = "") -> Iterator[socket.socket]:
         "Content-Length: 1000",
         "Content-Type: multipart/form-data; boundary=x",
     )
-    while True:
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall("\r\n".join((*head, "", "--x")).encode())
-            # An answer means that another request still has the place.
-            if select.select([connection], [], [], 0.3)[0]:
-                continue
-            yield connection
-            return
+    held = 'catalogan_pending_requests{queue="uploads"}'
+
+    def wait_until(pending: int) -> None:
+        wait_for(lambda: f"{held} {pending}.0" in httpx.get(f"{address}/metrics").text)
+
+    wait_until(0)  # an answered request may still have the place
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall("\r\n".join((*head, "", "--x")).encode())
+        wait_until(1)
+        yield connection

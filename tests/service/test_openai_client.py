@@ -16,7 +16,6 @@ from .conftest import model_store
 from .live import live_service
 from .test_augmentations_http import photo
 from .test_client_retries import slow_upload
-from .test_operation import wait_for
 
 KEY = "secret-key-of-the-test"
 
@@ -117,12 +116,7 @@ def test_errors(client: openai.OpenAI, address: str) -> None:
 
 
 def test_a_full_queue(client: openai.OpenAI, address: str) -> None:
-    def refused() -> bool:
-        try:
-            vary(client, image=photo())
-        except openai.RateLimitError as error:
-            return error.code == "queue_full" and error.response.headers["retry-after"] == "1"
-        return False
-
-    with slow_upload(address, KEY):
-        wait_for(refused)
+    with slow_upload(address, KEY), pytest.raises(openai.RateLimitError) as caught:
+        vary(client, image=photo())
+    assert caught.value.code == "queue_full"
+    assert caught.value.response.headers["retry-after"] == "1"
