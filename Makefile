@@ -4,7 +4,7 @@ RUNTIME ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-masking fuzz container clean
+.PHONY: setup demo test lint bench bench-masking soak fuzz container clean
 
 setup: $(VENV)/.ready
 
@@ -32,6 +32,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python bench/bench.py
+
+# Five minutes or more are kept in bench/results.json.
+soak: setup
+	$(BIN)/python bench/soak.py --minutes $(or $(MINUTES),60)
 
 # Hours; goes on where it was stopped. PHOTOS and VALIDATION are folders of categories.
 bench-masking: setup

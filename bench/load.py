@@ -1,26 +1,39 @@
-"""A closed-loop load on a service, from a process of its own.
+"""A load on a server, from a process of its own.
 
     python bench/load.py PORT KEY CLIENTS SERVER_PID
 
-Reads a line with a number of seconds from stdin, keeps CLIENTS requests under way for so
-long, each client on its own kept-alive connection, and answers with a JSON line
-{pictures, seconds, cpu_s, rss_mb, client_cpu_s}; ends with stdin. What is counted lies
-between two moments at which all clients are at work. The line "picture SEED" is answered
-with what `unsigned_sha256` gives of the body.
+Reads lines from stdin, answers each with a line of JSON, and ends with stdin:
+
+"closed SECONDS" keeps CLIENTS requests under way for so long, each client on its own
+kept-alive connection; answered with {pictures, seconds, cpu_s, rss_mb, client_cpu_s}. What
+is counted lies between two moments at which all clients are at work.
+
+"open KIND RATE SECONDS" sends RATE requests a second whether or not earlier ones are
+answered, "even" or at random ("poisson"); answered as `OpenLoad.run` says.
+
+"picture SEED" is answered with what `unsigned_sha256` gives of the body.
 """
 
 import itertools
 import json
+import random
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import psutil
 from unsigned import unsigned_sha256
 
 # Clients are at work all before counting begins.
 RAMP_SEC = 0.5
+# More than the service lets wait by default: its refusals show, and no client hides them.
+CONNECTIONS = 64
+# Enough for a median even where a machine is very slow.
+MIN_REQUESTS = 10
+RSS_SAMPLES = 6
 
 
 class Client:
@@ -68,8 +81,8 @@ class Client:
         self._connection.close()
 
 
-class Load:
-    """All clients together."""
+class ClosedLoad:
+    """Clients that ask again as soon as they are answered."""
 
     def __init__(self, port: int, key: str, clients: int) -> None:
         self._address = (port, key)
@@ -120,6 +133,101 @@ class Load:
             time.sleep(min(0.05, max(0.001, until - time.perf_counter())))
 
 
+def arrivals(kind: str, rate: float, seconds: float, rng: random.Random) -> list[float]:
+    """When requests are sent, in seconds from the start on.
+
+    Args:
+        kind: "even", or "poisson": of independent clients, whose moments, once their number
+            is given, are uniform.
+        rate: Requests a second.
+        seconds: For so long; for longer where there would be fewer than MIN_REQUESTS.
+        rng: Chooses the moments.
+    """
+    count = max(MIN_REQUESTS, round(rate * seconds))
+    if kind == "even":
+        return [index / rate for index in range(count)]
+    return sorted(rng.uniform(0, count / rate) for _ in range(count))
+
+
+class OpenLoad:
+    """Clients that do not wait for each other's answers.
+
+    A latency counts from when the request was to be sent: one that finds no connection free,
+    as all wait for a slow server, has waited, too.
+    """
+
+    def __init__(self, port: int, key: str) -> None:
+        self._address = (port, key)
+        self._seeds = itertools.count()
+        self._rng = random.Random(0)
+
+    def run(self, kind: str, rate: float, seconds: float, server: psutil.Process) -> dict[str, Any]:
+        """Load the server.
+
+        Returns:
+            latencies_ms: Of each answered request.
+            errors: Number of those that failed.
+            messages: Of the first few failures.
+            seconds: How long requests were sent.
+            rss_mb: The server's memory at RSS_SAMPLES moments, evenly spread.
+        """
+        planned = arrivals(kind, rate, seconds, self._rng)
+        seconds = len(planned) / rate
+        latencies: list[float] = []
+        failures: list[str] = []
+        clients = [Client(*self._address) for _ in range(CONNECTIONS)]
+        start = time.perf_counter()
+        due = (start + at for at in planned)
+        taking = threading.Lock()
+        arguments = (due, taking, latencies, failures)
+        threads = [threading.Thread(target=self._work, args=(c, *arguments)) for c in clients]
+        for thread in threads:
+            thread.start()
+        rss = []
+        for index in range(1, RSS_SAMPLES + 1):
+            _sleep_until(start + seconds * index / RSS_SAMPLES)
+            rss.append(rss_mb(server))
+        for thread in threads:
+            thread.join()
+        return {
+            "latencies_ms": [round(1000 * latency, 3) for latency in latencies],
+            "errors": len(failures),
+            "messages": failures[:3],
+            "seconds": seconds,
+            "rss_mb": rss,
+        }
+
+    def _work(
+        self,
+        client: Client | None,
+        due: Iterator[float],
+        taking: threading.Lock,
+        latencies: list[float],
+        failures: list[str],
+    ) -> None:
+        while True:
+            with taking:
+                moment = next(due, None)
+            if moment is None:
+                break
+            _sleep_until(moment)
+            try:
+                client = client or Client(*self._address)
+                client.picture(next(self._seeds))
+                latencies.append(time.perf_counter() - moment)
+            except (OSError, RuntimeError) as error:
+                failures.append(str(error))
+                if client:
+                    client.close()
+                client = None
+        if client:
+            client.close()
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.perf_counter()))
+
+
 def _family(process: psutil.Process) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
@@ -138,15 +246,21 @@ def main() -> None:
     """Serve stdin."""
     port, key, clients = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     server = psutil.Process(int(sys.argv[4]))
-    load = Load(port, key, clients)
+    closed, opened = ClosedLoad(port, key, clients), OpenLoad(port, key)
     for line in sys.stdin:
-        if line.startswith("picture "):
-            client = Client(port, key)
-            digest = unsigned_sha256(client.picture(int(line.split()[1])))
-            client.close()
-            print(json.dumps(digest), flush=True)
-        else:
-            print(json.dumps(load.run(float(line), server)), flush=True)
+        answer: Any
+        match line.split():
+            case ["picture", seed]:
+                client = Client(port, key)
+                answer = unsigned_sha256(client.picture(int(seed)))
+                client.close()
+            case ["closed", seconds]:
+                answer = closed.run(float(seconds), server)
+            case ["open", kind, rate, seconds]:
+                answer = opened.run(kind, float(rate), float(seconds), server)
+            case _:
+                sys.exit(f"load: {line!r} is no command")
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
 REPOSITORY = Path(__file__).resolve().parent.parent
+# The keys of results.json that `make soak` writes, and `make bench` leaves as they are.
+SOAK = ("soak_rss_growth", "soak")
 
 A = TypeVar("A")
-B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -56,23 +57,21 @@ class Measurement:
         return cls(figures, stored["raw"])
 
 
-def interleaved(
-    rounds: int, first: Callable[[], A], second: Callable[[], B]
-) -> tuple[list[A], list[B]]:
-    """Run both in turn, so that what else the machine does meets both alike.
+def interleaved(rounds: int, *sides: Callable[[], A]) -> list[list[A]]:
+    """Run all in turn, so that what else the machine does meets them alike.
 
-    The order changes from round to round: a drift over time favours neither.
+    The order is turned round from round to round: a drift over time favours none.
+
+    Returns:
+        What each gave, round by round.
     """
-    firsts: list[A] = []
-    seconds: list[B] = []
-    for index in range(rounds):
-        if index % 2:
-            seconds.append(second())
-            firsts.append(first())
-        else:
-            firsts.append(first())
-            seconds.append(second())
-    return firsts, seconds
+    given: list[list[A]] = [[] for _ in sides]
+    order = list(zip(sides, given, strict=True))
+    for _ in range(rounds):
+        for side, results in order:
+            results.append(side())
+        order.reverse()
+    return given
 
 
 def quotients(over: Sequence[float], under: Sequence[float]) -> list[float]:
@@ -80,11 +79,35 @@ def quotients(over: Sequence[float], under: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(over, under, strict=True)]
 
 
+def percentile(samples: Sequence[float], percent: int) -> float:
+    """The value that so many percent of the samples do not exceed; 1 to 99."""
+    return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
+
+
+def growth(samples: Sequence[float]) -> float:
+    """Mean of the last tenth over that of the first, less 1."""
+    tenth = max(1, len(samples) // 10)
+    return statistics.fmean(samples[-tenth:]) / statistics.fmean(samples[:tenth]) - 1
+
+
 def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Replace results.json as a whole."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def keep_soak(path: Path, result: dict[str, Any]) -> None:
+    """Put the result of a soak into results.json; all else there stays."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write_results(path, {**kept, **dict(zip(SOAK, (result["rss_growth"], result), strict=True))})
 
 
 def run_part(description: str | None, measure: Callable[[bool], Measurement]) -> None:

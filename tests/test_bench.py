@@ -1,13 +1,24 @@
-"""`make bench` for real, but quick: every figure is there and within reason."""
+"""`make bench` and `make soak` for real, but quick: every figure is there and within reason."""
 
+import importlib
+import itertools
 import json
+import os
+import random
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-BENCH = Path(__file__).parent.parent / "bench" / "bench.py"
+FOLDER = Path(__file__).parent.parent / "bench"
+BENCH = FOLDER / "bench.py"
+STALL_SEC = 0.6
 
 # Wide enough for any machine, however busy; narrow enough for a wrong unit to show.
 PLAUSIBLE = {
@@ -18,6 +29,14 @@ PLAUSIBLE = {
     "serve_over_session": (0.01, 20),
     "serve_cpu_ms_per_request": (0.5, 5000),
     "session_cpu_ms_per_image": (0.5, 5000),
+    "fastapi_cpu_ms_per_request": (0.5, 5000),
+    "litserve_cpu_ms_per_request": (0.5, 5000),
+    "serve_over_fastapi_cpu": (0.1, 10),
+    "serve_over_litserve_cpu": (0.1, 10),
+    "p50_ms": (0.5, 60_000),
+    "p99_ms": (0.5, 60_000),
+    "p99_over_p50": (1, 1000),
+    "poisson_p99_over_p50": (1, 1000),
     "cold_start_s": (0.2, 60),
     "service_rss_mb": (50, 5000),
 }
@@ -26,6 +45,8 @@ PLAUSIBLE = {
 @pytest.mark.slow
 def test_bench_measures_everything(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
+    soaked = {"soak_rss_growth": 0.01, "soak": {"minutes": 60.0}}
+    out.write_text(json.dumps({**soaked, "train_images_per_s": 0.0}))
     command = [sys.executable, str(BENCH), "--quick", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -35,6 +56,7 @@ def test_bench_measures_everything(tmp_path: Path) -> None:
         assert lowest < results[name] < highest, name
         assert results["samples"][name], name
         assert name in done.stdout
+    assert soaked.items() <= results.items()
     assert results["commit"]
     assert {"processor", "cores", "memory_gb", "python", "torch", "onnxruntime"} <= set(
         results["machine"]
@@ -42,3 +64,124 @@ def test_bench_measures_everything(tmp_path: Path) -> None:
     # The exported model is the one that the figures are defined for.
     assert 2.5e6 < results["raw"]["serving"]["parameters"] < 3.5e6
     assert results["raw"]["training"]["convolutions_in_interval"] > 16 * 20
+
+
+@pytest.mark.slow
+def test_soak_measures_and_keeps_no_trial(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    command = [sys.executable, str(FOLDER / "soak.py"), "--minutes", "0.02", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5/5: " in done.stdout
+    assert "soak_rss_growth" in done.stdout
+    assert ", 0 errors" in done.stdout.splitlines()[-1]
+    assert not out.exists()
+
+
+@pytest.fixture
+def bench_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.mark.usefixtures("bench_modules")
+def test_soak_goes_into_the_results(tmp_path: Path) -> None:
+    keep, out = importlib.import_module("measuring").keep_soak, tmp_path / "results.json"
+    keep(out, {"rss_growth": 0.5, "minutes": 5.0})
+    keep(out, {"rss_growth": 0.02, "minutes": 60.0})
+    out.write_text(json.dumps({**json.loads(out.read_text()), "p50_ms": 30.0}))
+    keep(out, {"rss_growth": 0.01, "minutes": 61.0})
+    assert json.loads(out.read_text()) == {
+        "p50_ms": 30.0,
+        "soak_rss_growth": 0.01,
+        "soak": {"rss_growth": 0.01, "minutes": 61.0},
+    }
+
+
+@pytest.mark.usefixtures("bench_modules")
+def test_growth_compares_the_last_tenth_with_the_first() -> None:
+    growth = importlib.import_module("measuring").growth
+    assert growth([100.0] * 30) == 0
+    assert growth([90.0, 110.0, *[500.0] * 16, 109.0, 111.0]) == pytest.approx(0.1)
+
+
+@pytest.mark.usefixtures("bench_modules")
+def test_sides_take_turns() -> None:
+    measuring, done = importlib.import_module("measuring"), []
+    sides = [lambda name=name: done.append(name) or len(done) for name in "abc"]
+    assert measuring.interleaved(3, *sides) == [[1, 6, 7], [2, 5, 8], [3, 4, 9]]
+    assert "".join(done) == "abccbaabc"
+
+
+@pytest.mark.usefixtures("bench_modules")
+def test_requests_arrive_at_their_rate() -> None:
+    arrivals = importlib.import_module("load").arrivals
+    even = arrivals("even", 50.0, 4.0, random.Random(0))
+    assert even == pytest.approx([index / 50 for index in range(200)])
+    apart = [
+        b - a for a, b in itertools.pairwise(arrivals("poisson", 50.0, 100.0, random.Random(0)))
+    ]
+    mean = sum(apart) / len(apart)
+    assert mean == pytest.approx(1 / 50, rel=0.01)
+    assert min(apart) >= 0
+    # As with an exponential distribution, 1/e of the gaps are longer than the mean.
+    assert sum(gap > mean for gap in apart) / len(apart) == pytest.approx(0.368, abs=0.02)
+
+
+class StallingServer(ThreadingHTTPServer):
+    """Answers nothing until STALL_SEC after the first request; now and then with an error."""
+
+    request_queue_size = 128  # all connections come at once
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        server: "StallingServer"
+
+        def do_POST(self) -> None:
+            seed = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["seed"]
+            time.sleep(max(0.0, self.server.stalled_until() - time.perf_counter()))
+            body = b"\x89PNG"
+            self.send_response(500 if seed % 100 == 99 else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self._first = threading.Lock()
+        self._until: float | None = None
+
+    def stalled_until(self) -> float:
+        with self._first:
+            if self._until is None:
+                self._until = time.perf_counter() + STALL_SEC
+            return self._until
+
+
+@pytest.fixture
+def stalling() -> Iterator[StallingServer]:
+    with StallingServer() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_latencies_count_from_when_requests_were_due(stalling: StallingServer) -> None:
+    """Also those of requests that could not be sent, as all connections waited for answers."""
+    port = stalling.server_address[1]
+    command = [sys.executable, str(FOLDER / "load.py"), str(port), "key", "1", str(os.getpid())]
+    done = subprocess.run(
+        command, input="open even 300 1.0\n", capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    latencies = result["latencies_ms"]
+    assert (len(latencies), result["errors"], len(result["rss_mb"])) == (297, 3, 6)
+    assert "500" in result["messages"][0]
+    # 150 were due at least 100 ms before the stall's end, one of which failed.
+    assert sum(latency >= 100 for latency in latencies) >= 149

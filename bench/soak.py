@@ -1,0 +1,102 @@
+"""An hour, or as long as you say, at most of what the service can do: does it last?
+
+    python bench/soak.py --minutes 60
+
+Requests come at random at 0.8 of the throughput that is measured first. The service's
+memory is read every ten seconds; latencies, counted from when a request was to be sent, and
+errors are told for each minute. `soak_rss_growth` is the mean memory of the last tenth of
+the time over that of the first tenth, less 1; the first minute counts as warm-up. What took
+five minutes or more goes into bench/results.json, beside what `make bench` writes there.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import commit, machine
+from measuring import REPOSITORY, growth, keep_soak, percentile
+from servers import Bench, Helper
+
+SHARE = 0.8
+MINUTE_SEC = 60.0
+TRIAL_SEC = 5.0
+# Too short ones still have windows to compare.
+MIN_WINDOWS = 5
+MIN_ANSWERS = 2
+# Below that, memory says nothing.
+MIN_KEPT_MINUTES = 5.0
+
+
+def soak(load: Helper, minutes: float) -> dict[str, Any]:
+    """Load a service for so long.
+
+    Returns:
+        What results.json holds under "soak".
+
+    Raises:
+        RuntimeError: The service does not answer any more.
+    """
+    trial = f"closed {min(TRIAL_SEC, minutes * MINUTE_SEC / 10)}"
+    trials = [load.ask(trial) for _ in range(3)]
+    throughput = statistics.median(one["pictures"] / one["seconds"] for one in trials)
+    count = max(MIN_WINDOWS, round(minutes))
+    seconds = minutes * MINUTE_SEC / count
+    rate, windows = SHARE * throughput, []
+    start = time.perf_counter()
+    for index in range(count):
+        window = load.ask(f"open poisson {rate} {seconds}")
+        if len(window["latencies_ms"]) < MIN_ANSWERS:
+            raise RuntimeError(f"the service does not answer any more: {window['messages']}")
+        windows.append(window)
+        print(f"{index + 1}/{count}: {_line(window)}", flush=True)
+    rss = [sample for window in windows for sample in window["rss_mb"]]
+    return {
+        "minutes": (time.perf_counter() - start) / MINUTE_SEC,
+        "pictures_per_s_at_most": throughput,
+        "rate": rate,
+        "requests": sum(len(w["latencies_ms"]) + w["errors"] for w in windows),
+        "errors": sum(window["errors"] for window in windows),
+        "messages": [message for window in windows for message in window["messages"]][:10],
+        "p50_ms": [percentile(window["latencies_ms"], 50) for window in windows],
+        "p99_ms": [percentile(window["latencies_ms"], 99) for window in windows],
+        "rss_mb": rss,
+        "rss_growth": growth(rss[len(windows[0]["rss_mb"]) :]),
+    }
+
+
+def _line(window: dict[str, Any]) -> str:
+    latencies, rss = window["latencies_ms"], window["rss_mb"]
+    return (
+        f"{len(latencies)} answered, {window['errors']} errors, "
+        f"p50 {percentile(latencies, 50):.1f} ms, p99 {percentile(latencies, 99):.1f} ms, "
+        f"{rss[-1]:.1f} MB"
+    )
+
+
+def main() -> None:
+    """Soak, print, and keep what is long enough."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "bench" / "results.json")
+    options = parser.parse_args()
+    facts = {"commit": commit(), "machine": machine()}
+    with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
+        bench = Bench.set_up(Path(name))
+        with bench.service() as server, bench.load(server) as load:
+            result = soak(load, options.minutes)
+    print(
+        f"soak_rss_growth {result['rss_growth']:+.4f} in {result['minutes']:.1f} min, "
+        f"{result['requests']} requests at {result['rate']:.1f}/s, {result['errors']} errors"
+    )
+    if result["minutes"] >= MIN_KEPT_MINUTES:
+        keep_soak(options.out, {**result, **facts})
+    if result["errors"]:
+        sys.exit(f"soak: {result['errors']} requests failed: {result['messages']}")
+
+
+if __name__ == "__main__":
+    main()
