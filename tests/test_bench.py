@@ -123,6 +123,7 @@ def test_requests_arrive_at_their_rate() -> None:
     mean = sum(apart) / len(apart)
     assert mean == pytest.approx(1 / 50, rel=0.01)
     assert min(apart) >= 0
+    assert max(apart) > 4 * mean
     # As with an exponential distribution, 1/e of the gaps are longer than the mean.
     assert sum(gap > mean for gap in apart) / len(apart) == pytest.approx(0.368, abs=0.02)
 
