@@ -24,7 +24,7 @@ STALL_SEC = 0.6
 PLAUSIBLE = {
     "train_images_per_s": (0.1, 1e5),
     "train_step_over_convolutions": (0.2, 50),
-    "masking_cost": (-0.9, 20),
+    "masking_cost": (-0.99, 100),
     "prepare_over_decode": (0.001, 10),
     "serve_over_session": (0.01, 20),
     "serve_cpu_ms_per_request": (0.5, 5000),
