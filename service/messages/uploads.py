@@ -278,7 +278,7 @@ def fit_upload(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) ->
         transparency lies over white where the model has none.
 
     Raises:
-        TooLarge, UnsupportedImage, UndecodableImage, BadRequest: As `decode_upload`.
+        TooLarge, UnsupportedImage, UndecodableImage, BadRequest: As `open_upload`.
     """
     height, width, channels = manifest.height, manifest.width, manifest.channels
     with image_errors():

@@ -5,6 +5,7 @@
 Further arguments are libFuzzer's. Anything raised but an answer of ours is a finding.
 """
 
+import contextlib
 import sys
 import tempfile
 import zlib
@@ -18,21 +19,26 @@ with atheris.instrument_imports(include=["models", "service", "PIL"]):
 
     from models.images import ImageLimits, crop_to, flatten, open_image
     from service.errors import ApiError
-    from service.messages.uploads import decode_upload, image_errors
+    from service.messages.uploads import image_errors, measure_upload, open_mask, open_upload
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 
 def take_in(data: bytes) -> None:
-    """Decode an upload as augmentations do, and as variations do."""
+    """Decode an upload as augmentations do, as their masks are, and as variations do."""
     try:
-        pixels = decode_upload(data, LIMITS)
+        width, height = measure_upload(data, LIMITS)
+        assert width * height <= LIMITS.max_pixels
+        image = open_upload(data, LIMITS)
     except ApiError as error:
         assert error.status in (400, 413, 415, 422), error
         return
-    assert pixels.shape[0] * pixels.shape[1] <= LIMITS.max_pixels
-    assert pixels.shape[2] == 3
+    # The stored size; EXIF may turn it.
+    assert sorted(image.size) == sorted((width, height))
+    assert image.mode in ("L", "LA", "RGB", "RGBA")
+    with contextlib.suppress(ApiError):
+        assert open_mask(data, (width, height), "mask").mode in ("L", "P")
     with image_errors():
         reduced = open_image(data, limits=LIMITS, reduce_to_px=16)
     assert crop_to(flatten(reduced, 4, "white"), (32, 16)).size == (32, 16)

@@ -18,11 +18,12 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 with atheris.instrument_imports(include=["models", "service", "starlette", "python_multipart"]):
     from starlette.requests import Request
 
-    from service.augmentation.augmentations import parse_fields
+    from service.augmentation.requests import MAX_PHOTOS, parse_fields
+    from service.datasets.plan import DatasetRequest
     from service.errors import ApiError
     from service.messages.negotiation import choose_answer
     from service.messages.schemas import GenerationRequest, parse_json, validate
-    from service.messages.uploads import read_form
+    from service.messages.uploads import Form, read_files
     from service.pictures.interpolations import InterpolationRequest
     from service.pictures.variations import parse_variation_fields
 
@@ -39,11 +40,16 @@ def interpolation(data: bytes) -> None:
 
 
 def augmentation_form(data: bytes) -> None:
-    parse_fields(_form(data)[1])
+    form = _form(data)
+    parse_fields(form.fields, len(form.files["image"]))
 
 
 def variation_form(data: bytes) -> None:
-    parse_variation_fields(_form(data)[1])
+    parse_variation_fields(_form(data).fields)
+
+
+def dataset(data: bytes) -> None:
+    validate(DatasetRequest, parse_json(data))
 
 
 def accept(data: bytes) -> None:
@@ -56,6 +62,7 @@ PARSERS: list[Callable[[bytes], None]] = [
     augmentation_form,
     variation_form,
     accept,
+    dataset,
 ]
 SEEDS = [
     b'\0{"n": 2, "seed": 7, "category": "boxes", "truncation_psi": 0.5, "size": "24x16"}',
@@ -64,6 +71,7 @@ SEEDS = [
     b'\1{"seeds": [1, 2, 3], "frames": 4, "loop": true, "frame_duration_ms": 80}',
     b"\2",
     b"\3",
+    b'\5{"categories": {"a": 3}, "seed": 1, "layout": "coco", "shard": {"index": 1, "of": 2}}',
     b"\4image/png;q=0.5, image/*;q=0.3, application/json",
 ]
 FIELDS = {
@@ -84,7 +92,7 @@ def parse(data: bytes) -> None:
         assert len(error_text) <= 600
 
 
-def _form(data: bytes) -> tuple[bytes, dict[str, str]]:
+def _form(data: bytes) -> Form:
     chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)] or [b""]
 
     async def receive() -> dict[str, object]:
@@ -93,7 +101,8 @@ def _form(data: bytes) -> tuple[bytes, dict[str, str]]:
 
     media = f"multipart/form-data; boundary={BOUNDARY}".encode()
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", media)]}
-    return asyncio.run(read_form(Request(scope, receive), 10_000))
+    files = {"image": MAX_PHOTOS, "mask": MAX_PHOTOS}
+    return asyncio.run(read_files(Request(scope, receive), 10_000, files))
 
 
 def _form_seed(fields: dict[str, str]) -> bytes:
