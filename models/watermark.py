@@ -22,6 +22,8 @@ PAYLOAD_BITS: Final = 48
 PATTERN_PX: Final = 32  # side of the frame that the encoder sees and paints
 FRAME_PX: Final = 64  # side of the frame that the decoder sees
 MIN_SIDE_PX: Final = 128
+# The shorter side at which a picture is searched, at least.
+SEARCHED_PX: Final = 256
 # Before rounding to 8 bits, which costs 0.06 dB.
 PSNR_DB: Final = 40.4
 FALSE_POSITIVES: Final = 1e-6
@@ -123,25 +125,28 @@ def lay_over(pixels: NDArray[np.uint8], pattern: NDArray[np.float32]) -> NDArray
     return marked
 
 
-def frame(pixels: NDArray[np.uint8], place: Place) -> NDArray[np.float32]:
-    """What the decoder sees of a picture that had this place in a whole one.
+def frames(pixels: NDArray[np.uint8], places: Sequence[Place]) -> NDArray[np.float32]:
+    """What the decoder sees of a picture that may have had these places in a whole one.
 
     Args:
         pixels: uint8 [H, W, channels].
-        place: Grey is around it.
+        places: Grey is around them.
 
     Returns:
-        float32 [3, FRAME_PX, FRAME_PX] in [-1, 1].
+        float32 [N, 3, FRAME_PX, FRAME_PX] in [-1, 1].
     """
-    side = round(FRAME_PX * place.side)
-    part = thumbnail(pixels, side, side)
-    whole = np.zeros((3, FRAME_PX, FRAME_PX), np.float32)
-    left, top = (
-        min(max(round((1 + centre) * FRAME_PX / 2 - side / 2), 0), FRAME_PX - side)
-        for centre in (place.x, place.y)
-    )
-    whole[:, top : top + side, left : left + side] = part
-    return whole
+    wholes = np.zeros((len(places), 3, FRAME_PX, FRAME_PX), np.float32)
+    parts: dict[int, NDArray[np.float32]] = {}
+    for whole, place in zip(wholes, places, strict=True):
+        side = round(FRAME_PX * place.side)
+        if side not in parts:
+            parts[side] = thumbnail(pixels, side, side)
+        left, top = (
+            min(max(round((1 + centre) * FRAME_PX / 2 - side / 2), 0), FRAME_PX - side)
+            for centre in (place.x, place.y)
+        )
+        whole[:, top : top + side, left : left + side] = parts[side]
+    return wholes
 
 
 @dataclass(frozen=True)
@@ -174,17 +179,28 @@ def find(
     Returns:
         The nearest of the first places with a payload near enough; None if there is none.
     """
+    pixels = _reduced(pixels)
     allowed = allowed_errors(len(payloads))
     wanted = np.stack(payloads) if payloads else np.zeros((0, PAYLOAD_BITS), np.bool_)
     starts = [0, *range(1, len(PLACES), _PLACES_AT_A_TIME)]
     for start, end in zip(starts, [*starts[1:], len(PLACES)], strict=True):
         places = PLACES[start:end]
-        bits = read(np.stack([frame(pixels, place) for place in places])) > 0
+        bits = read(frames(pixels, places)) > 0
         errors = (bits[:, None] != wanted[None]).sum(axis=2)  # [places, payloads]
         if errors.size and errors.min() <= allowed:
             where, whose = np.unravel_index(errors.argmin(), errors.shape)
             return Found(int(whose), int(errors.min()), places[where])
     return None
+
+
+def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A large picture made small by whole factors, once: all that follow are far smaller."""
+    factor = min(pixels.shape[:2]) // SEARCHED_PX
+    if factor < 2:
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    small = np.asarray(image.reduce(factor))
+    return small.reshape(*small.shape[:2], -1)
 
 
 def _resized(plane: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from service.cli import console, operator_errors
 
 if TYPE_CHECKING:
     from service.settings import Settings
-    from service.verification.verification import FindRecord, Verification
+    from service.verification.verification import FindRecord, FindWatermark, Verification
 
 app = typer.Typer(no_args_is_help=True, help="Serve trained models.")
 keys_app = typer.Typer(no_args_is_help=True, help="Make keys that sign pictures.")
@@ -59,19 +59,13 @@ def verify(
     Trusts the certificate that CATALOGAN_SIGNING_CERTIFICATE names and CATALOGAN_TRUST_ANCHORS.
     """
     with operator_errors():
-        from models.images import ImageLimits
-        from service.registry.store import Registry
         from service.settings import load_settings
         from service.verification.verification import open_verifier
-        from service.verification.watermarks import WatermarkFinder
 
         settings = load_settings()
         verifier = open_verifier(settings)
         pictures = [(path, _read(path, settings.max_upload_bytes)) for path in files]
-        limits = ImageLimits(
-            max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
-        )
-        find_watermark = WatermarkFinder(Registry(), limits).find
+        find_watermark = _find_watermark(settings)
         with _records(settings) as find_record:
             found = [
                 (path, verifier.verify(data, find_record, find_watermark))
@@ -119,6 +113,19 @@ def _records(settings: "Settings") -> "Iterator[FindRecord | None]":
         return
     with closing(State(settings)) as state:
         yield state.records.find
+
+
+def _find_watermark(settings: "Settings") -> "FindWatermark | None":
+    """The search for the watermarks of registered models; None where there is no Model Store."""
+    from models.images import ImageLimits
+    from service.registry.store import Registry
+    from service.settings import model_store_home
+    from service.verification.watermarks import WatermarkFinder
+
+    if not (model_store_home() / "models").is_dir():
+        return None
+    limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels)
+    return WatermarkFinder(Registry(), limits).find
 
 
 _VERDICTS = {

@@ -162,10 +162,15 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("; ".join(problems)) from None
 
 
+def model_store_home() -> Path:
+    """The folder that holds BentoML's Model Store, whether it is there or not."""
+    home = os.environ.get("BENTOML_HOME")
+    return Path(home) if home else Path.home() / "bentoml"
+
+
 def data_folder(settings: Settings) -> Path:
     """The folder for what lasts: by default `catalogan` beside the registered models."""
-    home = os.environ.get("BENTOML_HOME")
-    return settings.data_dir or (Path(home) if home else Path.home() / "bentoml") / "catalogan"
+    return settings.data_dir or model_store_home() / "catalogan"
 
 
 def writable_data_folder(settings: Settings) -> Path | None:

@@ -3,7 +3,7 @@
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -207,15 +207,14 @@ def _check_purpose(leaf: x509.Certificate, path: Path) -> None:
             signs = extension.value.digital_signature
         elif isinstance(extension.value, x509.BasicConstraints):
             authority = extension.value.ca
-    refuse: Callable[[str], SettingsError] = lambda why: SettingsError(  # noqa: E731
-        f"{CERTIFICATE_SETTING}: the first certificate of {path} {why}"
-    )
+    first = f"{CERTIFICATE_SETTING}: the first certificate of {path}"
     if authority:
-        raise refuse("is an authority's: the signer's own must come first")
+        raise SettingsError(f"{first} is an authority's: the signer's own must come first")
     if not signs:
-        raise refuse("lacks the key usage digitalSignature")
+        raise SettingsError(f"{first} lacks the key usage digitalSignature")
     if not set(purposes) & set(PURPOSES):
-        raise refuse(f"lacks the extended key usage {' or '.join(PURPOSES.values())}")
+        wanted = " or ".join(PURPOSES.values())
+        raise SettingsError(f"{first} lacks the extended key usage {wanted}")
 
 
 def _check_dates(chain: Sequence[x509.Certificate], path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -45,10 +46,11 @@ class WatermarkFinder:
         self._registry: Final = registry
         self._limits: Final = limits
         self._loaded: dict[str, Graph] = {}
-        self._lock: Final = threading.Lock()
+        # A decoded photo takes up to half a gigabyte, and a search a core: one at a time.
+        self._turn: Final = threading.Lock()
 
     def find(self, data: bytes) -> tuple[bool, Watermark | None]:
-        """Look for a mark; where there is none, this takes a second.
+        """Look for a mark; where there is none, this takes about a second.
 
         Returns:
             Whether any model has one, and the one that is in the picture.
@@ -59,10 +61,16 @@ class WatermarkFinder:
         models = self._marking_models()
         if not models:
             return False, None
-        try:
-            pixels = decode_image(data, limits=self._limits)
-        except ImageError as error:
-            raise Unreadable(str(error)) from None
+        with self._turn:
+            try:
+                pixels = decode_image(data, limits=self._limits)
+            except ImageError as error:
+                raise Unreadable(str(error)) from None
+            return True, self._search(pixels, models)
+
+    def _search(
+        self, pixels: NDArray[np.uint8], models: Mapping[str, list[RegisteredModel]]
+    ) -> Watermark | None:
         for decoder, its in models.items():
             try:
                 graph = self._graph(decoder, its[0])
@@ -72,11 +80,11 @@ class WatermarkFinder:
             payloads = [payload(model.manifest.model_hash) for model in its]
             found = find(pixels, partial(_read, graph), payloads)
             if found is not None:
-                return True, Watermark(its[found.index], found)
-        return True, None
+                return Watermark(its[found.index], found)
+        return None
 
     def _marking_models(self) -> dict[str, list[RegisteredModel]]:
-        """Models that have a watermark, by the hash of its decoder; of equal ones the newest."""
+        """Models that have a watermark, by the hash of its decoder; of equal ones the first."""
         models: dict[str, dict[str, RegisteredModel]] = defaultdict(dict)
         for model in self._registry.list():
             if DECODER in model.manifest.files:
@@ -85,13 +93,12 @@ class WatermarkFinder:
         return {decoder: list(its.values()) for decoder, its in models.items()}
 
     def _graph(self, decoder: str, model: RegisteredModel) -> Graph:
-        with self._lock:
-            if decoder not in self._loaded:
-                data = model.read_others()[DECODER]
-                while len(self._loaded) >= MAX_LOADED:
-                    self._loaded.pop(next(iter(self._loaded)))
-                self._loaded[decoder] = Graph(data, watermark_signatures()[1])
-            return self._loaded[decoder]
+        if decoder not in self._loaded:
+            data = model.read_others()[DECODER]
+            if len(self._loaded) >= MAX_LOADED:
+                self._loaded.pop(next(iter(self._loaded)))
+            self._loaded[decoder] = Graph(data, watermark_signatures()[1])
+        return self._loaded[decoder]
 
 
 def _read(graph: Graph, frames: NDArray[np.float32]) -> NDArray[np.float32]:

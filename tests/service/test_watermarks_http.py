@@ -186,3 +186,12 @@ def test_a_watermark_and_its_files_go_together(tmp_path: Path) -> None:
         result = run("register", export)
     assert result.exit_code == 2
     assert "watermark_encoder.onnx" in result.output
+
+
+def test_verifying_makes_no_model_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "none"))
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(saved(Image.new("RGB", (64, 64))))
+    result = run_marks("verify", picture)
+    assert result.exit_code == 1, result.output
+    assert not (tmp_path / "none").exists()

@@ -21,7 +21,7 @@ from models.watermark import (
     Place,
     allowed_errors,
     find,
-    frame,
+    frames,
     lay_over,
     thumbnail,
 )
@@ -148,7 +148,7 @@ def measure_detection(
             treated, where = treat(Image.fromarray(marked), rng)
             arrived = np.asarray(treated)
             found[name] += find(arrived, watermark.read, [bits]) is not None
-            logits = watermark.read(frame(arrived, where)[None])[0]
+            logits = watermark.read(frames(arrived, [where]))[0]
             right[name] += int(((logits > 0) == bits).sum())
     return float(lowest), tuple(
         WatermarkDetection(
@@ -177,14 +177,14 @@ def measure_false_positives(watermark: Watermark, dataset: PreparedDataset, read
     signs = payloads.astype(np.float32) * 2 - 1
     allowed, false = allowed_errors(1), 0
     for start in range(0, readings, _BATCH):
-        frames = np.zeros((min(_BATCH, readings - start), 3, FRAME_PX, FRAME_PX), np.float32)
-        for i in range(len(frames)):
+        seen = np.zeros((min(_BATCH, readings - start), 3, FRAME_PX, FRAME_PX), np.float32)
+        for i in range(len(seen)):
             pixels = _rgb(dataset.images[rng.choice(rows)])
             pixels = _whitened(pixels, random_state) if rng.random() < 0.5 else pixels
             treat = rng.choice(tuple(TREATMENTS.values()))
             treated = np.asarray(treat(Image.fromarray(pixels), rng)[0])
-            frames[i] = frame(treated, rng.choice(PLACES))
-        read = np.where(watermark.read(frames) > 0, 1, -1).astype(np.float32)
+            seen[i] = frames(treated, [rng.choice(PLACES)])[0]
+        read = np.where(watermark.read(seen) > 0, 1, -1).astype(np.float32)
         errors = (PAYLOAD_BITS - read @ signs.T) / 2
         false += int((errors <= allowed).sum())
     return false / (readings * PAYLOADS) * len(PLACES)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import models.watermark as watermark_module
 from models.manifest import WATERMARK_FILES, WatermarkDetection, WatermarkRecord
 from models.watermark import (
     FRAME_PX,
@@ -20,10 +21,11 @@ from models.watermark import (
     PAYLOAD_BITS,
     PLACES,
     PSNR_DB,
+    SEARCHED_PX,
     Place,
     allowed_errors,
     find,
-    frame,
+    frames,
     lay_over,
     payload,
     thumbnail,
@@ -114,7 +116,7 @@ def test_training_marks_as_the_service_does() -> None:
 def test_training_places_as_the_service_does(where: Place) -> None:
     pixels = picture(4)
     theirs = place(in_torch(pixels), where)[0].numpy()
-    ours = frame(pixels, where)
+    (ours,) = frames(pixels, [where])
     assert ours.shape == theirs.shape == (3, FRAME_PX, FRAME_PX)
     inner = np.abs(ours - theirs)[:, 2:-2, 2:-2]
     assert np.median(inner) < 0.01
@@ -148,14 +150,14 @@ def test_a_thumbnail_lays_alpha_over_white() -> None:
 def test_a_mark_is_found_where_its_bits_are() -> None:
     bits = payload("a" * 64)
     pixels = picture(7)
-    wanted = frame(pixels, PLACES[40])
+    (wanted,) = frames(pixels, [PLACES[40]])
 
-    def read(frames: np.ndarray) -> np.ndarray:
+    def read(shown: np.ndarray) -> np.ndarray:
         """Knows one frame, and sees noise in all others."""
-        noise = np.random.default_rng(int(frames.sum() * 1e3) % 2**32).normal(
-            size=(len(frames), PAYLOAD_BITS)
+        noise = np.random.default_rng(int(shown.sum() * 1e3) % 2**32).normal(
+            size=(len(shown), PAYLOAD_BITS)
         )
-        for i, one in enumerate(frames):
+        for i, one in enumerate(shown):
             if np.array_equal(one, wanted):
                 noise[i] = np.where(bits, 1, -1)
                 noise[i, :3] *= -1
@@ -166,6 +168,30 @@ def test_a_mark_is_found_where_its_bits_are() -> None:
     assert (found.index, found.errors, found.place) == (1, 3, PLACES[40])
     assert find(pixels, read, [payload("b" * 64)]) is None
     assert find(pixels, read, []) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_large_picture_is_searched_as_a_small_one(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile photo of 40 megapixels must not be gone over again for each place."""
+    large, sizes, seen = picture(8, 1030, channels)[:900], [], []
+
+    def noted(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+        sizes.append(max(pixels.shape[:2]))
+        return thumbnail(pixels, width, height)
+
+    def read(shown: np.ndarray) -> np.ndarray:
+        seen.append(shown)
+        return np.zeros((len(shown), PAYLOAD_BITS), np.float32)
+
+    whole = frames(large, PLACES[:1])
+    monkeypatch.setattr(watermark_module, "thumbnail", noted)
+    assert find(large, read, [payload("a" * 64)]) is None
+    assert max(sizes) < 2 * SEARCHED_PX
+    assert len(sizes) < len(PLACES) / 5
+    assert sum(map(len, seen)) == len(PLACES)
+    assert np.abs(seen[0] - whole).max() < 0.05
 
 
 @pytest.fixture(scope="module")
