@@ -41,7 +41,9 @@ CARD_FILE: Final = "README.md"
 WEIGHTS_FILE: Final = "weights.safetensors"
 MAPPING_FILE: Final = "mapping.onnx"
 ENCODER_FILE: Final = "encoder.onnx"
-WATERMARK_FILES: Final = ("watermark_encoder.onnx", "watermark_decoder.onnx")
+WATERMARK_ENCODER_FILE: Final = "watermark_encoder.onnx"
+WATERMARK_DECODER_FILE: Final = "watermark_decoder.onnx"
+WATERMARK_FILES: Final = (WATERMARK_ENCODER_FILE, WATERMARK_DECODER_FILE)
 # What a watermark has to reach before it is put on pictures unasked: the share found after each
 # treatment, and false marks a picture.
 WATERMARK_FOUND: Final = 0.99

@@ -15,7 +15,7 @@ from models.manifest import (
     MAPPING_FILE,
     OUTPUT_NAME,
     STYLE_OFFSET_NAME,
-    WATERMARK_FILES,
+    WATERMARK_ENCODER_FILE,
     GeneratorManifest,
 )
 from service.errors import DeviceError, SessionError
@@ -220,10 +220,8 @@ class GeneratorSession:
         return self._others[file]
 
     def _watermark(self) -> Watermarker | None:
-        if not all(file in self._others for file in WATERMARK_FILES):
-            return None
-        encoder, decoder = (self._others[file] for file in WATERMARK_FILES)
-        return Watermarker(encoder, decoder, self.manifest.model_hash)
+        encoder = self._others.get(WATERMARK_ENCODER_FILE)
+        return None if encoder is None else Watermarker(encoder, self.manifest.model_hash)
 
     def _warm_up(self) -> None:
         """Run each batch size once, so that no request pays for it."""

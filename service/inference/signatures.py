@@ -14,7 +14,8 @@ from models.manifest import (
     MAPPING_OUTPUT_NAME,
     OUTPUT_NAME,
     STYLE_OFFSET_NAME,
-    WATERMARK_FILES,
+    WATERMARK_DECODER_FILE,
+    WATERMARK_ENCODER_FILE,
     GeneratorManifest,
 )
 from models.watermark import (
@@ -82,11 +83,10 @@ def signatures(manifest: GeneratorManifest) -> dict[str, Signature]:
 def watermark_signatures() -> tuple[Signature, Signature]:
     """The contract of models.watermark, the same for all models."""
     pattern, bits, frame = (3, PATTERN_PX, PATTERN_PX), (PAYLOAD_BITS,), (3, FRAME_PX, FRAME_PX)
-    encoder, decoder = WATERMARK_FILES
     taken = dict(zip(ENCODER_NAMES, (pattern, bits), strict=True))
     return (
-        Signature(encoder, taken, PATTERN_NAME, pattern),
-        Signature(decoder, dict.fromkeys(DECODER_NAMES, frame), LOGIT_NAME, bits),
+        Signature(WATERMARK_ENCODER_FILE, taken, PATTERN_NAME, pattern),
+        Signature(WATERMARK_DECODER_FILE, dict.fromkeys(DECODER_NAMES, frame), LOGIT_NAME, bits),
     )
 
 

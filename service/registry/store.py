@@ -18,7 +18,7 @@ from models.manifest import (
     GENERATOR_FILE,
     MANIFEST_FILE,
     MAPPING_FILE,
-    WATERMARK_FILES,
+    WATERMARK_ENCODER_FILE,
     GeneratorManifest,
     ManifestError,
 )
@@ -63,18 +63,23 @@ class RegisteredModel:
         Raises:
             RegistryError: The file is missing or changed.
         """
-        return self._read(GENERATOR_FILE)
+        return self.read(GENERATOR_FILE)
 
     def read_others(self) -> dict[str, bytes]:
-        """Read what the export has of graphs beside the generator, as `read_generator` does.
+        """Read what the export has of graphs that make pictures beside the generator.
 
         Raises:
             RegistryError: A file is missing or changed.
         """
-        files = (MAPPING_FILE, ENCODER_FILE, *WATERMARK_FILES)
-        return {file: self._read(file) for file in files if file in self.manifest.files}
+        files = (MAPPING_FILE, ENCODER_FILE, WATERMARK_ENCODER_FILE)
+        return {file: self.read(file) for file in files if file in self.manifest.files}
 
-    def _read(self, file: str) -> bytes:
+    def read(self, file: str) -> bytes:
+        """Read one of the export's files and check it against the manifest.
+
+        Raises:
+            RegistryError: It is missing or changed.
+        """
         try:
             data = (self.folder / file).read_bytes()
         except OSError as error:

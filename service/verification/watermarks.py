@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images import ImageError, ImageLimits, decode_image
-from models.manifest import WATERMARK_FILES
+from models.manifest import WATERMARK_DECODER_FILE as DECODER
 from models.watermark import DECODER_NAMES, Found, find, payload
 from service.errors import OperatorError
 from service.inference.graphs import Graph
@@ -21,7 +21,6 @@ from service.registry.store import RegisteredModel, Registry
 
 logger = logging.getLogger(__name__)
 
-DECODER: Final = WATERMARK_FILES[1]
 # Decoders that stay loaded, a few megabytes each; models that were exported together share one.
 MAX_LOADED: Final = 4
 
@@ -94,7 +93,7 @@ class WatermarkFinder:
 
     def _graph(self, decoder: str, model: RegisteredModel) -> Graph:
         if decoder not in self._loaded:
-            data = model.read_others()[DECODER]
+            data = model.read(DECODER)
             if len(self._loaded) >= MAX_LOADED:
                 self._loaded.pop(next(iter(self._loaded)))
             self._loaded[decoder] = Graph(data, watermark_signatures()[1])
