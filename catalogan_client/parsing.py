@@ -40,7 +40,8 @@ def build(kind: Any, value: Any, where: str = "the answer") -> Any:
     """Make a value of the type that a result's field has.
 
     Args:
-        kind: A dataclass, tuple[X, ...], X | None, a plain type, or one that isn't looked into.
+        kind: A dataclass, tuple[X, ...], X | None, int | str, a plain type, or one that isn't
+            looked into.
         value: As JSON has it; bytes are Base64.
         where: Names the value in errors.
 
@@ -49,8 +50,12 @@ def build(kind: Any, value: Any, where: str = "the answer") -> Any:
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is UnionType:
-        kind = next(one for one in arguments if one is not NoneType)
-        return None if value is None else build(kind, value, where)
+        if value is None:
+            return None
+        kinds = [one for one in arguments if one is not NoneType]
+        fitting = kinds if len(kinds) == 1 else [one for one in kinds if type(value) is one]
+        _check(bool(fitting), where)
+        return build(fitting[0], value, where)
     if origin is tuple:
         _check(isinstance(value, list), where)
         return tuple(build(arguments[0], one, f"{where}.{i}") for i, one in enumerate(value))

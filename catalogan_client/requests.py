@@ -113,7 +113,7 @@ def vary(
 
 
 def interpolate(
-    seeds: Sequence[int],
+    waypoints: Sequence[int | FileInput],
     *,
     frames: int | None = None,
     loop: bool | None = None,
@@ -128,9 +128,13 @@ def interpolate(
     user: str | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Interpolation]:
-    """Lead from the picture of one seed to those of others."""
+    """Lead from the picture of one seed or photo to those of others.
+
+    Photos need a model with an encoder, and go without `categories`.
+    """
+    stops, files = _named(waypoints)
     body = given(
-        seeds=list(seeds),
+        **({"waypoints": stops} if files else {"seeds": stops}),
         frames=frames,
         loop=loop,
         category=category,
@@ -148,6 +152,7 @@ def interpolate(
         "/v1/images/interpolations",
         _read_interpolation,
         body,
+        files=files,
         accept=ANIMATION_TYPES.get(output_format, "*/*"),
         idempotency_key=idempotency_key,
     )
@@ -262,6 +267,21 @@ def get_usage(first: date | None = None, last: date | None = None) -> Call[Usage
 
 def _listed(photos: FileInput | Sequence[FileInput]) -> Sequence[FileInput]:
     return [photos] if is_one_file(photos) else photos  # type: ignore[list-item, return-value]
+
+
+def _named(
+    waypoints: Sequence[int | FileInput],
+) -> tuple[list[int | str], list[tuple[str, str, FileInput]]]:
+    """Seeds and photos' names in their order, and the photos by these names."""
+    stops: list[int | str] = []
+    files: list[tuple[str, str, FileInput]] = []
+    for waypoint in waypoints:
+        if isinstance(waypoint, int):
+            stops.append(waypoint)
+        else:
+            stops.append(f"photo-{len(files)}")
+            files.append(("image", f"photo-{len(files)}", waypoint))
+    return stops, files
 
 
 def _read_interpolation(response: httpx.Response) -> Interpolation:

@@ -55,11 +55,15 @@ class VariedImage(File):
 
 @dataclass(frozen=True, kw_only=True)
 class Waypoint:
-    """Where a frame is: `share` of the way from its own seed to another."""
+    """Where a frame is: `share` of the way from its own seed to another.
 
-    to: int
+    Of a photo, `to` is the hash, and so is `start`, which is None where a seed is left.
+    """
+
+    to: int | str
     share: float
     noise_seed: int
+    start: str | None = field(default=None, metadata={"json": "from"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,19 @@ class Frame(File):
 
     seed: int
     category: str
+    categories: Mapping[str, float] | None = None
     interpolation: Waypoint
+    photo_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoOnTheWay:
+    """A photo that an interpolation leads through, and how far the model is from it."""
+
+    photo: str
+    photo_sha256: str
+    category: str
+    reconstruction_error: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +185,10 @@ class Interpolation(_Made, File):
 
     category: str
     truncation_psi: float
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] | None = None
+    waypoints: tuple[int | str, ...] | None = None
+    photos: tuple[PhotoOnTheWay, ...] | None = None
+    validation_errors: ValidationErrors | None = None
     frame_count: int
     loop: bool
     frame_duration_ms: int | None = None

@@ -11,13 +11,19 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ApiError, SlowClient, TooLarge
+from service.messages.uploads import is_form
 from service.observation import current, note_rejection
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 UPLOAD_PATHS: Final = frozenset(
-    {"/v1/images/augmentations", "/v1/images/variations", "/v1/verifications"}
+    {
+        "/v1/images/augmentations",
+        "/v1/images/interpolations",
+        "/v1/images/variations",
+        "/v1/verifications",
+    }
 )
 # Boundaries and the other fields of a multipart body.
 MULTIPART_OVERHEAD_BYTES: Final = 100_000
@@ -40,7 +46,9 @@ class Guard:
             return
         exchange = _Exchange(scope, receive, send)
         try:
-            exchange.limit_body(self._body_limit(scope["path"]), self._settings.body_timeout_sec)
+            exchange.limit_body(
+                self._body_limit(scope["path"], exchange.headers), self._settings.body_timeout_sec
+            )
             await self._app(scope, exchange.receive, exchange.send)
         except ApiError as error:
             if error.status == TooLarge.status and scope["path"] in UPLOAD_PATHS:
@@ -53,8 +61,8 @@ class Guard:
             logger.exception("request %s failed", observed.request_id if observed else "")
             await exchange.fail(ApiError("something went wrong; the log knows more"))
 
-    def _body_limit(self, path: str) -> int:
-        if path in UPLOAD_PATHS:
+    def _body_limit(self, path: str, headers: Headers) -> int:
+        if path in UPLOAD_PATHS and is_form(headers):
             return self._settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES
         return self._settings.max_json_bytes
 

@@ -1,14 +1,12 @@
 """Routes that make pictures of an uploaded photo."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from models.images import ImageLimits
 from service.augmentation.augmentations import (
     Sent,
     Task,
@@ -26,16 +24,16 @@ from service.augmentation.requests import (
     AugmentationResponse,
     parse_fields,
 )
+from service.http.decoding import Decoder
 from service.http.making import form_parts, make
 from service.http.openapi import form_body, responses
 from service.http.recording import record
 from service.http.runtime import COMMON, Runtime, find_model
-from service.http.workers import one_at_a_time, time_limit
+from service.http.workers import time_limit
 from service.images.imaging import Encoding
 from service.images.presentation import choose_presentation
 from service.messages.answers import Finished, answer, settle_answer
 from service.messages.uploads import File, read_files, read_form
-from service.observation import stage
 from service.pictures.finishing import Finishing
 from service.pictures.variations import (
     VariationRequest,
@@ -52,33 +50,6 @@ from service.pictures.variations import (
 FILES: Final = {"image": MAX_PHOTOS, "mask": MAX_PHOTOS}
 MAX_ANNOTATION_BYTES: Final = 1_000_000
 MAX_DECODED_PHOTOS: Final = 4
-
-Decoded = TypeVar("Decoded")
-
-
-class Decoder:
-    """Decodes one upload at a time: a photo takes up to half a gigabyte on its way."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        settings = runtime.settings
-        self._workers = runtime.workers
-        self._turn = asyncio.Semaphore(1)
-        self.limits: Final = ImageLimits(
-            max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
-        )
-
-    async def decode(self, how: Callable[[bytes, ImageLimits], Decoded], data: bytes) -> Decoded:
-        """Run `how` on a worker when it is this upload's turn."""
-        async with one_at_a_time(self._turn):
-            (decoded,) = await self._workers.run([partial(_decode, how, data, self.limits)])
-        return decoded
-
-
-def _decode(
-    how: Callable[[bytes, ImageLimits], Decoded], data: bytes, limits: ImageLimits
-) -> Decoded:
-    with stage("decode"):
-        return how(data, limits)
 
 
 def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
@@ -175,7 +146,7 @@ async def _vary(
     kind, output_format = settle_answer(accept, asked.output_format, asked.count)
     model = await find_model(runtime, asked.model)
     session, manifest = model.session, model.registered.manifest
-    categories = candidate_categories(asked, manifest)
+    categories = candidate_categories(asked.category, manifest)
     finishing = Finishing(
         model.registered.model_id,
         manifest,

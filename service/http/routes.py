@@ -7,10 +7,12 @@ from starlette.exceptions import HTTPException
 from models.manifest import ENCODER_FILE, MAPPING_FILE
 from service.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 from service.http.dataset_routes import add_datasets
+from service.http.decoding import Decoder
+from service.http.generation_routes import add_generations
+from service.http.interpolation_routes import add_interpolations
 from service.http.metrics import CONTENT_TYPE
 from service.http.openapi import describe, responses
-from service.http.photo_routes import Decoder, add_augmentations, add_variations
-from service.http.picture_routes import add_generations, add_interpolations
+from service.http.photo_routes import add_augmentations, add_variations
 from service.http.runtime import Runtime
 from service.http.usage_routes import add_usage
 from service.http.verification_routes import add_verifications
@@ -24,9 +26,9 @@ def create_app(runtime: Runtime) -> FastAPI:
     app = FastAPI(title="Catalogan", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     _add_error_handlers(app)
     add_generations(app, runtime)
-    add_interpolations(app, runtime)
-    add_datasets(app, runtime)
     decoder = Decoder(runtime)
+    add_interpolations(app, runtime, decoder)
+    add_datasets(app, runtime)
     add_augmentations(app, runtime, decoder)
     add_variations(app, runtime, decoder)
     _add_models(app, runtime)

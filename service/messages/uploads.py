@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 from PIL import Image
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -47,6 +47,11 @@ class Form:
     files: dict[str, list[File]] = field(default_factory=dict)
 
 
+def is_form(headers: Headers) -> bool:
+    """Whether a body is declared to be a form with files."""
+    return headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
 async def read_form(request: Request, max_file_bytes: int) -> tuple[bytes, dict[str, str]]:
     """Read a form that holds a file named `image` and text fields; see `read_files`.
 
@@ -76,7 +81,7 @@ async def read_files(
         BadRequest: No well-formed form, a field twice, too many files, or none named `image`.
         TooLarge: A file is over its cap.
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    if not is_form(request.headers):
         raise BadRequest("send the body as multipart/form-data", param="Content-Type")
     try:
         return await _parse(request, max_file_bytes, files, max_field_bytes)
@@ -92,7 +97,7 @@ async def _parse(
         request.headers,
         request.stream(),
         # One more than fits: `_take_apart` says it better.
-        max_files=sum(files.values()) + (1 if len(files) > 1 else 0),
+        max_files=sum(files.values()) + (1 if sum(files.values()) > 1 else 0),
         max_fields=MAX_FIELDS,
         max_part_size=max_field_bytes,
     )

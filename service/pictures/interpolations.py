@@ -1,14 +1,13 @@
-"""An interpolation request -> frames that lead from one seed's picture to another's."""
+"""Waypoints -> the frames that lead from one's picture to the next one's."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from models.manifest import GeneratorManifest
 from service.errors import BadRequest
@@ -20,135 +19,72 @@ from service.images.presentation import (
 )
 from service.inference.generation import GeneratorSession, PictureSpec
 from service.marks.marking import Mark
-from service.messages.negotiation import best_liked
-from service.messages.schemas import Background, Seed, Size, Strict, Weights, refuse_both
 from service.pictures.categories import category_name, find_category, find_mixture, mixture_facts
 from service.pictures.finishing import Finishing
+from service.pictures.interpolation_requests import (
+    InterpolationFormat,
+    InterpolationRequest,
+    Stop,
+    Way,
+)
 from service.pictures.style_mixing import layers_of_styles
+from service.pictures.variations import FittedPhoto, Inverted, validation_errors
 
-MAX_FRAMES: Final = 300
 # All frames are in memory at once, and a GIF takes half a second a million pixels to encode:
 # 300 of 256 x 256.
 MAX_PIXELS: Final = 20_000_000
 
-InterpolationFormat = Literal["zip", "webp", "gif"]
-FILE_TYPES: Final[dict[InterpolationFormat, str]] = {
-    "zip": "application/zip",
-    "webp": "image/webp",
-    "gif": "image/gif",
-}
-Styles = Mapping[int, NDArray[np.float32]]
 
+@dataclass(frozen=True)
+class Waypoint:
+    """A picture that the way leads through.
 
-class InterpolationRequest(Strict):
-    """Body of POST /v1/images/interpolations; user changes nothing."""
+    Attributes:
+        spec: What paints it.
+        photo_sha256: Of the photo that it reconstructs; None = it is a seed's.
+        error: Mean squared error of that reconstruction, pixels in [-1, 1].
+    """
 
-    seeds: Annotated[
-        list[Seed],
-        Field(min_length=2, max_length=10, description="Waypoints; all have the first's noise."),
-    ]
-    frames: Annotated[
-        int,
-        Field(
-            ge=2,
-            le=60,
-            description="From one seed to the next, both counted; a seed where two legs meet is "
-            f"one frame. At most {MAX_FRAMES} in all.",
-        ),
-    ] = 12
-    loop: Annotated[bool, Field(description="Lead back to the first seed, and play for ever.")] = (
-        False
-    )
-    category: Annotated[
-        str | None, Field(max_length=200, description="Else the first seed chooses.")
-    ] = None
-    categories: Annotated[
-        Weights | None, Field(description="A mixture, in place of `category`.")
-    ] = None
-    truncation_psi: Annotated[
-        float | None, Field(ge=0, le=1, description="0 = the mean picture, 1 = full variety.")
-    ] = None
-    frame_duration_ms: Annotated[
-        int,
-        Field(
-            ge=20,
-            le=1000,
-            description="Of animations; GIF rounds it to 10 ms. Equal frames in a row become one "
-            "that stays longer.",
-        ),
-    ] = 80
-    size: Size | None = None
-    background: Background | None = None
-    output_format: Annotated[
-        InterpolationFormat | None,
-        Field(description="zip = PNG frames, the default; webp and gif are animated."),
-    ] = None
-    model: Annotated[str | None, Field(max_length=128)] = None
-    user: Annotated[str | None, Field(max_length=512)] = None
-
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        refuse_both(self, "categories", "category")
-        if self.frame_count > MAX_FRAMES:
-            raise BadRequest(
-                f"that makes {self.frame_count} frames: at most {MAX_FRAMES} are served",
-                param="frames",
-            )
-        return self
+    spec: PictureSpec
+    photo_sha256: str | None = None
+    error: float | None = None
 
     @property
-    def legs(self) -> list[tuple[int, int]]:
-        """Where each leg begins and ends."""
-        return list(pairwise([*self.seeds, self.seeds[0]] if self.loop else self.seeds))
-
-    @property
-    def frame_count(self) -> int:
-        """Number of frames in all."""
-        return len(self.legs) * (self.frames - 1) + (0 if self.loop else 1)
+    def name(self) -> int | str:
+        """The seed, or the photo's hash."""
+        return self.photo_sha256 or self.spec.seed
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: a share of the way from the spec's seed to another.
+    """One frame: a share, 0 to 1, of the way from a waypoint to another."""
 
-    Attributes:
-        spec: Of the seed that the leg begins with; without offset.
-        to: The seed that the leg ends with.
-        share: 0 to 1.
-    """
-
-    spec: PictureSpec
-    to: int
+    start: Waypoint
+    end: Waypoint
     share: float
 
     @property
     def recipe(self) -> dict[str, Any]:
         """What beside seed and category fixes the frame."""
-        way = {"to": self.to, "share": self.share, "noise_seed": self.spec.noise_seed}
+        spec, photo = self.start.spec, self.start.photo_sha256
+        noise_seed = spec.seed if spec.noise_seed is None else spec.noise_seed
+        way = {"to": self.end.name, "share": self.share, "noise_seed": noise_seed}
+        if photo is not None:
+            return {"interpolation": {"from": photo, **way}, "photo_sha256": photo}
+        if self.end.photo_sha256 is not None and self.share > 0:
+            return {"interpolation": way, "photo_sha256": self.end.photo_sha256}
         return {"interpolation": way}
 
 
-def settle_format(accept: str | None, asked: InterpolationFormat | None) -> InterpolationFormat:
-    """Settle the answer's format from the Accept header and the body's output_format.
-
-    Raises:
-        BadRequest: They contradict each other, or nothing that is served is accepted.
-    """
-    liked = best_liked(accept, list(FILE_TYPES.values()))
-    if asked is None:
-        return next(name for name, media in FILE_TYPES.items() if media == liked[0])
-    try:
-        best_liked(accept, [FILE_TYPES[asked]])
-    except BadRequest:
-        raise BadRequest(
-            f"output_format is {asked}, but {FILE_TYPES[asked]} is not accepted",
-            param="output_format",
-        ) from None
-    return asked
+# Absolute styles by waypoint's name, [1 or num_ws, w_dim].
+Styles = Mapping[int | str, NDArray[np.float32]]
 
 
 def present_frames(
-    request: InterpolationRequest, output_format: InterpolationFormat, manifest: GeneratorManifest
+    request: Way,
+    frame_count: int,
+    output_format: InterpolationFormat,
+    manifest: GeneratorManifest,
 ) -> Presentation:
     """Settle the frames' size and background.
 
@@ -161,44 +97,75 @@ def present_frames(
     wanted = choose_presentation(request.size, request.background, manifest)
     if output_format == "gif" and manifest.channels == 4 and wanted.background is None:
         wanted = replace(wanted, background=(255, 255, 255))  # as in JPEG
-    if request.frame_count * wanted.width * wanted.height > MAX_PIXELS:
+    if frame_count * wanted.width * wanted.height > MAX_PIXELS:
         raise BadRequest(
-            f"{request.frame_count} frames of {wanted.size} have more than {MAX_PIXELS} pixels: "
+            f"{frame_count} frames of {wanted.size} have more than {MAX_PIXELS} pixels: "
             "send fewer frames, or a smaller size",
             param="frames",
         )
     return wanted
 
 
-def plan_frames(request: InterpolationRequest, manifest: GeneratorManifest) -> list[Frame]:
-    """Settle each frame's seed, category, truncation and place on its leg.
+def noise_seed(stops: Sequence[Stop]) -> int:
+    """Whose noise all frames have: the first seed's, so that it doesn't flicker."""
+    return next((stop for stop in stops if isinstance(stop, int)), 0)
+
+
+def photo_waypoint(photo: FittedPhoto, inverted: Inverted, noise: int) -> Waypoint:
+    """The waypoint that reconstructs a photo."""
+    spec = PictureSpec(noise, inverted.category, 0.0, inverted.style_offset)
+    return Waypoint(spec, photo.sha256, inverted.error)
+
+
+def plan_waypoints(
+    request: Way,
+    stops: Sequence[Stop],
+    photos: Mapping[Stop, Waypoint],
+    manifest: GeneratorManifest,
+) -> list[Waypoint]:
+    """Settle each waypoint's category and truncation.
+
+    Args:
+        request: What is asked for.
+        stops: Seeds and photos in their order.
+        photos: The photos' waypoints.
+        manifest: The model's.
 
     Raises:
         BadRequest: A category is unknown.
     """
     psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
-    first = request.seeds[0]
-    if request.categories is not None:
+    noise = noise_seed(stops)
+    if isinstance(request, InterpolationRequest) and request.categories is not None:
         category: Any = find_mixture(request.categories, manifest.categories)
     elif request.category is not None:
         category = find_category(request.category, manifest.categories)
+    elif photos:
+        category = next(iter(photos.values())).spec.category
     else:
-        category = first % len(manifest.categories)
-    steps = request.frames - 1
-    frames = [
-        Frame(PictureSpec(start, category, psi, noise_seed=first), end, step / steps)
-        for start, end in request.legs
-        for step in range(steps)
+        category = noise % len(manifest.categories)
+    return [
+        Waypoint(PictureSpec(stop, category, psi, noise_seed=noise))
+        if isinstance(stop, int)
+        else photos[stop]
+        for stop in stops
     ]
-    if not request.loop:
-        last = PictureSpec(request.seeds[-1], category, psi, noise_seed=first)
-        frames.append(Frame(last, request.seeds[-1], 0.0))
-    return frames
 
 
-def style_jobs(session: GeneratorSession, frames: Sequence[Frame]) -> list[Callable[[], Styles]]:
-    """One job that gives the style [w_dim] of each seed on the way."""
-    return [partial(_styles, session, frames)]
+def plan_frames(request: Way, waypoints: Sequence[Waypoint]) -> list[Frame]:
+    """Lay out the frames of all legs, in order."""
+    steps = request.frames - 1
+    legs = pairwise([*waypoints, waypoints[0]] if request.loop else waypoints)
+    frames = [Frame(start, end, step / steps) for start, end in legs for step in range(steps)]
+    last = waypoints[-1]
+    return frames if request.loop else [*frames, Frame(last, last, 0.0)]
+
+
+def style_jobs(
+    session: GeneratorSession, waypoints: Sequence[Waypoint]
+) -> list[Callable[[], Styles]]:
+    """One job that gives the styles of all waypoints."""
+    return [partial(_styles, session, waypoints)]
 
 
 def frame_jobs(
@@ -224,7 +191,7 @@ def frame_jobs(
 
 def finish_picture(finishing: Finishing, pixels: NDArray[np.uint8], frame: Frame) -> Any:
     """A frame as a picture of its own."""
-    return finishing.finish(pixels, frame.spec, frame.recipe)
+    return finishing.finish(pixels, frame.start.spec, frame.recipe)
 
 
 def show_frame(wanted: Presentation, pixels: NDArray[np.uint8], frame: Frame) -> Any:
@@ -233,32 +200,60 @@ def show_frame(wanted: Presentation, pixels: NDArray[np.uint8], frame: Frame) ->
 
 
 def way_facts(
-    request: InterpolationRequest, frames: Sequence[Frame], manifest: GeneratorManifest
+    request: Way,
+    stops: Sequence[Stop],
+    waypoints: Sequence[Waypoint],
+    manifest: GeneratorManifest,
 ) -> dict[str, Any]:
     """What an answer says of all frames together."""
-    spec = frames[0].spec
-    return {
-        "category": category_name(spec.category, manifest.categories),
-        **mixture_facts(spec.category, manifest.categories),
-        "truncation_psi": spec.truncation_psi,
-        "seeds": request.seeds,
-        "frame_count": len(frames),
+    psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
+    category = waypoints[0].spec.category
+    facts = {
+        "category": category_name(category, manifest.categories),
+        **mixture_facts(category, manifest.categories),
+        "truncation_psi": psi,
         "loop": request.loop,
+    }
+    if isinstance(request, InterpolationRequest):
+        return {**facts, "seeds": request.seeds}
+    photos = {
+        stop: {
+            "photo": stop.name,
+            "photo_sha256": waypoint.photo_sha256,
+            "category": category_name(waypoint.spec.category, manifest.categories),
+            "reconstruction_error": waypoint.error,
+        }
+        for stop, waypoint in zip(stops, waypoints, strict=True)
+        if not isinstance(stop, int)
+    }
+    return {
+        **facts,
+        "waypoints": [stop if isinstance(stop, int) else stop.name for stop in stops],
+        "photos": list(photos.values()),
+        "validation_errors": validation_errors(manifest),
     }
 
 
-def way_mark(finishing: Finishing, request: InterpolationRequest, frames: Sequence[Frame]) -> Mark:
-    """The mark of an animation."""
-    known, category = finishing.manifest.categories, frames[0].spec.category
-    way = {"seeds": request.seeds, "frames": request.frames, "loop": request.loop}
-    recipe = {**mixture_facts(category, known), "interpolation": way}
-    return finishing.mark(frames[0].spec, category_name(category, known), recipe)
+def way_mark(finishing: Finishing, request: Way, waypoints: Sequence[Waypoint]) -> Mark:
+    """The mark of an animation; of several photos it names the first as its source."""
+    known, spec = finishing.manifest.categories, waypoints[0].spec
+    photos = [one.photo_sha256 for one in waypoints if one.photo_sha256 is not None]
+    names = [waypoint.name for waypoint in waypoints]
+    stops = {"waypoints": names} if photos else {"seeds": names}
+    way = {**stops, "frames": request.frames, "loop": request.loop}
+    recipe = {**mixture_facts(spec.category, known), "interpolation": way}
+    if photos:
+        recipe["photo_sha256"] = photos[0]
+    return finishing.mark(spec, category_name(spec.category, known), recipe)
 
 
-def _styles(session: GeneratorSession, frames: Sequence[Frame]) -> Styles:
-    category, psi = frames[0].spec.category, frames[0].spec.truncation_psi
-    seeds = {frame.spec.seed for frame in frames} | {frame.to for frame in frames}
-    return {seed: session.style(PictureSpec(seed, category, psi)) for seed in seeds}
+def _styles(session: GeneratorSession, waypoints: Sequence[Waypoint]) -> Styles:
+    return {waypoint.name: _style(session, waypoint.spec) for waypoint in waypoints}
+
+
+def _style(session: GeneratorSession, spec: PictureSpec) -> NDArray[np.float32]:
+    style = session.style(spec)[np.newaxis]
+    return style if spec.style_offset is None else style + spec.style_offset
 
 
 def _paint(
@@ -267,11 +262,13 @@ def _paint(
     styles: Styles,
     finish: Callable[[NDArray[np.uint8], Frame], Any],
 ) -> list[Any]:
+    shape = session.manifest.num_ws or 0, session.manifest.w_dim or 0
     specs = []
     for frame in frames:
-        way = styles[frame.to] - styles[frame.spec.seed]
-        offset = np.tile(np.float32(frame.share) * way, (session.manifest.num_ws or 0, 1))
-        specs.append(replace(frame.spec, style_offset=offset))
+        spec = frame.start.spec
+        way = np.float32(frame.share) * (styles[frame.end.name] - styles[frame.start.name])
+        offset = way if spec.style_offset is None else spec.style_offset + way
+        specs.append(replace(spec, style_offset=np.broadcast_to(offset, shape)))
     return [
         finish(pixels, frame) for pixels, frame in zip(session.render(specs), frames, strict=True)
     ]

@@ -122,8 +122,8 @@ def parse_variation_fields(fields: Mapping[str, str]) -> VariationRequest:
     return validate(VariationRequest, values)
 
 
-def candidate_categories(request: VariationRequest, manifest: GeneratorManifest) -> Sequence[int]:
-    """The categories that the photo may be of.
+def candidate_categories(asked: str | None, manifest: GeneratorManifest) -> Sequence[int]:
+    """The categories that a photo may be of: the one asked for, or all.
 
     Raises:
         BadRequest: The model has no encoder, the category is unknown, or there are too many
@@ -136,8 +136,8 @@ def candidate_categories(request: VariationRequest, manifest: GeneratorManifest)
             param="model",
             code="no_encoder",
         )
-    if request.category is not None:
-        return [find_category(request.category, manifest.categories)]
+    if asked is not None:
+        return [find_category(asked, manifest.categories)]
     if len(manifest.categories) > MAX_TRIED_CATEGORIES:
         raise BadRequest(
             f"say which category the photo is of: the model has {len(manifest.categories)}, and "
@@ -183,12 +183,17 @@ def variation_jobs(
 
 def error_facts(inverted: Inverted, manifest: GeneratorManifest) -> dict[str, Any]:
     """How far the model is from the photo, and from photos that it should know."""
-    assert manifest.encoder is not None  # the manifest lists one if there is one
-    errors = manifest.encoder.errors
     return {
         "reconstruction_error": inverted.error,
-        "validation_errors": {"photos": errors.photos, **errors.pixel_mse.model_dump()},
+        "validation_errors": validation_errors(manifest),
     }
+
+
+def validation_errors(manifest: GeneratorManifest) -> dict[str, Any]:
+    """How far the model is from photos that it should know, as `ValidationErrors`."""
+    assert manifest.encoder is not None  # the manifest lists one if there is one
+    errors = manifest.encoder.errors
+    return {"photos": errors.photos, **errors.pixel_mse.model_dump()}
 
 
 def _invert(session: GeneratorSession, photo: NDArray[np.uint8], category: int) -> Inverted:

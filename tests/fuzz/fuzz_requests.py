@@ -24,7 +24,11 @@ with atheris.instrument_imports(include=["models", "service", "starlette", "pyth
     from service.messages.negotiation import choose_answer
     from service.messages.schemas import GenerationRequest, parse_json, validate
     from service.messages.uploads import Form, read_files
-    from service.pictures.interpolations import InterpolationRequest
+    from service.pictures.interpolation_requests import (
+        InterpolationRequest,
+        parse_way_fields,
+        sort_stops,
+    )
     from service.pictures.variations import parse_variation_fields
 
 CHUNK_BYTES = 61
@@ -37,6 +41,11 @@ def generation(data: bytes) -> None:
 
 def interpolation(data: bytes) -> None:
     validate(InterpolationRequest, parse_json(data))
+
+
+def interpolation_form(data: bytes) -> None:
+    form = _form(data)
+    sort_stops(parse_way_fields(form.fields), form.files["image"])
 
 
 def augmentation_form(data: bytes) -> None:
@@ -63,6 +72,7 @@ PARSERS: list[Callable[[bytes], None]] = [
     variation_form,
     accept,
     dataset,
+    interpolation_form,
 ]
 SEEDS = [
     b'\0{"n": 2, "seed": 7, "category": "boxes", "truncation_psi": 0.5, "size": "24x16"}',
@@ -72,10 +82,12 @@ SEEDS = [
     b"\2",
     b"\3",
     b'\5{"categories": {"a": 3}, "seed": 1, "layout": "coco", "shard": {"index": 1, "of": 2}}',
+    b"\6",
     b"\4image/png;q=0.5, image/*;q=0.3, application/json",
 ]
 FIELDS = {
     2: {"n": "2", "operations": '[{"type": "flip", "probability": 1}]', "output_format": "png"},
+    6: {"waypoints": '["x.png", 7]', "frames": "3", "loop": "true"},
     3: {"n": "2", "seeds": "[1, 2]", "strength": "0.5", "category": "boxes"},
 }
 

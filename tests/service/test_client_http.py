@@ -154,6 +154,22 @@ def test_interpolate(call: Callable[[Use], Any]) -> None:
         assert getattr(opened(moving.data), "n_frames", 1) == 3
 
 
+def test_interpolate_photos(call: Callable[[Use], Any], tmp_path: Path) -> None:
+    (tmp_path / "mug.png").write_bytes(photo())
+    stops = [7, tmp_path / "mug.png", photo((30, 30), "JPEG")]
+    archive = call(lambda client: client.images.interpolate(stops, frames=2, category="mugs"))
+    assert archive.waypoints == (7, "photo-0", "photo-1")
+    hashes = [one.photo_sha256 for one in archive.photos]
+    assert hashes[0] == hashlib.sha256(photo()).hexdigest()
+    ways = [(frame.interpolation.start, frame.interpolation.to) for frame in archive.images]
+    assert ways == [(None, hashes[0]), (hashes[0], hashes[1]), (hashes[1], hashes[1])]
+    assert archive.validation_errors.photos == 30
+    moving = call(
+        lambda client: client.images.interpolate(stops, frames=3, output_format="webp", loop=True)
+    )
+    assert (moving.waypoints, moving.frame_count) == (archive.waypoints, 6)
+
+
 def test_augment(call: Callable[[Use], Any]) -> None:
     photos = [photo(), photo((60, 40), "JPEG")]
     mask = png(Image.new("L", (60, 40), 3))

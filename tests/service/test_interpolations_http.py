@@ -1,5 +1,6 @@
-"""POST /v1/images/interpolations: ways from one seed's picture to another's."""
+"""POST /v1/images/interpolations: ways through the pictures of seeds and photos."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -19,12 +20,15 @@ from service.marks.marking import GENERATED, Mark, xmp_packet
 from service.registry.store import Registry
 
 from .conftest import write_styled_export
+from .small_graphs import mapping_file
+from .test_augmentations_http import photo, png_header
 from .test_bad_requests import check
 from .test_generations_http import decoded, pixels
 from .test_imaging import IPTC, OURS, read_xmp
 
 URL = "/v1/images/interpolations"
 GENERATIONS = "/v1/images/generations"
+VARIATIONS = "/v1/images/variations"
 
 
 def way(client: TestClient, **body: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
@@ -270,3 +274,147 @@ def test_frames_that_would_fill_the_memory_are_refused(
     for body in ({"frames": 11}, {"frames": 10, "size": "48x32"}):
         error = check(styled.post(URL, json={"seeds": [1, 2], **body}), 400, "frames")
         assert "smaller size" in error["message"]
+
+
+def photos_way(client: TestClient, files: dict[str, bytes], accept: str = "", **fields: str) -> Any:
+    sent = [("image", (name, data)) for name, data in files.items()]
+    return client.post(URL, files=sent, data=fields, headers={"Accept": accept} if accept else {})
+
+
+def unzipped(response: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    archive = zipfile.ZipFile(io.BytesIO(response.content))
+    manifest = json.loads(archive.read("manifest.json"))
+    return [pixels(archive.read(one["file"])) for one in manifest["data"]], manifest
+
+
+def reconstruction(client: TestClient, data: bytes, **fields: str) -> Any:
+    """A photo's own picture, and what /variations says of it."""
+    fields = {"strength": "0", "seed": "0", **fields}
+    answer = client.post(VARIATIONS, files={"image": ("p", data)}, data=fields).json()
+    return decoded(answer)[0], answer
+
+
+def test_a_way_leads_through_photos_reconstructions(styled: TestClient) -> None:
+    files = {"a.png": photo((24, 16)), "b.jpg": photo((20, 90), "JPEG")}
+    frames, manifest = unzipped(photos_way(styled, files, frames="5"))
+    first, of_first = reconstruction(styled, files["a.png"])
+    last, of_last = reconstruction(styled, files["b.jpg"])
+    np.testing.assert_array_equal(frames[0], first)
+    np.testing.assert_array_equal(frames[4], last)
+    steps = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)]
+    assert 0 < min(steps) <= max(steps) < np.abs(first.astype(int) - last).mean()
+    assert manifest["waypoints"] == ["a.png", "b.jpg"]
+    assert manifest["validation_errors"] == of_first["validation_errors"]
+    for found, name, known in zip(manifest["photos"], files, (of_first, of_last), strict=True):
+        assert found == {
+            "photo": name,
+            "photo_sha256": hashlib.sha256(files[name]).hexdigest(),
+            "category": known["data"][0]["category"],
+            "reconstruction_error": known["reconstruction_error"],
+        }
+
+
+def test_photos_and_seeds_on_one_way(styled: TestClient) -> None:
+    data = photo((24, 16))
+    answer = photos_way(
+        styled, {"mug.png": data}, waypoints='[7, "mug.png", 7]', frames="3", category="boxes"
+    )
+    frames, manifest = unzipped(answer)
+    assert len(frames) == manifest["frame_count"] == 5
+    (seed,) = pictures(styled, category="boxes", seed=7)
+    np.testing.assert_array_equal(frames[0], seed)
+    np.testing.assert_array_equal(frames[4], seed)
+    shown, _ = reconstruction(styled, data, category="boxes", seed="7")
+    np.testing.assert_array_equal(frames[2], shown)
+    there = frames[1].astype(int)
+    assert np.abs(there - frames[3]).max() <= 1
+    assert min(np.abs(there - frames[0]).mean(), np.abs(there - frames[2]).mean()) > 0
+    name = hashlib.sha256(data).hexdigest()
+    way = {"noise_seed": 7}
+    assert [(one["interpolation"], one.get("photo_sha256")) for one in manifest["data"]] == [
+        ({"to": name, "share": 0.0, **way}, None),
+        ({"to": name, "share": 0.5, **way}, name),
+        ({"from": name, "to": 7, "share": 0.0, **way}, name),
+        ({"from": name, "to": 7, "share": 0.5, **way}, name),
+        ({"to": 7, "share": 0.0, **way}, None),
+    ]
+
+
+def test_seeds_have_the_first_photos_category(styled: TestClient) -> None:
+    data = photo((90, 20))
+    _, known = reconstruction(styled, data)
+    best = known["data"][0]["category"]
+    frames, manifest = unzipped(
+        photos_way(styled, {"x": data}, waypoints='[0, "x"]', frames="2", truncation_psi="0.4")
+    )
+    assert {one["category"] for one in manifest["data"]} == {best}
+    expected = pictures(styled, category=best, seed=0, truncation_psi=0.4)
+    np.testing.assert_array_equal(frames[0], expected[0])
+
+
+def test_a_loop_of_photos_as_an_animation_names_its_photos(styled: TestClient) -> None:
+    files = {"a": photo((24, 16)), "b": photo((90, 20))}
+    answer = photos_way(styled, files, "image/webp", frames="4", loop="true", size="48x32")
+    assert answer.headers["content-type"] == "image/webp"
+    assert answer.headers["x-catalogan-frame-count"] == "6"
+    assert json.loads(unquote(answer.headers["x-catalogan-waypoints"])) == ["a", "b"]
+    found = read_xmp(answer.content)
+    names = [hashlib.sha256(data).hexdigest() for data in files.values()]
+    assert found[OURS + "photoSha256"] == names[0]
+    recipe = json.loads(found[OURS + "recipe"])["interpolation"]
+    assert recipe == {"waypoints": names, "frames": 4, "loop": True}
+    with Image.open(io.BytesIO(answer.content)) as image:
+        assert (image.size, image.info["loop"]) == ((48, 32), 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "fields", "param", "says"),
+    [
+        (["a"], {}, "image", "another `image`"),
+        (["a", "a"], {"waypoints": '["a", 1]'}, "image", "same file name"),
+        (["a"], {"waypoints": '["b", 1]'}, "waypoints", "file name"),
+        (["a", "b"], {"waypoints": '["a", 1]'}, "waypoints", "1 of the photos"),
+        (["a"], {"waypoints": '["a"]'}, "waypoints", "at least 2"),
+        (["a"], {"waypoints": json.dumps(["a"] * 11)}, "waypoints", "at most 10"),
+        (["a"], {"waypoints": "a, 1"}, "waypoints", "JSON"),
+        (["a"], {"waypoints": '["a", -1]'}, "waypoints.1", "a seed"),
+        (["a"], {"waypoints": '["a", 1.5]'}, "waypoints.1", "a seed"),
+        (["a"], {"waypoints": '["a", ""]'}, "waypoints.1", "file name"),
+        (["a"], {"waypoints": '["a", true]'}, "waypoints.1", "file name"),
+        (["a", "b"], {"seeds": "[1, 2]"}, "seeds", "unknown field"),
+        (["a", "b"], {"categories": '{"mugs": 1}'}, "categories", "unknown field"),
+        (["a", "b"], {"loop": "yes"}, "loop", "JSON"),
+        (["a", "b"], {"frames": "x"}, "frames", "whole number"),
+        (["a", "b"], {"category": "spoons"}, "category", "known are"),
+        ([str(k) for k in range(11)], {}, "image", "over 10"),
+        ([str(k) for k in range(10)], {"frames": "60"}, "frames", "at most 300"),
+    ],
+    ids=str,
+)
+def test_bad_ways_of_photos(
+    styled: TestClient, names: list[str], fields: dict[str, str], param: str, says: str
+) -> None:
+    sent = [("image", (name, photo())) for name in names]
+    error = check(styled.post(URL, files=sent, data=fields), 400, param)
+    assert says in error["message"]
+
+
+def test_a_model_without_encoder_knows_no_photos(styled: TestClient, tmp_path: Path) -> None:
+    others = {"mapping.onnx": mapping_file()}
+    export = write_styled_export(tmp_path / "blind", name="blind", others=others, encoder=None)
+    Registry().register(export)
+    two = {"a": photo(), "b": photo((30, 30))}
+    refused = check(photos_way(styled, two, model="blind"), 400, "model")
+    assert refused["code"] == "no_encoder"
+
+
+def test_other_bad_ways_of_photos(styled: TestClient) -> None:
+    two = {"a": photo(), "b": photo((30, 30))}
+    check(photos_way(styled, {**two, "b": b"no photo"}), 415, "image")
+    check(photos_way(styled, {**two, "b": photo()[:200]}), 422, "image")
+    large = {**two, "b": png_header(60_000, 60_000)}
+    check(photos_way(styled, large), 413, "image")
+    body = json.dumps({"seeds": [1, 2], "user": "x" * 2_000_000}).encode()
+    refused = styled.post(URL, content=body, headers={"Content-Type": "application/json"})
+    check(refused, 413)  # no more than other JSON may have, though photos may

@@ -1,0 +1,192 @@
+"""The route that leads from picture to picture."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from numpy.typing import NDArray
+
+from service.http.decoding import Decoder
+from service.http.making import form_parts, make
+from service.http.openapi import form_body, json_body, responses
+from service.http.recording import record
+from service.http.runtime import COMMON, Runtime, find_model, require_json
+from service.http.workers import one_at_a_time, time_limit
+from service.images.animation import AnimationFormat, Timing, encode_animation
+from service.images.imaging import Encoding
+from service.inference.generation import GeneratorSession
+from service.marks.marker import Marker
+from service.marks.marking import Mark
+from service.messages.answers import Finished, answer, bare, finish
+from service.messages.schemas import parse_json, validate
+from service.messages.uploads import File, is_form, read_files
+from service.pictures.finishing import Finishing
+from service.pictures.interpolation_requests import (
+    FILE_TYPES,
+    MAX_WAYPOINTS,
+    InterpolationRequest,
+    PhotoInterpolationRequest,
+    Stop,
+    Way,
+    parse_way_fields,
+    settle_format,
+    sort_stops,
+)
+from service.pictures.interpolations import (
+    Frame,
+    Waypoint,
+    finish_picture,
+    frame_jobs,
+    noise_seed,
+    photo_waypoint,
+    plan_frames,
+    plan_waypoints,
+    present_frames,
+    show_frame,
+    style_jobs,
+    way_facts,
+    way_mark,
+)
+from service.pictures.variations import (
+    candidate_categories,
+    fit_photo,
+    inversion_jobs,
+    nearest,
+)
+from service.registry.model_pool import LoadedModel
+
+# Frames that are handed to the workers at a time, so that other requests get their turn.
+FRAMES_AT_A_TIME: Final = 8
+FILES: Final = {"image": MAX_WAYPOINTS}
+
+
+def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
+    """Add POST /v1/images/interpolations."""
+    # An animation's frames take hundreds of megabytes until they are encoded: one at a time.
+    turn = asyncio.Semaphore(1)
+
+    @app.post(
+        "/v1/images/interpolations",
+        summary="Lead from picture to picture",
+        responses=responses(None, *COMMON, 404, 415, 422, files=tuple(FILE_TYPES.values())),
+        openapi_extra=_body(),
+        response_class=Response,
+    )
+    async def interpolate(request: Request) -> Response:
+        """Give the frames of a way through the pictures of seeds and photos, or an animation.
+
+        Seeds alone are sent as JSON, photos in a form.
+        """
+        async with time_limit(runtime.settings.request_timeout_sec):
+            if not is_form(request.headers):
+                require_json(request)
+                body = await request.body()
+                asked = validate(InterpolationRequest, parse_json(body))
+                return await serve(request, asked, asked.seeds, [body])
+            async with runtime.uploads.place():
+                form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
+                photos, fields = form.files["image"], form.fields
+                way = parse_way_fields(fields)
+                stops = sort_stops(way, photos)
+                return await serve(request, way, stops, form_parts(photos, fields))
+
+    async def serve(
+        request: Request, asked: Way, stops: Sequence[Stop], body: Sequence[bytes]
+    ) -> Response:
+        count = asked.frame_count(len(stops))
+        accept = request.headers.get("accept")
+        async with runtime.interpolations.place():
+            work = partial(in_turn, asked, stops, accept)
+            return await make(request, runtime.state, body, count, work)
+
+    async def in_turn(asked: Way, stops: Sequence[Stop], accept: str | None) -> Response:
+        async with one_at_a_time(turn):
+            return await _interpolate(asked, stops, accept, runtime, decoder)
+
+
+def _body() -> dict[str, Any]:
+    """An operation's request body that is JSON, or a form with photos."""
+    body = json_body(InterpolationRequest)
+    form = form_body(PhotoInterpolationRequest, "waypoints", "loop", files=FILES)
+    body["requestBody"]["content"] |= form["requestBody"]["content"]
+    return body
+
+
+async def _interpolate(
+    asked: Way, stops: Sequence[Stop], accept: str | None, runtime: Runtime, decoder: Decoder
+) -> Response:
+    output_format = settle_format(accept, asked.output_format)
+    model = await find_model(runtime, asked.model)
+    manifest, model_id = model.registered.manifest, model.registered.model_id
+    count = asked.frame_count(len(stops))
+    presentation = present_frames(asked, count, output_format, manifest)
+    photos = await _find_photos(asked, stops, model, runtime, decoder)
+    waypoints = plan_waypoints(asked, stops, photos, manifest)
+    watermark = runtime.marker.watermark_of(model.session)
+    finishing = Finishing(model_id, manifest, Encoding(runtime.marker), presentation, watermark)
+    facts = {**finishing.facts(), **way_facts(asked, stops, waypoints, manifest)}
+    facts["frame_count"] = count
+    frames = plan_frames(asked, waypoints)
+    (styles,) = await runtime.workers.run(style_jobs(model.session, waypoints))
+    paint = partial(_paint, model.session, frames, styles, runtime)
+    if output_format == "zip":
+        pictures = await paint(partial(finish_picture, finishing))
+        wrap = partial(answer, "application/zip", "png", pictures, facts)  # hundreds of files
+        (answered,) = await runtime.workers.run([wrap])
+    else:
+        shown = await paint(partial(show_frame, presentation))
+        timing = Timing(asked.frame_duration_ms, asked.loop)
+        mark = way_mark(finishing, asked, waypoints)
+        facts |= {"output_format": output_format, "frame_duration_ms": asked.frame_duration_ms}
+        encode = partial(_animate, shown, output_format, timing, mark, runtime.marker)
+        pictures = await runtime.workers.run([encode])
+        answered = bare(FILE_TYPES[output_format], pictures[0].data, facts)
+    record(runtime.state.records, "interpolation", pictures)
+    runtime.metrics.pictures.labels("interpolation", model_id).inc(count)
+    return answered
+
+
+async def _find_photos(
+    asked: Way, stops: Sequence[Stop], model: LoadedModel, runtime: Runtime, decoder: Decoder
+) -> dict[Stop, Waypoint]:
+    """Look at each photo once, however often the way leads through it."""
+    session, manifest = model.session, model.registered.manifest
+    found: dict[Stop, Waypoint] = {}
+    for stop in stops:
+        if isinstance(stop, File) and stop not in found:
+            categories = candidate_categories(asked.category, manifest)
+            fit = partial(fit_photo, manifest=manifest)
+            photo = await decoder.decode(fit, stop.data)
+            tried = await runtime.workers.run(inversion_jobs(session, photo, categories))
+            found[stop] = photo_waypoint(photo, nearest(tried), noise_seed(stops))
+    return found
+
+
+def _animate(
+    frames: Sequence[NDArray[np.uint8]],
+    animation_format: AnimationFormat,
+    timing: Timing,
+    mark: Mark,
+    marker: Marker,
+) -> Finished:
+    return finish(encode_animation(frames, animation_format, timing, mark, marker), {}, mark)
+
+
+async def _paint(
+    session: GeneratorSession,
+    frames: list[Frame],
+    styles: Any,
+    runtime: Runtime,
+    finish: Callable[..., Any],
+) -> list[Any]:
+    """Paint all frames, a few at a time; gives what `finish` made of each."""
+    painted: list[Any] = []
+    for start in range(0, len(frames), FRAMES_AT_A_TIME):
+        part = frames[start : start + FRAMES_AT_A_TIME]
+        made = await runtime.workers.run(frame_jobs(session, part, styles, finish))
+        painted += [one for job in made for one in job]
+    return painted

@@ -1,0 +1,195 @@
+"""What an interpolation asks for: a way through the pictures of seeds and photos."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from service.errors import BadRequest
+from service.inference.generation import SEED_LIMIT
+from service.messages.forms import typed_fields
+from service.messages.negotiation import best_liked
+from service.messages.schemas import Background, Seed, Size, Strict, Weights, refuse_both, validate
+from service.messages.uploads import File
+
+MAX_WAYPOINTS: Final = 10
+MAX_FRAMES: Final = 300
+MAX_NAME_CHARS: Final = 255
+
+InterpolationFormat = Literal["zip", "webp", "gif"]
+FILE_TYPES: Final[dict[InterpolationFormat, str]] = {
+    "zip": "application/zip",
+    "webp": "image/webp",
+    "gif": "image/gif",
+}
+# A seed, or a photo.
+Stop = int | File
+
+
+def _check_waypoint(value: Any) -> Any:
+    """Says at once what a union's branches would say one by one."""
+    seed = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < SEED_LIMIT
+    if not seed and not (isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARS):
+        raise ValueError("a waypoint is a seed, or the file name of a photo")
+    return value
+
+
+PhotoName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
+WaypointName = Annotated[Seed | PhotoName, BeforeValidator(_check_waypoint)]
+
+
+class Way(Strict):
+    """What every interpolation may ask for; user changes nothing."""
+
+    frames: Annotated[
+        int,
+        Field(
+            ge=2,
+            le=60,
+            description="From one waypoint to the next, both counted; one where two legs meet is "
+            f"one frame. At most {MAX_FRAMES} in all.",
+        ),
+    ] = 12
+    loop: Annotated[
+        bool, Field(description="Lead back to the first waypoint, and play for ever.")
+    ] = False
+    category: Annotated[
+        str | None,
+        Field(
+            max_length=200,
+            description="Else each photo's is the nearest, of up to 32, and seeds have the first "
+            "photo's; where there is no photo, the first seed chooses.",
+        ),
+    ] = None
+    truncation_psi: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="Of seeds: 0 = the mean picture, 1 = full variety."),
+    ] = None
+    frame_duration_ms: Annotated[
+        int,
+        Field(
+            ge=20,
+            le=1000,
+            description="Of animations; GIF rounds it to 10 ms. Equal frames in a row become one "
+            "that stays longer.",
+        ),
+    ] = 80
+    size: Size | None = None
+    background: Background | None = None
+    output_format: Annotated[
+        InterpolationFormat | None,
+        Field(description="zip = PNG frames, the default; webp and gif are animated."),
+    ] = None
+    model: Annotated[str | None, Field(max_length=128)] = None
+    user: Annotated[str | None, Field(max_length=512)] = None
+
+    def frame_count(self, waypoints: int) -> int:
+        """Number of frames in all.
+
+        Raises:
+            BadRequest: More than are served.
+        """
+        legs = waypoints if self.loop else waypoints - 1
+        count = legs * (self.frames - 1) + (0 if self.loop else 1)
+        if count > MAX_FRAMES:
+            raise BadRequest(
+                f"that makes {count} frames: at most {MAX_FRAMES} are served", param="frames"
+            )
+        return count
+
+
+class InterpolationRequest(Way):
+    """JSON body of POST /v1/images/interpolations."""
+
+    seeds: Annotated[
+        list[Seed],
+        Field(
+            min_length=2,
+            max_length=MAX_WAYPOINTS,
+            description="Waypoints; all have the first's noise.",
+        ),
+    ]
+    categories: Annotated[
+        Weights | None, Field(description="A mixture, in place of `category`.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        refuse_both(self, "categories", "category")
+        return self
+
+
+class PhotoInterpolationRequest(Way):
+    """Fields of the form that POST /v1/images/interpolations takes beside files `image`."""
+
+    waypoints: Annotated[
+        list[WaypointName] | None,
+        Field(
+            min_length=2,
+            max_length=MAX_WAYPOINTS,
+            description="Seeds, and file names of photos; by default the photos in their order. "
+            "All have the first seed's noise.",
+        ),
+    ] = None
+
+
+def parse_way_fields(fields: Mapping[str, str]) -> PhotoInterpolationRequest:
+    """Turn a form's text fields into a checked request.
+
+    Raises:
+        BadRequest: Names the field at fault.
+    """
+    integers, json = ("frames", "frame_duration_ms"), ("waypoints", "loop")
+    values = typed_fields(fields, integers=integers, numbers=("truncation_psi",), json=json)
+    return validate(PhotoInterpolationRequest, values)
+
+
+def sort_stops(request: PhotoInterpolationRequest, photos: Sequence[File]) -> list[Stop]:
+    """Put seeds and photos into the order of the way.
+
+    Raises:
+        BadRequest: Fewer than two, a name that no photo or several have, or a photo that is not
+            named.
+    """
+    if request.waypoints is None:
+        if len(photos) < 2:
+            raise BadRequest(
+                "one photo makes no way: send another `image`, or name photo and seeds in "
+                '`waypoints`, such as ["mug.png", 7]',
+                param="image",
+                code="missing_field",
+            )
+        return list(photos)
+    by_name = {photo.name: photo for photo in photos}
+    if len(by_name) != len(photos):
+        raise BadRequest(
+            "two photos have the same file name: `waypoints` needs different ones", param="image"
+        )
+    for name in [stop for stop in request.waypoints if isinstance(stop, str)]:
+        if name not in by_name:
+            raise BadRequest("no `image` has a file name given here", param="waypoints")
+    if unused := by_name.keys() - set(request.waypoints):
+        raise BadRequest(
+            f"the way leads past {len(unused)} of the photos: name every one, or leave it out",
+            param="waypoints",
+        )
+    return [by_name[stop] if isinstance(stop, str) else stop for stop in request.waypoints]
+
+
+def settle_format(accept: str | None, asked: InterpolationFormat | None) -> InterpolationFormat:
+    """Settle the answer's format from the Accept header and the body's output_format.
+
+    Raises:
+        BadRequest: They contradict each other, or nothing that is served is accepted.
+    """
+    liked = best_liked(accept, list(FILE_TYPES.values()))
+    if asked is None:
+        return next(name for name, media in FILE_TYPES.items() if media == liked[0])
+    try:
+        best_liked(accept, [FILE_TYPES[asked]])
+    except BadRequest:
+        raise BadRequest(
+            f"output_format is {asked}, but {FILE_TYPES[asked]} is not accepted",
+            param="output_format",
+        ) from None
+    return asked
