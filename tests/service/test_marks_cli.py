@@ -2,8 +2,6 @@
 
 import io
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +120,6 @@ def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run("keys", "create", "--out", tmp_path / "file" / "keys")
     assert (result.exit_code, result.output.count("\n")) == (2, 1)
-
-
-@pytest.mark.skipif(shutil.which("exiftool") is None, reason="no exiftool here")
-def test_exiftool_reads_the_xmp(picture: Path) -> None:
-    command = ["exiftool", "-j", "-XMP-iptcExt:all", str(picture)]
-    (found,) = json.loads(subprocess.check_output(command))
-    assert found["DigitalSourceType"].endswith("trainedAlgorithmicMedia")
-    assert found["AISystemUsed"] == "Catalogan"
 
 
 def test_the_signed_file_is_a_picture_like_any(picture: Path) -> None:

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import shutil
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +123,23 @@ def test_every_file_is_signed_and_known_again(shop: TestClient, keys: Path) -> N
         with Image.open(io.BytesIO(data)) as image:
             assert getattr(image, "n_frames", 1) == (3 if "animated" in name else 1)
             image.load()
+
+
+def test_exiftool_reads_where_pictures_are_from(shop: TestClient, tmp_path: Path) -> None:
+    if shutil.which("exiftool") is None:
+        pytest.skip("ExifTool is not installed: apt-get install libimage-exiftool-perl")
+    made = every_kind(shop)
+    for name, (data, media_type) in made.items():
+        (tmp_path / f"{name}.{media_type.removeprefix('image/')}").write_bytes(data)
+    command = ["exiftool", "-json", "-struct", "-G1", str(tmp_path)]
+    read_back = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert len(read_back) == len(made)
+    for found in read_back:
+        name = Path(found["SourceFile"]).stem
+        told = ("algorithmicallyEnhanced", "trainedAlgorithmicMedia")[name != "augmentation"]
+        assert found["XMP-iptcExt:DigitalSourceType"] == SOURCE_TYPES + told, name
+        assert found["XMP-iptcExt:AISystemUsed"] == "Catalogan", name
+        assert not {"ExifTool:Warning", "ExifTool:Error"} & found.keys(), (name, found)
 
 
 def manifest_of(data: bytes) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:

@@ -24,6 +24,7 @@ from service.verification.verification import Verifier, open_verifier
 
 from .conftest import running_service
 from .test_marks_http import every_kind, generated, photo, read, verify
+from .time_stamps import running_authority
 
 NOW = datetime.datetime.now(datetime.UTC)
 PRIVATE = (
@@ -43,7 +44,7 @@ def write_key(
     ca: bool = False,
     key_pem: bytes | None = None,
 ) -> tuple[Path, Path]:
-    """Write a signer's certificate under a root of its own, and its key."""
+    """Write a signer's certificate under a root of its own, and its key; beside it, root.pem."""
     folder.mkdir()
     key = key or ec.generate_private_key(ec.SECP256R1())
     root_key = ec.generate_private_key(ec.SECP256R1())
@@ -66,6 +67,15 @@ def write_key(
     if purposes:
         certificate = certificate.add_extension(x509.ExtendedKeyUsage(purposes), False)
     signed = certificate.sign(root_key, hashes.SHA256())
+    public = root_key.public_key()
+    root = (
+        x509.CertificateBuilder(names[1], names[1], public, 1, start, end + datetime.timedelta(9))
+        .add_extension(x509.BasicConstraints(True, None), True)
+        .add_extension(x509.KeyUsage(False, key_cert_sign=True, **usage), True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), False)
+        .sign(root_key, hashes.SHA256())
+    )
+    (folder / "root.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
     paths = folder / "certificate.pem", folder / "key.pem"
     paths[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     paths[1].touch(0o600)
@@ -163,6 +173,22 @@ def test_a_certificate_that_expires_on_the_way_signs_no_more(tmp_path: Path) -> 
     time.sleep(3.1)
     with pytest.raises(NotReady):
         signer.sign(photo(), "image/png", Mark(ENHANCED, 1))
+
+
+def test_a_time_stamp_proves_when_a_picture_was_signed(tmp_path: Path) -> None:
+    end = (datetime.datetime.now(datetime.UTC) - NOW).total_seconds() + 5
+    key = read_signing_key(*write_key(tmp_path / "keys", days=(-1, end / 86400)))
+    mark = Mark(GENERATED, 1, "shop:1")
+    with running_authority(tmp_path / "authority") as (url, clock_root):
+        stamped = Signer(key, timestamp_url=url).sign(photo(), "image/png", mark)
+    bare = Signer(key).sign(photo(), "image/png", mark)
+    root = (tmp_path / "keys" / "root.pem").read_bytes()
+    knows_both = Verifier(root + clock_root.read_bytes(), None)
+    assert [knows_both.verify(one, None).verdict for one in (stamped, bare)] == ["ours", "ours"]
+    time.sleep(max(0, end + NOW.timestamp() - time.time() + 0.1))
+    assert knows_both.verify(stamped, None).verdict == "ours"
+    assert knows_both.verify(bare, None).verdict != "ours"
+    assert Verifier(root, None).verify(stamped, None).verdict != "ours"
 
 
 def test_a_certificate_that_ends_soon_is_told_of(
