@@ -64,7 +64,9 @@ class Gateway:
         """Answer with the API from now on."""
         self._runtime = runtime
         app = create_app(runtime)
-        guarded = Guard(Access(app, runtime.keyring, runtime.state.usage), runtime.settings)
+        settings, usage = runtime.settings, runtime.state.usage
+        access = Access(app, runtime.keyring, usage, open_metrics=settings.open_metrics)
+        guarded = Guard(access, settings)
         self._app = Observer(guarded, app.routes, runtime.metrics, tracing)
 
     def drain(self) -> None:

@@ -23,7 +23,8 @@ def create(
     name: Annotated[str, typer.Argument(help="Of whoever gets the key; usage is counted by it.")],
     file: KeysFile,
     scope: Annotated[
-        list[str], typer.Option(help="generate, train or admin; may be given several times.")
+        list[str],
+        typer.Option(help="generate, train, admin or metrics; may be repeated."),
     ] = ["generate"],  # noqa: B006
     rate: Annotated[str | None, typer.Option(help="Requests, such as 60/minute.")] = None,
     quota: Annotated[

@@ -94,6 +94,9 @@ class Settings(BaseSettings):
         str | None,
         Field(pattern="^https?://", description="RFC 3161 authority, asked for each picture."),
     ] = None
+    open_metrics: Annotated[
+        bool, Field(description="Whether /metrics needs no key, where others do.")
+    ] = False
     record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
     max_stored_answer_bytes: Annotated[
         int, Field(ge=0, description="Of one answer to a request with an Idempotency-Key.")

@@ -21,8 +21,8 @@ from service.errors import SettingsError
 PREFIX: Final = "catalogan_"
 MAX_KEYS: Final = 1000
 
-Scope = Literal["generate", "train", "admin"]
-SCOPES: Final[tuple[Scope, ...]] = ("generate", "train", "admin")
+Scope = Literal["generate", "train", "admin", "metrics"]
+SCOPES: Final[tuple[Scope, ...]] = ("generate", "train", "admin", "metrics")
 
 
 class ApiKey(BaseModel):

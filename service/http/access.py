@@ -18,7 +18,7 @@ from service.observation import note_key
 from service.settings import is_loopback
 from service.state.usage import Usage
 
-OPEN_PATHS: Final = frozenset({"/metrics"})
+METRICS_PATH: Final = "/metrics"
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,12 @@ _ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
 class Access:
     """ASGI middleware: lets through whom the keys allow, and counts."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, usage: Usage) -> None:
-        """Wrap `app`."""
+    def __init__(
+        self, app: ASGIApp, keyring: Keyring, usage: Usage, *, open_metrics: bool = False
+    ) -> None:
+        """Wrap `app`; `open_metrics` lets anybody read these."""
         self._app: Final = app
+        self._open_metrics: Final = open_metrics
         self._keyring: Final = keyring
         self._usage: Final = usage
         self._rates: Final = Rates()
@@ -63,7 +66,8 @@ class Access:
         Raises:
             Unauthorized, Forbidden, Busy: It may not pass.
         """
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] == METRICS_PATH:
+            self._check_scrape(scope)
             await self._app(scope, receive, send)
             return
         key = scope[_KEY] = self._identify(scope)
@@ -88,6 +92,13 @@ class Access:
             await self._app(scope, receive, send_counted)
         finally:
             self._usage.count(key.name, need.kind, scope.get(_PICTURES, 0), failed=status >= 400)
+
+    def _check_scrape(self, scope: Scope) -> None:
+        """Refuse the metrics to whom they don't concern; scrapes count as nobody's requests."""
+        if not self._open_metrics:
+            key = self._identify(scope)
+            if "metrics" not in key.scopes:
+                raise Forbidden(f"the API key {key.name} lacks the scope metrics")
 
     def _identify(self, scope: Scope) -> ApiKey:
         """Find the key; where none is configured, check that the request came over loopback."""

@@ -53,6 +53,7 @@ CALLERS = {
     "plain": (["generate"], None, None),
     "trainer": (["train"], None, None),
     "admin": (["admin"], None, None),
+    "prometheus": (["metrics"], None, None),
     "slow": (["generate"], "3/minute", None),
     "poor": (["generate"], None, "20/day"),
     "monthly": (["generate", "train"], None, "5/month"),
@@ -117,6 +118,17 @@ def test_a_key_opens_what_its_scopes_say(shop: Shop) -> None:
         "/v1/images/augmentations", files=files, headers=shop.headers("admin")
     )
     check(refused, 403)
+
+
+@only_sqlite
+def test_only_the_scope_metrics_opens_metrics(shop: Shop) -> None:
+    for name in shop.keys:
+        answer = shop.client.get("/metrics", headers=shop.headers(name))
+        if name in ("prometheus", "operator"):
+            assert "catalogan_pictures_total" in answer.text
+        else:
+            assert "metrics" in check(answer, 403)["message"]
+    check(shop.generate("prometheus"), 403)
 
 
 @only_sqlite

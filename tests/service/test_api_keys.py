@@ -153,7 +153,7 @@ def test_all_kinds_of_keys_open(path: Path) -> None:
     assert found is not None
     assert found.name == "shop"
     assert operator is not None
-    assert operator.scopes == {"generate", "train", "admin"}
+    assert operator.scopes == {"generate", "train", "admin", "metrics"}
     assert ring.find(key[:-1]) is None
     assert ring.find("") is None
     assert ring.find(key_hash(key)) is None

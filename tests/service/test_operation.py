@@ -87,9 +87,20 @@ def test_no_body_is_read_without_the_key(guarded: TestClient) -> None:
     assert guarded.post(URL, content=endless()).status_code == 401
 
 
-def test_probes_and_metrics_stay_open(guarded: TestClient) -> None:
-    for path in ("/livez", "/readyz", "/metrics"):
+def test_probes_stay_open(guarded: TestClient) -> None:
+    for path in ("/livez", "/readyz"):
         assert guarded.get(path).status_code == 200
+
+
+def test_metrics_are_not_for_everybody(guarded: TestClient) -> None:
+    check(guarded.get("/metrics"), 401)
+    assert guarded.get("/metrics", headers={"X-API-Key": KEY}).status_code == 200
+
+
+def test_metrics_can_be_left_open(registered: Path) -> None:
+    with running_service(api_key=KEY, open_metrics="true") as client:
+        assert client.get("/metrics").status_code == 200
+        check(client.get("/v1/models"), 401)
 
 
 def test_without_a_key_only_this_machine_is_served(registered: Path) -> None:
@@ -126,11 +137,13 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
         *["400", "401", "403", "404", "408", "409", "413", "429", "500", "503", "504"],
     }
     led = document["paths"]["/v1/images/interpolations"]["post"]
-    assert set(led["responses"]) == set(statuses)
+    assert set(led["responses"]) == set(statuses) | {"415", "422"}
     files = {"application/zip", "image/webp", "image/gif"}
     assert set(led["responses"]["200"]["content"]) == files
     led_by = led["requestBody"]["content"]["application/json"]["schema"]
     assert {"seeds", "frames", "loop", "categories"} <= led_by["properties"].keys()
+    led_by = led["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert {"image", "waypoints", "frames", "loop"} <= led_by["properties"].keys()
     made = document["paths"]["/v1/datasets"]["post"]
     assert set(made["responses"]) == set(statuses)
     assert set(made["responses"]["200"]["content"]) == {"application/zip", "application/x-tar"}
@@ -339,7 +352,7 @@ def test_metrics_are_labelled_by_template(guarded: TestClient) -> None:
         guarded.get(f"/nothing/{index}", headers=headers)
         guarded.request(f"BREW{index}", "/v1/models", headers=headers)
     guarded.post(URL, json={"n": 3}, headers=headers)
-    text = guarded.get("/metrics").text
+    text = guarded.get("/metrics", headers=headers).text
     assert "none1" not in text
     assert "nothing" not in text
     assert "BREW" not in text
