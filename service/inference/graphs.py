@@ -147,7 +147,7 @@ class BoundGraph:
         # when an input that the graph wants on the processor is copied there.
         binding.clear_binding_inputs()
         for name, array in feeds.items():
-            self._inputs[name].update_inplace(np.ascontiguousarray(array))
+            self._inputs[name].update_inplace(array)
             binding.bind_ortvalue_input(name, self._inputs[name])
         binding.synchronize_inputs()
         self._session.run_with_iobinding(binding)
