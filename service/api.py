@@ -21,6 +21,7 @@ from service.http.observing import Observer, Tracing
 from service.http.routes import create_app
 from service.http.runtime import Runtime
 from service.http.workers import Queue, Workers
+from service.inference.generation import waiting_threads
 from service.logs import configure_logging
 from service.marks.marker import open_marker
 from service.memory import return_large_blocks
@@ -106,10 +107,11 @@ def build_runtime() -> Runtime:
     settings = load_settings()
     keyring, marker = Keyring(settings), open_marker(settings)
     metrics = Metrics()
+    threads = settings.workers + waiting_threads(settings.device)
     return Runtime(
         settings=settings,
-        pool=ModelPool(settings, Registry(), metrics.model_loaded),
-        workers=Workers(settings.workers, settings.max_queue_wait_sec),
+        pool=ModelPool(settings, Registry(), metrics.model_loaded, metrics.batch_run),
+        workers=Workers(threads, settings.max_queue_wait_sec),
         metrics=metrics,
         state=State(settings),
         keyring=keyring,

@@ -83,11 +83,12 @@ class stage:
         note_spell(self._name, self._start_ns)
 
 
-def note_spell(name: Stage, start_ns: int) -> None:
-    """Note a stretch that began at `start_ns` and ends now."""
+def note_spell(name: Stage, start_ns: int, end_ns: int | None = None) -> None:
+    """Note a stretch that began at `start_ns` and ends now, or ended at `end_ns`."""
     observation = _current.get()
     if observation is not None and len(observation.spells) < MAX_SPELLS:
-        observation.spells.append(Spell(name, start_ns, time.perf_counter_ns()))
+        ended_ns = time.perf_counter_ns() if end_ns is None else end_ns
+        observation.spells.append(Spell(name, start_ns, ended_ns))
 
 
 def note_key(name: str) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.inference.generation import CUDA_BATCH_SIZES
 from service.observation import Observation
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -101,6 +102,13 @@ class Metrics:
             buckets=LOAD_BUCKETS,
             registry=self._registry,
         )
+        self._batches = Histogram(
+            "catalogan_batch_pictures",
+            "Pictures that one run on the GPU painted.",
+            ("model",),
+            buckets=CUDA_BATCH_SIZES,
+            registry=self._registry,
+        )
         self._load_failures = Counter(
             "catalogan_model_load_failures",
             "Models that could not be loaded.",
@@ -131,6 +139,10 @@ class Metrics:
             self._load_failures.labels(model_id).inc()
         else:
             self._load_duration.labels(model_id).observe(seconds)
+
+    def batch_run(self, model_id: str, pictures: int) -> None:
+        """Count a run that painted the pictures of one or several requests together."""
+        self._batches.labels(model_id).observe(pictures)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -19,7 +19,8 @@ from models.manifest import (
     GeneratorManifest,
 )
 from service.errors import DeviceError, SessionError
-from service.inference.graphs import Device, Graph, try_graph
+from service.inference.graphs import Device, Graph, may_use_cuda, try_graph
+from service.inference.micro_batching import BY_DEVICE, Batching, MicroBatcher
 from service.inference.signatures import signatures
 from service.inference.watermarks import Watermarker
 
@@ -58,6 +59,14 @@ class PictureSpec:
         return ((self.category, 1.0),) if isinstance(self.category, int) else self.category
 
 
+def waiting_threads(device: Device) -> int:
+    """Threads that may wait for the device beside those that compute.
+
+    Enough for single pictures to fill the batch that runs and the one after it.
+    """
+    return 2 * CUDA_BATCH_SIZES[-1] if may_use_cuda(device) else 0
+
+
 def consecutive_seeds(first: int | None, count: int) -> list[int]:
     """The seeds of `count` pictures; from a random one on where `first` is None."""
     start = secrets.randbelow(SEED_LIMIT) if first is None else first
@@ -84,6 +93,7 @@ class GeneratorSession:
         manifest: What the generator was exported with.
         watermark: The model's own; None if the export has none.
         device: "cpu" or "cuda", where it really runs.
+        batch_sizes: Pictures of a run, ascending.
     """
 
     def __init__(
@@ -94,8 +104,9 @@ class GeneratorSession:
         others: Mapping[str, bytes] | None = None,
         device: Device = "auto",
         intra_op_threads: int = 1,
+        batching: Batching = BY_DEVICE,
     ) -> None:
-        """Load, check against the manifest, and run once.
+        """Load, check against the manifest, and run each batch size once.
 
         Args:
             generator: The ONNX file's bytes, so that no other file can be drawn in.
@@ -104,6 +115,7 @@ class GeneratorSession:
                 can't be called.
             device: "auto" takes CUDA where it works.
             intra_op_threads: Threads of one run; does not change pixels.
+            batching: How pictures of several callers are run together.
 
         Raises:
             DeviceError: CUDA was asked for in vain.
@@ -125,13 +137,11 @@ class GeneratorSession:
             file: try_graph(data, known[file]) for file, data in (others or {}).items()
         }
         self.watermark: Final = self._watermark()
-        self._warm_up()
+        # Batches that are run: alone on a CPU, which gains nothing from more.
+        fitting = CUDA_BATCH_SIZES if self.device == "cuda" else (1,)
+        self.batch_sizes: Final = batching.sizes or fitting
+        self._batcher: Final = self._warm_up(batching)
         logger.info("generator %s runs on %s", manifest.model_hash[:12], self.device)
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """Batches that are run: alone on a CPU, which gains nothing from more."""
-        return CUDA_BATCH_SIZES if self.device == "cuda" else (1,)
 
     def batches(self, specs: Sequence[PictureSpec]) -> list[Sequence[PictureSpec]]:
         """Split pictures into the largest batches that pay on the device."""
@@ -179,11 +189,9 @@ class GeneratorSession:
         return np.asarray(self._other(ENCODER_FILE).run(feeds)[0])
 
     def _render_batch(self, specs: Sequence[PictureSpec]) -> list[NDArray[np.uint8]]:
-        size = next(s for s in self.batch_sizes if s >= len(specs))
-        padded = [*specs, *[specs[-1]] * (size - len(specs))]
-        images = self._generator.run(self._feeds(padded))[: len(specs)]
-        scaled = np.rint((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
-        return [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in scaled]
+        feeds = self._feeds(specs)
+        images = self._batcher.run(feeds) if self._batcher else self._generator.run(feeds)
+        return [_to_pixels(image) for image in images]
 
     def _feeds(self, specs: Sequence[PictureSpec]) -> dict[str, NDArray[np.float32]]:
         drawn = [self._latents(spec) for spec in specs]
@@ -223,8 +231,17 @@ class GeneratorSession:
         encoder = self._others.get(WATERMARK_ENCODER_FILE)
         return None if encoder is None else Watermarker(encoder, self.manifest.model_hash)
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, batching: Batching) -> MicroBatcher | None:
         """Run each batch size once, so that no request pays for it."""
         spec = PictureSpec(seed=0, category=0, truncation_psi=self.manifest.truncation_psi)
-        for size in self.batch_sizes:
-            self._render_batch([spec] * size)
+        example = self._feeds([spec])
+        if self.batch_sizes == (1,):
+            self._generator.run(example)
+            return None
+        return MicroBatcher(self._generator, self.batch_sizes, example, batching.on_run)
+
+
+def _to_pixels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[channels, height, width] in [-1, 1] -> uint8 [height, width, channels]."""
+    scaled = np.rint((np.clip(image, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+    return np.ascontiguousarray(scaled.transpose(1, 2, 0))

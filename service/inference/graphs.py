@@ -1,5 +1,6 @@
 """Arrays through ONNX graphs: the only module of the service that uses ONNX Runtime."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -12,6 +13,7 @@ from service.inference.signatures import Signature, check_signature
 from service.observation import stage
 
 Device = Literal["auto", "cpu", "cuda"]
+Arrays = Mapping[str, NDArray[np.float32]]
 
 
 class Graph:
@@ -43,7 +45,7 @@ class Graph:
         except SessionError as error:
             raise SessionError(f"{signature.file}: {error}") from None
 
-    def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    def run(self, feeds: Arrays) -> NDArray[np.float32]:
         """Give the output [N, ...] for inputs [N, ...].
 
         Raises:
@@ -59,8 +61,99 @@ class Graph:
         expected = (count, *self._signature.output_shape)
         if output.shape != expected:
             raise SessionError(f"{file} gave {output.shape}, the manifest says {expected}")
+        self.check_output(output)
+        return np.asarray(output, dtype=np.float32)
+
+    def bind(self, batch: int) -> "BoundGraph":
+        """Reserve memory on the graph's device for runs of `batch` rows.
+
+        Raises:
+            SessionError: The device has no room for it.
+        """
+        try:
+            return BoundGraph(self._session, self._signature, self.device, batch)
+        except Exception as error:
+            raise SessionError(f"{self._signature.file}: {_first_line(error)}") from error
+
+    def check_feeds(self, feeds: Arrays) -> int:
+        """Give N of inputs [N, ...], if the graph takes them.
+
+        Raises:
+            SessionError: Names the input at fault.
+        """
+        return _check_feeds(self._signature, feeds)
+
+    def check_output(self, output: NDArray[np.float32]) -> None:
+        """Refuse what is no picture.
+
+        Raises:
+            SessionError: Some numbers are not finite.
+        """
         if not np.isfinite(output).all():
-            raise SessionError(f"{file} gives values that are not finite: export the run again")
+            raise SessionError(
+                f"{self._signature.file} gives values that are not finite: export the run again"
+            )
+
+
+class BoundGraph:
+    """A graph with buffers of its own on the device, which all runs of one batch size use.
+
+    Safe to call from several threads at once: they take turns.
+    """
+
+    def __init__(self, session: Any, signature: Signature, device: str, batch: int) -> None:
+        """Reserve the buffers.
+
+        Args:
+            session: ONNX Runtime's.
+            signature: What it takes and gives.
+            device: "cpu" or "cuda", where it runs.
+            batch: Rows of each run.
+        """
+        self._session: Final = session
+        self._signature: Final = signature
+        self._batch: Final = batch
+        self._turn: Final = threading.Lock()
+
+        def reserve(shape: tuple[int, ...]) -> Any:
+            sizes = [batch, *shape]
+            return ort.OrtValue.ortvalue_from_shape_and_type(sizes, np.float32, device, 0)
+
+        shapes = {**signature.inputs, **signature.optional}
+        self._inputs: Final = {name: reserve(shape) for name, shape in shapes.items()}
+        self._binding: Final = session.io_binding()
+        self._binding.bind_ortvalue_output(signature.output, reserve(signature.output_shape))
+
+    def run(self, feeds: Arrays) -> NDArray[np.float32]:
+        """As Graph.run, for a batch of the size that was bound; finite or not.
+
+        Raises:
+            SessionError: An input doesn't fit, or the graph failed.
+        """
+        file = self._signature.file
+        # ONNX Runtime copies without a look at shape and type.
+        count = _check_feeds(self._signature, feeds)
+        if count != self._batch:
+            raise SessionError(f"{file} is bound to {self._batch} rows, not {count}")
+        try:
+            with self._turn:
+                return self._run(feeds)
+        except Exception as error:
+            raise SessionError(f"{file} failed: {_first_line(error)}") from error
+
+    def _run(self, feeds: Arrays) -> NDArray[np.float32]:
+        binding = self._binding
+        # Bound anew each time: an optional input may be left out this time, and binding is
+        # when an input that the graph wants on the processor is copied there.
+        binding.clear_binding_inputs()
+        for name, array in feeds.items():
+            self._inputs[name].update_inplace(array)
+            binding.bind_ortvalue_input(name, self._inputs[name])
+        binding.synchronize_inputs()
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        # A copy, on the processor too: the next run writes over the buffer.
+        (output,) = binding.copy_outputs_to_cpu()
         return np.asarray(output, dtype=np.float32)
 
 
@@ -78,6 +171,28 @@ def try_graph(data: bytes, signature: Signature) -> Graph:
     return graph
 
 
+def may_use_cuda(device: Device) -> bool:
+    """Whether a graph for `device` is tried on CUDA."""
+    return device != "cpu" and "CUDAExecutionProvider" in ort.get_available_providers()
+
+
+def _check_feeds(signature: Signature, feeds: Arrays) -> int:
+    missing = set(signature.inputs) - set(feeds)
+    if missing:
+        raise SessionError(f"{signature.file} needs {sorted(missing)}")
+    shapes = {**signature.inputs, **signature.optional}
+    count = len(next(iter(feeds.values())))
+    for name, array in feeds.items():
+        if name not in shapes:
+            raise SessionError(f"{signature.file} takes no {name}")
+        expected = (count, *shapes[name])
+        if array.shape != expected or array.dtype != np.float32:
+            raise SessionError(
+                f"{signature.file}: {name} is {array.dtype} {array.shape}, not float32 {expected}"
+            )
+    return count
+
+
 def _create(data: bytes, file: str, device: Device, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -86,7 +201,7 @@ def _create(data: bytes, file: str, device: Device, threads: int) -> Any:
     options.use_deterministic_compute = True
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
-    if device != "cpu" and "CUDAExecutionProvider" in ort.get_available_providers():
+    if may_use_cuda(device):
         # Finds the CUDA and cuDNN libraries that the extra `gpu` puts into site-packages.
         ort.preload_dlls()
         # TF32 alone would move pictures by more than 1/255.

@@ -7,10 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from service.errors import DeviceError, NotFound, NotReady, OperatorError
 from service.inference.generation import GeneratorSession
+from service.inference.micro_batching import Batching
 from service.registry.store import RegisteredModel, Registry
 from service.settings import Settings
 
@@ -39,6 +41,7 @@ class ModelPool:
         settings: Settings,
         registry: Registry,
         on_load: Callable[[str, float | None], None] = lambda *_: None,
+        on_run: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
         """Load nothing yet; `start` does.
 
@@ -47,8 +50,11 @@ class ModelPool:
             registry: Where models are looked up.
             on_load: Is told the id of each model that was loaded and the seconds that it
                 took, None where it failed.
+            on_run: Is told the id of a model and how many pictures a run of it painted,
+                where those of several requests are painted together.
         """
         self._on_load: Final = on_load
+        self._on_run: Final = on_run
         self._settings: Final = settings
         self.registry: Final = registry
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
@@ -173,6 +179,7 @@ class ModelPool:
             others=registered.read_others(),
             device=self._settings.device,
             intra_op_threads=self._settings.intra_op_threads,
+            batching=Batching(on_run=partial(self._on_run, registered.model_id)),
         )
         return LoadedModel(registered, session)
 
