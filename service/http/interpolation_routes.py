@@ -23,15 +23,15 @@ from service.marks.marker import Marker
 from service.marks.marking import Mark
 from service.messages.answers import Finished, answer, bare, finish
 from service.messages.schemas import parse_json, validate
-from service.messages.uploads import File, is_form, read_files
+from service.messages.uploads import is_form, read_files
 from service.pictures.finishing import Finishing
 from service.pictures.interpolation_requests import (
     FILE_TYPES,
     MAX_WAYPOINTS,
+    Asked,
     InterpolationRequest,
     PhotoInterpolationRequest,
     Stop,
-    Way,
     parse_way_fields,
     settle_format,
     sort_stops,
@@ -41,7 +41,6 @@ from service.pictures.interpolations import (
     Waypoint,
     finish_picture,
     frame_jobs,
-    noise_seed,
     photo_waypoint,
     plan_frames,
     plan_waypoints,
@@ -85,27 +84,24 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
             if not is_form(request.headers):
                 require_json(request)
                 body = await request.body()
-                asked = validate(InterpolationRequest, parse_json(body))
-                return await serve(request, asked, asked.seeds, [body])
+                way = validate(InterpolationRequest, parse_json(body))
+                return await serve(request, Asked(way, way.seeds), [body])
             async with runtime.uploads.place():
                 form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
                 photos, fields = form.files["image"], form.fields
-                way = parse_way_fields(fields)
-                stops = sort_stops(way, photos)
-                return await serve(request, way, stops, form_parts(photos, fields))
+                sent = parse_way_fields(fields)
+                asked = Asked(sent, sort_stops(sent, photos), photos)
+                return await serve(request, asked, form_parts(photos, fields))
 
-    async def serve(
-        request: Request, asked: Way, stops: Sequence[Stop], body: Sequence[bytes]
-    ) -> Response:
-        count = asked.frame_count(len(stops))
-        accept = request.headers.get("accept")
+    async def serve(request: Request, asked: Asked, body: Sequence[bytes]) -> Response:
+        asked.check_length()
         async with runtime.interpolations.place():
-            work = partial(in_turn, asked, stops, accept)
-            return await make(request, runtime.state, body, count, work)
+            work = partial(in_turn, request, asked)
+            return await make(request, runtime.state, body, asked.frame_count, work)
 
-    async def in_turn(asked: Way, stops: Sequence[Stop], accept: str | None) -> Response:
+    async def in_turn(request: Request, asked: Asked) -> Response:
         async with one_at_a_time(turn):
-            return await _interpolate(asked, stops, accept, runtime, decoder)
+            return await _interpolate(request, asked, runtime, decoder)
 
 
 def _body() -> dict[str, Any]:
@@ -117,20 +113,18 @@ def _body() -> dict[str, Any]:
 
 
 async def _interpolate(
-    asked: Way, stops: Sequence[Stop], accept: str | None, runtime: Runtime, decoder: Decoder
+    request: Request, asked: Asked, runtime: Runtime, decoder: Decoder
 ) -> Response:
-    output_format = settle_format(accept, asked.output_format)
-    model = await find_model(runtime, asked.model)
+    output_format = settle_format(request.headers.get("accept"), asked.way.output_format)
+    model = await find_model(runtime, asked.way.model)
     manifest, model_id = model.registered.manifest, model.registered.model_id
-    count = asked.frame_count(len(stops))
-    presentation = present_frames(asked, count, output_format, manifest)
-    photos = await _find_photos(asked, stops, model, runtime, decoder)
-    waypoints = plan_waypoints(asked, stops, photos, manifest)
+    presentation = present_frames(asked, output_format, manifest)
+    photos = await _find_photos(asked, model, runtime, decoder)
+    waypoints = plan_waypoints(asked, photos, manifest)
     watermark = runtime.marker.watermark_of(model.session)
     finishing = Finishing(model_id, manifest, Encoding(runtime.marker), presentation, watermark)
-    facts = {**finishing.facts(), **way_facts(asked, stops, waypoints, manifest)}
-    facts["frame_count"] = count
-    frames = plan_frames(asked, waypoints)
+    facts = {**finishing.facts(), **way_facts(asked, waypoints, manifest)}
+    frames = plan_frames(asked.way, waypoints)
     (styles,) = await runtime.workers.run(style_jobs(model.session, waypoints))
     paint = partial(_paint, model.session, frames, styles, runtime)
     if output_format == "zip":
@@ -139,30 +133,29 @@ async def _interpolate(
         (answered,) = await runtime.workers.run([wrap])
     else:
         shown = await paint(partial(show_frame, presentation))
-        timing = Timing(asked.frame_duration_ms, asked.loop)
-        mark = way_mark(finishing, asked, waypoints)
-        facts |= {"output_format": output_format, "frame_duration_ms": asked.frame_duration_ms}
+        timing = Timing(asked.way.frame_duration_ms, asked.way.loop)
+        mark = way_mark(finishing, asked.way, waypoints)
+        facts |= {"output_format": output_format, "frame_duration_ms": asked.way.frame_duration_ms}
         encode = partial(_animate, shown, output_format, timing, mark, runtime.marker)
         pictures = await runtime.workers.run([encode])
         answered = bare(FILE_TYPES[output_format], pictures[0].data, facts)
     record(runtime.state.records, "interpolation", pictures)
-    runtime.metrics.pictures.labels("interpolation", model_id).inc(count)
+    runtime.metrics.pictures.labels("interpolation", model_id).inc(len(frames))
     return answered
 
 
 async def _find_photos(
-    asked: Way, stops: Sequence[Stop], model: LoadedModel, runtime: Runtime, decoder: Decoder
+    asked: Asked, model: LoadedModel, runtime: Runtime, decoder: Decoder
 ) -> dict[Stop, Waypoint]:
     """Look at each photo once, however often the way leads through it."""
     session, manifest = model.session, model.registered.manifest
     found: dict[Stop, Waypoint] = {}
-    for stop in stops:
-        if isinstance(stop, File) and stop not in found:
-            categories = candidate_categories(asked.category, manifest)
-            fit = partial(fit_photo, manifest=manifest)
-            photo = await decoder.decode(fit, stop.data)
-            tried = await runtime.workers.run(inversion_jobs(session, photo, categories))
-            found[stop] = photo_waypoint(photo, nearest(tried), noise_seed(stops))
+    for index, sent in enumerate(asked.photos):
+        categories = candidate_categories(asked.way.category, manifest)
+        fit = partial(fit_photo, manifest=manifest, param=f"image.{index}")
+        photo = await decoder.decode(fit, sent.data)
+        tried = await runtime.workers.run(inversion_jobs(session, photo, categories))
+        found[sent] = photo_waypoint(photo, nearest(tried), asked.noise_seed)
     return found
 
 

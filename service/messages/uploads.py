@@ -270,13 +270,16 @@ def _stem(name: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def fit_upload(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) -> Any:
+def fit_upload(
+    data: bytes, limits: ImageLimits, manifest: GeneratorManifest, param: str = "image"
+) -> Any:
     """Decode an uploaded photo and fit it to a model, as `catalogan prepare` does by default.
 
     Args:
         data: The file's bytes.
         limits: What it may cost.
         manifest: The model's.
+        param: Names the file in errors.
 
     Returns:
         uint8 [height, width, channels], upright sRGB, cut to the model's proportions;
@@ -286,7 +289,7 @@ def fit_upload(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) ->
         TooLarge, UnsupportedImage, UndecodableImage, BadRequest: As `open_upload`.
     """
     height, width, channels = manifest.height, manifest.width, manifest.channels
-    with image_errors():
+    with image_errors(param):
         photo = open_image(data, limits=limits, reduce_to_px=max(REDUCE_TO_PX, height, width))
     if channels != 4:
         photo = flatten(photo, 3, "white")

@@ -1,6 +1,7 @@
 """What an interpolation asks for: a way through the pictures of seeds and photos."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -83,20 +84,6 @@ class Way(Strict):
     model: Annotated[str | None, Field(max_length=128)] = None
     user: Annotated[str | None, Field(max_length=512)] = None
 
-    def frame_count(self, waypoints: int) -> int:
-        """Number of frames in all.
-
-        Raises:
-            BadRequest: More than are served.
-        """
-        legs = waypoints if self.loop else waypoints - 1
-        count = legs * (self.frames - 1) + (0 if self.loop else 1)
-        if count > MAX_FRAMES:
-            raise BadRequest(
-                f"that makes {count} frames: at most {MAX_FRAMES} are served", param="frames"
-            )
-        return count
-
 
 class InterpolationRequest(Way):
     """JSON body of POST /v1/images/interpolations."""
@@ -131,6 +118,44 @@ class PhotoInterpolationRequest(Way):
             "All have the first seed's noise.",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An interpolation, however it was sent.
+
+    Attributes:
+        way: What is asked for.
+        stops: Seeds and photos in the order of the way.
+        photos: In the order that they came in.
+    """
+
+    way: Way
+    stops: Sequence[Stop]
+    photos: Sequence[File] = ()
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames in all."""
+        legs = len(self.stops) if self.way.loop else len(self.stops) - 1
+        return legs * (self.way.frames - 1) + (0 if self.way.loop else 1)
+
+    @property
+    def noise_seed(self) -> int:
+        """Whose noise all frames have: the first seed's, so that it doesn't flicker."""
+        return next((stop for stop in self.stops if isinstance(stop, int)), 0)
+
+    def check_length(self) -> None:
+        """Refuse what takes too long.
+
+        Raises:
+            BadRequest: There are more frames than are served.
+        """
+        if self.frame_count > MAX_FRAMES:
+            raise BadRequest(
+                f"that makes {self.frame_count} frames: at most {MAX_FRAMES} are served",
+                param="frames",
+            )
 
 
 def parse_way_fields(fields: Mapping[str, str]) -> PhotoInterpolationRequest:

@@ -22,6 +22,7 @@ from service.marks.marking import Mark
 from service.pictures.categories import category_name, find_category, find_mixture, mixture_facts
 from service.pictures.finishing import Finishing
 from service.pictures.interpolation_requests import (
+    Asked,
     InterpolationFormat,
     InterpolationRequest,
     Stop,
@@ -81,8 +82,7 @@ Styles = Mapping[int | str, NDArray[np.float32]]
 
 
 def present_frames(
-    request: Way,
-    frame_count: int,
+    asked: Asked,
     output_format: InterpolationFormat,
     manifest: GeneratorManifest,
 ) -> Presentation:
@@ -93,22 +93,17 @@ def present_frames(
             would be too large together.
     """
     layers_of_styles(manifest, "model")
-    check_transparency(request.background, output_format)
-    wanted = choose_presentation(request.size, request.background, manifest)
+    check_transparency(asked.way.background, output_format)
+    wanted = choose_presentation(asked.way.size, asked.way.background, manifest)
     if output_format == "gif" and manifest.channels == 4 and wanted.background is None:
         wanted = replace(wanted, background=(255, 255, 255))  # as in JPEG
-    if frame_count * wanted.width * wanted.height > MAX_PIXELS:
+    if asked.frame_count * wanted.width * wanted.height > MAX_PIXELS:
         raise BadRequest(
-            f"{frame_count} frames of {wanted.size} have more than {MAX_PIXELS} pixels: "
+            f"{asked.frame_count} frames of {wanted.size} have more than {MAX_PIXELS} pixels: "
             "send fewer frames, or a smaller size",
             param="frames",
         )
     return wanted
-
-
-def noise_seed(stops: Sequence[Stop]) -> int:
-    """Whose noise all frames have: the first seed's, so that it doesn't flicker."""
-    return next((stop for stop in stops if isinstance(stop, int)), 0)
 
 
 def photo_waypoint(photo: FittedPhoto, inverted: Inverted, noise: int) -> Waypoint:
@@ -118,30 +113,26 @@ def photo_waypoint(photo: FittedPhoto, inverted: Inverted, noise: int) -> Waypoi
 
 
 def plan_waypoints(
-    request: Way,
-    stops: Sequence[Stop],
-    photos: Mapping[Stop, Waypoint],
-    manifest: GeneratorManifest,
+    asked: Asked, photos: Mapping[Stop, Waypoint], manifest: GeneratorManifest
 ) -> list[Waypoint]:
     """Settle each waypoint's category and truncation.
 
     Args:
-        request: What is asked for.
-        stops: Seeds and photos in their order.
+        asked: What is asked for.
         photos: The photos' waypoints.
         manifest: The model's.
 
     Raises:
         BadRequest: A category is unknown.
     """
+    request, stops, noise = asked.way, asked.stops, asked.noise_seed
     psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
-    noise = noise_seed(stops)
     if isinstance(request, InterpolationRequest) and request.categories is not None:
         category: Any = find_mixture(request.categories, manifest.categories)
     elif request.category is not None:
         category = find_category(request.category, manifest.categories)
     elif photos:
-        category = next(iter(photos.values())).spec.category
+        category = next(photos[stop] for stop in stops if stop in photos).spec.category
     else:
         category = noise % len(manifest.categories)
     return [
@@ -200,18 +191,17 @@ def show_frame(wanted: Presentation, pixels: NDArray[np.uint8], frame: Frame) ->
 
 
 def way_facts(
-    request: Way,
-    stops: Sequence[Stop],
-    waypoints: Sequence[Waypoint],
-    manifest: GeneratorManifest,
+    asked: Asked, waypoints: Sequence[Waypoint], manifest: GeneratorManifest
 ) -> dict[str, Any]:
     """What an answer says of all frames together."""
+    request, stops = asked.way, asked.stops
     psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
     category = waypoints[0].spec.category
     facts = {
         "category": category_name(category, manifest.categories),
         **mixture_facts(category, manifest.categories),
         "truncation_psi": psi,
+        "frame_count": asked.frame_count,
         "loop": request.loop,
     }
     if isinstance(request, InterpolationRequest):

@@ -148,9 +148,11 @@ def candidate_categories(asked: str | None, manifest: GeneratorManifest) -> Sequ
     return range(len(manifest.categories))
 
 
-def fit_photo(data: bytes, limits: ImageLimits, manifest: GeneratorManifest) -> FittedPhoto:
+def fit_photo(
+    data: bytes, limits: ImageLimits, manifest: GeneratorManifest, param: str = "image"
+) -> FittedPhoto:
     """Decode an upload and fit it to a model; errors as of `fit_upload`."""
-    return FittedPhoto(fit_upload(data, limits, manifest), hashlib.sha256(data).hexdigest())
+    return FittedPhoto(fit_upload(data, limits, manifest, param), hashlib.sha256(data).hexdigest())
 
 
 def inversion_jobs(
