@@ -32,7 +32,8 @@ from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
 from training.learning.samplers import random_inputs
 
 OPSET: Final = 20
-Precision = Literal["fp32", "fp16"]
+FloatPrecision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 class ExportError(RuntimeError):
@@ -72,7 +73,7 @@ class _Mapping(nn.Module):
         return self.mapping.truncate(self.mapping(z, category), category, truncation_psi)
 
 
-def to_onnx(generator: Generator, precision: Precision) -> bytes:
+def to_onnx(generator: Generator, precision: FloatPrecision) -> bytes:
     """The generator's graph, whose input `style_offset` may be left out.
 
     Raises:
@@ -85,7 +86,7 @@ def to_onnx(generator: Generator, precision: Precision) -> bytes:
     names = (*INPUT_NAMES, STYLE_OFFSET_NAME)
     model = _trace(_Graph(generator, dtype), example, names, OUTPUT_NAME)
     _give_default(model, STYLE_OFFSET_NAME, np.zeros((1, *generator.style_shape), np.float32))
-    return _sealed(model)
+    return seal(model)
 
 
 def mapping_to_onnx(generator: Generator) -> bytes:
@@ -96,7 +97,7 @@ def mapping_to_onnx(generator: Generator) -> bytes:
     """
     z, category, _ = (torch.from_numpy(a) for a in probe(generator, 2))
     example = (z, category, torch.full((2,), 0.7))
-    return _sealed(_trace(_Mapping(generator), example, MAPPING_INPUT_NAMES, MAPPING_OUTPUT_NAME))
+    return seal(_trace(_Mapping(generator), example, MAPPING_INPUT_NAMES, MAPPING_OUTPUT_NAME))
 
 
 def encoder_to_onnx(encoder: Encoder) -> bytes:
@@ -108,7 +109,7 @@ def encoder_to_onnx(encoder: Encoder) -> bytes:
     shape = encoder.shape
     category = torch.eye(shape.categories)[[0, -1]]
     example = (torch.rand(2, shape.channels, shape.height, shape.width), category)
-    return _sealed(_trace(encoder, example, ENCODER_INPUT_NAMES, STYLE_OFFSET_NAME))
+    return seal(_trace(encoder, example, ENCODER_INPUT_NAMES, STYLE_OFFSET_NAME))
 
 
 def watermark_to_onnx(encoder: WatermarkEncoder, decoder: WatermarkDecoder) -> tuple[bytes, bytes]:
@@ -120,8 +121,8 @@ def watermark_to_onnx(encoder: WatermarkEncoder, decoder: WatermarkDecoder) -> t
     pictures, bits = torch.rand(2, 3, PATTERN_PX, PATTERN_PX), torch.ones(2, PAYLOAD_BITS)
     frames = torch.rand(2, 3, FRAME_PX, FRAME_PX)
     return (
-        _sealed(_trace(encoder, (pictures, bits), ENCODER_NAMES, PATTERN_NAME)),
-        _sealed(_trace(decoder, (frames,), DECODER_NAMES, LOGIT_NAME)),
+        seal(_trace(encoder, (pictures, bits), ENCODER_NAMES, PATTERN_NAME)),
+        seal(_trace(decoder, (frames,), DECODER_NAMES, LOGIT_NAME)),
     )
 
 
@@ -175,7 +176,7 @@ def _give_default(model: onnx.ModelProto, name: str, value: np.ndarray[Any, Any]
     declared.type.tensor_type.shape.dim[0].dim_param = f"{name}_batch"
 
 
-def _sealed(model: onnx.ModelProto) -> bytes:
+def seal(model: onnx.ModelProto) -> bytes:
     """Check, and drop the tracer's notes: they hold paths of the machine that exported."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
