@@ -101,7 +101,8 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     generator, discriminator, config, info, nimg = load_networks(run, options.snapshot)
     check_synonyms(options.synonyms, info.categories)
     trained = load_encoder(run, config, generator) if options.encoder else None
-    graph, parity, losses = _generator(generator, options)
+    served = Setting(options.truncation_psi, options.noise_scale)
+    graph, parity, losses = generator_graph(generator, options.precision, served)
     files = {
         GENERATOR_FILE: graph,
         MAPPING_FILE: _mapping(generator),
@@ -155,29 +156,38 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     return manifest
 
 
-def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:
-    return {
-        name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-        for name, data in files.items()
-    }
-
-
-def _generator(
-    generator: Generator, options: ExportOptions
+def generator_graph(
+    generator: Generator, precision: Precision, served: Setting
 ) -> tuple[bytes, ParityCertificate, tuple[PictureLoss, ...]]:
-    """The graph in the precision asked for, and how far it is from torch in float32."""
-    precision = options.precision
+    """The graph in a precision, and how far it is from torch in float32.
+
+    Args:
+        generator: What is exported.
+        precision: Of its feature maps.
+        served: How its pictures will be asked for; an int8 graph is fitted to these, too.
+
+    Raises:
+        ExportError: The graph is not portable, parity is over tolerance, or the precision costs
+            too much.
+    """
     traced: FloatPrecision = "fp16" if precision == "fp16" else "fp32"
     graph = to_onnx(generator, traced)
     parity = measure_parity(generator, graph, traced)
     if precision == "fp32":
         return graph, parity, ()
-    settings = (FULL_VARIETY, Setting(options.truncation_psi, options.noise_scale))
+    settings = (FULL_VARIETY, served)
     if precision == "int8":
         graph = quantize(graph, generator, settings)
         parity = measure_parity(generator, graph, precision)
     losses = (measure_loss(generator, graph, precision, one) for one in settings)
     return graph, parity, tuple(losses)
+
+
+def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:
+    return {
+        name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        for name, data in files.items()
+    }
 
 
 def _mapping(generator: Generator) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
+import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
@@ -85,6 +86,8 @@ def to_onnx(generator: Generator, precision: FloatPrecision) -> bytes:
     example = (z, category, torch.full((2,), 0.7), noise, offset)
     names = (*INPUT_NAMES, STYLE_OFFSET_NAME)
     model = _trace(_Graph(generator, dtype), example, names, OUTPUT_NAME)
+    if precision == "fp16":
+        model = _folded(model)
     _give_default(model, STYLE_OFFSET_NAME, np.zeros((1, *generator.style_shape), np.float32))
     return seal(model)
 
@@ -163,6 +166,15 @@ def _trace(
         if foreign:
             raise ExportError(f"the graph uses operators of {', '.join(sorted(foreign))}")
     return model
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Compute all that depends on weights alone, so that they are stored as they are used."""
+    size = onnx.checker.MAXIMUM_PROTOBUF
+    folded: onnx.ModelProto = onnxscript.optimizer.optimize(
+        model, input_size_limit=size, output_size_limit=size
+    )
+    return folded
 
 
 def _give_default(model: onnx.ModelProto, name: str, value: np.ndarray[Any, Any]) -> None:
