@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from models.generator import Generator
 from models.manifest import INPUT_NAMES, GeneratorManifest
+from service.inference.generation import GeneratorSession, PictureSpec
+from service.registry.inspection import inspect_export
 from training.export import loss as loss_module
 from training.export.export import generator_graph
 from training.export.graphs import ExportError, to_onnx
@@ -153,6 +155,17 @@ def test_int8_pictures_do_not_depend_on_their_batch(
     for i in range(len(together)):
         alone = session.run(None, {name: a[i : i + 1] for name, a in feed.items()})[0]
         np.testing.assert_allclose(alone, together[i : i + 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_service_takes_it_and_paints_the_same(exports: dict[str, Path], precision: str) -> None:
+    manifest, files = inspect_export(exports[precision])
+    session = GeneratorSession(files["generator.onnx"], manifest, device="cpu")
+    spec = PictureSpec(seed=4, category=1, truncation_psi=manifest.truncation_psi)
+    (served,) = session.render([spec])
+    sampler = ExportSampler(exports[precision])
+    (sampled,) = sampler.sample(np.array([1]), seed=4, truncation_psi=0.7, noise_scale=0.0)
+    np.testing.assert_array_equal(served, sampled)
 
 
 def test_the_same_generator_gives_the_same_int8_graph(generator: Generator) -> None:
