@@ -271,9 +271,9 @@ QDQ): they take nearly all the time. Mapping, modulation, activations, to-RGB an
 float32. Scales are static, from 200 pictures of the generator itself in all its categories, half of
 them at truncation 1 and half as served, so that no picture depends on others of its batch.
 
-- Activations are uint8; ranges leave out the rarest 0.005 % of values at each end. Of the shipped
-  base, as served, this gave 36.4 dB, ranges that hold all values 33.9 dB. A picture with such
-  extremes is cut there: hence the single values that are far off.
+- Activations are uint8; ranges leave out the rarest 0.005 % of values at each end. On 400 pictures
+  of the shipped base, as served, this gave 36.4 dB, ranges that hold all values 33.9 dB. A picture
+  with such extremes is cut there: hence the single values that are far off.
 - Weights are int8 with a scale for each output channel, and use seven bits (`reduce_range`). x86
   processors that lack VNNI (AVX2, early AVX-512) add two products in 16 bits, and with eight bits
   the sum saturates: the same file would paint wrong pictures there. The eighth bit would give 0.3
@@ -287,8 +287,8 @@ them at truncation 1 and half as served, so that no picture depends on others of
 
 `catalogan export` measures the loss on 100 pictures of either kind, or one of each category where
 there are more, writes it into the manifest (`losses`) and the model card, and refuses an int8 graph
-under 28 dB and an fp16 one under 45 dB. Distances judge crowds of pictures: that a little grain
-brings one down does not say that any picture is better.
+under 28 dB and an fp16 one under 45 dB. Distances judge crowds of pictures: where int8 brings one
+down, as of pictures as served, that does not say that any of them is better.
 
 ## fp16
 
