@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx.numpy_helper import to_array
 from typer.testing import CliRunner
 
-from models.generator import Generator
+from models.generator import Generator, GeneratorShape
 from models.manifest import INPUT_NAMES, GeneratorManifest
 from service.inference.generation import GeneratorSession, PictureSpec
 from service.registry.inspection import inspect_export
@@ -59,6 +60,17 @@ def graph(export: Path) -> bytes:
     return (export / "generator.onnx").read_bytes()
 
 
+def read_in_int8(model: onnx.ModelProto) -> set[str]:
+    """Operators that read what was quantised: convolutions, and what reads their outputs."""
+    made = {
+        out
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        for out in node.output
+    }
+    return {node.op_type for node in model.graph.node if made & set(node.input)}
+
+
 def test_only_the_convolutions_are_in_int8_of_seven_bits(exports: dict[str, Path]) -> None:
     model = onnx.load_from_string(graph(exports["int8"]))
     made_by = {output: node for node in model.graph.node for output in node.output}
@@ -72,13 +84,7 @@ def test_only_the_convolutions_are_in_int8_of_seven_bits(exports: dict[str, Path
         assert np.abs(kernel.astype(int)).max() == 64  # 255 * 64 * 2 fits into 16 bits
         assert scales.shape == kernel.shape[:1]
         assert weights[made_by[node.input[0]].input[2]].dtype == np.uint8
-    quantised = {
-        user.op_type
-        for user in model.graph.node
-        for name in user.input
-        if name in made_by and made_by[name].op_type == "DequantizeLinear"
-    }
-    assert quantised <= {"Conv", "LeakyRelu", "Add"}  # what reads a convolution's output
+    assert read_in_int8(model) <= {"Conv", "LeakyRelu", "Add"}
     assert {entry.domain for entry in model.opset_import} == {""}
 
 
@@ -155,6 +161,39 @@ def test_int8_pictures_do_not_depend_on_their_batch(
     for i in range(len(together)):
         alone = session.run(None, {name: a[i : i + 1] for name, a in feed.items()})[0]
         np.testing.assert_allclose(alone, together[i : i + 1], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def wide() -> Generator:
+    """Its weights are too large for the tracer to fold what follows from them."""
+    torch.manual_seed(0)
+    shape = GeneratorShape(
+        height=16, width=16, channels=3, categories=2, z_dim=8, w_dim=8, channel_max=32
+    )
+    return Generator(shape).eval().requires_grad_(False)
+
+
+def test_demodulation_is_that_of_the_float32_weights(wide: Generator) -> None:
+    exact = to_onnx(wide, "fp32")
+    assert sum(n.op_type == "ReduceSum" for n in onnx.load_from_string(exact).graph.node) == 5
+    model = onnx.load_from_string(quantize(exact, wide, [FULL_VARIETY]))
+    assert not any(node.op_type == "ReduceSum" for node in model.graph.node)
+    assert read_in_int8(model) <= {"Conv", "LeakyRelu", "Add"}
+    powers = [to_array(one) for one in model.graph.initializer if one.dims == [32, 32]]
+    expected = wide.synthesis.conv.conv.weight.square().sum(dim=(2, 3)).t().numpy()
+    assert any(np.allclose(power, expected, rtol=1e-5) for power in powers)
+
+
+def test_fp16_keeps_no_convolution_in_float32(wide: Generator) -> None:
+    stored = {
+        precision: [
+            to_array(one).dtype
+            for one in onnx.load_from_string(to_onnx(wide, precision)).graph.initializer
+            if len(one.dims) == 4 and one.dims[-1] == 3
+        ]
+        for precision in ("fp32", "fp16")
+    }
+    assert stored == {"fp32": [np.float32] * 5, "fp16": [np.float16] * 5}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
