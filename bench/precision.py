@@ -290,6 +290,11 @@ there are more, writes it into the manifest (`losses`) and the model card, and r
 under 28 dB and an fp16 one under 45 dB. Distances judge crowds of pictures: where int8 brings one
 down, as of pictures as served, that does not say that any of them is better.
 
+To the eye, most pictures are the same: outlines move by less than a pixel, and even areas get a
+faint grain. Of 100 pictures of the shipped base as served half are above 37 dB, and one in twenty
+under 34 dB. In the worst one a detail grows and changes its colour; at truncation 1 one was of
+another hue.
+
 ## fp16
 
 Weights of convolutions take half the bytes. On x86 ONNX Runtime has no convolutions in half
