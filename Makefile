@@ -4,7 +4,7 @@ RUNTIME ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-masking soak fuzz container clean
+.PHONY: setup demo test lint bench bench-masking bench-precision soak fuzz container clean
 
 setup: $(VENV)/.ready
 
@@ -41,6 +41,12 @@ soak: setup
 bench-masking: setup
 	$(BIN)/python bench/masking_runs.py --photos '$(PHOTOS)' --validation '$(VALIDATION)'
 	$(BIN)/python bench/masking_report.py
+
+# About ten minutes. PHOTOS and VALIDATION are folders of the categories of SOURCE: a run, an
+# export, or the base that ships.
+bench-precision: setup
+	$(BIN)/python bench/precision.py --photos '$(PHOTOS)' --validation '$(VALIDATION)' \
+		--source '$(or $(SOURCE),base:clothing)'
 
 # Mutates uploads and requests for so long each; what fails is written to build/fuzz.
 SECONDS ?= 60

@@ -54,7 +54,10 @@ STYLE_OFFSET_NAME: Final = "style_offset"  # input of the generator, output of t
 MAPPING_INPUT_NAMES: Final = ("z", "category", "truncation_psi")
 MAPPING_OUTPUT_NAME: Final = "w"
 ENCODER_INPUT_NAMES: Final = ("images", "category")
-PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2}
+# Of single pixels in [-1, 1]. In int8 one may be anywhere: LOSS_FLOOR_DB judges whole pictures.
+PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2, "int8": 2.0}
+# The least PSNR of a lower precision's pictures against those in float32 of the same seeds.
+LOSS_FLOOR_DB: Final[dict[str, float]] = {"fp16": 45.0, "int8": 28.0}
 # What a caller gets of a new export who asks for nothing else. Noise is left out: the grain
 # that it gives a small picture reads as dirt, and costs the distance to photos a few percent.
 SERVED_TRUNCATION_PSI: Final = 0.7
@@ -100,6 +103,25 @@ class ParityCertificate(_Record):
     categories: Annotated[int, Field(ge=1, description="How many categories were compared.")]
     torch_version: str
     onnxruntime_version: str
+
+
+class PictureLoss(_Record):
+    """How far a lower precision's pictures are from those in float32 of the same seeds.
+
+    Of uint8 pictures as they are served; a step is one of 255.
+    """
+
+    truncation_psi: Annotated[float, Field(ge=0, le=1)]
+    noise_scale: Annotated[float, Field(ge=0, le=1)]
+    pictures: Annotated[int, Field(ge=1, description="Compared, of all categories in turn.")]
+    mean_steps: Annotated[float, Field(ge=0, description="Mean absolute difference.")]
+    max_steps: Annotated[float, Field(ge=0, description="Largest difference of one value.")]
+    psnr_db: Annotated[
+        float | None, Field(description="Of the mean squared error; None where nothing differs.")
+    ]
+    worst_psnr_db: Annotated[
+        float | None, Field(description="Of the picture that differs most; None as above.")
+    ]
 
 
 class Comparison(_Record):
@@ -190,7 +212,7 @@ class GeneratorManifest(_Record):
     noise_scale: Annotated[
         float, Field(ge=0, le=1, description="Of the fine grain that a caller gets.")
     ] = 1.0
-    precision: Literal["fp32", "fp16"] = "fp32"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     opset: Annotated[int, Field(ge=1)]
     preset: str
     nimg: Annotated[int, Field(ge=0, description="Real images shown to the discriminator.")]
@@ -204,6 +226,10 @@ class GeneratorManifest(_Record):
         "unspecified"
     )
     parity: ParityCertificate
+    losses: Annotated[
+        tuple[PictureLoss, ...],
+        Field(description="Of a lower precision, in full variety and as served; fp32 has none."),
+    ] = ()
     encoder: EncoderRecord | None = None
     watermark: WatermarkRecord | None = None
     files: dict[str, FileRecord]

@@ -31,6 +31,7 @@ def model_card(manifest: GeneratorManifest) -> bytes:
         f"| Images shown in training | {manifest.nimg:,} |",
         f"| Photos mirrored in training | {'yes: print in pictures reads both ways' * mirrored}"
         f"{'no' * (not mirrored)} |",
+        f"| Precision | {manifest.precision} |",
         f"| Licence | {_cell(manifest.licence)} |",
         f"| Author | {_cell(manifest.author)} |",
         f"| Made | {manifest.created:%Y-%m-%d} |",
@@ -50,6 +51,7 @@ def model_card(manifest: GeneratorManifest) -> bytes:
         ]
     else:
         lines += ["Not evaluated before it was exported."]
+    lines += _precision_lines(manifest)
     lines += [
         "",
         "## Before you use it",
@@ -64,6 +66,31 @@ def model_card(manifest: GeneratorManifest) -> bytes:
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def _precision_lines(manifest: GeneratorManifest) -> list[str]:
+    """What a lower precision costs; nothing for float32."""
+    if not manifest.losses:
+        return []
+    return [
+        "",
+        f"## What {manifest.precision} costs",
+        "",
+        "Its pictures against those in float32 of the same seeds; a step is one of 255.",
+        "",
+        "| truncation | noise | pictures | PSNR, dB | of the worst | mean steps | most |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {loss.truncation_psi:g} | {loss.noise_scale:g} | {loss.pictures} "
+            f"| {_decibels(loss.psnr_db)} | {_decibels(loss.worst_psnr_db)} "
+            f"| {loss.mean_steps:.2g} | {loss.max_steps:g} |"
+            for loss in manifest.losses
+        ),
+    ]
+
+
+def _decibels(value: float | None) -> str:
+    return "no difference" if value is None else f"{value:.1f}"
 
 
 def _cell(text: str) -> str:

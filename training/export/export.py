@@ -30,6 +30,8 @@ from models.manifest import (
     EncoderRecord,
     FileRecord,
     GeneratorManifest,
+    ParityCertificate,
+    PictureLoss,
     WatermarkRecord,
     check_synonyms,
 )
@@ -38,18 +40,21 @@ from training.export.card import model_card
 from training.export.graphs import (
     OPSET,
     ExportError,
+    FloatPrecision,
     Precision,
     encoder_to_onnx,
     mapping_to_onnx,
     to_onnx,
     watermark_to_onnx,
 )
+from training.export.loss import FULL_VARIETY, Setting, measure_loss
 from training.export.parity import (
     measure_encoder_parity,
     measure_mapping_parity,
     measure_parity,
     measure_watermark_parity,
 )
+from training.export.quantization import quantize
 from training.inversion.encoder_run import EncoderCard, load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
@@ -84,7 +89,8 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         options: Name, precision, licence and such.
 
     Raises:
-        ExportError: `out` exists, the graph is not portable, or parity is over tolerance.
+        ExportError: `out` exists, the graph is not portable, parity is over tolerance, or the
+            precision costs too much.
         EncoderError: The run's encoder is damaged, or of another generator.
         WatermarkError: options.watermark is no watermark, or is damaged.
         RunError, CheckpointError: The run has nothing to export.
@@ -95,8 +101,8 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     generator, discriminator, config, info, nimg = load_networks(run, options.snapshot)
     check_synonyms(options.synonyms, info.categories)
     trained = load_encoder(run, config, generator) if options.encoder else None
-    graph = to_onnx(generator, options.precision)
-    parity = measure_parity(generator, graph, options.precision)
+    served = Setting(options.truncation_psi, options.noise_scale)
+    graph, parity, losses = generator_graph(generator, options.precision, served)
     files = {
         GENERATOR_FILE: graph,
         MAPPING_FILE: _mapping(generator),
@@ -138,6 +144,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         author=options.author,
         data=options.data,
         parity=parity,
+        losses=losses,
         encoder=encoder,
         watermark=watermark,
         files=_records(files),
@@ -147,6 +154,33 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     files[MANIFEST_FILE] = (manifest.model_dump_json(indent=2) + "\n").encode()
     _write_aside(out, files)
     return manifest
+
+
+def generator_graph(
+    generator: Generator, precision: Precision, served: Setting
+) -> tuple[bytes, ParityCertificate, tuple[PictureLoss, ...]]:
+    """The graph in a precision, and how far it is from torch in float32.
+
+    Args:
+        generator: What is exported.
+        precision: Of its feature maps.
+        served: How its pictures will be asked for; an int8 graph is fitted to these, too.
+
+    Raises:
+        ExportError: The graph is not portable, parity is over tolerance, or the precision costs
+            too much.
+    """
+    traced: FloatPrecision = "fp16" if precision == "fp16" else "fp32"
+    graph = to_onnx(generator, traced)
+    parity = measure_parity(generator, graph, traced)
+    if precision == "fp32":
+        return graph, parity, ()
+    settings = (FULL_VARIETY, served)
+    if precision == "int8":
+        graph = quantize(graph, generator, settings)
+        parity = measure_parity(generator, graph, precision)
+    losses = (measure_loss(generator, graph, precision, one) for one in settings)
+    return graph, parity, tuple(losses)
 
 
 def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
+import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +33,8 @@ from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
 from training.learning.samplers import random_inputs
 
 OPSET: Final = 20
-Precision = Literal["fp32", "fp16"]
+FloatPrecision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 class ExportError(RuntimeError):
@@ -72,7 +74,7 @@ class _Mapping(nn.Module):
         return self.mapping.truncate(self.mapping(z, category), category, truncation_psi)
 
 
-def to_onnx(generator: Generator, precision: Precision) -> bytes:
+def to_onnx(generator: Generator, precision: FloatPrecision) -> bytes:
     """The generator's graph, whose input `style_offset` may be left out.
 
     Raises:
@@ -84,8 +86,10 @@ def to_onnx(generator: Generator, precision: Precision) -> bytes:
     example = (z, category, torch.full((2,), 0.7), noise, offset)
     names = (*INPUT_NAMES, STYLE_OFFSET_NAME)
     model = _trace(_Graph(generator, dtype), example, names, OUTPUT_NAME)
+    if precision == "fp16":
+        model = _folded(model)
     _give_default(model, STYLE_OFFSET_NAME, np.zeros((1, *generator.style_shape), np.float32))
-    return _sealed(model)
+    return seal(model)
 
 
 def mapping_to_onnx(generator: Generator) -> bytes:
@@ -96,7 +100,7 @@ def mapping_to_onnx(generator: Generator) -> bytes:
     """
     z, category, _ = (torch.from_numpy(a) for a in probe(generator, 2))
     example = (z, category, torch.full((2,), 0.7))
-    return _sealed(_trace(_Mapping(generator), example, MAPPING_INPUT_NAMES, MAPPING_OUTPUT_NAME))
+    return seal(_trace(_Mapping(generator), example, MAPPING_INPUT_NAMES, MAPPING_OUTPUT_NAME))
 
 
 def encoder_to_onnx(encoder: Encoder) -> bytes:
@@ -108,7 +112,7 @@ def encoder_to_onnx(encoder: Encoder) -> bytes:
     shape = encoder.shape
     category = torch.eye(shape.categories)[[0, -1]]
     example = (torch.rand(2, shape.channels, shape.height, shape.width), category)
-    return _sealed(_trace(encoder, example, ENCODER_INPUT_NAMES, STYLE_OFFSET_NAME))
+    return seal(_trace(encoder, example, ENCODER_INPUT_NAMES, STYLE_OFFSET_NAME))
 
 
 def watermark_to_onnx(encoder: WatermarkEncoder, decoder: WatermarkDecoder) -> tuple[bytes, bytes]:
@@ -120,8 +124,8 @@ def watermark_to_onnx(encoder: WatermarkEncoder, decoder: WatermarkDecoder) -> t
     pictures, bits = torch.rand(2, 3, PATTERN_PX, PATTERN_PX), torch.ones(2, PAYLOAD_BITS)
     frames = torch.rand(2, 3, FRAME_PX, FRAME_PX)
     return (
-        _sealed(_trace(encoder, (pictures, bits), ENCODER_NAMES, PATTERN_NAME)),
-        _sealed(_trace(decoder, (frames,), DECODER_NAMES, LOGIT_NAME)),
+        seal(_trace(encoder, (pictures, bits), ENCODER_NAMES, PATTERN_NAME)),
+        seal(_trace(decoder, (frames,), DECODER_NAMES, LOGIT_NAME)),
     )
 
 
@@ -164,6 +168,15 @@ def _trace(
     return model
 
 
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Compute all that depends on weights alone, so that they are stored as they are used."""
+    size = onnx.checker.MAXIMUM_PROTOBUF
+    folded: onnx.ModelProto = onnxscript.optimizer.optimize(
+        model, input_size_limit=size, output_size_limit=size
+    )
+    return folded
+
+
 def _give_default(model: onnx.ModelProto, name: str, value: np.ndarray[Any, Any]) -> None:
     """Let callers leave out the input `name`: an initializer of that name is its default.
 
@@ -175,7 +188,7 @@ def _give_default(model: onnx.ModelProto, name: str, value: np.ndarray[Any, Any]
     declared.type.tensor_type.shape.dim[0].dim_param = f"{name}_batch"
 
 
-def _sealed(model: onnx.ModelProto) -> bytes:
+def seal(model: onnx.ModelProto) -> bytes:
     """Check, and drop the tracer's notes: they hold paths of the machine that exported."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]

@@ -60,7 +60,7 @@ def measure_parity(generator: Generator, graph: bytes, precision: Precision) -> 
     for feed in _feeds(generator):
         offset = random.standard_normal((len(feed["z"]), *generator.style_shape), np.float32)
         for given in (feed, feed | {STYLE_OFFSET_NAME: offset * np.float32(_OFFSET_SCALE)}):
-            worst = max(worst, _difference(session, _paint(generator, given), given))
+            worst = max(worst, _difference(session, paint(generator, given), given))
     return _certificate("generator", worst, PARITY_TOLERANCE[precision], generator)
 
 
@@ -93,7 +93,7 @@ def measure_encoder_parity(
     session = open_graph(graph)
     worst = 0.0
     for feed in _feeds(generator):
-        images = _paint(generator, feed).clip(-1, 1)
+        images = paint(generator, feed).clip(-1, 1)
         given = dict(zip(ENCODER_INPUT_NAMES, (images, feed["category"]), strict=True))
         offsets = encoder(*(torch.from_numpy(a) for a in given.values()))
         worst = max(worst, _difference(session, offsets.numpy(), given))
@@ -148,7 +148,8 @@ def _feeds(generator: Generator) -> Iterator[Arrays]:
 
 
 @torch.no_grad()
-def _paint(generator: Generator, feed: Arrays) -> NDArray[np.float32]:
+def paint(generator: Generator, feed: Arrays) -> NDArray[np.float32]:
+    """Torch's pictures [N, C, H, W] in float32, for a graph's inputs."""
     z, category, psi, noise = (torch.from_numpy(feed[name]) for name in INPUT_NAMES)
     given = feed.get(STYLE_OFFSET_NAME)
     offset = None if given is None else torch.from_numpy(given)
