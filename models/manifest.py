@@ -1,9 +1,9 @@
 """The contract that crosses from training to service: an export's manifest.
 
 An export is a directory that holds `generator.onnx`, `manifest.json`, `preview.png` and, for
-people, `README.md`. For fine-tuning it has `weights.safetensors`: float32 tensors
+people, `README.md`. For fine-tuning it has `weights.safetensors`: float16 tensors
 `generator.<name>` (the averaged generator) and `discriminator.<name>`, which a service stores
-but never loads.
+but never loads; earlier exports have them in float32.
 This module says what the manifest holds; it needs neither torch nor ONNX Runtime.
 
 The ONNX graph takes four float32 inputs and gives one output, for a batch of any size N:

@@ -13,14 +13,14 @@ from models.manifest import WEIGHTS_FILE
 from service.errors import RegistryError
 
 _MAX_HEADER_BYTES: Final = 10_000_000
-_FLOAT32_BYTES: Final = 4
+_BYTES: Final = {"F16": 2, "F32": 4}
 _Size = Annotated[int, Field(ge=0)]
 
 
 class _Tensor(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    dtype: Literal["F32"]
+    dtype: Literal["F16", "F32"]
     shape: Annotated[list[_Size], Field(max_length=8)]
     data_offsets: tuple[_Size, _Size]
 
@@ -29,7 +29,7 @@ _HEADER: Final = TypeAdapter(dict[str, _Tensor | dict[str, str]])
 
 
 def check_weights(data: bytes) -> None:
-    """Refuse what is not safetensors in float32 of a generator and a discriminator.
+    """Refuse what is not safetensors, in float16 or float32, of a generator and a discriminator.
 
     Raises:
         RegistryError: Says what is wrong.
@@ -59,7 +59,7 @@ def _check_places(header: dict[str, _Tensor | dict[str, str]], size: int) -> Non
     position = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
         start, end = tensor.data_offsets
-        if start != position or end - start != _FLOAT32_BYTES * math.prod(tensor.shape):
+        if start != position or end - start != _BYTES[tensor.dtype] * math.prod(tensor.shape):
             raise RegistryError(f"{WEIGHTS_FILE}: {name[:100]!r} is not where its header says")
         position = end
     if position != size:

@@ -15,12 +15,12 @@ from service.registry.store import Registry
 pytestmark = pytest.mark.usefixtures("bento_home")
 
 
-def safetensors(shapes: dict[str, list[int]], **changes: Any) -> bytes:
+def safetensors(shapes: dict[str, list[int]], dtype: str = "F32", **changes: Any) -> bytes:
     """Zeros of these shapes in the safetensors format."""
     header, position = {}, 0
     for name, shape in shapes.items():
-        end = position + 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [position, end]} | changes
+        end = position + (2 if dtype == "F16" else 4) * int(np.prod(shape))
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, end]} | changes
         position = end
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + bytes(position)
@@ -29,8 +29,11 @@ def safetensors(shapes: dict[str, list[int]], **changes: Any) -> bytes:
 SHAPES = {"generator.constant": [2, 3], "discriminator.embed": [4], "discriminator.scale": []}
 
 
-def test_an_export_with_weights_is_stored_whole(make_export: Callable[..., Path]) -> None:
-    data = safetensors(SHAPES)
+@pytest.mark.parametrize("dtype", ["F16", "F32"])
+def test_an_export_with_weights_is_stored_whole(
+    make_export: Callable[..., Path], dtype: str
+) -> None:
+    data = safetensors(SHAPES, dtype=dtype)
     model = Registry().register(make_export(others={"weights.safetensors": data}))
     assert (model.folder / "weights.safetensors").read_bytes() == data
 
@@ -44,7 +47,7 @@ def test_an_export_with_weights_is_stored_whole(make_export: Callable[..., Path]
         ((3).to_bytes(8, "little") + b"{,}", "header"),
         (safetensors(SHAPES, dtype="F64"), "generator.constant"),
         (safetensors(SHAPES, extra=1), "extra"),
-        (safetensors(SHAPES, data_offsets=[0, 24]), "not where its header says"),
+        (safetensors(SHAPES, dtype="F16", data_offsets=[0, 24]), "not where its header says"),
         (safetensors(SHAPES) + b"more", "48 bytes of numbers, not 44"),
         (safetensors({"optimizer.step": [1]}), "'optimizer.step' is of neither network"),
     ],

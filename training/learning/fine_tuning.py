@@ -150,7 +150,9 @@ def _open_export(folder: Path, name: str) -> Source:
         raise RunError(f"--from {name}: {error}") from error
 
     def part(prefix: str) -> Weights:
-        return {k.removeprefix(prefix): w for k, w in weights.items() if k.startswith(prefix)}
+        return {
+            k.removeprefix(prefix): w.float() for k, w in weights.items() if k.startswith(prefix)
+        }
 
     return Source(
         name=name,
