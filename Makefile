@@ -19,8 +19,9 @@ demo: setup
 	$(BIN)/python bench/demo.py $(if $(BASE),--base) $(if $(PHOTOS),--photos '$(PHOTOS)') \
 		$(if $(MINUTES),--minutes $(MINUTES))
 
+# A process for each core, a thread each: two threads on busy cores wait for each other.
 test: setup lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
