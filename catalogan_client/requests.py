@@ -272,16 +272,11 @@ def _listed(photos: FileInput | Sequence[FileInput]) -> Sequence[FileInput]:
 def _named(
     waypoints: Sequence[int | FileInput],
 ) -> tuple[list[int | str], list[tuple[str, str, FileInput]]]:
-    """Seeds and photos' names in their order, and the photos by these names."""
-    stops: list[int | str] = []
-    files: list[tuple[str, str, FileInput]] = []
-    for waypoint in waypoints:
-        if isinstance(waypoint, int):
-            stops.append(waypoint)
-        else:
-            stops.append(f"photo-{len(files)}")
-            files.append(("image", f"photo-{len(files)}", waypoint))
-    return stops, files
+    """Seeds and photos' names in their order, and the photos by these names, each once."""
+    photos = {id(one): one for one in waypoints if not isinstance(one, int)}
+    names = {key: f"photo-{index}" for index, key in enumerate(photos)}
+    stops = [one if isinstance(one, int) else names[id(one)] for one in waypoints]
+    return stops, [("image", names[key], photo) for key, photo in photos.items()]
 
 
 def _read_interpolation(response: httpx.Response) -> Interpolation:

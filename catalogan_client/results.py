@@ -54,16 +54,19 @@ class VariedImage(File):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waypoint:
+class Place:
     """Where a frame is: `share` of the way from its own seed to another.
 
-    Of a photo, `to` is the hash, and so is `start`, which is None where a seed is left.
+    Of a photo, `to` is the hash, and so is `start`, which is None where a seed is left. Where
+    there is a photo at either end, the other's category and truncation are told, too.
     """
 
     to: int | str
     share: float
     noise_seed: int
     start: str | None = field(default=None, metadata={"json": "from"})
+    to_category: str | None = None
+    to_truncation_psi: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +76,17 @@ class Frame(File):
     seed: int
     category: str
     categories: Mapping[str, float] | None = None
-    interpolation: Waypoint
+    interpolation: Place
     photo_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoOnTheWay:
-    """A photo that an interpolation leads through, and how far the model is from it."""
+    """A photo that an interpolation leads through."""
 
     photo: str
     photo_sha256: str
     category: str
-    reconstruction_error: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,13 +183,17 @@ class Variation(_Made):
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolation(_Made, File):
-    """An animation, or a ZIP whose frames are `images`; one of an animation has none."""
+    """An animation, or a ZIP whose frames are `images`; one of an animation has none.
+
+    `reconstruction_errors` are those of `photos`, which an animation of many can't tell.
+    """
 
     category: str
-    truncation_psi: float
+    truncation_psi: float | None = None
     seeds: tuple[int, ...] | None = None
     waypoints: tuple[int | str, ...] | None = None
     photos: tuple[PhotoOnTheWay, ...] | None = None
+    reconstruction_errors: tuple[float, ...] | None = None
     validation_errors: ValidationErrors | None = None
     frame_count: int
     loop: bool

@@ -54,8 +54,9 @@ STYLE_OFFSET_NAME: Final = "style_offset"  # input of the generator, output of t
 MAPPING_INPUT_NAMES: Final = ("z", "category", "truncation_psi")
 MAPPING_OUTPUT_NAME: Final = "w"
 ENCODER_INPUT_NAMES: Final = ("images", "category")
-# Of single pixels in [-1, 1]. In int8 one may be anywhere: LOSS_FLOOR_DB judges whole pictures.
-PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2, "int8": 2.0}
+# Of single values, which may leave [-1, 1]. In int8 one may be anywhere: LOSS_FLOOR_DB judges
+# whole pictures.
+PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2, "int8": 4.0}
 # The least PSNR of a lower precision's pictures against those in float32 of the same seeds.
 LOSS_FLOOR_DB: Final[dict[str, float]] = {"fp16": 45.0, "int8": 28.0}
 # What a caller gets of a new export who asks for nothing else. Noise is left out: the grain

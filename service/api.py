@@ -107,11 +107,14 @@ def build_runtime() -> Runtime:
     settings = load_settings()
     keyring, marker = Keyring(settings), open_marker(settings)
     metrics = Metrics()
-    threads = settings.workers + waiting_threads(settings.device)
+    workers = Workers(settings.workers, settings.max_queue_wait_sec)
+    waiting = waiting_threads(settings.device)
+    painters = Workers(settings.workers + waiting, settings.max_queue_wait_sec)
     return Runtime(
         settings=settings,
         pool=ModelPool(settings, Registry(), metrics.model_loaded, metrics.batch_run),
-        workers=Workers(threads, settings.max_queue_wait_sec),
+        workers=workers,
+        painters=painters if waiting else workers,
         metrics=metrics,
         state=State(settings),
         keyring=keyring,
@@ -195,6 +198,7 @@ class ProductImages:
         """End watcher and threads."""
         self.runtime.pool.stop()
         self.runtime.workers.stop()
+        self.runtime.painters.stop()
         self.runtime.state.close()
         if self.tracing is not None:
             self.tracing.stop()

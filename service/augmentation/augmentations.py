@@ -211,7 +211,7 @@ def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -
         photo.source_type,
         task.seed,
         recipe=json.dumps(recipe, separators=(",", ":")),
-        photo_sha256=photo.sha256,
+        photos=(photo.sha256,),
     )
     with stage("encode"):
         data = encode_image(pixels, encoding, mark)

@@ -77,7 +77,7 @@ async def _stream(
     encoding = Encoding(runtime.marker, plan.output_format, plan.output_compression)
     watermark = runtime.marker.watermark_of(model.session)
     finishing = Finishing(model_id, manifest, encoding, plan.presentation, watermark)
-    maker = Maker(model.session, finishing, runtime.workers.run, runtime.settings.workers)
+    maker = Maker(model.session, finishing, runtime.painters.run, runtime.settings.workers)
     sink = Zip() if container == "zip" else Tar()
     made = runtime.metrics.pictures.labels("dataset", model_id)
 

@@ -49,7 +49,7 @@ async def _generate(request: Request, asked: GenerationRequest, runtime: Runtime
     encoding = Encoding(runtime.marker, output_format, asked.output_compression)
     watermark = runtime.marker.watermark_of(model.session)
     finishing = Finishing(model_id, manifest, encoding, plan.presentation, watermark)
-    made = await runtime.workers.run(generation_jobs(model.session, plan, finishing))
+    made = await runtime.painters.run(generation_jobs(model.session, plan, finishing))
     pictures = [picture for job in made for picture in job]
     record(runtime.state.records, "generation", pictures)
     runtime.metrics.pictures.labels("generation", model_id).inc(len(pictures))

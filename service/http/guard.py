@@ -18,13 +18,10 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 UPLOAD_PATHS: Final = frozenset(
-    {
-        "/v1/images/augmentations",
-        "/v1/images/interpolations",
-        "/v1/images/variations",
-        "/v1/verifications",
-    }
+    {"/v1/images/augmentations", "/v1/images/variations", "/v1/verifications"}
 )
+# Takes forms with photos, and JSON, which need not be as long.
+MIXED_PATH: Final = "/v1/images/interpolations"
 # Boundaries and the other fields of a multipart body.
 MULTIPART_OVERHEAD_BYTES: Final = 100_000
 # What a client must at least send, and read, once its time for a start is over.
@@ -51,7 +48,7 @@ class Guard:
             )
             await self._app(scope, exchange.receive, exchange.send)
         except ApiError as error:
-            if error.status == TooLarge.status and scope["path"] in UPLOAD_PATHS:
+            if error.status == TooLarge.status and _takes_photos(scope["path"], exchange.headers):
                 note_rejection(error.code)
             await exchange.fail(error)
         except ClientDisconnect:
@@ -62,9 +59,13 @@ class Guard:
             await exchange.fail(ApiError("something went wrong; the log knows more"))
 
     def _body_limit(self, path: str, headers: Headers) -> int:
-        if path in UPLOAD_PATHS and is_form(headers):
+        if _takes_photos(path, headers):
             return self._settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES
         return self._settings.max_json_bytes
+
+
+def _takes_photos(path: str, headers: Headers) -> bool:
+    return path in UPLOAD_PATHS or (path == MIXED_PATH and is_form(headers))
 
 
 class _Exchange:

@@ -29,12 +29,13 @@ from service.pictures.interpolation_requests import (
     FILE_TYPES,
     MAX_WAYPOINTS,
     Asked,
+    InterpolationFormat,
     InterpolationRequest,
     PhotoInterpolationRequest,
     Stop,
     parse_way_fields,
+    resolve_stops,
     settle_format,
-    sort_stops,
 )
 from service.pictures.interpolations import (
     Frame,
@@ -88,20 +89,20 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
                 return await serve(request, Asked(way, way.seeds), [body])
             async with runtime.uploads.place():
                 form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
-                photos, fields = form.files["image"], form.fields
-                sent = parse_way_fields(fields)
-                asked = Asked(sent, sort_stops(sent, photos), photos)
-                return await serve(request, asked, form_parts(photos, fields))
+                photos, way_sent = form.files["image"], parse_way_fields(form.fields)
+                asked = Asked(way_sent, resolve_stops(way_sent, photos), photos)
+                return await serve(request, asked, form_parts(form))
 
     async def serve(request: Request, asked: Asked, body: Sequence[bytes]) -> Response:
         asked.check_length()
+        output_format = settle_format(request.headers.get("accept"), asked.way.output_format)
         async with runtime.interpolations.place():
-            work = partial(in_turn, request, asked)
+            work = partial(in_turn, asked, output_format)
             return await make(request, runtime.state, body, asked.frame_count, work)
 
-    async def in_turn(request: Request, asked: Asked) -> Response:
+    async def in_turn(asked: Asked, output_format: InterpolationFormat) -> Response:
         async with one_at_a_time(turn):
-            return await _interpolate(request, asked, runtime, decoder)
+            return await _interpolate(asked, output_format, runtime, decoder)
 
 
 def _body() -> dict[str, Any]:
@@ -113,9 +114,8 @@ def _body() -> dict[str, Any]:
 
 
 async def _interpolate(
-    request: Request, asked: Asked, runtime: Runtime, decoder: Decoder
+    asked: Asked, output_format: InterpolationFormat, runtime: Runtime, decoder: Decoder
 ) -> Response:
-    output_format = settle_format(request.headers.get("accept"), asked.way.output_format)
     model = await find_model(runtime, asked.way.model)
     manifest, model_id = model.registered.manifest, model.registered.model_id
     presentation = present_frames(asked, output_format, manifest)
@@ -147,16 +147,18 @@ async def _interpolate(
 async def _find_photos(
     asked: Asked, model: LoadedModel, runtime: Runtime, decoder: Decoder
 ) -> dict[Stop, Waypoint]:
-    """Look at each photo once, however often the way leads through it."""
+    """Look at each photo once, however often it was sent or the way leads through it."""
     session, manifest = model.session, model.registered.manifest
-    found: dict[Stop, Waypoint] = {}
+    found: dict[bytes, Waypoint] = {}
     for index, sent in enumerate(asked.photos):
+        if sent.data in found:
+            continue
         categories = candidate_categories(asked.way.category, manifest)
         fit = partial(fit_photo, manifest=manifest, param=f"image.{index}")
         photo = await decoder.decode(fit, sent.data)
-        tried = await runtime.workers.run(inversion_jobs(session, photo, categories))
-        found[sent] = photo_waypoint(photo, nearest(tried), asked.noise_seed)
-    return found
+        tried = await runtime.painters.run(inversion_jobs(session, photo, categories))
+        found[sent.data] = photo_waypoint(photo, nearest(tried), asked.noise_seed)
+    return {sent: found[sent.data] for sent in asked.photos}
 
 
 def _animate(
@@ -180,6 +182,6 @@ async def _paint(
     painted: list[Any] = []
     for start in range(0, len(frames), FRAMES_AT_A_TIME):
         part = frames[start : start + FRAMES_AT_A_TIME]
-        made = await runtime.workers.run(frame_jobs(session, part, styles, finish))
+        made = await runtime.painters.run(frame_jobs(session, part, styles, finish))
         painted += [one for job in made for one in job]
     return painted

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from service.errors import ApiError, BadRequest, Busy, Conflict, NotReady
 from service.http.access import key_of, note_pictures
 from service.messages.answers import error_response
-from service.messages.uploads import File
+from service.messages.uploads import Form
 from service.state.answers import Claim, Refusal, Stored
 from service.state.quotas import Quota, utc_now
 from service.state.state import State
@@ -73,10 +73,17 @@ async def make(
     return await _store(state, claim, answer)
 
 
-def form_parts(files: Iterable[File], fields: Mapping[str, str]) -> list[bytes]:
+def form_parts(form: Form) -> list[bytes]:
     """A form's parts in an order of their own: boundaries and order differ between tries."""
-    parts = [part for file in files for part in (_encoded(file.name), file.data)]
-    return [*parts, *(_encoded(text) for pair in sorted(fields.items()) for text in pair)]
+    parts = [
+        part
+        for field, files in sorted(form.files.items())
+        for file in files
+        for part in (b"file", _encoded(field), _encoded(file.name), file.data)
+    ]
+    for field, text in sorted(form.fields.items()):
+        parts += [b"field", _encoded(field), _encoded(text)]
+    return parts
 
 
 def _encoded(text: str) -> bytes:

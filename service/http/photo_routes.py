@@ -33,7 +33,7 @@ from service.http.workers import time_limit
 from service.images.imaging import Encoding
 from service.images.presentation import choose_presentation
 from service.messages.answers import Finished, answer, settle_answer
-from service.messages.uploads import File, read_files, read_form
+from service.messages.uploads import File, read_files
 from service.pictures.finishing import Finishing
 from service.pictures.variations import (
     VariationRequest,
@@ -79,8 +79,7 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
             photos, masks = form.files["image"], form.files.get("mask", [])
             sent, tasks = sort_out(asked, photos, masks), plan(asked, len(photos))
             work = partial(_augment, request, photos, sent, tasks, asked, runtime, decoder)
-            body = form_parts([*photos, *masks], form.fields)
-            return await make(request, runtime.state, body, len(tasks), work)
+            return await make(request, runtime.state, form_parts(form), len(tasks), work)
 
 
 async def _augment(
@@ -131,12 +130,10 @@ def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
     async def vary(request: Request) -> Response:
         """Generate 1 to 10 pictures like a photo, and say how well the model knows it."""
         async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
-            data, fields = await read_form(request, settings.max_upload_bytes)
-            asked = parse_variation_fields(fields)
-            work = partial(_vary, request, data, asked, runtime, decoder)
-            return await make(
-                request, runtime.state, form_parts([File("", data)], fields), asked.count, work
-            )
+            form = await read_files(request, settings.max_upload_bytes, {"image": 1})
+            asked, (photo,) = parse_variation_fields(form.fields), form.files["image"]
+            work = partial(_vary, request, photo.data, asked, runtime, decoder)
+            return await make(request, runtime.state, form_parts(form), asked.count, work)
 
 
 async def _vary(
@@ -155,8 +152,8 @@ async def _vary(
         runtime.marker.watermark_of(session),
     )
     photo = await decoder.decode(lambda file, limits: fit_photo(file, limits, manifest), data)
-    inverted = nearest(await runtime.workers.run(inversion_jobs(session, photo, categories)))
-    made = await runtime.workers.run(variation_jobs(session, inverted, asked, finishing, photo))
+    inverted = nearest(await runtime.painters.run(inversion_jobs(session, photo, categories)))
+    made = await runtime.painters.run(variation_jobs(session, inverted, asked, finishing, photo))
     pictures = [picture for job in made for picture in job]
     record(runtime.state.records, "variation", pictures)
     runtime.metrics.pictures.labels("variation", finishing.model_id).inc(len(pictures))

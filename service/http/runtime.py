@@ -23,6 +23,9 @@ COMMON: Final = (400, 401, 403, 408, 409, 413, 429, 500, 503, 504)
 class Runtime:
     """What the routes work with.
 
+    Painters run what asks the generator for pictures: the workers, or, where it is on a GPU,
+    more threads, which mostly wait for it.
+
     Uploads have a queue of their own: a slow sender holds a place while it sends. So have
     interpolations, which take long, and datasets, which take as long as their clients do.
     """
@@ -30,6 +33,7 @@ class Runtime:
     settings: Settings
     pool: ModelPool
     workers: Workers
+    painters: Workers
     metrics: Metrics
     state: State
     keyring: Keyring

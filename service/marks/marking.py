@@ -27,7 +27,7 @@ class Mark:
         category: What was asked for.
         recipe: What else fixes the picture, JSON.
         truncation_psi: How far from the mean picture it may be.
-        photo_sha256: Of the uploaded photo that it was made of, hex.
+        photos: SHA-256, hex, of the uploaded photos that it was made of; the nearest first.
     """
 
     source_type: str
@@ -37,7 +37,12 @@ class Mark:
     category: str | None = None
     recipe: str | None = None
     truncation_psi: float | None = None
-    photo_sha256: str | None = None
+    photos: tuple[str, ...] = ()
+
+    @property
+    def photo_sha256(self) -> str | None:
+        """Of the nearest photo."""
+        return self.photos[0] if self.photos else None
 
     @property
     def painted(self) -> bool:

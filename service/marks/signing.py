@@ -88,23 +88,30 @@ class Signer:
             {"label": ASSERTION, "data": {k: v for k, v in facts.items() if v is not None}},
         ]
         definition = {"claim_generator_info": [self._agent], "assertions": assertions}
-        if mark.photo_sha256 is not None or not mark.painted:
-            relation = "inputTo" if mark.painted else "parentOf"
-            photo = {"title": "uploaded photo", "relationship": relation, "label": _PHOTO}
-            definition["ingredients"] = [photo]
+        if labels := self._photos(mark):
+            photo = {
+                "title": "uploaded photo",
+                "relationship": "inputTo" if mark.painted else "parentOf",
+            }
+            definition["ingredients"] = [{**photo, "label": label} for label in labels]
         # Lone surrogates, which JSON in Python can carry, are no text for anybody else.
         return json.dumps(definition, ensure_ascii=False).encode("utf-8", "replace").decode()
 
+    def _photos(self, mark: Mark) -> list[str]:
+        """Labels of the photos that went in; an edited picture has one."""
+        return [f"{_PHOTO}-{index}" for index in range(len(mark.photos) or (not mark.painted))]
+
     def _actions(self, mark: Mark) -> list[dict[str, Any]]:
         """What happened: a painting is created, a photo is opened and edited."""
-        photo = {"parameters": {"ingredientIds": [_PHOTO]}}
+        labels = self._photos(mark)
+        photo = {"parameters": {"ingredientIds": labels}} if labels else {}
         done = {
             "when": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "softwareAgent": self._agent,
             "digitalSourceType": mark.source_type,
         }
         if mark.painted:
-            return [{"action": "c2pa.created", **done, **(photo if mark.photo_sha256 else {})}]
+            return [{"action": "c2pa.created", **done, **photo}]
         return [{"action": "c2pa.opened", **photo}, {"action": "c2pa.edited", **done}]
 
 

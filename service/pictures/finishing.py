@@ -54,6 +54,7 @@ class Finishing:
         pixels: NDArray[np.uint8],
         spec: PictureSpec,
         recipe: Mapping[str, Any] | None = None,
+        photos: tuple[str, ...] = (),
     ) -> Finished:
         """Finish one picture.
 
@@ -62,11 +63,12 @@ class Finishing:
             spec: What was painted.
             recipe: What beside the spec's seed, category and truncation fixed it; goes into
                 facts and mark.
+            photos: As of a Mark.
         """
         known = self.manifest.categories
         category = category_name(spec.category, known)
         recipe = {**mixture_facts(spec.category, known), **(recipe or {})}
-        mark = self.mark(spec, category, recipe)
+        mark = self.mark(spec, category, recipe, photos)
         with stage("encode"):
             shown = present(pixels, self.presentation)
             if self.watermark is not None and min(shown.shape[:2]) >= MIN_SIDE_PX:
@@ -74,7 +76,13 @@ class Finishing:
             data = encode_image(shown, self.encoding, mark)
         return finish(data, {"seed": spec.seed, "category": category, **recipe}, mark)
 
-    def mark(self, spec: PictureSpec, category: str, recipe: Mapping[str, Any]) -> Mark:
+    def mark(
+        self,
+        spec: PictureSpec,
+        category: str,
+        recipe: Mapping[str, Any],
+        photos: tuple[str, ...] = (),
+    ) -> Mark:
         """What a picture, or an animation, says of its origin."""
         return Mark(
             GENERATED,
@@ -84,5 +92,5 @@ class Finishing:
             category,
             json.dumps(recipe, ensure_ascii=False) if recipe else None,
             spec.truncation_psi,
-            recipe.get("photo_sha256"),
+            photos,
         )

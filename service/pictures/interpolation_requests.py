@@ -169,8 +169,8 @@ def parse_way_fields(fields: Mapping[str, str]) -> PhotoInterpolationRequest:
     return validate(PhotoInterpolationRequest, values)
 
 
-def sort_stops(request: PhotoInterpolationRequest, photos: Sequence[File]) -> list[Stop]:
-    """Put seeds and photos into the order of the way.
+def resolve_stops(request: PhotoInterpolationRequest, photos: Sequence[File]) -> list[Stop]:
+    """Say which photos the waypoints name.
 
     Raises:
         BadRequest: Fewer than two, a name that no photo or several have, or a photo that is not
@@ -190,9 +190,12 @@ def sort_stops(request: PhotoInterpolationRequest, photos: Sequence[File]) -> li
         raise BadRequest(
             "two photos have the same file name: `waypoints` needs different ones", param="image"
         )
-    for name in [stop for stop in request.waypoints if isinstance(stop, str)]:
-        if name not in by_name:
-            raise BadRequest("no `image` has a file name given here", param="waypoints")
+    for index, name in enumerate(request.waypoints):
+        if isinstance(name, str) and name not in by_name:
+            raise BadRequest(
+                "no `image` has this file name: send one, or name another",
+                param=f"waypoints.{index}",
+            )
     if unused := by_name.keys() - set(request.waypoints):
         raise BadRequest(
             f"the way leads past {len(unused)} of the photos: name every one, or leave it out",

@@ -65,16 +65,30 @@ class Frame:
     share: float
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """What beside seed and category fixes the frame."""
-        spec, photo = self.start.spec, self.start.photo_sha256
-        noise_seed = spec.seed if spec.noise_seed is None else spec.noise_seed
-        way = {"to": self.end.name, "share": self.share, "noise_seed": noise_seed}
-        if photo is not None:
-            return {"interpolation": {"from": photo, **way}, "photo_sha256": photo}
-        if self.end.photo_sha256 is not None and self.share > 0:
-            return {"interpolation": way, "photo_sha256": self.end.photo_sha256}
-        return {"interpolation": way}
+    def photos(self) -> tuple[str, ...]:
+        """SHA-256 of the photos that it is painted of; the nearer one first."""
+        shares = {self.start.photo_sha256: 1 - self.share, self.end.photo_sha256: self.share}
+        if self.start.name == self.end.name:
+            shares = {self.start.photo_sha256: 1.0}
+        near = sorted(shares, key=lambda photo: -shares[photo])
+        return tuple(photo for photo in near if photo is not None and shares[photo] > 0)
+
+    def recipe(self, known: Sequence[str]) -> dict[str, Any]:
+        """What beside the start's seed, category and truncation fixes the frame.
+
+        Args:
+            known: The model's categories.
+        """
+        start, end = self.start, self.end
+        noise_seed = start.spec.seed if start.spec.noise_seed is None else start.spec.noise_seed
+        way = {"to": end.name, "share": self.share, "noise_seed": noise_seed}
+        if start.photo_sha256 is None and end.photo_sha256 is None:
+            return {"interpolation": way}
+        way["to_category"] = category_name(end.spec.category, known)
+        way["to_truncation_psi"] = end.spec.truncation_psi
+        if start.photo_sha256 is not None:
+            way = {"from": start.photo_sha256, **way}
+        return {"interpolation": way, **({"photo_sha256": self.photos[0]} if self.photos else {})}
 
 
 # Absolute styles by waypoint's name, [1 or num_ws, w_dim].
@@ -182,7 +196,8 @@ def frame_jobs(
 
 def finish_picture(finishing: Finishing, pixels: NDArray[np.uint8], frame: Frame) -> Any:
     """A frame as a picture of its own."""
-    return finishing.finish(pixels, frame.start.spec, frame.recipe)
+    recipe = frame.recipe(finishing.manifest.categories)
+    return finishing.finish(pixels, frame.start.spec, recipe, frame.photos)
 
 
 def show_frame(wanted: Presentation, pixels: NDArray[np.uint8], frame: Frame) -> Any:
@@ -194,47 +209,62 @@ def way_facts(
     asked: Asked, waypoints: Sequence[Waypoint], manifest: GeneratorManifest
 ) -> dict[str, Any]:
     """What an answer says of all frames together."""
-    request, stops = asked.way, asked.stops
-    psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
-    category = waypoints[0].spec.category
+    known, category = manifest.categories, waypoints[0].spec.category
     facts = {
-        "category": category_name(category, manifest.categories),
-        **mixture_facts(category, manifest.categories),
-        "truncation_psi": psi,
+        "category": category_name(category, known),
+        **mixture_facts(category, known),
         "frame_count": asked.frame_count,
-        "loop": request.loop,
+        "loop": asked.way.loop,
     }
-    if isinstance(request, InterpolationRequest):
-        return {**facts, "seeds": request.seeds}
-    photos = {
-        stop: {
-            "photo": stop.name,
-            "photo_sha256": waypoint.photo_sha256,
-            "category": category_name(waypoint.spec.category, manifest.categories),
-            "reconstruction_error": waypoint.error,
-        }
-        for stop, waypoint in zip(stops, waypoints, strict=True)
+    psi = _truncation_psi(waypoints)
+    if psi is not None:
+        facts["truncation_psi"] = psi
+    if isinstance(asked.way, InterpolationRequest):
+        return {**facts, "seeds": asked.way.seeds}
+    found = {
+        stop: waypoint
+        for stop, waypoint in zip(asked.stops, waypoints, strict=True)
         if not isinstance(stop, int)
     }
+    photos = [
+        {
+            "photo": photo.name,
+            "photo_sha256": waypoint.photo_sha256,
+            "category": category_name(waypoint.spec.category, known),
+        }
+        for photo, waypoint in found.items()
+    ]
     return {
         **facts,
-        "waypoints": [stop if isinstance(stop, int) else stop.name for stop in stops],
-        "photos": list(photos.values()),
+        "waypoints": [stop if isinstance(stop, int) else stop.name for stop in asked.stops],
+        "photos": photos,
+        # Apart, as many photos are too long for the headers of an animation.
+        "reconstruction_errors": [waypoint.error for waypoint in found.values()],
         "validation_errors": validation_errors(manifest),
     }
 
 
-def way_mark(finishing: Finishing, request: Way, waypoints: Sequence[Waypoint]) -> Mark:
-    """The mark of an animation; of several photos it names the first as its source."""
-    known, spec = finishing.manifest.categories, waypoints[0].spec
-    photos = [one.photo_sha256 for one in waypoints if one.photo_sha256 is not None]
+def way_mark(finishing: Finishing, way: Way, waypoints: Sequence[Waypoint]) -> Mark:
+    """The mark of an animation; its category is that of the first waypoint."""
+    known, psi = finishing.manifest.categories, _truncation_psi(waypoints)
+    spec = replace(waypoints[0].spec, truncation_psi=0.0 if psi is None else psi)
+    photos = tuple(dict.fromkeys(one.photo_sha256 for one in waypoints if one.photo_sha256))
     names = [waypoint.name for waypoint in waypoints]
-    stops = {"waypoints": names} if photos else {"seeds": names}
-    way = {**stops, "frames": request.frames, "loop": request.loop}
-    recipe = {**mixture_facts(spec.category, known), "interpolation": way}
+    stops: dict[str, Any] = {"seeds": names}
     if photos:
-        recipe["photo_sha256"] = photos[0]
-    return finishing.mark(spec, category_name(spec.category, known), recipe)
+        categories = [category_name(waypoint.spec.category, known) for waypoint in waypoints]
+        stops = {"waypoints": names, "categories": categories}
+    recipe = {
+        **mixture_facts(spec.category, known),
+        "interpolation": {**stops, "frames": way.frames, "loop": way.loop},
+    }
+    return finishing.mark(spec, category_name(spec.category, known), recipe, photos)
+
+
+def _truncation_psi(waypoints: Sequence[Waypoint]) -> float | None:
+    """Of the seeds; None where all are photos, which have none."""
+    seeds = [one.spec.truncation_psi for one in waypoints if one.photo_sha256 is None]
+    return seeds[0] if seeds else None
 
 
 def _styles(session: GeneratorSession, waypoints: Sequence[Waypoint]) -> Styles:

@@ -180,7 +180,8 @@ def variation_jobs(
         for seed in request.seeds or consecutive_seeds(request.seed, request.count)
     ]
     recipe = {"strength": request.strength, "photo_sha256": photo.sha256}
-    return [partial(_vary, session, part, finishing, recipe) for part in session.batches(specs)]
+    vary = partial(_vary, session, finishing=finishing, recipe=recipe, photos=(photo.sha256,))
+    return [partial(vary, part) for part in session.batches(specs)]
 
 
 def error_facts(inverted: Inverted, manifest: GeneratorManifest) -> dict[str, Any]:
@@ -211,8 +212,9 @@ def _vary(
     specs: Sequence[PictureSpec],
     finishing: Finishing,
     recipe: Mapping[str, Any],
+    photos: tuple[str, ...],
 ) -> list[Finished]:
     return [
-        finishing.finish(pixels, spec, recipe)
+        finishing.finish(pixels, spec, recipe, photos)
         for spec, pixels in zip(specs, session.render(specs), strict=True)
     ]

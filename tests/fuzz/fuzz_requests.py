@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["models", "service", "starlette", "pyth
     from service.pictures.interpolation_requests import (
         InterpolationRequest,
         parse_way_fields,
-        sort_stops,
+        resolve_stops,
     )
     from service.pictures.variations import parse_variation_fields
 
@@ -45,7 +45,7 @@ def interpolation(data: bytes) -> None:
 
 def interpolation_form(data: bytes) -> None:
     form = _form(data)
-    sort_stops(parse_way_fields(form.fields), form.files["image"])
+    resolve_stops(parse_way_fields(form.fields), form.files["image"])
 
 
 def augmentation_form(data: bytes) -> None:

@@ -158,6 +158,15 @@ def test_a_form_is_the_same_whatever_its_boundary(client: TestClient) -> None:
 
 
 @only_sqlite
+def test_a_form_whose_files_are_of_other_fields_is_another(client: TestClient) -> None:
+    sent = [("image", ("a.png", photo())), ("mask", ("b.png", photo()))]
+    moved = [("image", file) for _, file in sent]
+    headers = {"Idempotency-Key": "moved"}
+    url = "/v1/images/augmentations"
+    client.post(url, files=sent, headers=headers)
+    check(client.post(url, files=moved, headers=headers), 409, "Idempotency-Key")
+
+
 def test_keys_of_different_callers_are_different(client: TestClient, tmp_path: Path) -> None:
     first = post(client, json={})
     other = {"x-api-key": (tmp_path / "two").read_text()}

@@ -311,18 +311,25 @@ def test_a_way_leads_through_photos_reconstructions(styled: TestClient) -> None:
             "photo": name,
             "photo_sha256": hashlib.sha256(files[name]).hexdigest(),
             "category": known["data"][0]["category"],
-            "reconstruction_error": known["reconstruction_error"],
         }
+    known_errors = [known["reconstruction_error"] for known in (of_first, of_last)]
+    assert manifest["reconstruction_errors"] == known_errors
+    assert "truncation_psi" not in manifest  # it is of seeds
 
 
 def test_photos_and_seeds_on_one_way(styled: TestClient) -> None:
     data = photo((24, 16))
     answer = photos_way(
-        styled, {"mug.png": data}, waypoints='[7, "mug.png", 7]', frames="3", category="boxes"
+        styled,
+        {"mug.png": data},
+        waypoints='[7, "mug.png", 7]',
+        frames="3",
+        category="boxes",
+        truncation_psi="0.5",
     )
     frames, manifest = unzipped(answer)
     assert len(frames) == manifest["frame_count"] == 5
-    (seed,) = pictures(styled, category="boxes", seed=7)
+    (seed,) = pictures(styled, category="boxes", seed=7, truncation_psi=0.5)
     np.testing.assert_array_equal(frames[0], seed)
     np.testing.assert_array_equal(frames[4], seed)
     shown, _ = reconstruction(styled, data, category="boxes", seed="7")
@@ -331,26 +338,111 @@ def test_photos_and_seeds_on_one_way(styled: TestClient) -> None:
     assert np.abs(there - frames[3]).max() <= 1
     assert min(np.abs(there - frames[0]).mean(), np.abs(there - frames[2]).mean()) > 0
     name = hashlib.sha256(data).hexdigest()
-    way = {"noise_seed": 7}
+    to_photo = {"to_category": "boxes", "to_truncation_psi": 0.0, "noise_seed": 7}
+    to_seed = {"to_category": "boxes", "to_truncation_psi": 0.5, "noise_seed": 7}
     assert [(one["interpolation"], one.get("photo_sha256")) for one in manifest["data"]] == [
-        ({"to": name, "share": 0.0, **way}, None),
-        ({"to": name, "share": 0.5, **way}, name),
-        ({"from": name, "to": 7, "share": 0.0, **way}, name),
-        ({"from": name, "to": 7, "share": 0.5, **way}, name),
-        ({"to": 7, "share": 0.0, **way}, None),
+        ({"to": name, "share": 0.0, **to_photo}, None),
+        ({"to": name, "share": 0.5, **to_photo}, name),
+        ({"from": name, "to": 7, "share": 0.0, **to_seed}, name),
+        ({"from": name, "to": 7, "share": 0.5, **to_seed}, name),
+        ({"to": 7, "share": 0.0, "noise_seed": 7}, None),
     ]
 
 
-def test_seeds_have_the_first_photos_category(styled: TestClient) -> None:
-    data = photo((90, 20))
-    _, known = reconstruction(styled, data)
-    best = known["data"][0]["category"]
-    sent = {"last": photo((20, 90)), "x": data}
-    way = {"waypoints": '[0, "x", "last"]', "frames": "2", "truncation_psi": "0.4"}
-    frames, manifest = unzipped(photos_way(styled, sent, **way))
-    assert [one["category"] for one in manifest["data"][:2]] == [best, best]
-    expected = pictures(styled, category=best, seed=0, truncation_psi=0.4)
+def nearest_category(client: TestClient, data: bytes) -> str:
+    _, answer = reconstruction(client, data)
+    name: str = answer["data"][0]["category"]
+    return name
+
+
+@pytest.fixture(scope="module")
+def unlike(styled: TestClient) -> dict[str, bytes]:
+    """Photos of different nearest categories, by these."""
+    found: dict[str, bytes] = {}
+    for grey in range(0, 256, 15):
+        buffer = io.BytesIO()
+        Image.new("RGB", (24, 16), (grey, 255 - grey, grey // 2)).save(buffer, "PNG")
+        found.setdefault(nearest_category(styled, buffer.getvalue()), buffer.getvalue())
+    assert len(found) > 1
+    return found
+
+
+def test_each_photo_has_its_category_and_seeds_the_first_photos(
+    styled: TestClient, unlike: dict[str, bytes]
+) -> None:
+    (last, of_last), (first, of_first) = list(unlike.items())[:2]
+    files = {"last": of_last, "first": of_first}
+    way = {"waypoints": '[0, "first", "last"]', "frames": "2", "truncation_psi": "0.4"}
+    frames, manifest = unzipped(photos_way(styled, files, **way))
+    assert [one["category"] for one in manifest["data"]] == [first, first, last]
+    assert [one["category"] for one in manifest["photos"]] == [first, last]
+    for frame, photo_sent in zip(frames[1:], (of_first, of_last), strict=True):
+        np.testing.assert_array_equal(frame, reconstruction(styled, photo_sent)[0])
+    expected = pictures(styled, category=first, seed=0, truncation_psi=0.4)
     np.testing.assert_array_equal(frames[0], expected[0])
+    assert manifest["data"][1]["interpolation"]["to_category"] == last
+    one_for_all, manifest = unzipped(photos_way(styled, files, **way, category=last))
+    assert {one["category"] for one in manifest["data"]} == {last}
+    assert not np.array_equal(one_for_all[1], frames[1])
+
+
+def test_a_frame_names_the_photos_that_are_in_it(
+    styled: TestClient, unlike: dict[str, bytes]
+) -> None:
+    first, last = list(unlike.values())[:2]
+    answer = photos_way(styled, {"a": first, "b": last}, frames="5")
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    hashes = [hashlib.sha256(data).hexdigest() for data in (first, last)]
+    near = [read_xmp(archive.read(f"{k:02d}.png"))[OURS + "photoSha256"] for k in range(5)]
+    assert near == [hashes[0]] * 3 + [hashes[1]] * 2
+
+
+def test_what_a_mark_says_tells_frames_apart(styled: TestClient) -> None:
+    """Two ways to the same seed at different truncation are different pictures."""
+    recipes = []
+    for psi in ("0.4", "1"):
+        fields = {"waypoints": '["a", 7]', "frames": "3", "truncation_psi": psi}
+        answer = photos_way(styled, {"a": photo()}, **fields)
+        archive = zipfile.ZipFile(io.BytesIO(answer.content))
+        recipes.append(read_xmp(archive.read("01.png"))[OURS + "recipe"])
+    assert recipes[0] != recipes[1]
+    moving = photos_way(styled, {"a": photo()}, "image/webp", **fields)
+    assert read_xmp(moving.content)[OURS + "truncationPsi"] == "1.0"
+    assert moving.headers["x-catalogan-truncation-psi"] == "1.0"
+
+
+def test_noise_of_photos_is_the_first_seeds(styled: TestClient, tmp_path: Path) -> None:
+    name = "grainy"
+    Registry().register(write_styled_export(tmp_path / name, noise_scale=1.0, name=name))
+    sent = {"model": name, "category": "mugs"}
+    answer = photos_way(styled, {"a": photo()}, waypoints='["a", 8, 3]', frames="2", **sent)
+    frames, _ = unzipped(answer)
+    shown, _ = reconstruction(styled, photo(), seed="8", **sent)
+    np.testing.assert_array_equal(frames[0], shown)
+    np.testing.assert_array_equal(frames[1], pictures(styled, seed=8, **sent)[0])
+
+
+def test_an_animation_of_many_photos_tells_their_errors(styled: TestClient) -> None:
+    files = {f"a photo with quite a long name {k}.png": photo((20 + k, 30)) for k in range(10)}
+    answer = photos_way(styled, files, "image/webp", frames="2")
+    errors = json.loads(unquote(answer.headers["x-catalogan-reconstruction-errors"]))
+    assert len(errors) == 10
+    assert min(errors) > 0
+
+
+def test_the_same_key_with_files_elsewhere_is_another_request(styled: TestClient) -> None:
+    headers = {"Idempotency-Key": "one-key"}
+    two = [("image", ("a", photo())), ("image", ("b", photo((30, 30))))]
+    assert styled.post(URL, files=two, headers=headers).status_code == 200
+    again = styled.post(URL, files=two, headers=headers)
+    assert again.headers["idempotency-replayed"] == "true"
+    for files, fields in (
+        ([two[1], two[0]], {}),
+        (two, {"frames": "3"}),
+        ([*two, ("image", ("user", b"x"))], {}),
+        (two, {"user": "x"}),
+    ):
+        check(styled.post(URL, files=files, data=fields, headers=headers), 409, "Idempotency-Key")
 
 
 def test_a_loop_of_photos_as_an_animation_names_its_photos(styled: TestClient) -> None:
@@ -363,7 +455,9 @@ def test_a_loop_of_photos_as_an_animation_names_its_photos(styled: TestClient) -
     names = [hashlib.sha256(data).hexdigest() for data in files.values()]
     assert found[OURS + "photoSha256"] == names[0]
     recipe = json.loads(found[OURS + "recipe"])["interpolation"]
+    categories = recipe.pop("categories")
     assert recipe == {"waypoints": names, "frames": 4, "loop": True}
+    assert categories[0] == unquote(answer.headers["x-catalogan-category"])
     with Image.open(io.BytesIO(answer.content)) as image:
         assert (image.size, image.info["loop"]) == ((48, 32), 0)
 
@@ -373,7 +467,7 @@ def test_a_loop_of_photos_as_an_animation_names_its_photos(styled: TestClient) -
     [
         (["a"], {}, "image", "another `image`"),
         (["a", "a"], {"waypoints": '["a", 1]'}, "image", "same file name"),
-        (["a"], {"waypoints": '["b", 1]'}, "waypoints", "file name"),
+        (["a"], {"waypoints": '[1, "b"]'}, "waypoints.1", "file name"),
         (["a", "b"], {"waypoints": '["a", 1]'}, "waypoints", "1 of the photos"),
         (["a"], {"waypoints": '["a"]'}, "waypoints", "at least 2"),
         (["a"], {"waypoints": json.dumps(["a"] * 11)}, "waypoints", "at most 10"),

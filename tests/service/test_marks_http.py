@@ -180,6 +180,22 @@ def test_a_variation_is_created_with_a_photo_as_input(shop: TestClient) -> None:
     assert len(facts["photo_sha256"]) == 64
 
 
+def test_a_way_through_photos_has_these_as_inputs(shop: TestClient) -> None:
+    files = [("image", ("a", photo())), ("image", ("b", photo(compress_level=1)))]
+    response = shop.post("/v1/images/interpolations", files=files, data={"frames": "3"})
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        frames = [archive.read(f"{index:02d}.png") for index in range(3)]
+    inputs = []
+    for frame in frames:
+        (action,), _, manifest = manifest_of(frame)
+        assert action["action"] == "c2pa.created"
+        assert {one["relationship"] for one in manifest["ingredients"]} == {"inputTo"}
+        assert len(action["parameters"]["ingredients"]) == len(manifest["ingredients"])
+        inputs.append(len(manifest["ingredients"]))
+        assert read(frame, "image/png").get_validation_state() == "Valid"
+    assert inputs == [1, 2, 1]
+
+
 def test_an_augmented_photo_is_opened_and_edited(shop: TestClient) -> None:
     data = augmented(shop, photo())
     (opened, edited), facts, manifest = manifest_of(data)

@@ -219,6 +219,9 @@ def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
 
     Returns:
         Tensors `generator.<name>` and `discriminator.<name>`, named as in their state_dicts.
+
+    Raises:
+        ExportError: A weight does not fit.
     """
     networks = {"generator": generator, "discriminator": discriminator}
     tensors = {
@@ -226,6 +229,9 @@ def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
         for network, module in networks.items()
         for name, tensor in module.state_dict().items()
     }
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ExportError(f"{name} holds numbers beyond float16: the run has diverged")
     return save(tensors)
 
 
