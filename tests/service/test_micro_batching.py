@@ -312,9 +312,11 @@ def test_threads_that_wait_for_a_gpu_are_beside_those_that_compute(
     monkeypatch.setenv("CATALOGAN_WORKERS", "2")
     runtime = build_runtime()
     together = threading.Barrier(18)
-    met = [runtime.workers._threads.submit(together.wait, 20) for _ in range(18)]
+    met = [runtime.painters._threads.submit(together.wait, 20) for _ in range(18)]
     assert sorted(one.result() for one in met) == list(range(18))
+    assert runtime.workers._threads._max_workers == 2  # photos are decoded by no more
     runtime.workers.stop()
+    runtime.painters.stop()
     runtime.state.close()
 
 
