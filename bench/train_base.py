@@ -20,7 +20,10 @@ WIDTHS = ("--set", "model.channel_base=2048")
 PACE = ("--set", "tick_kimg=2", "--set", "grid_kimg=10", "--set", "checkpoint_kimg=10")
 ADAPTATION = ("--set", "augment.adjust_kimg=200")
 
-DATA = "3,068 photos of clothes: alexeygrigorev/clothing-dataset-small on GitHub, CC0 1.0"
+DATA = (
+    "3,068 photos of clothes: alexeygrigorev/clothing-dataset-small on GitHub, CC0 1.0; "
+    "289,000 images shown in all"
+)
 
 
 def catalogan(*arguments: str) -> None:

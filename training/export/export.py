@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 
@@ -117,7 +118,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         graphs, watermark = _watermark(options.watermark)
         files |= dict(zip(WATERMARK_FILES, graphs, strict=True))
     num_ws, w_dim = generator.style_shape
-    settings = config.model_dump(mode="json")
+    settings = _portable(config.model_dump(mode="json"))
     manifest = GeneratorManifest(
         name=options.name,
         created=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
@@ -181,6 +182,14 @@ def generator_graph(
         parity = measure_parity(generator, graph, precision)
     losses = (measure_loss(generator, graph, precision, one) for one in settings)
     return graph, parity, tuple(losses)
+
+
+def _portable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the folders of this machine, which tell nobody else anything."""
+    source = settings["fine_tuning"]["source"]
+    if source is not None:
+        settings["fine_tuning"]["source"] = Path(source).name
+    return settings
 
 
 def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:

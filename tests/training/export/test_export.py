@@ -15,7 +15,7 @@ from safetensors.torch import load
 
 from models.manifest import INPUT_NAMES, GeneratorManifest, ManifestError
 from training.export import parity as parity_module
-from training.export.export import ExportOptions, export_run
+from training.export.export import ExportOptions, _portable, export_run
 from training.export.graphs import ExportError, probe, to_onnx
 from training.export.parity import measure_parity, open_graph
 from training.learning.checkpoint import load_newest
@@ -253,6 +253,14 @@ def test_other_shapes_and_channels_export(size: tuple[int, int], channels: int) 
     generator.requires_grad_(False).update_w_avg(64)
     parity = measure_parity(generator, to_onnx(generator, "fp32"), "fp32")
     assert parity.max_abs_error <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("/home/me/runs/first", "first"), ("base:clothing", "base:clothing"), (None, None)],
+)
+def test_an_export_tells_no_folders_of_its_machine(source: str | None, told: str | None) -> None:
+    assert _portable({"fine_tuning": {"source": source}}) == {"fine_tuning": {"source": told}}
 
 
 def test_fine_tuning_starts_from_an_export_as_from_its_run(export: Path, tiny_run: Path) -> None:
