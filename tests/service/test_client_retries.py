@@ -419,7 +419,8 @@ def slow_upload(address: str, key: str = "") -> Iterator[socket.socket]:
     held = 'catalogan_pending_requests{queue="uploads"}'
 
     def wait_until(pending: int) -> None:
-        wait_for(lambda: f"{held} {pending}.0" in httpx.get(f"{address}/metrics").text)
+        headers, wanted = {"X-API-Key": key}, f"{held} {pending}.0"
+        wait_for(lambda: wanted in httpx.get(f"{address}/metrics", headers=headers).text)
 
     wait_until(0)  # an answered request may still have the place
     with socket.create_connection((host, int(port)), timeout=10) as connection:
