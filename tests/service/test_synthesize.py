@@ -321,6 +321,11 @@ def test_a_failure_on_the_way_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def heed_interrupts() -> None:
+    """What shells start in the background is deaf to Ctrl-C, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_interrupted_leaves_nothing_and_killed_is_made_anew(export: Path, tmp_path: Path) -> None:
     """A set too large to end by itself, stopped by Ctrl-C and by SIGKILL."""
@@ -329,7 +334,14 @@ def test_interrupted_leaves_nothing_and_killed_is_made_anew(export: Path, tmp_pa
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     aside, end = tmp_path / ".set.partial", time.monotonic() + 60
     for kind in (signal.SIGKILL, signal.SIGINT):
-        with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL) as process:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=heed_interrupts,
+        )
+        try:
             while (aside / "left").exists() or not (aside / "mugs").is_dir():
                 assert process.poll() is None
                 assert time.monotonic() < end, "nothing was begun in time"
@@ -337,6 +349,9 @@ def test_interrupted_leaves_nothing_and_killed_is_made_anew(export: Path, tmp_pa
             (aside / "left").touch()  # the next one clears it away
             process.send_signal(kind)
             assert process.wait(60) != 0
+        finally:
+            process.kill()
+            process.wait()
         assert aside.exists() == (kind == signal.SIGKILL)
     assert not (tmp_path / "set").exists()
     assert files(synthesize(export, tmp_path / "set", "--count", 1))
