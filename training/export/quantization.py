@@ -33,7 +33,7 @@ from training.export.graphs import seal
 from training.export.loss import Setting, inputs
 from training.export.parity import Arrays
 
-# A range cut at the rarest values leaves finer steps for all others: of the shipped base, 2.5 dB.
+# A range cut at the rarest values leaves finer steps for all others: of an earlier base, 2.5 dB.
 _PERCENTILE: Final = 99.995
 _SEED: Final = 0
 
