@@ -272,7 +272,7 @@ float32. Scales are static, from 200 pictures of the generator itself in all its
 them at truncation 1 and half as served, so that no picture depends on others of its batch.
 
 - Activations are uint8; ranges leave out the rarest 0.005 % of values at each end. On 400 pictures
-  of the base before this one, as served, this gave 36.4 dB, ranges that hold all values 33.9 dB. A picture
+  of an earlier base, as served, this gave 36.4 dB, ranges that hold all values 33.9 dB. A picture
   with such extremes is cut there: hence the single values that are far off.
 - Weights are int8 with a scale for each output channel, and use seven bits (`reduce_range`). x86
   processors that lack VNNI (AVX2, early AVX-512) add two products in 16 bits, and with eight bits
@@ -291,7 +291,7 @@ under 28 dB and an fp16 one under 45 dB. Distances judge crowds of pictures: whe
 down, as of pictures as served, that does not say that any of them is better.
 
 To the eye, most pictures are the same: outlines move by less than a pixel, and even areas get a
-faint grain. Of 100 pictures of the base before this one as served half are above 37 dB, and one in twenty
+faint grain. Of 100 pictures of an earlier base as served half are above 37 dB, and one in twenty
 under 34 dB. In the worst one a detail grows and changes its colour; at truncation 1 one was of
 another hue.
 
