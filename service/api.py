@@ -108,13 +108,14 @@ def build_runtime() -> Runtime:
     keyring, marker = Keyring(settings), open_marker(settings)
     metrics = Metrics()
     workers = Workers(settings.workers, settings.max_queue_wait_sec)
-    waiting = waiting_threads(settings.device)
-    painters = Workers(settings.workers + waiting, settings.max_queue_wait_sec)
+    painters = workers
+    if waiting := waiting_threads(settings.device):
+        painters = Workers(settings.workers + waiting, settings.max_queue_wait_sec)
     return Runtime(
         settings=settings,
         pool=ModelPool(settings, Registry(), metrics.model_loaded, metrics.batch_run),
         workers=workers,
-        painters=painters if waiting else workers,
+        painters=painters,
         metrics=metrics,
         state=State(settings),
         keyring=keyring,

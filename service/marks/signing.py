@@ -99,7 +99,8 @@ class Signer:
 
     def _photos(self, mark: Mark) -> list[str]:
         """Labels of the photos that went in; an edited picture has one."""
-        return [f"{_PHOTO}-{index}" for index in range(len(mark.photos) or (not mark.painted))]
+        count = len(mark.photos) if mark.painted else 1
+        return [f"{_PHOTO}-{index}" for index in range(count)]
 
     def _actions(self, mark: Mark) -> list[dict[str, Any]]:
         """What happened: a painting is created, a photo is opened and edited."""
