@@ -28,7 +28,7 @@ def model_card(manifest: GeneratorManifest) -> bytes:
             f"| {_cell(name)} is called | {_cell(', '.join(others))}, too |"
             for name, others in manifest.synonyms.items()
         ),
-        f"| Images shown in training | {manifest.nimg:,} |",
+        f"| Images shown in training | {manifest.nimg:,}{_started_from(manifest)} |",
         f"| Photos mirrored in training | {'yes: print in pictures reads both ways' * mirrored}"
         f"{'no' * (not mirrored)} |",
         f"| Precision | {manifest.precision} |",
@@ -66,6 +66,12 @@ def model_card(manifest: GeneratorManifest) -> bytes:
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def _started_from(manifest: GeneratorManifest) -> str:
+    """What the images come on top of, where the run began with trained weights."""
+    source = manifest.training.get("fine_tuning", {}).get("source")
+    return f", from {_cell(source)} on" if source else ""
 
 
 def _precision_lines(manifest: GeneratorManifest) -> list[str]:

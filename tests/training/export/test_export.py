@@ -15,6 +15,7 @@ from safetensors.torch import load
 
 from models.manifest import INPUT_NAMES, GeneratorManifest, ManifestError
 from training.export import parity as parity_module
+from training.export.card import model_card
 from training.export.export import ExportOptions, _portable, export_run
 from training.export.graphs import ExportError, probe, to_onnx
 from training.export.parity import measure_parity, open_graph
@@ -261,6 +262,13 @@ def test_other_shapes_and_channels_export(size: tuple[int, int], channels: int) 
 )
 def test_an_export_tells_no_folders_of_its_machine(source: str | None, told: str | None) -> None:
     assert _portable({"fine_tuning": {"source": source}}) == {"fine_tuning": {"source": told}}
+
+
+def test_the_card_says_what_its_images_come_on_top_of(export: Path) -> None:
+    manifest = GeneratorManifest.model_validate_json((export / "manifest.json").read_bytes())
+    assert "| 200 |" in model_card(manifest).decode()
+    begun = manifest.model_copy(update={"training": {"fine_tuning": {"source": "base:clothing"}}})
+    assert "| 200, from base:clothing on |" in model_card(begun).decode()
 
 
 def test_fine_tuning_starts_from_an_export_as_from_its_run(export: Path, tiny_run: Path) -> None:
