@@ -83,7 +83,7 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
         """
         async with time_limit(runtime.settings.request_timeout_sec):
             if not is_form(request.headers):
-                require_json(request)
+                require_json(request, ", or photos as multipart/form-data")
                 body = await request.body()
                 way = validate(InterpolationRequest, parse_json(body))
                 return await serve(request, Asked(way, way.seeds), [body])

@@ -63,12 +63,14 @@ async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
     return loaded
 
 
-def require_json(request: Request) -> None:
-    """Refuse a body of another type.
+def require_json(request: Request, otherwise: str = "") -> None:
+    """Refuse a body of another type; `otherwise` names what else would do.
 
     Raises:
         BadRequest: It isn't declared to be JSON.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
-        raise BadRequest("send the body as Content-Type: application/json", param="Content-Type")
+        raise BadRequest(
+            f"send the body as Content-Type: application/json{otherwise}", param="Content-Type"
+        )
