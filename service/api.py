@@ -65,8 +65,8 @@ class Gateway:
         """Answer with the API from now on."""
         self._runtime = runtime
         app = create_app(runtime)
-        settings, usage = runtime.settings, runtime.state.usage
-        access = Access(app, runtime.keyring, usage, open_metrics=settings.open_metrics)
+        settings = runtime.settings
+        access = Access(app, runtime.keyring, runtime.state.usage, settings)
         guarded = Guard(access, settings)
         self._app = Observer(guarded, app.routes, runtime.metrics, tracing)
 

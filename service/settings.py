@@ -13,6 +13,7 @@ from service.errors import SettingsError
 LogFormat = Literal["text", "json"]
 
 MIN_KEY_CHARS: Final = 8
+RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/minute$"
 MAX_REQUEST_TIMEOUT_SEC: Final = 600
 
 
@@ -97,6 +98,10 @@ class Settings(BaseSettings):
     open_metrics: Annotated[
         bool, Field(description="Whether /metrics needs no key, where others do.")
     ] = False
+    open_verification: Annotated[
+        str | None,
+        Field(pattern=RATE_PATTERN, description="Verifications without a key, of all together."),
+    ] = None
     record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
     max_stored_answer_bytes: Annotated[
         int, Field(ge=0, description="Of one answer to a request with an Idempotency-Key.")

@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import SettingsError
+from service.settings import RATE_PATTERN
 
 # So that scanners for secrets know one when they see it.
 PREFIX: Final = "catalogan_"
@@ -42,7 +43,7 @@ class ApiKey(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     scopes: Annotated[frozenset[Scope], Field(min_length=1)]
-    rate: Annotated[str | None, Field(pattern=r"^[1-9][0-9]{0,8}/minute$")] = None
+    rate: Annotated[str | None, Field(pattern=RATE_PATTERN)] = None
     quota: Annotated[str | None, Field(pattern=r"^[1-9][0-9]{0,11}/(day|month)$")] = None
     created: datetime | None = None
 
@@ -57,8 +58,8 @@ class KeyList(BaseModel):
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         names = {key.name for key in self.keys}
-        if names & {OPERATOR.name, LOCAL.name}:
-            raise ValueError(f"the names {OPERATOR.name} and {LOCAL.name} are taken")
+        if taken := sorted(names & TAKEN_NAMES):
+            raise ValueError(f"the name {taken[0]} is taken")
         if len(names) < len(self.keys) or len({k.sha256 for k in self.keys}) < len(self.keys):
             raise ValueError("a name or a hash occurs twice")
         return self
@@ -67,6 +68,14 @@ class KeyList(BaseModel):
 # Who has CATALOGAN_API_KEY, and who calls from this machine where no key is configured.
 OPERATOR: Final = ApiKey(name="operator", sha256="0" * 64, scopes=frozenset(SCOPES))
 LOCAL: Final = ApiKey(name="local", sha256="0" * 64, scopes=frozenset(SCOPES))
+# In usage and logs, whoever verifies a picture without a key, where the operator lets anybody.
+ANYBODY: Final = "anybody"
+TAKEN_NAMES: Final = frozenset({OPERATOR.name, LOCAL.name, ANYBODY})
+
+
+def keyless(rate: str) -> ApiKey:
+    """What stands for all who come without a key; it opens nothing that asks for a scope."""
+    return ApiKey.model_construct(name=ANYBODY, sha256="0" * 64, scopes=frozenset(), rate=rate)
 
 
 def key_hash(key: str) -> str:
@@ -127,10 +136,11 @@ def create_key(
         made = ApiKey.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise SettingsError(f"{first['loc'][0]}: {first['msg']}") from None
+        field = str(first["loc"][0]).replace("scopes", "scope")  # as the option is called
+        raise SettingsError(f"{field}: {first['msg']}") from None
 
     def add(known: KeyList) -> tuple[ApiKey, ...]:
-        if name in (OPERATOR.name, LOCAL.name) or any(one.name == name for one in known.keys):
+        if name in TAKEN_NAMES or any(one.name == name for one in known.keys):
             raise SettingsError(
                 f"the name {name} is taken: revoke that key first, or choose another"
             )

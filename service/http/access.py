@@ -9,16 +9,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.access.api_keys import LOCAL, ApiKey
+from service.access.api_keys import LOCAL, ApiKey, keyless
 from service.access.api_keys import Scope as KeyScope
 from service.access.keyring import Keyring
 from service.access.rates import Rates
 from service.errors import Busy, Forbidden, Unauthorized
 from service.observation import note_key
-from service.settings import is_loopback
+from service.settings import Settings, is_loopback
 from service.state.usage import Usage
 
 METRICS_PATH: Final = "/metrics"
+VERIFICATIONS_PATH: Final = "/v1/verifications"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ NEEDS: Final = {
     "/v1/images/interpolations": Need("generate", "interpolation"),
     "/v1/images/augmentations": Need("generate", "augmentation"),
     "/v1/datasets": Need("generate", "dataset"),
-    "/v1/verifications": Need(None, "verification"),
+    VERIFICATIONS_PATH: Need(None, "verification"),
 }
 # Under these names, a request's scope holds the caller's key and the pictures made for it.
 _KEY: Final = "catalogan.key"
@@ -50,12 +51,12 @@ _ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
 class Access:
     """ASGI middleware: lets through whom the keys allow, and counts."""
 
-    def __init__(
-        self, app: ASGIApp, keyring: Keyring, usage: Usage, *, open_metrics: bool = False
-    ) -> None:
-        """Wrap `app`; `open_metrics` lets anybody read these."""
+    def __init__(self, app: ASGIApp, keyring: Keyring, usage: Usage, settings: Settings) -> None:
+        """Wrap `app`."""
         self._app: Final = app
-        self._open_metrics: Final = open_metrics
+        self._open_metrics: Final = settings.open_metrics
+        rate = settings.open_verification
+        self._anybody: Final = None if rate is None else keyless(rate)
         self._keyring: Final = keyring
         self._usage: Final = usage
         self._rates: Final = Rates()
@@ -112,6 +113,8 @@ class Access:
         if given is None and scheme.lower() == "bearer":
             given = credentials.strip()
         if given is None:
+            if self._anybody is not None and scope["path"] == VERIFICATIONS_PATH:
+                return self._anybody
             raise Unauthorized("send the API key as `Authorization: Bearer KEY` or `x-api-key`")
         key = self._keyring.find(given)
         if key is None:

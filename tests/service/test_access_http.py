@@ -121,6 +121,34 @@ def test_a_key_opens_what_its_scopes_say(shop: Shop) -> None:
 
 
 @only_sqlite
+def test_anybody_may_verify_where_the_operator_lets_them(shop: Shop) -> None:
+    files = {"image": photo()}
+    where = "/v1/verifications"
+    open_to_all = {**shop.environment, "open_verification": "3/minute"}
+    with running_service(**open_to_all) as client:
+        for left in ("2", "1", "0"):
+            answer = client.post(where, files=files)
+            assert answer.json()["verdict"] == "unknown"
+            assert answer.headers["x-ratelimit-remaining-requests"] == left
+        refused = client.post(where, files=files)
+        assert check(refused, 429)["code"] == "rate_limit_exceeded"
+        assert int(refused.headers["retry-after"]) >= 1
+        # Nothing else is open, a key that is given must be right, and has its own rate.
+        for path in (URL, "/v1/images/augmentations", where + "/1", "/v1/datasets"):
+            check(client.post(path, json={}), 401)
+        for path in ("/v1/models", "/v1/usage", "/metrics", where):
+            check(client.get(path), 401 if path != where else 429)
+        check(client.post(where, files=files, headers={"x-api-key": "a-wrong-one"}), 401)
+        for _ in range(4):
+            verified = client.post(where, files=files, headers=shop.headers("plain"))
+            assert verified.json()["verdict"] == "unknown"
+        usage = client.get("/v1/usage", headers=shop.headers("admin")).json()["data"]
+    (counted,) = [one for one in usage if one["key"] == "anybody"]
+    assert counted["kind"] == "verification"
+    assert (counted["requests"], counted["errors"]) == (5, 2)
+
+
+@only_sqlite
 def test_only_the_scope_metrics_opens_metrics(shop: Shop) -> None:
     for name in shop.keys:
         answer = shop.client.get("/metrics", headers=shop.headers(name))
