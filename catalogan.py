@@ -41,6 +41,7 @@ _COMMANDS: Final = {
     "report": (_MODEL, "Write a run's report.html."),
     "train-encoder": (_ENCODER, "Train an encoder for a run, from photo to style."),
     "train-watermark": (_WATERMARK, "Train an invisible mark on a dataset's photos."),
+    "judge-watermark": (_WATERMARK, "Measure how often a trained mark is found."),
     "export": (_MODEL, "Export a run's generator to ONNX."),
     "register": (_SERVICE, "Check an export and put it into the Model Store."),
     "models": (_SERVICE, "List, show, promote or roll back registered models."),

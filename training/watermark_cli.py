@@ -1,4 +1,4 @@
-"""Command line of the training room: train-watermark."""
+"""Command line of the training room: train-watermark, judge-watermark."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +12,12 @@ from training.cli import configure_logging, fail, invalid, progress
 from training.learning.config import Device
 
 DEFAULT_KIMG = 400.0
+_JUDGED_HELP = "Pictures to mark and treat, to judge by."
+_UNMARKED_HELP = "Pictures without a mark to read."
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 _out = Console(highlight=False)
-
-
-@app.callback()
-def _room() -> None:
-    """Keeps the one command a command of its group."""
 
 
 @app.command("train-watermark")
@@ -32,35 +29,33 @@ def train_watermark(
         typer.Option(help=f"Stop after so many thousand photos shown; {DEFAULT_KIMG:g} if no end."),
     ] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
-    judged: Annotated[int, typer.Option(help="Pictures to mark and treat, to judge by.")] = 1000,
-    unmarked: Annotated[int, typer.Option(help="Pictures without a mark to read.")] = 100_000,
+    judged: Annotated[int, typer.Option(help=_JUDGED_HELP)] = 1000,
+    unmarked: Annotated[int, typer.Option(help=_UNMARKED_HELP)] = 100_000,
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
 ) -> None:
-    """Train an invisible mark on photos; `catalogan export --watermark` takes it along."""
+    """Train an invisible mark on photos, and judge it; `catalogan export --watermark` takes it.
+
+    It is kept as soon as it is trained: if judging is interrupted, judge-watermark goes on.
+    """
     from training.dataset import PreparedDataset
     from training.launch import stop_on_signals
     from training.learning.device import pick_device
     from training.watermark.watermark import train_watermark as run_training
-    from training.watermark.watermark_folder import SHEET_FILE, WatermarkSettings
+    from training.watermark.watermark_folder import JudgingSettings, WatermarkSettings
 
     configure_logging()
     if max_kimg is None and max_minutes is None:
         max_kimg = DEFAULT_KIMG
     total = None if max_kimg is None or max_minutes is not None else int(max_kimg * 1000)
     try:
-        settings = WatermarkSettings(
-            seed=seed,
-            max_kimg=max_kimg,
-            max_minutes=max_minutes,
-            judged=judged,
-            unmarked=unmarked,
-        )
+        settings = WatermarkSettings(seed=seed, max_kimg=max_kimg, max_minutes=max_minutes)
+        JudgingSettings(judged=judged, unmarked=unmarked)  # wrong ones are told of before
         with (
             stop_on_signals() as should_stop,
             progress("Training the watermark", "photos") as update,
         ):
-            card = run_training(
+            run_training(
                 PreparedDataset(data),
                 out,
                 settings,
@@ -72,13 +67,41 @@ def train_watermark(
         invalid(error)
     except ValueError as error:
         fail(str(error))
+    judge_watermark(out, data, judged, unmarked, device)
+
+
+@app.command("judge-watermark")
+def judge_watermark(
+    watermark: Annotated[Path, typer.Argument(help="A folder of `catalogan train-watermark`.")],
+    data: Annotated[Path, typer.Option(help="The dataset that it was trained on.")],
+    judged: Annotated[int, typer.Option(help=_JUDGED_HELP)] = 1000,
+    unmarked: Annotated[int, typer.Option(help=_UNMARKED_HELP)] = 100_000,
+    device: Annotated[Device, typer.Option(help="Where to run.")] = "auto",
+) -> None:
+    """Measure how often a trained mark is found; the figures go into exports that take it."""
+    from training.dataset import PreparedDataset
+    from training.learning.device import pick_device
+    from training.watermark.watermark import judge_watermark as run_judging
+    from training.watermark.watermark_folder import SHEET_FILE, JudgingSettings
+
+    configure_logging()
+    try:
+        settings = JudgingSettings(judged=judged, unmarked=unmarked)
+        with progress("Judging the watermark", "pictures") as update:
+            judgement = run_judging(
+                watermark, PreparedDataset(data), settings, pick_device(device), update
+            )
+    except ValidationError as error:
+        invalid(error)
+    except ValueError as error:
+        fail(str(error))
     table = Table("treatment", "marks found", "bits right")
-    for detection in card.detections:
+    for detection in judgement.detections:
         table.add_row(detection.treatment, f"{detection.found:.1%}", f"{detection.bits_right:.1%}")
     _out.print(table)
     _out.print(
-        f"{card.nimg / 1000:.1f} kimg; at {card.psnr_db:.1f} dB or better; false marks in "
-        f"{card.false_positives:.1e} of pictures; look at {out / SHEET_FILE}",
+        f"at {judgement.psnr_db:.1f} dB or better; false marks in "
+        f"{judgement.false_positives:.1e} of pictures; look at {watermark / SHEET_FILE}",
         markup=False,
         soft_wrap=True,
     )

@@ -60,7 +60,7 @@ from training.inversion.encoder_run import EncoderCard, load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
 from training.learning.run import load_networks
-from training.watermark.watermark_folder import load_watermark
+from training.watermark.watermark_folder import WatermarkError, load_watermark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,10 +215,20 @@ def _encoder(
 
 def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:
     encoder, decoder, card = load_watermark(folder)
+    if card.judgement is None:
+        raise WatermarkError(
+            f"nobody knows yet how well {folder} holds: "
+            f"`catalogan judge-watermark {folder} --data DATASET`"
+        )
     graphs = watermark_to_onnx(encoder, decoder)
     error = measure_watermark_parity(encoder, decoder, graphs)
-    facts = card.model_dump(exclude={"settings", "weights_sha256"})
-    return graphs, WatermarkRecord(max_abs_error=error, **facts)
+    record = WatermarkRecord(
+        nimg=card.nimg,
+        dataset_hash=card.dataset_hash,
+        max_abs_error=error,
+        **card.judgement.model_dump(),
+    )
+    return graphs, record
 
 
 def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:

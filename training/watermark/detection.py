@@ -128,9 +128,9 @@ def judged_pictures(dataset: PreparedDataset, count: int) -> Iterator[Pixels]:
 
 
 def measure_detection(
-    watermark: Watermark, dataset: PreparedDataset, count: int
+    watermark: Watermark, dataset: PreparedDataset, count: int, on_done: Callable[[int], None]
 ) -> tuple[float, tuple[WatermarkDetection, ...]]:
-    """Mark `count` pictures with random bits, treat and read them.
+    """Mark `count` pictures with random bits, treat and read them; `on_done` takes how many were.
 
     Returns:
         The lowest peak signal-to-noise ratio in dB, and the detection after each treatment.
@@ -139,7 +139,7 @@ def measure_detection(
     found = dict.fromkeys(TREATMENTS, 0)
     right = dict.fromkeys(TREATMENTS, 0)
     lowest = np.inf
-    for pixels in judged_pictures(dataset, count):
+    for done, pixels in enumerate(judged_pictures(dataset, count), start=1):
         bits = random_state.random(PAYLOAD_BITS) < 0.5
         marked = watermark.mark(pixels, bits)
         noise = np.mean(np.square(marked.astype(np.float64) - pixels))
@@ -150,6 +150,7 @@ def measure_detection(
             found[name] += find(arrived, watermark.read, [bits]) is not None
             logits = watermark.read(frames(arrived, [where]))[0]
             right[name] += int(((logits > 0) == bits).sum())
+        on_done(done)
     return float(lowest), tuple(
         WatermarkDetection(
             treatment=name,
@@ -161,7 +162,9 @@ def measure_detection(
     )
 
 
-def measure_false_positives(watermark: Watermark, dataset: PreparedDataset, readings: int) -> float:
+def measure_false_positives(
+    watermark: Watermark, dataset: PreparedDataset, readings: int, on_done: Callable[[int], None]
+) -> float:
     """Read unmarked pictures at random places and compare with random payloads.
 
     A payload is a hash, so that chance is over payloads as much as over pictures: each reading
@@ -187,6 +190,7 @@ def measure_false_positives(watermark: Watermark, dataset: PreparedDataset, read
         read = np.where(watermark.read(seen) > 0, 1, -1).astype(np.float32)
         errors = (PAYLOAD_BITS - read @ signs.T) / 2
         false += int((errors <= allowed).sum())
+        on_done(start + len(seen))
     return false / (readings * PAYLOADS) * len(PLACES)
 
 

@@ -2,7 +2,7 @@
 
 WATERMARK/
   watermark.safetensors  weights of both networks, float32
-  watermark.json         WatermarkCard: settings, and how well it holds
+  watermark.json         WatermarkCard: settings, and, once it was judged, how well it holds
   watermark.png          photos, marked photos, and what the mark changed, eight times as strong
 """
 
@@ -39,12 +39,31 @@ class WatermarkSettings(BaseModel):
     max_minutes: Annotated[float | None, Field(gt=0)] = None
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 16
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.001
+
+
+class JudgingSettings(BaseModel):
+    """How much a watermark is judged by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     judged: Annotated[
         int, Field(ge=1, le=100_000, description="Marked pictures for each treatment.")
     ] = 1000
     unmarked: Annotated[
         int, Field(ge=1, le=1_000_000, description="Readings of pictures without a mark.")
     ] = 100_000
+
+
+class Judgement(BaseModel):
+    """How well a watermark holds; the fields are those of models.manifest.WatermarkRecord."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    psnr_db: float
+    detections: tuple[WatermarkDetection, ...]
+    unmarked: int
+    payloads: int
+    false_positives: float
 
 
 class WatermarkCard(BaseModel):
@@ -56,11 +75,7 @@ class WatermarkCard(BaseModel):
     nimg: Annotated[int, Field(ge=0)]
     dataset_hash: Sha256
     weights_sha256: Sha256
-    psnr_db: float
-    detections: tuple[WatermarkDetection, ...]
-    unmarked: int
-    payloads: int
-    false_positives: float
+    judgement: Judgement | None = None
 
 
 def save_watermark(
@@ -101,6 +116,21 @@ def save_watermark(
         shutil.rmtree(aside, ignore_errors=True)
         raise WatermarkError(f"can't write {out}: {error}") from error
     return whole
+
+
+def keep_judgement(folder: Path, card: WatermarkCard) -> None:
+    """Put what a watermark was found to be worth into its folder.
+
+    Raises:
+        WatermarkError: It can't be written; the card is as it was.
+    """
+    aside = folder / f"{CARD_FILE}.partial"
+    try:
+        aside.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        aside.replace(folder / CARD_FILE)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise WatermarkError(f"can't write {folder / CARD_FILE}: {error}") from error
 
 
 def load_watermark(folder: Path) -> tuple[WatermarkEncoder, WatermarkDecoder, WatermarkCard]:

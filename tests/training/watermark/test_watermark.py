@@ -36,6 +36,7 @@ from training.dataset import PreparedDataset
 from training.model_cli import app as model_app
 from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions
+from training.watermark import watermark as watermark_training
 from training.watermark.detection import TREATMENTS, Watermark
 from training.watermark.distortions import jpeg, place
 from training.watermark.watermark_folder import WatermarkError, WatermarkSettings, load_watermark
@@ -238,9 +239,12 @@ def test_a_watermark_learns_to_be_read(dataset: Path) -> None:
 
 def test_a_watermark_is_kept_with_its_figures(watermark: Path) -> None:
     encoder, decoder, card = load_watermark(watermark)
-    assert card.psnr_db > 40
     assert card.nimg == 32
-    assert [d.treatment for d in card.detections] == list(TREATMENTS)
+    assert card.judgement is not None
+    assert card.judgement.psnr_db > 40
+    assert card.judgement.unmarked == 100
+    assert [d.treatment for d in card.judgement.detections] == list(TREATMENTS)
+    assert {d.pictures for d in card.judgement.detections} == {3}
     assert not any(p.requires_grad for p in (*encoder.parameters(), *decoder.parameters()))
     with Image.open(watermark / "watermark.png") as sheet:
         assert sheet.height > 3 * MIN_SIDE_PX
@@ -276,6 +280,46 @@ def test_an_export_takes_the_watermark_along(
     encoder, decoder, _ = load_watermark(watermark)
     theirs = Watermark(encoder, decoder).mark(picture(2), payload(manifest.model_hash))
     assert np.abs(marked.astype(int) - theirs).max() <= 1
+
+
+def test_judging_that_was_interrupted_goes_on(
+    watermark: Path,
+    dataset: Path,
+    tiny_dataset: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half an hour of training is not lost with it."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    out, few = tmp_path / "watermark", ("--judged", "2", "--unmarked", "64")
+    with monkeypatch.context() as patch:
+        patch.setattr(watermark_training, "measure_false_positives", interrupted)
+        training = ("train-watermark", dataset, "--out", out, "--max-kimg", "0.032", *few)
+        assert invoke(watermark_app, *training)[0] == 130
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in watermark.iterdir())
+    # Seed and photos are the other's, and so are the weights.
+    weights = "watermark.safetensors"
+    assert (out / weights).read_bytes() == (watermark / weights).read_bytes()
+    assert load_watermark(out)[2].judgement is None
+    export = ("export", tiny_run, "--out", tmp_path / "export", "--watermark", out)
+    code, output = invoke(model_app, *export)
+    assert code == 2
+    assert "judge-watermark" in output
+    code, output = invoke(watermark_app, "judge-watermark", out, "--data", tiny_dataset, *few)
+    assert code == 2
+    assert "another dataset" in output
+    for count in (2, 4):  # and may be done again
+        counts = ("--judged", str(count), "--unmarked", "64")
+        code, output = invoke(watermark_app, "judge-watermark", out, "--data", dataset, *counts)
+        assert code == 0, output
+        judgement = load_watermark(out)[2].judgement
+        assert judgement is not None
+        assert judgement.detections[0].pictures == count
+        assert f"{judgement.psnr_db:.1f} dB" in output
 
 
 def test_proven_is_what_holds_everywhere() -> None:
