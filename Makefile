@@ -62,4 +62,4 @@ container: setup
 	CONTAINER='$(CONTAINER)' BUILDER='$(BUILDER)' RUNTIME='$(RUNTIME)' .ci/container $(BIN)/catalogan
 
 clean:
-	rm -rf demo build/lib build/bdist.* *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo demo-* build/lib build/bdist.* *.egg-info .pytest_cache .mypy_cache .ruff_cache

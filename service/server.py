@@ -92,5 +92,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if listening is not None:
             listening.close()
-        raise OperatorError(f"can't listen on {host}:{port}: {error.strerror or error}") from error
+        raise OperatorError(
+            f"can't listen on {host}:{port}: {error.strerror or error}; choose another --port"
+        ) from error
     return listening

@@ -173,6 +173,8 @@ def _change(
 ) -> None:
     """Replace the file as a whole, one writer at a time; only its owner can read it."""
     try:
+        if missing_ok:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with path.with_name(path.name + ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             known = KeyList() if missing_ok and not path.exists() else read_keys(path)

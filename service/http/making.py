@@ -11,17 +11,14 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from service.errors import ApiError, BadRequest, Busy, Conflict, NotReady
+from service.errors import BadRequest, Busy, Conflict, NotReady
 from service.http.access import key_of, note_pictures
-from service.messages.answers import error_response
 from service.messages.uploads import Form
 from service.state.answers import Claim, Refusal, Stored
 from service.state.quotas import Quota, utc_now
 from service.state.state import State
 
 _KEY_SYNTAX: Final = re.compile(r"[\x21-\x7e]{1,255}")
-# Errors that would be the same tomorrow; any other may be asked again with the same key.
-FINAL_STATUSES: Final = frozenset({200, 400, 404, 413, 415, 422})
 IN_PROGRESS_RETRY_SEC: Final = 2
 
 
@@ -62,13 +59,8 @@ async def make(
         return answer
     try:
         answer = await _make_within_quota(request, state, pictures, work)
-    except ApiError as error:
-        if error.status not in FINAL_STATUSES:
-            await state.answers.release(claim)
-            raise
-        answer = error_response(error)
-    except BaseException:
-        await state.answers.release(claim)
+    except BaseException:  # nothing was made that a mended request could make twice
+        await state.answers.forget(claim)
         raise
     return await _store(state, claim, answer)
 
@@ -110,7 +102,7 @@ async def _taken(request: Request, state: State, pictures: int) -> AsyncIterator
     if not await state.quotas.take(key.name, quota, pictures):
         raise Busy(
             f"{pictures} pictures are more than is left of the quota of {quota.limit} a "
-            f"{quota.per}; GET /v1/usage tells how many are",
+            f"{quota.per}; GET /v1/usage tells how many are left",
             code="quota_exceeded",
             retry_after_sec=math.ceil((quota.ends - now).total_seconds()),
         )

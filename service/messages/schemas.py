@@ -116,24 +116,18 @@ class GenerationRequest(Seeded):
     output_compression: Annotated[
         Compression | None, Field(description="Quality of JPEG and WebP; 100 is lossless WebP.")
     ] = None
-    response_format: Literal["b64_json", "url"] | None = None
+    response_format: Annotated[
+        Literal["b64_json"] | None, Field(description="There are no URLs; or ask for a bare image.")
+    ] = None
     background: Background | None = None
     quality: Annotated[str | None, Field(max_length=32)] = None
     style: Annotated[str | None, Field(max_length=32)] = None
     moderation: Annotated[str | None, Field(max_length=32)] = None
     complexity: Annotated[str | None, Field(max_length=32)] = None
-    stream: bool | None = None
+    stream: Literal[False] | None = None
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
     user: Annotated[str | None, Field(max_length=512)] = None
     safety_identifier: Annotated[str | None, Field(max_length=512)] = None
-
-    @model_validator(mode="after")
-    def _refuse_what_is_not_served(self) -> Self:
-        if self.response_format == "url":
-            raise ValueError("response_format url is not served: take b64_json, or a bare image")
-        if self.stream:
-            raise ValueError("stream is not served: leave it out or send false")
-        return self
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:

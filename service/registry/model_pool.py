@@ -215,7 +215,9 @@ class ModelPool:
         wanted = (self._settings.model or next(iter(served), "")).partition(":")[0]
         if not wanted or wanted not in served:
             logger.warning(
-                "no model %sis promoted yet: register one", f"{wanted} " if wanted else ""
+                "no model %sis promoted yet: register one; `catalogan models list` shows what "
+                "there is",
+                f"{wanted} " if wanted else "",
             )
             return False
         complete = True

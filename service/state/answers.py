@@ -48,7 +48,7 @@ class Claim:
 class Refusal(Enum):
     """Why there is neither a claim nor an answer."""
 
-    OTHER_REQUEST = "the key came with another request before"
+    OTHER_REQUEST = "the key came with another request before: take a new one"
     IN_PROGRESS = "the first request with the key still runs"
 
 
@@ -106,6 +106,15 @@ class Answers:
             NotReady: The database can't be reached.
         """
         statement = update(answers).where(_owned(claim)).values(leased_until=0)
+        await self._database.run(lambda connection: connection.execute(statement))
+
+    async def forget(self, claim: Claim) -> None:
+        """Let any request have the key, as nothing came of this one.
+
+        Raises:
+            NotReady: The database can't be reached.
+        """
+        statement = delete(answers).where(_owned(claim))
         await self._database.run(lambda connection: connection.execute(statement))
 
     def _claim(self, connection: Connection, claim: Claim) -> Claim | Stored | Refusal:

@@ -76,6 +76,7 @@ def test_a_revoked_key_is_gone(path: Path) -> None:
         ("create", "one"),
         ("create", "operator"),
         ("create", "local"),
+        ("create", "anybody"),
         ("create", "no name"),
         ("create", ""),
         ("create", "x" * 64),
@@ -96,6 +97,21 @@ def test_mistakes_are_one_line_and_change_nothing(path: Path, arguments: tuple[s
     assert result.output.count("\n") == 1
     assert path.read_bytes() == before
     assert {file.name for file in path.parent.iterdir()} == {"keys.json", "keys.json.lock"}
+
+
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "etc" / "catalogan" / "keys.json"
+    assert run("revoke", "one", "--file", path).exit_code == 2
+    assert not path.parent.exists()
+    assert run("create", "one", "--file", path).exit_code == 0
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert [key.name for key in read_keys(path).keys] == ["one"]
+
+
+def test_a_wrong_scope_is_named_as_the_option_is(path: Path) -> None:
+    output = run("create", "new", "--scope", "everything", "--file", path).output
+    assert output.startswith("error: scope: ")
+    assert "generate" in output
 
 
 @pytest.mark.parametrize("command", ["list", "revoke x"])

@@ -79,10 +79,11 @@ def test_fields_out_of_range(client: TestClient, field: str, value: Any) -> None
 
 
 def test_what_is_not_served_says_so(client: TestClient) -> None:
-    error = check(client.post(URL, json={"response_format": "url"}), 400)
+    error = check(client.post(URL, json={"response_format": "url"}), 400, "response_format")
     assert "b64_json" in error["message"]
-    error = check(client.post(URL, json={"stream": True}), 400)
-    assert "stream" in error["message"]
+    error = check(client.post(URL, json={"stream": True}), 400, "stream")
+    assert "False" in error["message"]
+    assert client.post(URL, json={"stream": False}).status_code == 200
 
 
 @pytest.mark.parametrize(

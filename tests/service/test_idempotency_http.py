@@ -22,7 +22,7 @@ from service.state.answers import KEPT_SEC, Answers, prune_answers
 from service.state.tables import answers
 
 from .conftest import running_service
-from .test_augmentations_http import photo
+from .test_augmentations_http import mask_file, photo
 from .test_bad_requests import check
 
 URL = "/v1/images/generations"
@@ -159,12 +159,10 @@ def test_a_form_is_the_same_whatever_its_boundary(client: TestClient) -> None:
 
 @only_sqlite
 def test_a_form_whose_files_are_of_other_fields_is_another(client: TestClient) -> None:
-    sent = [("image", ("a.png", photo())), ("mask", ("b.png", photo()))]
+    sent = [("image", ("a.png", photo())), ("mask", ("b.png", mask_file()))]
     moved = [("image", file) for _, file in sent]
-    headers = {"Idempotency-Key": "moved"}
-    url = "/v1/images/augmentations"
-    client.post(url, files=sent, headers=headers)
-    check(client.post(url, files=moved, headers=headers), 409, "Idempotency-Key")
+    assert post(client, url=AUGMENT, files=sent).status_code == 200
+    check(post(client, url=AUGMENT, files=moved), 409, "Idempotency-Key")
 
 
 def test_keys_of_different_callers_are_different(client: TestClient, tmp_path: Path) -> None:
@@ -235,7 +233,7 @@ def test_a_day_later_the_key_is_new(client: TestClient) -> None:
 
 
 @only_sqlite
-def test_what_may_be_otherwise_tomorrow_is_not_kept(
+def test_what_failed_leaves_the_key_unused(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Any:
@@ -254,16 +252,23 @@ def test_what_may_be_otherwise_tomorrow_is_not_kept(
         refused = post(client, "over", json={"n": 10})
         check(refused, 429)
         assert "idempotency-replayed" not in refused.headers
-    check(post(client, "over", json={"n": 1}), 409, "Idempotency-Key")
+    assert used(client) == 42
+    assert post(client, "over", json={"n": 1}).status_code == 200
 
 
 @only_sqlite
-def test_what_stays_wrong_is_kept(client: TestClient) -> None:
-    for key, body in (("category", {"category": "spoons"}), ("model", {"model": "none"})):
-        first, second = post(client, key, json=body), post(client, key, json=body)
-        assert first.status_code in (400, 404)
-        same(first, second)
-    assert used(client) == 0
+def test_a_mended_request_may_take_the_key(client: TestClient) -> None:
+    for key, wrong in (("a", {"category": "spoons"}), ("b", {"model": "none"}), ("c", {"n": 11})):
+        for _ in range(2):
+            refused = post(client, key, json=wrong)
+            assert refused.status_code in (400, 404)
+            assert "idempotency-replayed" not in refused.headers
+        first = post(client, key, json={})
+        assert first.status_code == 200
+        same(first, post(client, key, json={}))
+        error = post(client, key, json=wrong).json()["error"]
+        assert error["param"] == ("n" if key == "c" else "Idempotency-Key")
+    assert used(client) == 3
 
 
 @only_sqlite
