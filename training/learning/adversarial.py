@@ -201,11 +201,13 @@ class AdversarialPair:
         held = mask.held
         if not self.config.masking.generator_sees_mask:
             mask.hold(None)
+        logits = self.discriminator(fakes, category, self.dtype)
         if self.config.objective == "relativistic":
-            real_logits, fake_logits = self._both_logits(torch.cat([reals, fakes]), category)
-            loss = relativistic_loss(fake_logits, real_logits)
+            with torch.no_grad():  # nothing that the generator does changes these
+                real_logits = self.discriminator(reals, category, self.dtype)
+            loss = relativistic_loss(logits, real_logits)
         else:
-            loss = generator_loss(self.discriminator(fakes, category, self.dtype))
+            loss = generator_loss(logits)
         mask.hold(held)
         self.generator_optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=self.generator_parameters)
