@@ -7,12 +7,15 @@ Sources: Karras et al. 2020, arXiv 1912.04958 (residual blocks); Karras et al. 2
 
 import itertools
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from models.layers import LEAKY_GAIN, Conv2d, Linear, Pyramid, downsample, leaky_relu
 from models.masking import FeatureMask
+
+GROUP_SIZE: Final = 4  # pictures that share a deviation statistic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class DiscriminatorShape:
     channel_base: int = 2048
     channel_max: int = 128
     mask_level: int = 1  # pyramid level whose features the mask covers; 1 = 8 x 8 of square sizes
-    group_size: int = 4  # pictures that share a deviation statistic
+    group_size: int = GROUP_SIZE
 
     @property
     def pyramid(self) -> Pyramid:

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 import torch
 
+from models.discriminator import GROUP_SIZE
 from training.dataset import PreparedDataset
 from training.learning.checkpoint import CheckpointError, list_checkpoints
 from training.learning.config import ConfigError, Device, TrainingConfig, merge, resolve
@@ -26,6 +27,10 @@ from training.learning.trainer import Outcome, Trainer
 # long as its learning rate, whatever the gradient; and there is no first noise that a longer
 # average would drag along.
 FINE_TUNING: Final[dict[str, Any]] = {"optimizer": {"warmup_kimg": 1.0, "ema_rampup": 0.25}}
+
+# The networks hang on these.
+DECIDED_AT_THE_START: Final = ("preset", "model", "masking.level", "fine_tuning")
+ENDS: Final = ("max_kimg", "max_minutes")
 
 
 class LaunchError(RuntimeError):
@@ -65,16 +70,17 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
         with joined(device.type) as ranks:
             if ranks.world_size > 1 and device.type == "cuda":
                 device = torch.device("cuda", ranks.local_rank)
+                torch.cuda.set_device(device)  # of what names none, as pinned memory
             source = None
             if wanted.resume:
                 config = _resumed(wanted, data)
             else:
                 source = None if wanted.source is None else open_source(wanted.source)
                 config = _fresh(wanted, data, device.type, source)
-            _check_shares(config, ranks)
+            check_shares(config, ranks)
             wanted.run.mkdir(parents=True, exist_ok=True)
             with locked(wanted.run) if ranks.is_main else nullcontext():
-                if ranks.is_main:
+                if ranks.is_main and not wanted.resume:
                     write_run(wanted.run, config, data)
                 trainer = Trainer(wanted.run, data, config, device, ranks)
                 if ranks.is_main:
@@ -83,6 +89,8 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
                     check_memory(networks, device)
                 if wanted.resume:
                     trainer.resume()
+                    if ranks.is_main:  # not before it is known that the settings fit
+                        write_run(wanted.run, config, data)
                 elif source is not None:
                     trainer.start_from(source)
                 try:
@@ -92,6 +100,10 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
                         _report(wanted.run)
     except (ValueError, CheckpointError, TrainingDiverged) as error:
         raise LaunchError(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise LaunchError(
+            f"the GPU's memory is full: go on with a smaller --batch-size ({error})"
+        ) from error
     except RuntimeError as error:
         if "RANK" not in os.environ:
             raise
@@ -134,6 +146,7 @@ def _fresh(
     name = wanted.preset or default_preset(max(data.info.width, data.info.height), device == "cpu")
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: choose one of {', '.join(PRESETS)}")
+    _refuse(wanted.overrides, {"preset": "use --preset", "fine_tuning.source": "use --from"})
     settings = {**PRESETS[name], "preset": name}
     if source is not None:  # the widths must be its own, and its weights eased in
         model = source.model.model_dump()
@@ -146,13 +159,46 @@ def _resumed(wanted: Launch, data: PreparedDataset) -> TrainingConfig:
     """The saved configuration, with a new end or learning rate where given."""
     saved, _ = read_run(wanted.run)
     check_same_dataset(wanted.run, data)
-    return resolve(merge(saved.model_dump(), wanted.overrides))
+    for option, value in (("--preset", wanted.preset), ("--from", wanted.source)):
+        if value is not None:
+            raise ConfigError(f"{option} is for a new run: leave it out, or leave --resume out")
+    reason = f"is decided at the start of a run: use --from {wanted.run}"
+    _refuse(wanted.overrides, dict.fromkeys(DECIDED_AT_THE_START, reason))
+    before = saved.model_dump()
+    if any(wanted.overrides.get(end) is not None for end in ENDS):  # in place of the one before
+        before |= dict.fromkeys(ENDS)
+    return resolve(merge(before, wanted.overrides))
 
 
-def _check_shares(config: TrainingConfig, ranks: Ranks) -> None:
-    if config.batch_size % ranks.world_size:
+def _refuse(overrides: dict[str, Any], reasons: dict[str, str]) -> None:
+    """Refuse settings that can't be given here.
+
+    Args:
+        overrides: What was asked for, as a tree; None = not given.
+        reasons: Setting, or group of settings, by its path: what to do.
+
+    Raises:
+        ConfigError: One of them is given.
+    """
+    for path, reason in reasons.items():
+        found: Any = overrides
+        for name in path.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        if found is not None:
+            raise ConfigError(f"{path}: {reason}")
+
+
+def check_shares(config: TrainingConfig, ranks: Ranks) -> None:
+    """Minibatch deviation compares pictures in groups, which no two processes share.
+
+    Raises:
+        ConfigError: The batch size does not do.
+    """
+    together = ranks.world_size * GROUP_SIZE
+    if config.batch_size % together:
         raise ConfigError(
-            f"--batch-size {config.batch_size} can't be shared among {ranks.world_size} processes"
+            f"--batch-size {config.batch_size} can't be shared among {ranks.world_size} processes "
+            f"in groups of {GROUP_SIZE}: take a multiple of {together}"
         )
 
 

@@ -1,5 +1,6 @@
 """What `catalogan train` settles before the loop begins."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ from typer.testing import CliRunner
 
 from training.bases import base_names, base_path
 from training.cli import app
-from training.launch import FINE_TUNING, Launch, launch
+from training.dataset import PreparedDataset
+from training.launch import FINE_TUNING, Launch, LaunchError, check_shares, launch
+from training.learning.config import ConfigError, resolve
+from training.learning.distributed import Ranks
 from training.learning.fine_tuning import open_source
-from training.learning.run import read_run
+from training.learning.run import read_run, write_run
+from training.learning.trainer import Outcome
 
 SHORT = {"max_kimg": 0.016, "batch_size": 8, "precision": "fp32"}
 
@@ -31,6 +36,99 @@ def test_a_run_from_another_takes_its_widths_and_is_eased_in(
     assert config.optimizer.ema_rampup == FINE_TUNING["optimizer"]["ema_rampup"]
     assert config.optimizer.warmup_kimg == 0.5  # what is asked for wins
     assert config.fine_tuning.source == str(tiny_run)
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_run: Path) -> Path:
+    """A finished run of 200 images, to resume."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "copied"))
+
+
+def resume(run: Path, dataset: Path, silent: Any, **wanted: Any) -> Outcome | None:
+    return launch(Launch(dataset=dataset, run=run, resume=True, device="cpu", **wanted), silent)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"overrides": {"model": {"w_dim": "32"}}}, "model: is decided at the start"),
+        ({"overrides": {"masking": {"level": "0"}}}, "masking.level: is decided at the start"),
+        ({"overrides": {"fine_tuning": {"freeze_blocks": "1"}}}, "fine_tuning: is decided"),
+        ({"overrides": {"preset": "gpu-512"}}, "preset: is decided at the start"),
+        ({"overrides": {"tick_kimg": {"x": "1"}}}, "tick_kimg: "),
+        ({"overrides": {"batch_size": 6}}, "batch_size: .*multiple of 4"),
+        ({"preset": "gpu-512"}, "--preset is for a new run"),
+        ({"source": "base:clothing"}, "--from is for a new run"),
+    ],
+)
+def test_what_can_not_be_changed_on_resume_is_refused_and_the_run_stays(
+    run: Path, tiny_dataset: Path, silent: Any, wanted: dict[str, Any], message: str
+) -> None:
+    before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    with pytest.raises(LaunchError, match=message):
+        resume(run, tiny_dataset, silent, **wanted)
+    assert {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()} == before
+
+
+def test_a_configuration_that_fails_or_can_not_be_written_is_not_kept(
+    run: Path, tiny_dataset: Path, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (run / "config.json").read_bytes()
+    for newest in run.glob("checkpoint-*.pt"):
+        newest.write_bytes(b"damaged")
+    with pytest.raises(LaunchError, match="none of its checkpoints is whole"):
+        resume(run, tiny_dataset, silent, overrides={"max_kimg": 0.3})
+    assert (run / "config.json").read_bytes() == before
+    config, _ = read_run(run)
+
+    def full(self: Path, *_: Any, **__: Any) -> None:
+        self.touch()
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space"):
+        write_run(run, config, PreparedDataset(tiny_dataset))
+    assert (run / "config.json").read_bytes() == before
+    assert not list(run.glob("*.partial"))
+
+
+def test_a_new_end_takes_the_place_of_the_old_one(
+    run: Path, tiny_dataset: Path, silent: Any
+) -> None:
+    outcome = resume(run, tiny_dataset, silent, overrides={"max_minutes": 0.0001})
+    assert outcome is not None
+    assert (outcome.reason, outcome.nimg) == ("finished", 208)
+    assert read_run(run)[0].max_kimg is None
+    outcome = resume(run, tiny_dataset, silent, overrides={"max_kimg": 0.24})
+    assert outcome is not None
+    assert outcome.nimg == 240
+    assert read_run(run)[0].max_minutes is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "option"),
+    [
+        ({"preset": "gpu-512"}, "use --preset"),
+        ({"fine_tuning": {"source": "x"}}, "use --from"),
+        ({"batch_size": 10}, "multiple of 4"),
+    ],
+)
+def test_settings_that_have_an_option_of_their_own_say_so(
+    tmp_path: Path, tiny_dataset: Path, silent: Any, overrides: dict[str, Any], option: str
+) -> None:
+    wanted = Launch(
+        dataset=tiny_dataset, run=tmp_path / "new", overrides=SHORT | overrides, device="cpu"
+    )
+    with pytest.raises(LaunchError, match=option):
+        launch(wanted, silent)
+    assert not (tmp_path / "new").exists()
+
+
+def test_processes_share_whole_groups() -> None:
+    config = resolve({"max_kimg": 1, "batch_size": 16})
+    check_shares(config, Ranks(0, 4))
+    with pytest.raises(ConfigError, match="8 processes in groups of 4: take a multiple of 32"):
+        check_shares(config, Ranks(0, 8))
 
 
 def test_the_base_of_the_readme_ships() -> None:

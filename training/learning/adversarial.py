@@ -100,12 +100,16 @@ class AdversarialPair:
 
         self.optimizers = (self.generator_optimizer, self.discriminator_optimizer)
         self._rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self._betas = [o.param_groups[0]["betas"] for o in self.optimizers]
         self._factor = 1.0
 
     def load_optimizers(self, generator: dict[str, Any], discriminator: dict[str, Any]) -> None:
-        """Take up saved optimiser states, at the learning rates configured now."""
-        for optimizer, state in zip(self.optimizers, (generator, discriminator), strict=True):
+        """Take up saved optimiser states, at the learning rates and betas configured now."""
+        states = (generator, discriminator)
+        for optimizer, state, betas in zip(self.optimizers, states, self._betas, strict=True):
             optimizer.load_state_dict(state)
+            for group in optimizer.param_groups:
+                group["betas"] = betas
         self._factor = math.nan  # whatever the rates were then
         self.set_learning_rate(1.0)
 

@@ -104,5 +104,6 @@ class AdaptiveStrength:
         return {"strength": self.strength}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Take up where the saved run was."""
-        self.strength = state["strength"]
+        """Take up where the saved run was, unless the strength is fixed now."""
+        if self.config.mode == "adaptive":
+            self.strength = state["strength"]

@@ -1,8 +1,10 @@
 """Checkpoints: everything that a resumed run needs, written whole or not at all.
 
 Beside `checkpoint-<nimg>.pt` lies `checkpoint-<nimg>.pt.sha256`. Loading checks the hash
-and then reads with weights_only, so that no pickled code runs. `best-<nimg>.pt` is kept
-likewise: what can be sampled, of the moment that did best on the validation photos.
+and then reads with weights_only, so that no pickled code runs. Where a checkpoint takes
+another's place, as after a rollback, the hashes of both are there: whichever file it is, it
+is known. `best-<nimg>.pt` is kept likewise: what can be sampled, of the moment that did best
+on the validation photos.
 """
 
 import hashlib
@@ -77,15 +79,19 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     """Write aside, sync, rename."""
     aside = path.with_suffix(".partial")
     digest_file = _digest_file(path)
+    digest_aside = Path(f"{digest_file}.partial")
     try:
         with aside.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        digest_file.write_text(_sha256(aside) + "\n", encoding="ascii")
+        digests = [_sha256(aside), *(_digests(path) if path.exists() else ())]
+        digest_aside.write_text("\n".join(digests) + "\n", encoding="ascii")
+        digest_aside.replace(digest_file)
         aside.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        aside.unlink(missing_ok=True)
+        for left in (aside, digest_aside):
+            left.unlink(missing_ok=True)
         if not path.exists():
             digest_file.unlink(missing_ok=True)
         raise CheckpointError(
@@ -121,8 +127,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         CheckpointError: It is damaged, or its hash is missing.
     """
     try:
-        expected = _digest_file(path).read_text(encoding="ascii").strip()
-        if _sha256(path) != expected:
+        if _sha256(path) not in _digests(path):
             raise CheckpointError(f"{path} is damaged (SHA-256 differs)")
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except CheckpointError:
@@ -130,6 +135,11 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     except Exception as error:  # what a damaged archive raises is not documented
         raise CheckpointError(f"{path} can't be read: {error}") from error
     return state
+
+
+def _digests(path: Path) -> list[str]:
+    """What a checkpoint's hash may be."""
+    return _digest_file(path).read_text(encoding="ascii").split()
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.discriminator import GROUP_SIZE
+
 MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
 # Moment of a run: its newest checkpoint, or its best one on the validation photos.
 Snapshot = Literal["last", "best"]
@@ -113,7 +115,9 @@ class TrainingConfig(_Config):
 
     preset: str = "cpu-demo"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    batch_size: Annotated[int, Field(ge=2, le=4096, description="Over all processes.")] = 32
+    batch_size: Annotated[
+        int, Field(ge=GROUP_SIZE, le=4096, multiple_of=GROUP_SIZE, description="Of all processes.")
+    ] = 32
     max_kimg: Annotated[float | None, Field(gt=0)] = None
     max_minutes: Annotated[float | None, Field(gt=0)] = None
     tick_kimg: Annotated[float, Field(gt=0, description="Between log lines.")] = 1.0
@@ -141,8 +145,9 @@ def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     """`override` laid over `base`, level by level; None means: not given."""
     merged = dict(base)
     for key, value in override.items():
-        if isinstance(value, dict):
-            merged[key] = merge(merged.get(key, {}), value)
+        known = merged.get(key, {})
+        if isinstance(value, dict) and isinstance(known, dict):
+            merged[key] = merge(known, value)
         elif value is not None:
             merged[key] = value
     return merged

@@ -5,7 +5,7 @@ pass get in the way of R1, which differentiates it a second time.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -67,10 +67,13 @@ def mean_over_ranks(values: Tensor, ranks: Ranks) -> Tensor:
     return values / ranks.world_size
 
 
-def any_rank(flag: bool, device: torch.device, ranks: Ranks) -> bool:
-    """Whether any rank says yes, so that all stop at the same step."""
+def any_rank(flags: Sequence[bool], device: torch.device, ranks: Ranks) -> list[bool]:
+    """For each flag, whether any rank says yes, so that all stop at the same step.
+
+    With several ranks all wait for the device here.
+    """
     if ranks.world_size == 1:
-        return flag
-    votes = torch.tensor([float(flag)], device=device)
+        return list(flags)
+    votes = torch.tensor([float(flag) for flag in flags], device=device)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-    return bool(votes.item() > 0)
+    return [vote > 0 for vote in votes.tolist()]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -57,6 +58,11 @@ class BatchLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
+        # Sorting a million photos takes longer than a step; a batch is of two passes at most,
+        # unless there are fewer photos than in a batch.
+        self._order = lru_cache(maxsize=2)(
+            partial(epoch_order, seed, labels=self.labels, group_size=group_size)
+        )
 
     def batches(self, nimg: int, ranks: Ranks) -> Iterator[Batch]:
         """Batches from image count `nimg` on; the next one is read in a thread."""
@@ -80,11 +86,7 @@ class BatchLoader:
         share = ranks.share(self.batch_size)
         wanted = np.arange(nimg + share.start, nimg + share.stop)
         epochs, offsets = np.divmod(wanted, self.epoch_length)
-        order = {
-            int(e): epoch_order(self.seed, int(e), self.labels, self.group_size)
-            for e in np.unique(epochs)
-        }
-        picked = [order[int(e)][o] for e, o in zip(epochs, offsets, strict=True)]
+        picked = [self._order(int(e))[o] for e, o in zip(epochs, offsets, strict=True)]
         return self.rows[np.asarray(picked, dtype=np.int64)]
 
     def _read(self, nimg: int, ranks: Ranks) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from training.learning.config import MaskingConfig
 from training.learning.randomness import Purpose, generator_for
 
 AT_REST: Final = 1e-9  # change of a generator that did not move, up to rounding
+PROBE_BATCH: Final = 64  # at a time, so that a measurement takes no more memory than a step
 MIN_HISTORY: Final = 4  # measurements before the running median means anything
 
 
@@ -105,12 +106,15 @@ class LagDetector:
             self.set_reference(generator, discriminator)
             return None
         z, category, noise = self._probes(generator, nimg)
-        now = generator(z, category, None, noise, dtype)
-        then = before[0](z, category, None, noise, dtype)
+        seen = []
+        for part in zip(*(x.split(PROBE_BATCH) for x in (z, category, noise)), strict=True):
+            latents = (part[0], part[1], None, part[2], dtype)
+            now, then = generator(*latents), before[0](*latents)
+            features = (d.features(now, dtype) for d in (discriminator, before[1]))
+            seen.append([x.flatten(1) for x in (now, then, *features)])
+        now, then, features_now, features_then = map(torch.cat, zip(*seen, strict=True))
         similarity = mean_cosine if self.config.lag_measure == "cosine" else linear_cka
-        generator_change = 1 - similarity(now.flatten(1), then.flatten(1))
-        features_now = discriminator.features(now, dtype).flatten(1)
-        features_then = before[1].features(now, dtype).flatten(1)
+        generator_change = 1 - similarity(now, then)
         discriminator_change = 1 - similarity(features_now, features_then)
         self.set_reference(generator, discriminator)
         return self.judge(max(generator_change, 0.0), max(discriminator_change, 0.0))
@@ -212,7 +216,9 @@ class MaskController:
     ) -> list[MaskEvent]:
         """Measure every interval; on lag, hold a new mask for a period."""
         events: list[MaskEvent] = []
-        if self.masked_until is not None and nimg >= self.masked_until:
+        held = discriminator.mask.held is not None
+        # Without an end it is of before a resume with another mode.
+        if held and (self.masked_until is None or nimg >= self.masked_until):
             events.append(self._lift(discriminator, nimg))
         if nimg < self.next_measure:
             return events

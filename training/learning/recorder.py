@@ -116,14 +116,9 @@ class GridSampler:
     def draw(self, generator: Generator) -> Image.Image:
         """Paint the grid with `generator`, whose w_avg must be up to date."""
         device = generator.mapping.w_avg.device
-        pixels = to_pixels(
-            generator(
-                self.z.to(device),
-                self.category.to(device),
-                self.truncation_psi.to(device),
-                self.noise.to(device),
-            )
-        )
+        latents = (self.z, self.category, self.truncation_psi, self.noise)
+        rows = zip(*(x.to(device).split(2 * GRID_COLUMNS) for x in latents), strict=True)
+        pixels = np.concatenate([to_pixels(generator(*row)) for row in rows])
         count, height, width, channels = pixels.shape
         tiled = pixels.reshape(count // GRID_COLUMNS, GRID_COLUMNS, height, width, channels)
         sheet = tiled.swapaxes(1, 2).reshape(-1, GRID_COLUMNS * width, channels)

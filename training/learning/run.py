@@ -83,9 +83,15 @@ def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
 
 
 def write_run(run: Path, config: TrainingConfig, dataset: PreparedDataset) -> None:
-    """Save what the run was started with."""
-    (run / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (run / INFO_FILE).write_text(dataset.info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Save what the run is trained with; each file whole or not at all."""
+    for name, record in ((CONFIG_FILE, config), (INFO_FILE, dataset.info)):
+        aside = run / f"{name}.partial"
+        try:
+            aside.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            aside.replace(run / name)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
 
 
 def load_snapshot(run: Path, snapshot: Snapshot) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -29,6 +29,9 @@ from training.learning.validation import ValidationMonitor
 from training.metrics.features import load_extractor
 
 logger = logging.getLogger(__name__)
+
+# Of several processes on whether to end: each vote waits for the device.
+STEPS_BETWEEN_VOTES: Final = 16
 
 
 @dataclass(frozen=True)
@@ -217,10 +220,13 @@ class Trainer:
         config = self.config
         if self._is_long_enough():
             return "finished"
+        if self.ranks.world_size > 1 and self.nimg // config.batch_size % STEPS_BETWEEN_VOTES:
+            return None
         out_of_time = config.max_minutes is not None and clock.elapsed() >= config.max_minutes * 60
-        if any_rank(out_of_time, self.device, self.ranks):
+        is_over, is_stopped = any_rank((out_of_time, should_stop()), self.device, self.ranks)
+        if is_over:
             return "finished"
-        return "stopped" if any_rank(should_stop(), self.device, self.ranks) else None
+        return "stopped" if is_stopped else None
 
     def _save(self) -> Path:
         self._refuse_broken_weights()

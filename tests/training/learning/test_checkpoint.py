@@ -55,6 +55,31 @@ def test_a_damaged_newest_is_named_and_the_one_before_used(
     assert newest.name in caplog.text
 
 
+def test_a_checkpoint_that_could_not_be_replaced_stays_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback saves anew at the same image count; the disk may be full then, or we killed."""
+    path = save(tmp_path, 1)
+
+    def fails(self: Path, target: Path) -> Path:
+        if target == path:
+            raise OSError("no space left")
+        return rename(self, target)
+
+    rename = Path.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fails)
+        for _ in range(2):
+            with pytest.raises(CheckpointError, match="Make room"):
+                save_checkpoint(tmp_path, 1, {"nimg": 1, "w": torch.zeros(4)}, 3)
+            assert torch.equal(load_checkpoint(path)["w"], torch.arange(4.0))
+    save_checkpoint(tmp_path, 1, {"nimg": 1, "w": torch.zeros(4)}, 3)
+    assert torch.equal(load_checkpoint(path)["w"], torch.zeros(4))
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(path)
+
+
 def test_none_left_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_newest(tmp_path)

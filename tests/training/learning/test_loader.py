@@ -1,12 +1,14 @@
 """The order of photos: every one once a pass, in groups of a category, by count alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from training.dataset import DatasetError, PreparedDataset
+from training.learning import loader as loader_module
 from training.learning.distributed import Ranks
 from training.learning.loader import BatchLoader, to_float
 from training.learning.randomness import epoch_order
@@ -46,6 +48,22 @@ def test_ranks_share_a_batch_and_any_count_is_a_place_to_start(tiny_dataset: Pat
         assert torch.equal(batch.images, to_float(torch.from_numpy(data.images[rows])))
         assert batch.category.argmax(dim=1).tolist() == data.labels[rows].tolist()
         assert batch.category.sum(dim=1).tolist() == [1.0] * 8
+
+
+def test_a_pass_is_sorted_once(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million photos that takes longer than a step."""
+    sorted_passes = []
+
+    def noted(seed: int, epoch: int, **others: Any) -> Any:
+        sorted_passes.append(epoch)
+        return epoch_order(seed, epoch, **others)
+
+    monkeypatch.setattr(loader_module, "epoch_order", noted)
+    loader = BatchLoader(PreparedDataset(tiny_dataset), 8, 0, torch.device("cpu"), 4)
+    for nimg in range(0, 3 * loader.epoch_length, 8):
+        loader.positions(nimg, Ranks())
+    assert sorted_passes[:3] == [0, 1, 2]
+    assert len(sorted_passes) == len(set(sorted_passes)) <= 4
 
 
 def test_only_training_photos_are_read(tiny_dataset: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from models.discriminator import Discriminator, DiscriminatorShape
 from models.generator import Generator, GeneratorShape
+from training.learning import mask_control
 from training.learning.config import MaskingConfig
 from training.learning.mask_control import (
     LagDetector,
@@ -167,6 +168,30 @@ def test_dynamic_holds_one_mask_bit_by_bit_through_its_period(
     for nimg in range(1000, 3000, 250):
         assert torch.equal(held[nimg], first)
     assert not torch.equal(held[3000], first)  # lifted, measured and drawn anew
+
+
+def test_dynamic_lifts_what_another_mode_left(pair: tuple[Generator, Discriminator]) -> None:
+    """As after a resume; without lag it would else be held for ever."""
+    run(MaskController(MaskingConfig(mode="static"), 0), pair, range(1), False)
+    config = MaskingConfig(mode="dynamic", interval_kimg=1.0, threshold=0.0, floor=0.0, probes=16)
+    assert set(run(MaskController(config, 0), pair, range(0, 3000, 500)).values()) == {None}
+
+
+def test_a_measurement_in_parts_is_as_one_of_all(
+    pair: tuple[Generator, Discriminator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    for size in (64, 5):
+        monkeypatch.setattr(mask_control, "PROBE_BATCH", size)
+        detector = LagDetector(MaskingConfig(probes=16), 0)
+        generator, discriminator = map(copy.deepcopy, pair)
+        assert detector.measure(generator, discriminator, 0, FP32) is None
+        nudge(generator, 0.05)
+        follow(generator, discriminator)
+        measured.append(detector.measure(generator, discriminator, 8, FP32))
+    assert measured[0] is not None
+    assert measured[1] is not None
+    assert measured[0].adaptation == pytest.approx(measured[1].adaptation, rel=1e-4)
 
 
 def test_dynamic_without_lag_stays_unmasked(pair: tuple[Generator, Discriminator]) -> None:

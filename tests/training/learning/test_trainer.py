@@ -279,6 +279,27 @@ def test_a_resumed_run_takes_a_new_learning_rate_and_masking_off(
     assert second.discriminator.mask.held is None
 
 
+@pytest.mark.parametrize(("mode", "strength"), [("off", 0.0), ("fixed", 0.3), ("adaptive", 0.25)])
+def test_a_resumed_run_takes_new_augmentation_and_betas(
+    tmp_path: Path,
+    tiny_dataset: Path,
+    tiny_settings: dict[str, Any],
+    mode: str,
+    strength: float,
+) -> None:
+    settings = {**tiny_settings, "max_kimg": 0.008}
+    first = start(tmp_path / "run", tiny_dataset, settings)
+    first.strength.strength = 0.25
+    train(first)
+    settings["augment"] = {"mode": mode, "strength": 0.3}
+    settings["optimizer"] = {**tiny_settings["optimizer"], "beta1": 0.5, "beta2": 0.9}
+    second = start(tmp_path / "run", tiny_dataset, settings)
+    second.resume()
+    assert second.strength.strength == strength
+    for group in second.pair.generator_optimizer.param_groups:
+        assert group["betas"] == (0.5, 0.9)
+
+
 def test_two_trainers_never_share_a_run(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(RunError, match="another process"), locked(tmp_path):
         pass
