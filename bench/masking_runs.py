@@ -33,7 +33,10 @@ from masking_plan import (
     LENGTHS_KIMG,
     OBJECTIVES,
     OFF,
+    R1_GAMMA,
     SCREENING_SEEDS,
+    STRENGTHS,
+    STRONG,
     CatalogueName,
     Run,
     controls,
@@ -108,7 +111,8 @@ def train(run: Run, work: Path) -> dict[str, Any]:
     folder = work / "runs" / run.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    config = resolve(merge(merge({**PRESETS[PRESET]}, settings), run.settings))
+    penalty = {"optimizer": {"r1_gamma": R1_GAMMA}}
+    config = resolve(merge(merge(merge({**PRESETS[PRESET]}, settings), penalty), run.settings))
     trainer = Trainer(folder, dataset, config, torch.device("cpu"), Ranks())
     judge = Judge(dataset)
     evaluations: list[dict[str, float]] = []
@@ -175,6 +179,14 @@ def stages(ledger: Ledger) -> Iterator[list[Run]]:
     ]
     yield runs("clothing-300-long", pair, CONFIRMATION_SEEDS)
     yield runs("clothing", pair, FEW_SEEDS)
+    first = FEW_SEEDS[0]
+    yield [Run(few, name, first, OFF, settings) for name, settings in STRENGTHS.items()]
+    strong = STRENGTHS[STRONG]
+    yield [Run(few, STRONG, seed, OFF, strong) for seed in CONFIRMATION_SEEDS]
+    yield [Run(few, "logistic", seed, OFF, OBJECTIVES["logistic"]) for seed in CONFIRMATION_SEEDS]
+    yield [Run(few, f"{STRONG}-{winner}", seed, masking, strong) for seed in FEW_SEEDS]
+    larger: tuple[CatalogueName, ...] = ("clothing-300-long", "clothing")
+    yield [Run(catalogue, STRONG, first, OFF, strong) for catalogue in larger]
 
 
 def main() -> None:
