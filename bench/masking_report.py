@@ -47,8 +47,8 @@ TEXT = """# Does masking help?
 Written by `make bench-masking` from bench/masking-runs.jsonl, every line of which is a run.
 The plan (bench/masking_plan.py) was committed before the first of them.
 
-- Network and settings: preset `cpu-demo`, 32 px, batch 16, adaptive augmentation on, the penalty as it
-  was then (`optimizer.r1_gamma=0.01`; the default is 1 since, for what the last section shows).
+- Network and settings: preset `cpu-demo`, 32 px, batch 16, adaptive augmentation on, the penalty as
+  it was then (`optimizer.r1_gamma=0.01`; the default is 1 since, for what the last section shows).
 - `clothing-300`: 30 photos of each of ten categories of a real catalogue, 30 kimg = 100 passes;
   judged against the catalogue's other photos. `sample-300`: the same of eight rendered categories.
   `clothing`: all 3,068 training photos, 30 kimg. `clothing-300-long`: 90 kimg = 300 passes.
