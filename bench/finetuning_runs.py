@@ -167,10 +167,10 @@ their other photos. Distances are on this project's own features; they are no FI
 
 The aim was a third. What decides it is how good the base is. With the weaker penalty that was the
 default before (`optimizer.r1_gamma=0.01`), a base of 60 kimg gave 0.40 on one seed and did not get
-there within 15 kimg on two; one of 120 kimg 0.48 (0.45 to 0.50, 3 seeds); one of 240 kimg
-0.09 (0.07 to 0.10, 3 seeds). Tried with the second of these: more augmentation from the start (0.3: 0.40
-on one seed, not there on another), and on one further seed learning rates of 0.003 and 0.0015 and two
-frozen blocks, without a clear gain.
+there within 15 kimg on two; one of 120 kimg 0.48 (0.45 to 0.50, 3 seeds); one of 240 kimg 0.09
+(0.07 to 0.10, 3 seeds). Tried with the second of these: more augmentation from the start (0.3: 0.40
+on one seed, not there on another), and on one further seed learning rates of 0.003 and 0.0015 and
+two frozen blocks, without a clear gain.
 
 How to do it: `catalogan train dataset-2 --out run-2 --from run` takes a run, an export or a
 registered `model:version`. Categories are matched by name; one that is new starts
