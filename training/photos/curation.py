@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.dataset import Split
-from training.photos.decoding import DecodedPhoto
+from training.photos.decoding import THUMBNAIL_PX, DecodedPhoto
 from training.photos.near_duplicates import linked_groups, near_duplicate_groups
 from training.photos.scan import LeftOut, PhotoRef
 from training.photos.split import split_groups
@@ -95,8 +95,9 @@ def _look_alikes(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> di
     """For each row, the first row of its group of near duplicates, perhaps itself."""
     if not rows:
         return {}
-    hashes = np.array([decoded[row].perceptual_hash for row in rows], dtype=np.uint64)
-    thumbnails = np.stack([np.frombuffer(decoded[row].thumbnail, np.uint8) for row in rows])
+    hashes = np.array([decoded[row].perceptual_hashes for row in rows], dtype=np.uint64)
+    pixels = b"".join(decoded[row].thumbnail for row in rows)
+    thumbnails = np.frombuffer(pixels, np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX, 3)
     groups = near_duplicate_groups(hashes, thumbnails).tolist()
     first: dict[int, int] = {}
     return {row: first.setdefault(group, row) for row, group in zip(rows, groups, strict=True)}

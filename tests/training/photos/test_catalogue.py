@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 from pydantic import ValidationError
 
 from training.dataset import PreparedDataset
@@ -123,6 +123,23 @@ def test_given_validation_photos_stay_and_their_twins_leave_train(
         "cups/0001.png": "exact_duplicate",
         "cups/0002.png": "near_duplicate_of_validation",
     }
+
+
+def test_a_mirrored_twin_never_straddles_the_split(catalogue: Path, tmp_path: Path) -> None:
+    for file in sorted((catalogue / "cups").glob("*.png")):
+        with Image.open(file) as image:
+            ImageOps.mirror(image).save(file.with_name(f"twin-{file.name}"))
+    report = prepare(catalogue, tmp_path / "out", validation_share=0.5)
+    side = sides(tmp_path / "out")
+    assert len(report.near_duplicates) == 8
+    assert all(len({side[path] for path in group}) == 1 for group in report.near_duplicates)
+    given = tmp_path / "given" / "cups"
+    given.mkdir(parents=True)
+    shutil.move(catalogue / "cups" / "twin-0003.png", given)
+    report = prepare(catalogue, tmp_path / "again", validation=given.parent)
+    assert [(item["path"], item["reason"]) for item in report.left_out_photos] == [
+        ("cups/0003.png", "near_duplicate_of_validation")
+    ]
 
 
 def test_refused_validation_folder(catalogue: Path, tmp_path: Path, fill: Any) -> None:
