@@ -177,9 +177,26 @@ def test_folder_without_categories_and_folder_of_sides(tmp_path: Path, fill: Any
     assert "sides of a split" in refused(tmp_path / "sides")
 
 
-def test_category_that_nothing_is_trained_on(catalogue: Path, tmp_path: Path) -> None:
-    message = refused(catalogue, validation_share=0.999)
-    assert "without a photo on the training side: 'cups', 'hats'" in message
+def test_category_that_nothing_is_trained_on(catalogue: Path, tmp_path: Path, fill: Any) -> None:
+    given = tmp_path / "given"
+    for file in fill(given / "hats", range(1000, 1008)):
+        with Image.open(file) as image:
+            image.save(file.with_suffix(".jpg"), quality=70)
+        file.unlink()
+    message = refused(catalogue, validation=given)
+    assert "without a photo on the training side: 'hats'" in message
+
+
+def test_small_categories_are_trained_on(catalogue: Path, tmp_path: Path, fill: Any) -> None:
+    for i in range(30):
+        (photo,) = fill(catalogue / f"cat{i}", range(2000 + i, 2001 + i))
+        shutil.copy(photo, catalogue / "hats" / f"again-{i}.png")  # is left out
+    report = prepare(catalogue, tmp_path / "out", validation_share=0.5)
+    assert all(report.counts["train"].values())
+    assert sum(report.counts["validation"].values()) >= 4
+    lone = [name for name in report.counts["train"] if name.startswith("cat")]
+    assert all(report.counts["validation"][name] == 0 for name in lone)
+    assert min(prepare(catalogue, tmp_path / "b", validation_share=0.999).counts["train"].values())
 
 
 def test_place_of_the_dataset(catalogue: Path, tmp_path: Path) -> None:

@@ -134,7 +134,27 @@ def test_the_split_is_the_same_in_every_release() -> None:
 def test_a_disagreeing_group_is_for_training() -> None:
     keys = [f"sku:{i}" for i in range(200)]
     alone = [side_of(key, 0.5) for key in keys]
-    pairs = split_groups(keys, [i // 2 for i in range(200)], 0.5)
+    pairs = split_groups(keys, [i // 2 for i in range(200)], ["cups"] * 200, 0.5)
     assert pairs[::2] == pairs[1::2]
     moved = {(before, after) for before, after in zip(alone, pairs, strict=True) if before != after}
     assert moved == {("validation", "train")}
+
+
+def test_each_category_has_something_to_train_on() -> None:
+    keys = [f"sku:{i}" for i in range(300)]
+    alone = [side_of(key, 0.5) for key in keys]
+    categories = [str(i // 3) for i in range(300)]
+    split = split_groups(keys, range(300), categories, 0.5)
+    for start in range(0, 300, 3):
+        before, after = alone[start : start + 3], split[start : start + 3]
+        lent = before == ["validation"] * 3
+        assert after.count("train") == (1 if lent else before.count("train"))
+        assert lent or after == before
+    assert ["validation"] * 3 in [alone[i : i + 3] for i in range(0, 300, 3)]
+    more = split_groups(keys, range(300), categories, 0.9)
+    assert {i for i in range(300) if more[i] == "train"} < {
+        i for i in range(300) if split[i] == "train"
+    }
+    together = split_groups(keys, [i // 2 for i in range(300)], categories, 0.999)
+    assert together[::2] == together[1::2]
+    assert {categories[i] for i in range(300) if together[i] == "train"} == set(categories)
