@@ -66,6 +66,7 @@ def test_pyramid_names_a_size_that_does_not_halve(height: int, width: int) -> No
         (1000, 1000, "896x896 and 1024x1024"),
         (250, 200, "192x256 and 224x256"),
         (8, 1024, "992x96 and 1024x96"),
+        (8, 65, "64x8 and 64x10"),
     ],
 )
 def test_pyramid_names_the_nearest_sizes(height: int, width: int, near: str) -> None:
