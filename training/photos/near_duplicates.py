@@ -10,7 +10,9 @@ mirrors photos, so that the mirrored twin of a training photo is no photo never 
 
 The limits were measured on 1,000 photos of clothes and 1,000 rendered products: saving as
 JPEG of quality 40, halving the size, 15 % brightness and cutting 1 % off each side stay
-within them, and no two different clothes do.
+within them, mirrored or not, and no two different clothes do. Of 1,000 rendered products 54 are
+linked, chairs and lamps that differ in little but colour on a wide white ground: that costs
+some validation photos, never a leak.
 """
 
 from collections.abc import Iterator
