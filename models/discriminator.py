@@ -12,8 +12,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from models.layers import LEAKY_GAIN, Conv2d, Linear, Pyramid, downsample, leaky_relu
+from models.layers import LEAKY_GAIN, Conv2d, Linear, downsample, leaky_relu
 from models.masking import FeatureMask
+from models.pyramid import Pyramid
 
 GROUP_SIZE: Final = 4  # pictures that share a deviation statistic
 

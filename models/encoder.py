@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from models.discriminator import DiscriminatorBlock
-from models.layers import LEAKY_GAIN, Linear, Pyramid, leaky_relu
+from models.layers import LEAKY_GAIN, Linear, leaky_relu
+from models.pyramid import Pyramid
 
 
 @dataclass(frozen=True, kw_only=True)

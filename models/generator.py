@@ -19,11 +19,11 @@ from models.layers import (
     LEAKY_GAIN,
     Conv2d,
     Linear,
-    Pyramid,
     leaky_relu,
     rms_normalize,
     upsample,
 )
+from models.pyramid import Pyramid
 
 
 @dataclass(frozen=True, kw_only=True)

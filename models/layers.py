@@ -1,4 +1,4 @@
-"""Layers that generator and discriminator share, and the shape of a picture's pyramid.
+"""Layers that generator and discriminator share.
 
 Parameters are kept in float32. The dtype of the activations decides the precision: each
 layer casts its weights to that of its input, so one module trains in bfloat16 and
@@ -6,7 +6,6 @@ exports in float32 without autocast's per-operation look-ups.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -18,44 +17,6 @@ LEAKY_SLOPE: Final = 0.2
 LEAKY_GAIN: Final = math.sqrt(2 / (1 + LEAKY_SLOPE**2))
 # Keeps a square root from zero. The ONNX exporter takes an added 1e-8 for zero and drops it.
 EPSILON: Final = 1e-7
-
-
-@dataclass(frozen=True)
-class Pyramid:
-    """Resolutions from the base shape, doubled `doublings` times, up to the picture's.
-
-    Attributes:
-        base: Height and width of the coarsest map, 3 to 8 px on the shorter side.
-        doublings: How often the base is doubled to give the picture.
-    """
-
-    base: tuple[int, int]
-    doublings: int
-
-    @classmethod
-    def of(cls, height: int, width: int) -> "Pyramid":
-        """Halve height and width together for as long as 3 px are left.
-
-        Raises:
-            ValueError: The shorter side would end above 8 px, as for 100 x 100.
-        """
-        base, doublings = (height, width), 0
-        while base[0] % 2 == 0 and base[1] % 2 == 0 and min(base) >= 6:
-            base, doublings = (base[0] // 2, base[1] // 2), doublings + 1
-        if min(base) < 3 or min(base) > 8 or max(base) > 32:
-            raise ValueError(
-                f"size {width}x{height} can't be halved down to a 3 to 8 px base: choose "
-                "sides that are small numbers times a power of two, such as 64x64 or 192x256"
-            )
-        return cls(base, doublings)
-
-    def shape(self, level: int) -> tuple[int, int]:
-        """Height and width at `level`; 0 is the base."""
-        return self.base[0] << level, self.base[1] << level
-
-    def channels(self, level: int, channel_base: int, channel_max: int) -> int:
-        """Feature maps at `level`: halved with each doubling, never above the maximum."""
-        return min(channel_max, max(8, channel_base >> (level + 2)))
 
 
 class Linear(nn.Module):

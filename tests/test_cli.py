@@ -117,6 +117,8 @@ def test_prepare(photos: Path, tmp_path: Path) -> None:
     [
         (["--size", "big"], "--size 'big'"),
         (["--size", "4"], "--size 4"),
+        (["--size", "100"], "the nearest are 96x96 and 112x112"),
+        (["--size", "9x8"], "--size 9x8: networks can't be built for it"),
         (["--channels", "2"], "--channels 2"),
         (["--validation-share", "1.5"], "--validation-share 1.5"),
         (["--background", "[red"], "--background '[red'"),

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from models.discriminator import GROUP_SIZE
+from models.pyramid import Pyramid
 from training.dataset import PreparedDataset
 from training.learning.checkpoint import CheckpointError, list_checkpoints
 from training.learning.config import ConfigError, Device, TrainingConfig, merge, resolve
@@ -148,11 +149,20 @@ def _fresh(
         raise ConfigError(f"--preset {name}: choose one of {', '.join(PRESETS)}")
     _refuse(wanted.overrides, {"preset": "use --preset", "fine_tuning.source": "use --from"})
     settings = {**PRESETS[name], "preset": name}
+    levels = Pyramid.of(data.info.height, data.info.width).doublings
+    if levels == 1:  # the smallest pictures: the base is all that there is to mask
+        settings = merge(settings, {"masking": {"level": 0}})
     if source is not None:  # the widths must be its own, and its weights eased in
         model = source.model.model_dump()
         settings = merge(settings, {"model": model, **FINE_TUNING})
         settings = merge(settings, {"fine_tuning": {"source": source.name}})
-    return resolve(merge(settings, wanted.overrides))
+    config = resolve(merge(settings, wanted.overrides))
+    if config.masking.level >= levels:
+        size = f"{data.info.width}x{data.info.height}"
+        raise ConfigError(
+            f"masking.level {config.masking.level}: {size} px allow at most {levels - 1}"
+        )
+    return config
 
 
 def _resumed(wanted: Launch, data: PreparedDataset) -> TrainingConfig:

@@ -1,10 +1,14 @@
 """Identities of the generator: shapes, truncation, batching, precision."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 
 from models.generator import Generator, GeneratorShape, ModulatedConv
-from models.layers import LEAKY_GAIN, Pyramid
+from models.layers import LEAKY_GAIN
+from models.pyramid import Pyramid
 
 
 def make(height: int = 16, width: int = 16, channels: int = 3, categories: int = 3) -> Generator:
@@ -48,10 +52,41 @@ def test_pyramid_ends_in_a_small_base(
     assert Pyramid.of(height, width).shape(doublings) == (height, width)
 
 
-@pytest.mark.parametrize(("height", "width"), [(100, 100), (31, 32), (64, 1024)])
+@pytest.mark.parametrize(("height", "width"), [(100, 100), (31, 32), (64, 1024), (8, 9), (3, 3)])
 def test_pyramid_names_a_size_that_does_not_halve(height: int, width: int) -> None:
     with pytest.raises(ValueError, match=f"{width}x{height}"):
         Pyramid.of(height, width)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "near"),
+    [
+        (100, 100, "96x96 and 112x112"),
+        (9, 9, "8x8 and 10x10"),
+        (1000, 1000, "896x896 and 1024x1024"),
+        (250, 200, "192x256 and 224x256"),
+        (8, 1024, "992x96 and 1024x96"),
+        (8, 65, "64x8 and 64x10"),
+    ],
+)
+def test_pyramid_names_the_nearest_sizes(height: int, width: int, near: str) -> None:
+    with pytest.raises(ValueError, match=f"size {width}x{height}: .* the nearest are {near}$"):
+        Pyramid.of(height, width)
+
+
+def test_every_size_has_a_near_one_that_does() -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for height, width in rng.integers(8, 1025, (60, 2)).tolist():
+        try:
+            Pyramid.of(height, width)
+        except ValueError as error:
+            refused += 1
+            for near in re.findall(r"(\d+)x(\d+)", str(error))[1:]:
+                w, h = map(int, near)
+                assert Pyramid.of(h, w).doublings > 0
+                assert 8 <= min(w, h) <= max(w, h) <= 1024
+    assert refused > 30
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

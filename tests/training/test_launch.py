@@ -16,6 +16,8 @@ from training.learning.distributed import Ranks
 from training.learning.fine_tuning import open_source
 from training.learning.run import read_run, write_run
 from training.learning.trainer import Outcome
+from training.photos.catalogue import prepare_dataset
+from training.photos.options import PrepareOptions
 
 SHORT = {"max_kimg": 0.016, "batch_size": 8, "precision": "fp32"}
 
@@ -122,6 +124,31 @@ def test_settings_that_have_an_option_of_their_own_say_so(
     with pytest.raises(LaunchError, match=option):
         launch(wanted, silent)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (14, 10), (12, 16)])
+def test_the_smallest_pictures_are_trained_on(
+    tmp_path: Path,
+    catalogue: Path,
+    tiny_settings: dict[str, Any],
+    silent: Any,
+    size: tuple[int, int],
+) -> None:
+    options = PrepareOptions(width=size[0], height=size[1])
+    prepare_dataset(catalogue, tmp_path / "dataset", options)
+
+    def train(run: str, **masking: int) -> int:
+        settings = {key: value for key, value in tiny_settings.items() if key != "preset"} | SHORT
+        settings["masking"] = tiny_settings["masking"] | masking
+        dataset, path = tmp_path / "dataset", tmp_path / run
+        launch(Launch(dataset=dataset, run=path, overrides=settings, device="cpu"), silent)
+        return read_run(path)[0].masking.level
+
+    highest = 1 if size == (12, 16) else 0
+    assert train("run") == highest
+    message = f"masking.level {highest + 1}: .* allow at most {highest}"
+    with pytest.raises(LaunchError, match=message):
+        train("other", level=highest + 1)
 
 
 def test_processes_share_whole_groups() -> None:

@@ -291,12 +291,20 @@ class _Evaluation:
     def _memorisation_check(self, train: FeatureSet, validation: FeatureSet) -> MemorisationCheck:
         """Ready to take generated pictures."""
         mirrored = self._real_features(self._train_rows, mirrored=True)
-        return MemorisationCheck(
+        check = MemorisationCheck(
             TrainingFeatures(
                 upright=train.features, mirrored=mirrored.features, rows=self._train_rows
             ),
             validation.features,
         )
+        if check.twins is not None:
+            rows = [int(self._validation_rows[check.twins[0]]), check.twins[1]]
+            _logger.warning(
+                "validation photo %s is all but training photo %s: copies may go unseen. Prepare "
+                "the photos anew, which keeps twins on one side, or take one of the two out",
+                *self._dataset.photo_paths(rows),
+            )
+        return check
 
     def _usefulness(self, judged: int) -> Usefulness | None:
         """Classifiers on few photos, where asked for; with other pictures than those judged."""

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from models.discriminator import Discriminator
 from models.generator import Generator, GeneratorShape
-from models.layers import Pyramid
 from models.manifest import (
     MANIFEST_FILE,
     WEIGHTS_FILE,
@@ -30,6 +29,7 @@ from models.manifest import (
     ManifestError,
     category_index,
 )
+from models.pyramid import Pyramid
 from training.bases import base_names, base_path
 from training.dataset import PreparedDataset
 from training.learning.checkpoint import load_newest

@@ -123,11 +123,12 @@ def covered_share(label: int, real: FeatureSet, compared: FeatureSet) -> float |
         compared: The pictures judged; taken in rounds of as many as the category has photos.
 
     Returns:
-        The mean over rounds; None with fewer pictures or photos of the category than a round.
+        The mean over rounds; None with fewer pictures of the category than a round, without
+        a photo of it, or with too few photos in all for a ball.
     """
     rows = np.flatnonzero(real.labels == label)
     pictures = compared.of(label).features
-    if not 0 < len(rows) <= len(pictures):
+    if not 0 < len(rows) <= len(pictures) or len(real) <= distances.NEAREST_K:
         return None
     photos = real.features[rows]
     radii = distances.ball_radii(photos, real.features)

@@ -29,7 +29,7 @@ from training.photos.dataset_writer import (
 from training.photos.decode_pool import DecodeError, ImagesFile, TimeLimits, decode_all
 from training.photos.decoding import DecodedPhoto, UnusablePhoto
 from training.photos.manifest import read_manifest
-from training.photos.options import PrepareOptions
+from training.photos.options import PrepareOptions, check_size
 from training.photos.scan import LeftOut, Listing, PhotoRef, PrepareError, scan_folder
 
 logger = logging.getLogger(__name__)
@@ -87,9 +87,11 @@ def prepare_dataset(
         What became of the photos.
 
     Raises:
-        PrepareError: Not enough usable photos, a category without any, a manifest
-            without a column, or a place that can't be written; nothing is left behind.
+        PrepareError: A size that no network can be built for, not enough usable photos, a
+            category without any, a manifest without a column, or a place that can't be
+            written; nothing is left behind.
     """
+    check_size(options.width, options.height)
     folders = [photos] if options.validation is None else [photos, options.validation]
     place = check_place(out, folders, overwrite=overwrite)
     listing = _list_photos(photos, options)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.dataset import Split
-from training.photos.decoding import DecodedPhoto
+from training.photos.decoding import THUMBNAIL_PX, DecodedPhoto
 from training.photos.near_duplicates import linked_groups, near_duplicate_groups
 from training.photos.scan import LeftOut, PhotoRef
 from training.photos.split import split_groups
@@ -69,8 +69,7 @@ def curate(
         curated.left_out += left_out
         splits = {row: _given_side(refs[row]) for row in unique}
     else:
-        linked = {row: look_alike[first] for row, first in first_of.items()}
-        splits = _split(linked, refs, decoded, validation_share)
+        splits = _split(first_of, look_alike, refs, decoded, validation_share)
     numbers = _group_numbers(unique, look_alike)
     curated.kept = [
         KeptPhoto(row, decoded[row].sha256, splits[row], numbers.get(row)) for row in unique
@@ -95,8 +94,9 @@ def _look_alikes(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> di
     """For each row, the first row of its group of near duplicates, perhaps itself."""
     if not rows:
         return {}
-    hashes = np.array([decoded[row].perceptual_hash for row in rows], dtype=np.uint64)
-    thumbnails = np.stack([np.frombuffer(decoded[row].thumbnail, np.uint8) for row in rows])
+    hashes = np.array([decoded[row].perceptual_hashes for row in rows], dtype=np.uint64)
+    pixels = b"".join(decoded[row].thumbnail for row in rows)
+    thumbnails = np.frombuffer(pixels, np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX, 3)
     groups = near_duplicate_groups(hashes, thumbnails).tolist()
     first: dict[int, int] = {}
     return {row: first.setdefault(group, row) for row, group in zip(rows, groups, strict=True)}
@@ -128,19 +128,23 @@ def _given_side(ref: PhotoRef) -> Split:
 
 
 def _split(
-    linked: Mapping[int, int],
+    first_of: Mapping[int, int],
+    look_alike: Mapping[int, int],
     refs: Sequence[PhotoRef],
     decoded: Mapping[int, DecodedPhoto],
     validation_share: float,
 ) -> dict[int, Split]:
     """Side of each row; what is linked, or has one SKU, stays together."""
+    linked = {row: look_alike[first] for row, first in first_of.items()}
     rows = sorted(linked)
     keys = [_key(refs[row], decoded[row]) for row in rows]
     first_with: dict[str, int] = {}
     same_key = [(row, first_with.setdefault(key, row)) for row, key in zip(rows, keys, strict=True)]
     pairs = np.array([*linked.items(), *same_key], dtype=np.int64).reshape(-1, 2)
     groups = linked_groups(np.arange(len(refs), dtype=np.int64), pairs)
-    sides = split_groups(keys, groups[rows].tolist(), validation_share)
+    # An equal photo that is left out counts where its twin stays.
+    categories = [refs[first_of[row]].category for row in rows]
+    sides = split_groups(keys, groups[rows].tolist(), categories, validation_share)
     return dict(zip(rows, sides, strict=True))
 
 

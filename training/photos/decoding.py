@@ -14,7 +14,7 @@ import imagehash
 import numpy as np
 import scipy.fftpack  # noqa: F401  imagehash would load it within the first photo's time
 from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageOps
 
 from models.images import (
     REDUCE_TO_PX,
@@ -49,14 +49,14 @@ class DecodedPhoto:
     Attributes:
         sha256: Of the file's bytes, hex.
         pixel_hash: Of the upright sRGB picture before resizing, over the background.
-        perceptual_hash: 64-bit DCT hash of brightness.
+        perceptual_hashes: 64-bit DCT hashes of brightness, upright and mirrored left to right.
         thumbnail: RGB pixels, THUMBNAIL_PX x THUMBNAIL_PX.
         original_px: Width and height, upright, as decoded.
     """
 
     sha256: str
     pixel_hash: bytes
-    perceptual_hash: int
+    perceptual_hashes: tuple[int, int]
     thumbnail: bytes
     original_px: tuple[int, int]
 
@@ -94,11 +94,11 @@ def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.ui
         raise UnusablePhoto(error.reason, str(error)) from error
     rgb = flatten(picture, 3, target.background)
     size = f"{rgb.width}x{rgb.height}:".encode()
-    perceptual_hash, thumbnail = picture_signature(rgb)
+    perceptual_hashes, thumbnail = picture_signature(rgb)
     photo = DecodedPhoto(
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=hashlib.sha256(size + rgb.tobytes()).digest(),
-        perceptual_hash=perceptual_hash,
+        perceptual_hashes=perceptual_hashes,
         thumbnail=thumbnail,
         original_px=rgb.size,
     )
@@ -147,19 +147,24 @@ def _canvas_colour(mode: str, background: str) -> int | tuple[int, ...]:
     return (red, green, blue)
 
 
-def picture_signature(rgb: Image.Image) -> tuple[int, bytes]:
+def picture_signature(rgb: Image.Image) -> tuple[tuple[int, int], bytes]:
     """What tells whether two pictures look alike.
 
     Args:
         rgb: A picture of any size, mode RGB.
 
     Returns:
-        64-bit DCT hash of its brightness, and its RGB thumbnail's pixels.
+        64-bit DCT hashes of its brightness, upright and mirrored, and its RGB thumbnail's
+        pixels.
     """
     small = rgb.resize((HASHED_PX, HASHED_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    bits = imagehash.phash(small).hash.reshape(-1)
     thumbnail = small.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
-    return int.from_bytes(np.packbits(bits).tobytes()), thumbnail.tobytes()
+    return (_hash(small), _hash(ImageOps.mirror(small))), thumbnail.tobytes()
+
+
+def _hash(small: Image.Image) -> int:
+    """The perceptual hash as one number."""
+    return int.from_bytes(np.packbits(imagehash.phash(small).hash).tobytes())
 
 
 def _read(file: str, max_bytes: int) -> bytes:

@@ -9,6 +9,7 @@ from PIL import ImageColor
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 from models.images import MAX_PIXELS, Channels, ImageLimits
+from models.pyramid import Pyramid
 from training.photos.decoding import Target
 from training.photos.manifest import ManifestColumns
 from training.photos.scan import PrepareError, shown
@@ -75,6 +76,18 @@ class PrepareOptions(BaseModel):
         return ManifestColumns(
             path=self.path_column, category=self.category_column, sku=self.sku_column
         )
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse a size that no network could be trained at.
+
+    Raises:
+        PrepareError: Names the nearest sizes that do.
+    """
+    try:
+        Pyramid.of(height, width)
+    except ValueError as error:
+        raise PrepareError(f"--{error}") from error
 
 
 def parse_size(text: str) -> tuple[int, int]:

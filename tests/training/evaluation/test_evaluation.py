@@ -286,6 +286,30 @@ def test_each_category_has_a_covered_share_however_few_its_photos(dataset, good)
     assert report.per_category["ball"].covered_share > 0.6
 
 
+@pytest.mark.parametrize("count", [4, 5, 6])
+def test_four_validation_photos_are_enough(tmp_path, count):
+    dataset = write_dataset(tmp_path / "few", shapes=SHAPES[:1], validation=count)
+    report = evaluate(ShapeSampler(SHAPES[:1]), dataset, OPTIONS, tmp_path / "out")
+    scores = report.per_category["ball"]
+    assert (scores.covered_share is None) == (count < 6)
+    assert (scores.covered_share_floor is None) == (count < 6)
+    assert report.overall.frechet_distance is None
+    assert report.overall.reasons["frechet_distance"] == f"{count} photos, needs 20"
+    assert (tmp_path / "out" / "contact-sheet.png").exists()
+
+
+def test_a_twin_across_the_split_is_told(tmp_path, caplog):
+    dataset = write_dataset(tmp_path / "dataset")
+    evaluate(ShapeSampler(), dataset, OPTIONS)
+    assert "all but training photo" not in caplog.text
+    images = np.load(tmp_path / "dataset" / "images.npy")
+    images[40] = images[3][:, ::-1]  # one of 48 validation photos
+    np.save(tmp_path / "dataset" / "images.npy", images)
+    report = evaluate(ShapeSampler(), PreparedDataset(tmp_path / "dataset"), OPTIONS)
+    assert report.memorisation.threshold < 1e-5
+    assert "photo ball/40.png is all but training photo ball/3.png" in caplog.text
+
+
 def test_the_report_is_written_and_reads_back(good):
     report, out, _ = good
     assert sorted(path.name for path in out.iterdir()) == [

@@ -107,6 +107,17 @@ def test_the_record_names_category_and_photo() -> None:
     }
 
 
+@pytest.mark.parametrize("validation", [20, 150])
+def test_twins_that_blind_the_check_are_named(validation: int) -> None:
+    rng = np.random.default_rng(4)
+    train, held_out, mirrored = features(rng, 60), features(rng, validation), features(rng, 60)
+    assert check_of(train, held_out, mirrored).twins is None
+    held_out[11] = mirrored[31]
+    if validation > 99:  # the 1 % quantile is no longer the nearest alone
+        held_out[12] = mirrored[31]
+    assert check_of(train, held_out, mirrored).twins == (11, 131)
+
+
 def test_no_photo_to_compare_with_is_an_error() -> None:
     rng = np.random.default_rng(3)
     with pytest.raises(ValueError, match="needs 1 rows"):

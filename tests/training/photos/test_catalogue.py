@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 from pydantic import ValidationError
 
 from training.dataset import PreparedDataset
@@ -125,6 +125,23 @@ def test_given_validation_photos_stay_and_their_twins_leave_train(
     }
 
 
+def test_a_mirrored_twin_never_straddles_the_split(catalogue: Path, tmp_path: Path) -> None:
+    for file in sorted((catalogue / "cups").glob("*.png")):
+        with Image.open(file) as image:
+            ImageOps.mirror(image).save(file.with_name(f"twin-{file.name}"))
+    report = prepare(catalogue, tmp_path / "out", validation_share=0.5)
+    side = sides(tmp_path / "out")
+    assert len(report.near_duplicates) == 8
+    assert all(len({side[path] for path in group}) == 1 for group in report.near_duplicates)
+    given = tmp_path / "given" / "cups"
+    given.mkdir(parents=True)
+    shutil.move(catalogue / "cups" / "twin-0003.png", given)
+    report = prepare(catalogue, tmp_path / "again", validation=given.parent)
+    assert [(item["path"], item["reason"]) for item in report.left_out_photos] == [
+        ("cups/0003.png", "near_duplicate_of_validation")
+    ]
+
+
 def test_refused_validation_folder(catalogue: Path, tmp_path: Path, fill: Any) -> None:
     fill(tmp_path / "given" / "boots", range(500, 503))
     assert "'boots'" in refused(catalogue, validation=tmp_path / "given")
@@ -160,9 +177,26 @@ def test_folder_without_categories_and_folder_of_sides(tmp_path: Path, fill: Any
     assert "sides of a split" in refused(tmp_path / "sides")
 
 
-def test_category_that_nothing_is_trained_on(catalogue: Path, tmp_path: Path) -> None:
-    message = refused(catalogue, validation_share=0.999)
-    assert "without a photo on the training side: 'cups', 'hats'" in message
+def test_category_that_nothing_is_trained_on(catalogue: Path, tmp_path: Path, fill: Any) -> None:
+    given = tmp_path / "given"
+    for file in fill(given / "hats", range(1000, 1008)):
+        with Image.open(file) as image:
+            image.save(file.with_suffix(".jpg"), quality=70)
+        file.unlink()
+    message = refused(catalogue, validation=given)
+    assert "without a photo on the training side: 'hats'" in message
+
+
+def test_small_categories_are_trained_on(catalogue: Path, tmp_path: Path, fill: Any) -> None:
+    for i in range(30):
+        (photo,) = fill(catalogue / f"cat{i}", range(2000 + i, 2001 + i))
+        shutil.copy(photo, catalogue / "hats" / f"again-{i}.png")  # is left out
+    report = prepare(catalogue, tmp_path / "out", validation_share=0.5)
+    assert all(report.counts["train"].values())
+    assert sum(report.counts["validation"].values()) >= 4
+    lone = [name for name in report.counts["train"] if name.startswith("cat")]
+    assert all(report.counts["validation"][name] == 0 for name in lone)
+    assert min(prepare(catalogue, tmp_path / "b", validation_share=0.999).counts["train"].values())
 
 
 def test_place_of_the_dataset(catalogue: Path, tmp_path: Path) -> None:

@@ -34,10 +34,11 @@ def grouped(*images: Image.Image) -> list[int]:
     signatures = [picture_signature(image) for image in images]
     hashes = np.array([hashed for hashed, _ in signatures], dtype=np.uint64)
     thumbnails = np.stack([np.frombuffer(thumb, np.uint8) for _, thumb in signatures])
-    return near_duplicate_groups(hashes, thumbnails).tolist()
+    return near_duplicate_groups(hashes, thumbnails.reshape(-1, 8, 8, 3)).tolist()
 
 
 CHANGES = {
+    "not at all": lambda i: i,
     "saved as a poor JPEG": lambda i: as_jpeg(i, 40),
     "half the size": lambda i: i.resize((80, 100)),
     "brighter": lambda i: ImageEnhance.Brightness(i).enhance(0.9),
@@ -52,13 +53,35 @@ def test_changed_copy_is_found(change: object) -> None:
     assert a == b
 
 
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_mirrored_copy_is_found_whichever_comes_first(change: object) -> None:
+    image = shirt("crimson")
+    twin = change(ImageOps.mirror(image))  # type: ignore[operator]
+    assert len(set(grouped(image, twin, shirt("crimson", 1)))) == 2
+    assert len(set(grouped(twin, image, shirt("crimson", 1)))) == 2
+
+
+def test_mirrored_in_brightness_only_is_another() -> None:
+    # What tells them apart is colour alone, at the left and at the right.
+    image, other = shirt("#dddddd"), shirt("#dddddd")
+    for shown, edge in ((image, 0), (other, 140)):
+        shown.paste("#ff9090", (edge, 0, edge + 20, 200))
+        shown.paste("#70d8ff", (140 - edge, 0, 160 - edge, 200))
+    assert len(set(grouped(image, ImageOps.mirror(other)))) == 2
+    assert len(set(grouped(image, ImageOps.mirror(image)))) == 1
+
+
 def test_other_products_and_other_colours_are_not() -> None:
     images = [shirt("crimson", seed) for seed in range(7)] + [shirt("royalblue", 0)]
+    images.append(ImageOps.mirror(shirt("seagreen", 0)))
     assert len(set(grouped(*images))) == len(images)
 
 
 def brute_force(hashes: np.ndarray) -> int:
-    close = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= 6
+    """Groups of photos by hashes [N, 2], upright and mirrored."""
+    upright = hashes[:, 0, None]
+    close = (np.bitwise_count(upright[..., None] ^ hashes[None]) <= 6).any(axis=2)
+    close |= close.T
     left, right = np.nonzero(np.triu(close, 1))
     groups = np.arange(len(hashes))
     return len(np.unique(linked_groups(groups, np.stack([left, right], axis=1))))
@@ -70,18 +93,19 @@ def test_bands_miss_no_pair_within_the_limit() -> None:
     near = hashes[rng.integers(0, 300, 900)]
     for _ in range(6):
         near = near ^ (np.uint64(1) << rng.integers(0, 64, 900, dtype=np.uint64))
-    every = np.concatenate([hashes, near])
-    groups = near_duplicate_groups(every, np.zeros((len(every), 192), np.uint8))
-    assert len(np.unique(groups)) == brute_force(every) < 400
+    every = np.stack([np.concatenate([hashes, near]), rng.integers(0, 2**64, 1200, np.uint64)], 1)
+    every[::3] = every[::3, ::-1]  # a third is mirrored
+    groups = near_duplicate_groups(every, np.zeros((len(every), 8, 8, 3), np.uint8))
+    assert len(np.unique(groups)) == brute_force(every) < 500
 
 
 def test_many_photos_of_like_shape_take_seconds() -> None:
     rng = np.random.default_rng(0)
-    hashes = rng.integers(0, 2**64, 20, dtype=np.uint64)[rng.integers(0, 20, 10_000)]
+    hashes = rng.integers(0, 2**64, (20, 2), dtype=np.uint64)[rng.integers(0, 20, 10_000)]
     for _ in range(8):
-        hashes = hashes ^ (np.uint64(1) << rng.integers(0, 64, 10_000, dtype=np.uint64))
+        hashes = hashes ^ (np.uint64(1) << rng.integers(0, 64, (10_000, 2), dtype=np.uint64))
     start = time.process_time()
-    near_duplicate_groups(hashes, rng.integers(0, 256, (10_000, 192), dtype=np.uint8))
+    near_duplicate_groups(hashes, rng.integers(0, 256, (10_000, 8, 8, 3), dtype=np.uint8))
     assert time.process_time() - start < 10
 
 
@@ -110,7 +134,27 @@ def test_the_split_is_the_same_in_every_release() -> None:
 def test_a_disagreeing_group_is_for_training() -> None:
     keys = [f"sku:{i}" for i in range(200)]
     alone = [side_of(key, 0.5) for key in keys]
-    pairs = split_groups(keys, [i // 2 for i in range(200)], 0.5)
+    pairs = split_groups(keys, [i // 2 for i in range(200)], ["cups"] * 200, 0.5)
     assert pairs[::2] == pairs[1::2]
     moved = {(before, after) for before, after in zip(alone, pairs, strict=True) if before != after}
     assert moved == {("validation", "train")}
+
+
+def test_each_category_has_something_to_train_on() -> None:
+    keys = [f"sku:{i}" for i in range(300)]
+    alone = [side_of(key, 0.5) for key in keys]
+    categories = [str(i // 3) for i in range(300)]
+    split = split_groups(keys, range(300), categories, 0.5)
+    for start in range(0, 300, 3):
+        before, after = alone[start : start + 3], split[start : start + 3]
+        lent = before == ["validation"] * 3
+        assert after.count("train") == (1 if lent else before.count("train"))
+        assert lent or after == before
+    assert ["validation"] * 3 in [alone[i : i + 3] for i in range(0, 300, 3)]
+    more = split_groups(keys, range(300), categories, 0.9)
+    assert {i for i in range(300) if more[i] == "train"} < {
+        i for i in range(300) if split[i] == "train"
+    }
+    together = split_groups(keys, [i // 2 for i in range(300)], categories, 0.999)
+    assert together[::2] == together[1::2]
+    assert {categories[i] for i in range(300) if together[i] == "train"} == set(categories)

@@ -1,0 +1,68 @@
+"""The sizes of pictures that networks can be built for. No torch."""
+
+from dataclasses import dataclass
+from typing import Final
+
+MIN_BASE_PX: Final = 3
+MAX_BASE_PX: Final = 8  # of the shorter side
+MAX_LONG_BASE_PX: Final = 32
+MIN_SIDE_PX: Final = 8  # of a picture
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Resolutions from the base shape, doubled `doublings` times, up to the picture's.
+
+    Attributes:
+        base: Height and width of the coarsest map, 3 to 8 px on the shorter side, to 32 on the
+            longer.
+        doublings: How often the base is doubled to give the picture.
+    """
+
+    base: tuple[int, int]
+    doublings: int
+
+    @classmethod
+    def of(cls, height: int, width: int) -> "Pyramid":
+        """Halve height and width together for as long as 3 px are left.
+
+        Raises:
+            ValueError: They can't be halved, or the shorter side would end above 8 px or the
+                longer above 32, as for 100 x 100; names the nearest sizes that do.
+        """
+        base, doublings = (height, width), 0
+        while base[0] % 2 == 0 and base[1] % 2 == 0 and min(base) >= 2 * MIN_BASE_PX:
+            base, doublings = (base[0] // 2, base[1] // 2), doublings + 1
+        if doublings == 0 or min(base) > MAX_BASE_PX or max(base) > MAX_LONG_BASE_PX:
+            near = " and ".join(f"{w}x{h}" for h, w in _nearest_sizes(height, width))
+            raise ValueError(
+                f"size {width}x{height}: networks can't be built for it, only for a small shape "
+                f"doubled several times; the nearest are {near}"
+            )
+        return cls(base, doublings)
+
+    def shape(self, level: int) -> tuple[int, int]:
+        """Height and width at `level`; 0 is the base."""
+        return self.base[0] << level, self.base[1] << level
+
+    def channels(self, level: int, channel_base: int, channel_max: int) -> int:
+        """Feature maps at `level`: halved with each doubling, never above the maximum."""
+        return min(channel_max, max(8, channel_base >> (level + 2)))
+
+
+def _nearest_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """The two heights and widths nearest to these, and to their proportion, that do."""
+    bases = range(MIN_BASE_PX, MAX_LONG_BASE_PX + 1)
+    sizes = {
+        (h << doublings, w << doublings)
+        for doublings in range(1, max(height, width).bit_length() + 1)
+        for h in bases
+        for w in bases
+        if min(h, w) <= MAX_BASE_PX and min(h, w) << doublings >= MIN_SIDE_PX
+    }
+
+    def distance(size: tuple[int, int]) -> tuple[int, int]:
+        off = max(abs(size[0] - height), abs(size[1] - width))
+        return off, abs(size[0] * width - size[1] * height)
+
+    return sorted(sorted(sizes, key=distance)[:2])
