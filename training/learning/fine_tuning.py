@@ -76,7 +76,9 @@ class Source:
             )
         )
         generator.load_state_dict(self.generator)
-        return generator.eval().requires_grad_(False)
+        # A run brings its mean styles up to date with its grids, not with its checkpoints.
+        generator.eval().requires_grad_(False).update_w_avg()
+        return generator
 
 
 def open_source(text: str) -> Source:
@@ -257,9 +259,9 @@ def find_likeness(
     new = [name for name, known in likeness.items() if known is None]
     if new and extractor is not None:
         sampler = GeneratorSampler(source.build_generator(), source.categories)
-        labels = np.repeat(np.arange(len(source.categories)), COMPARED_PHOTOS)
-        generated = extractor(sampler.sample(labels, seed=0, truncation_psi=0.7))
-        centres = generated.reshape(len(source.categories), COMPARED_PHOTOS, -1).mean(axis=1)
+        of_each = (np.full(COMPARED_PHOTOS, label) for label in range(len(source.categories)))
+        generated = (sampler.sample(labels, seed=0, truncation_psi=0.7) for labels in of_each)
+        centres = np.stack([extractor(pictures).mean(axis=0) for pictures in generated])
         train = dataset.indices("train")
         for name in new:
             of_name = train[dataset.labels[train] == dataset.info.categories.index(name)]
