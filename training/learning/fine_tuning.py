@@ -32,6 +32,7 @@ from models.manifest import (
 from models.pyramid import Pyramid
 from training.bases import base_names, base_path
 from training.dataset import PreparedDataset
+from training.faults import first_fault
 from training.learning.checkpoint import load_newest
 from training.learning.config import ModelConfig
 from training.learning.run import CONFIG_FILE, RunError, read_run
@@ -149,7 +150,7 @@ def _open_export(folder: Path, name: str) -> Source:
         weights = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
         model = ModelConfig.model_validate(manifest.training.get("model", {}))
     except (OSError, ManifestError, ValidationError, SafetensorError) as error:
-        raise RunError(f"--from {name}: {error}") from error
+        raise RunError(f"--from {name}: {first_fault(error)}") from error
 
     def part(prefix: str) -> Weights:
         return {
