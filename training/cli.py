@@ -75,6 +75,22 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None
 
 
 @contextmanager
+def shown_training(
+    what: str, max_kimg: float | None, max_minutes: float | None
+) -> Iterator[tuple[Callable[[Any], None], Callable[[], bool]]]:
+    """A progress bar of a training that ends early on a signal.
+
+    Yields:
+        What takes its ticks, and what says whether it should stop.
+    """
+    from training.launch import stop_on_signals
+
+    total = None if max_kimg is None or max_minutes is not None else int(max_kimg * 1000)
+    with stop_on_signals() as should_stop, progress(f"Training the {what}", "photos") as update:
+        yield lambda tick: update(tick.nimg, total), should_stop
+
+
+@contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
     """Let SIGTERM clean up as Ctrl-C does."""
 
