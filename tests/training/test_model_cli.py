@@ -132,8 +132,10 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(
         folder.mkdir()
     evaluate = ("evaluate", run, "--data", data)
     export = ("export", run, "--out", tmp_path / "out")
+    train = ("train", data, "--out", tmp_path / "new", "--max-kimg", "1", "--from", shop)
     for file, command, said in (
         (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: Field"),
+        (shop / "manifest.json", train, f"--from {shop}: name: Field required"),
         (tmp_path / "mark/watermark.json", (*export, "--watermark", tmp_path / "mark"), "writes: "),
         (run / "encoder/encoder.json", export, "can't be read (settings: Field required)"),
         (data / "dataset.json", evaluate, "dataset (hash: Field required): run"),
@@ -141,7 +143,9 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(
         (run / "config.json", export, "give max_kimg or max_minutes"),
     ):
         file.write_text("{}")
-        assert said in refusal(*command), file
+        line = refusal(*command)
+        assert said in line, file
+        assert "validation error" not in line, file
 
 
 def test_export_takes_synonyms(tmp_path: Path, tiny_run: Path) -> None:
