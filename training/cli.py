@@ -18,6 +18,14 @@ from rich.table import Table
 
 SNAPSHOT_HELP = "Of a run: its newest checkpoint, or its best moment on the validation photos."
 
+# Options whose name is not that of their field.
+_OPTIONS = {
+    "width": "size",
+    "height": "size",
+    "photos_per_category": "few-photos",
+    "seeds": "repetitions",
+}
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
 _err = Console(stderr=True)
@@ -32,6 +40,7 @@ def configure_logging() -> None:
 
 def fail(message: str) -> NoReturn:
     """End with one clear line on stderr and exit code 2."""
+    message = " ".join(line.strip() for line in message.splitlines())  # of torch may have more
     _err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
     raise typer.Exit(2)
 
@@ -39,9 +48,9 @@ def fail(message: str) -> NoReturn:
 def invalid(error: ValidationError) -> NoReturn:
     """Name the first option that pydantic refuses."""
     first = error.errors()[0]
-    field = "-".join(str(part) for part in first["loc"]).replace("_", "-")
-    option = "--size" if field in ("width", "height") else f"--{field}"
-    fail(f"{option} {first['input']!r}: {first['msg']}")
+    field = "_".join(str(part) for part in first["loc"])
+    option = _OPTIONS.get(field, field.replace("_", "-"))
+    fail(f"--{option} {first['input']!r}: {first['msg']}")
 
 
 @contextmanager
@@ -63,6 +72,22 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield update
+
+
+@contextmanager
+def shown_training(
+    what: str, max_kimg: float | None, max_minutes: float | None
+) -> Iterator[tuple[Callable[[Any], None], Callable[[], bool]]]:
+    """A progress bar of a training that ends early on a signal.
+
+    Yields:
+        What takes its ticks, and what says whether it should stop.
+    """
+    from training.launch import stop_on_signals
+
+    total = None if max_kimg is None or max_minutes is not None else int(max_kimg * 1000)
+    with stop_on_signals() as should_stop, progress(f"Training the {what}", "photos") as update:
+        yield lambda tick: update(tick.nimg, total), should_stop
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from typing import Annotated, Final, Literal
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.faults import first_fault
 
 INFO_FILE: Final = "dataset.json"
 IMAGES_FILE: Final = "images.npy"
@@ -68,9 +70,10 @@ class PreparedDataset:
                 path / IMAGES_FILE, mmap_mode="r", allow_pickle=False
             )
             table = pq.read_table(path / INDEX_FILE, columns=["label", "split"])
-        except (OSError, ValueError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise DatasetError(
-                f"{path} is no readable dataset ({error}): run `catalogan prepare` again"
+                f"{path} is no readable dataset ({first_fault(error)}): "
+                "run `catalogan prepare` again"
             ) from error
         self.labels: NDArray[np.int64] = table["label"].to_numpy().astype(np.int64)
         self.splits = np.asarray(table["split"].to_pylist())

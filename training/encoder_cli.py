@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from training.cli import SNAPSHOT_HELP, configure_logging, fail, invalid, progress
+from training.cli import SNAPSHOT_HELP, configure_logging, fail, invalid, shown_training
 from training.learning.config import Device, Snapshot
 
 DEFAULT_KIMG = 100.0
@@ -40,30 +40,18 @@ def train_encoder(
     from training.dataset import PreparedDataset
     from training.inversion.encoder_run import ENCODER_FOLDER, EncoderSettings
     from training.inversion.inversion import train_encoder as run_training
-    from training.launch import stop_on_signals
     from training.learning.checkpoint import CheckpointError
     from training.learning.device import pick_device
 
     configure_logging()
     if max_kimg is None and max_minutes is None:
         max_kimg = DEFAULT_KIMG
-    total = None if max_kimg is None or max_minutes is not None else int(max_kimg * 1000)
     try:
         settings = EncoderSettings(
             seed=seed, snapshot=snapshot, max_kimg=max_kimg, max_minutes=max_minutes
         )
-        with (
-            stop_on_signals() as should_stop,
-            progress("Training the encoder", "photos") as update,
-        ):
-            card = run_training(
-                run,
-                PreparedDataset(data),
-                settings,
-                pick_device(device),
-                lambda tick: update(tick.nimg, total),
-                should_stop,
-            )
+        with shown_training("encoder", max_kimg, max_minutes) as shown:
+            card = run_training(run, PreparedDataset(data), settings, pick_device(device), *shown)
     except ValidationError as error:
         invalid(error)
     except (ValueError, CheckpointError) as error:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
-from training.cli import SNAPSHOT_HELP, configure_logging, fail
+from training.cli import SNAPSHOT_HELP, configure_logging, fail, invalid
+from training.faults import first_fault
 from training.learning.config import Device, MaskingMode, Objective, Snapshot, TrainingConfig
 
 if TYPE_CHECKING:
@@ -227,6 +229,8 @@ def evaluate(
         sampler = open_sampler(model, where, snapshot)
         target = out or (model / EVALUATION_FOLDER if hasattr(sampler, "config") else None)
         report = run_evaluation(sampler, PreparedDataset(data), options, target)
+    except ValidationError as error:
+        invalid(error)
     except (ValueError, CheckpointError, OSError) as error:
         fail(str(error))
     table = Table("metric", "value")
@@ -324,7 +328,7 @@ def export(
     try:
         manifest = export_run(run, out, options)
     except (ExportError, ValueError, CheckpointError) as error:
-        fail(str(error))
+        fail(first_fault(error))
     _out.print(
         f"exported {manifest.name} ({manifest.model_hash[:12]}) to {out}; at most "
         f"{manifest.parity.max_abs_error:.1g} from torch",
@@ -338,8 +342,6 @@ def export(
 
 def _read_synonyms(path: Path) -> dict[str, tuple[str, ...]]:
     """Read the file of `export --synonyms`; which names go with which is checked later."""
-    from pydantic import TypeAdapter, ValidationError
-
     from models.manifest import Category, Synonyms
 
     try:
@@ -347,6 +349,4 @@ def _read_synonyms(path: Path) -> dict[str, tuple[str, ...]]:
     except OSError as error:
         fail(f"--synonyms: {path} can't be read: {error.strerror or error}")
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        fail(f"--synonyms: {path}: {where and where + ': '}{first['msg']}; write {_SYNONYMS_FORM}")
+        fail(f"--synonyms: {path}: {first_fault(error)}; write {_SYNONYMS_FORM}")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from training.cli import configure_logging, fail, invalid, progress
+from training.cli import configure_logging, fail, invalid, progress, shown_training
 from training.learning.config import Device
 
 DEFAULT_KIMG = 400.0
@@ -39,7 +39,6 @@ def train_watermark(
     It is kept as soon as it is trained: if judging is interrupted, judge-watermark goes on.
     """
     from training.dataset import PreparedDataset
-    from training.launch import stop_on_signals
     from training.learning.device import pick_device
     from training.watermark.watermark import train_watermark as run_training
     from training.watermark.watermark_folder import JudgingSettings, WatermarkSettings
@@ -47,22 +46,11 @@ def train_watermark(
     configure_logging()
     if max_kimg is None and max_minutes is None:
         max_kimg = DEFAULT_KIMG
-    total = None if max_kimg is None or max_minutes is not None else int(max_kimg * 1000)
     try:
         settings = WatermarkSettings(seed=seed, max_kimg=max_kimg, max_minutes=max_minutes)
         JudgingSettings(judged=judged, unmarked=unmarked)  # wrong ones are told of before
-        with (
-            stop_on_signals() as should_stop,
-            progress("Training the watermark", "photos") as update,
-        ):
-            run_training(
-                PreparedDataset(data),
-                out,
-                settings,
-                pick_device(device),
-                lambda tick: update(tick.nimg, total),
-                should_stop,
-            )
+        with shown_training("watermark", max_kimg, max_minutes) as shown:
+            run_training(PreparedDataset(data), out, settings, pick_device(device), *shown)
     except ValidationError as error:
         invalid(error)
     except ValueError as error:

@@ -95,6 +95,59 @@ def test_export_says_what_it_did_and_refuses_nonsense(tmp_path: Path, tiny_run: 
     assert not (tmp_path / "x").exists()
 
 
+def refusal(*arguments: str | Path) -> str:
+    """The one line on stderr with which a command ends in exit code 2."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_export_checks_the_name_before_all_else(tmp_path: Path) -> None:
+    out = tmp_path / "My Export"
+    assert refusal("export", tmp_path / "no-run", "--out", out).startswith(
+        "Error: --name 'my export': give a name of"
+    )
+
+
+def test_evaluate_names_a_bad_option_in_one_line(tmp_path: Path) -> None:
+    for option, value, more in (
+        ("--samples", "0", ()),
+        ("--truncation-psi", "2.0", ()),
+        ("--seed", "-1", ()),
+        ("--few-photos", "0", ("--usefulness",)),
+        ("--repetitions", "1", ("--usefulness",)),
+    ):
+        line = refusal("evaluate", tmp_path, "--data", tmp_path, option, value, *more)
+        assert line.startswith(f"Error: {option} {value}: Input should be"), line
+
+
+def test_what_is_wrong_in_a_file_is_said_in_one_line(
+    tmp_path: Path, tiny_run: Path, tiny_dataset: Path
+) -> None:
+    run, data, shop = tmp_path / "run", tmp_path / "data", tmp_path / "shop"
+    shutil.copytree(tiny_run, run)
+    shutil.copytree(tiny_dataset, data)
+    for folder in (run / "encoder", shop, tmp_path / "mark"):
+        folder.mkdir()
+    evaluate = ("evaluate", run, "--data", data)
+    export = ("export", run, "--out", tmp_path / "out")
+    train = ("train", data, "--out", tmp_path / "new", "--max-kimg", "1", "--from", shop)
+    for file, command, said in (
+        (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: Field"),
+        (shop / "manifest.json", train, f"--from {shop}: name: Field required"),
+        (tmp_path / "mark/watermark.json", (*export, "--watermark", tmp_path / "mark"), "writes: "),
+        (run / "encoder/encoder.json", export, "can't be read (settings: Field required)"),
+        (data / "dataset.json", evaluate, "dataset (hash: Field required): run"),
+        (run / "config.json", evaluate, "give max_kimg or max_minutes"),
+        (run / "config.json", export, "give max_kimg or max_minutes"),
+    ):
+        file.write_text("{}")
+        line = refusal(*command)
+        assert said in line, file
+        assert "validation error" not in line, file
+
+
 def test_export_takes_synonyms(tmp_path: Path, tiny_run: Path) -> None:
     file = tmp_path / "synonyms.json"
     arguments = ("export", tiny_run, "--out", tmp_path / "shop", "--synonyms", file)
@@ -146,16 +199,19 @@ def test_training_ends_with_a_report(tmp_path: Path, tiny_dataset: Path) -> None
 
 @pytest.mark.slow
 def test_an_export_carries_what_evaluate_measured(
-    tmp_path: Path, tiny_run: Path, fill: Callable[[Path, range], list[Path]]
+    tmp_path: Path, fill: Callable[[Path, range], list[Path]]
 ) -> None:
     for i, category in enumerate(("cups", "hats", "mats")):
         fill(tmp_path / "photos" / category, range(1000 * i, 1000 * i + 40))
-    options = PrepareOptions.model_validate({"width": 16, "height": 16, "validation_share": 0.5})
-    prepare_dataset(tmp_path / "photos", tmp_path / "data", options)
-    run = tmp_path / "run"
-    shutil.copytree(tiny_run, run)
-    measure = ["evaluate", run, "--data", tmp_path / "data", "--samples", "60"]
-    code, output = invoke(*measure, "--max-memorised", "1")
+    for share in (0.5, 0.6):
+        options = {"width": 16, "height": 16, "validation_share": share}
+        out = tmp_path / f"data-{share}"
+        prepare_dataset(tmp_path / "photos", out, PrepareOptions.model_validate(options))
+    data, run = tmp_path / "data-0.5", tmp_path / "run"
+    assert invoke("train", data, "--out", run, "--max-kimg", "0.08", *TINY)[0] == 0
+    code, output = invoke(
+        "evaluate", run, "--data", data, "--samples", "60", "--max-memorised", "1"
+    )
     assert code == 0, output
     assert "How good are the pictures?" in (run / "report.html").read_text()
     with Image.open(run / "evaluation" / "contact-sheet.png") as sheet:
@@ -165,12 +221,16 @@ def test_an_export_carries_what_evaluate_measured(
     metrics = json.loads((tmp_path / "export" / "manifest.json").read_text())["metrics"]
     assert metrics["frechet_distance"] > metrics["frechet_distance_floor"] > 0
     assert 0 <= metrics["memorised_share"] <= 1
-    path = run / "evaluation" / "evaluation.json"
-    report = json.loads(path.read_text())
-    assert report["nimg"] == 200
-    path.write_text(json.dumps({**report, "nimg": 100}))
-    assert invoke("export", run, "--out", tmp_path / "stale")[0] == 0
-    assert json.loads((tmp_path / "stale" / "manifest.json").read_text())["metrics"] == {}
+
+    # An export has no folder for what is found of it, which may lie in its run's.
+    direct = ("evaluate", tmp_path / "export", "--out", run / "evaluation", "--samples", "60")
+    for share, carried in ((0.5, True), (0.6, False)):
+        code, output = invoke(*direct, "--data", tmp_path / f"data-{share}")
+        assert code == 0, output
+        out = tmp_path / f"export-{share}"
+        assert invoke("export", run, "--out", out)[0] == 0
+        assert bool(json.loads((out / "manifest.json").read_text())["metrics"]) == carried
+        assert ("frechet_distance" in (out / "README.md").read_text()) == carried
 
 
 def test_too_much_memorised_is_an_exit_code_of_its_own(

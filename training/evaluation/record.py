@@ -1,11 +1,13 @@
 """What an evaluation says: the models behind `evaluation.json`."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from training.faults import first_fault
 from training.learning.run import EVALUATION_FOLDER
 from training.metrics.features import ExtractorInfo
 from training.metrics.scores import RealFloor, Scores
@@ -147,18 +149,36 @@ class EvaluationReport(_Record):
             named |= {f"few_photos_{arm}": v.mean for arm, v in self.usefulness.arms.items()}
         return {name: value for name, value in named.items() if value is not None}
 
+    def objections(self, nimg: int, dataset_hash: str) -> Iterator[str]:
+        """Why its numbers don't speak for a model of `nimg` images, trained on that dataset."""
+        if self.nimg != nimg:
+            yield "is of another moment of the run"
+        if self.dataset_hash != dataset_hash:
+            yield "is on another dataset than the run's"
+        if self.truncation_psi != 1:
+            yield f"is at truncation {self.truncation_psi:g}, not 1"
+
     @property
     def _frechet_key(self) -> str:
         return "fid" if self.features.frechet_name == "FID" else "frechet_distance"
 
 
-def read_headline(run: Path, nimg: int) -> dict[str, float]:
-    """What `catalogan evaluate` found of a run's moment; nothing where it judged another."""
+def read_headline(run: Path, nimg: int, dataset_hash: str) -> dict[str, float]:
+    """What `catalogan evaluate` found of a run's moment in full variety, on the run's own photos.
+
+    Nothing where it judged otherwise: on another split of the same photos, those that it
+    compares with may have been trained on.
+    """
     path = run / EVALUATION_FOLDER / REPORT_FILE
     if not path.exists():
         return {}
-    report = EvaluationReport.model_validate_json(path.read_bytes())
-    if report.nimg != nimg:
-        logger.warning("%s is of another moment of the run: exported without metrics", path)
+    try:
+        report = EvaluationReport.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        objections = [f"can't be read ({first_fault(error)})"]
+    else:
+        objections = list(report.objections(nimg, dataset_hash))
+    if objections:
+        logger.warning("%s %s: exported without metrics", path, " and ".join(objections))
         return {}
     return report.headline()

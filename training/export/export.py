@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save
 
 from models.discriminator import Discriminator
@@ -31,6 +32,7 @@ from models.manifest import (
     EncoderRecord,
     FileRecord,
     GeneratorManifest,
+    Name,
     ParityCertificate,
     PictureLoss,
     WatermarkRecord,
@@ -90,13 +92,14 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         options: Name, precision, licence and such.
 
     Raises:
-        ExportError: `out` exists, the graph is not portable, parity is over tolerance, or the
-            precision costs too much.
+        ExportError: The name is none, `out` exists, the graph is not portable, parity is over
+            tolerance, or the precision costs too much.
         EncoderError: The run's encoder is damaged, or of another generator.
         WatermarkError: options.watermark is no watermark, or is damaged.
         RunError, CheckpointError: The run has nothing to export.
         ValueError: A synonym names no category, or two.
     """
+    _check_name(options.name)
     if out.exists():
         raise ExportError(f"{out} exists: choose another --out, or remove it")
     generator, discriminator, config, info, nimg = load_networks(run, options.snapshot)
@@ -140,7 +143,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         dataset_hash=info.hash,
         masking=settings.pop("masking"),
         training=settings,
-        metrics=read_headline(run, nimg) if options.metrics is None else options.metrics,
+        metrics=read_headline(run, nimg, info.hash) if options.metrics is None else options.metrics,
         licence=options.licence,
         author=options.author,
         data=options.data,
@@ -182,6 +185,17 @@ def generator_graph(
         parity = measure_parity(generator, graph, precision)
     losses = (measure_loss(generator, graph, precision, one) for one in settings)
     return graph, parity, tuple(losses)
+
+
+def _check_name(name: str) -> None:
+    """Refuse before minutes of work what the manifest would refuse after them."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise ExportError(
+            f"--name {name!r}: give a name of at most 63 lower-case letters, digits, dots, dashes "
+            "and underscores that begins with a letter or a digit"
+        ) from error
 
 
 def _portable(settings: dict[str, Any]) -> dict[str, Any]:

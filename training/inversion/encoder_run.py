@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 from models.encoder import Encoder, EncoderShape
 from models.generator import Generator
 from models.manifest import ReconstructionErrors, Sha256
+from training.faults import first_fault
 from training.learning.config import Snapshot, TrainingConfig
 from training.learning.randomness import Purpose, seed_for
 
@@ -151,7 +152,7 @@ def load_encoder(
         card = EncoderCard.model_validate_json((folder / CARD_FILE).read_bytes())
         data = (folder / WEIGHTS_FILE).read_bytes()
     except (OSError, ValueError) as error:
-        raise EncoderError(f"{folder} can't be read ({error}): {again}") from error
+        raise EncoderError(f"{folder} can't be read ({first_fault(error)}): {again}") from error
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
         raise EncoderError(f"{folder / WEIGHTS_FILE} is damaged (SHA-256 differs): {again}")
     if card.generator_sha256 != generator_digest(generator):

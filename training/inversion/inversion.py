@@ -72,7 +72,8 @@ def train_encoder(
             discriminator=discriminator.to(device),
             dtype=compute_dtype(config, device),
         )
-        trainer = EncoderTrainer(networks, dataset, settings, config.augment.mirror)
+        mirror = config.augment.mode != "off" and config.augment.mirror
+        trainer = EncoderTrainer(networks, dataset, settings, mirror)
         trainer.train(on_tick, should_stop)
         logger.info("encoder: %d photos shown; judging", trainer.nimg)
         errors = judge(

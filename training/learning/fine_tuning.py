@@ -32,6 +32,7 @@ from models.manifest import (
 from models.pyramid import Pyramid
 from training.bases import base_names, base_path
 from training.dataset import PreparedDataset
+from training.faults import first_fault
 from training.learning.checkpoint import load_newest
 from training.learning.config import ModelConfig
 from training.learning.run import CONFIG_FILE, RunError, read_run
@@ -76,7 +77,9 @@ class Source:
             )
         )
         generator.load_state_dict(self.generator)
-        return generator.eval().requires_grad_(False)
+        # A run brings its mean styles up to date with its grids, not with its checkpoints.
+        generator.eval().requires_grad_(False).update_w_avg()
+        return generator
 
 
 def open_source(text: str) -> Source:
@@ -147,7 +150,7 @@ def _open_export(folder: Path, name: str) -> Source:
         weights = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
         model = ModelConfig.model_validate(manifest.training.get("model", {}))
     except (OSError, ManifestError, ValidationError, SafetensorError) as error:
-        raise RunError(f"--from {name}: {error}") from error
+        raise RunError(f"--from {name}: {first_fault(error)}") from error
 
     def part(prefix: str) -> Weights:
         return {
@@ -257,9 +260,9 @@ def find_likeness(
     new = [name for name, known in likeness.items() if known is None]
     if new and extractor is not None:
         sampler = GeneratorSampler(source.build_generator(), source.categories)
-        labels = np.repeat(np.arange(len(source.categories)), COMPARED_PHOTOS)
-        generated = extractor(sampler.sample(labels, seed=0, truncation_psi=0.7))
-        centres = generated.reshape(len(source.categories), COMPARED_PHOTOS, -1).mean(axis=1)
+        of_each = (np.full(COMPARED_PHOTOS, label) for label in range(len(source.categories)))
+        generated = (sampler.sample(labels, seed=0, truncation_psi=0.7) for labels in of_each)
+        centres = np.stack([extractor(pictures).mean(axis=0) for pictures in generated])
         train = dataset.indices("train")
         for name in new:
             of_name = train[dataset.labels[train] == dataset.info.categories.index(name)]

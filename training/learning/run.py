@@ -26,6 +26,7 @@ import torch
 from models.discriminator import Discriminator, DiscriminatorShape
 from models.generator import Generator, GeneratorShape
 from training.dataset import DatasetError, DatasetInfo, PreparedDataset
+from training.faults import first_fault
 from training.learning.checkpoint import load_best, load_newest
 from training.learning.config import Snapshot, TrainingConfig
 from training.learning.randomness import Purpose, seed_for
@@ -78,7 +79,7 @@ def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
         config = TrainingConfig.model_validate_json((run / CONFIG_FILE).read_bytes())
         info = DatasetInfo.model_validate_json((run / INFO_FILE).read_bytes())
     except (OSError, ValueError) as error:
-        raise RunError(f"{run} is no training run ({error})") from error
+        raise RunError(f"{run} is no training run ({first_fault(error)})") from error
     return config, info
 
 

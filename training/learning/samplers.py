@@ -17,6 +17,7 @@ from models.manifest import (
     GeneratorManifest,
     ManifestError,
 )
+from training.faults import first_fault
 from training.learning.config import Snapshot
 from training.learning.recorder import to_pixels
 from training.learning.run import RunError, load_generator
@@ -109,7 +110,7 @@ class ExportSampler:
             self.manifest = GeneratorManifest.model_validate_json(text)
             self.manifest.verify_files(lambda name: (export / name).read_bytes())
         except (OSError, ValidationError) as error:
-            raise ManifestError(f"{export} is no usable export: {error}") from error
+            raise ManifestError(f"{export} is no usable export: {first_fault(error)}") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # silent about the optional input
         self.session = onnxruntime.InferenceSession(

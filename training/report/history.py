@@ -9,6 +9,8 @@ from typing import Any, Final
 
 # What stays told even where training went back behind it.
 _HAPPENINGS: Final = ("alarm", "rollback")
+# What speaks of the images before its count; all else is of those after it.
+_LOOKS_BACK: Final = ("tick", "validation")
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,12 @@ def read_history(path: Path) -> History:
     history = History()
     elapsed = 0.0
     for line in _records(path):
+        if history.lines and _moment(line) < _moment(history.lines[-1]):
+            history.lines = [old for old in history.lines if _moment(old) < _moment(line)]
         if line["kind"] in _HAPPENINGS:
             texts = (str(line.get(key, "")) for key in ("name", "message"))
             history.happenings.append(Happening(line["kind"], line["nimg"], *texts))
             continue
-        if history.lines and line["nimg"] < history.nimg:
-            history.lines = [old for old in history.lines if old["nimg"] < line["nimg"]]
         history.lines.append(line)
         if line["kind"] == "tick" and _is_number(line.get("elapsed_sec")):
             # The clock starts anew with each resume.
@@ -119,6 +121,14 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
                 and type(record.get("nimg")) is int
             ):
                 yield record
+
+
+def _moment(line: dict[str, Any]) -> tuple[int, bool]:
+    """Its place in training: a checkpoint lies between what looks back on its count and the rest.
+
+    A rollback has the count of its checkpoint.
+    """
+    return line["nimg"], line["kind"] not in _LOOKS_BACK
 
 
 def _is_number(value: object) -> bool:

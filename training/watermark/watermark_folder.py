@@ -19,6 +19,7 @@ from torch import nn
 
 from models.manifest import Sha256, WatermarkDetection
 from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
+from training.faults import first_fault
 
 WEIGHTS_FILE: Final = "watermark.safetensors"
 CARD_FILE: Final = "watermark.json"
@@ -144,7 +145,7 @@ def load_watermark(folder: Path) -> tuple[WatermarkEncoder, WatermarkDecoder, Wa
         data = (folder / WEIGHTS_FILE).read_bytes()
     except (OSError, ValueError) as error:
         raise WatermarkError(
-            f"{folder} is not what `catalogan train-watermark` writes: {error}"
+            f"{folder} is not what `catalogan train-watermark` writes: {first_fault(error)}"
         ) from error
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
         raise WatermarkError(f"{folder / WEIGHTS_FILE} is damaged (SHA-256 differs): train again")

@@ -127,6 +127,26 @@ def test_training_leaves_the_generator_alone(tiny_run: Path, tiny_dataset: Path)
         assert torch.equal(tensor, before[name]), name
 
 
+def test_photos_are_mirrored_only_where_the_run_mirrored_its_pictures(
+    tmp_path: Path, tiny_run: Path, tiny_dataset: Path
+) -> None:
+    def trained(name: str, **augment: Any) -> str:
+        run = tmp_path / name
+        shutil.copytree(tiny_run, run)
+        config = json.loads((run / "config.json").read_text())
+        config["augment"] |= augment
+        (run / "config.json").write_text(json.dumps(config))
+        data, settings = PreparedDataset(tiny_dataset), EncoderSettings(max_kimg=0.05)
+        device = torch.device("cpu")
+        return train_encoder(
+            run, data, settings, device, lambda _: None, lambda: False
+        ).weights_sha256
+
+    plain = trained("plain", mirror=False)
+    assert trained("off", mode="off") == plain
+    assert trained("mirrored") != plain
+
+
 def test_stopping_early_keeps_what_was_learned(
     tmp_path: Path, tiny_run: Path, tiny_dataset: Path
 ) -> None:

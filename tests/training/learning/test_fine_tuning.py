@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from models.discriminator import Discriminator
 from models.generator import Generator
@@ -15,7 +16,8 @@ from training.learning.checkpoint import load_newest
 from training.learning.config import resolve
 from training.learning.distributed import Ranks
 from training.learning.fine_tuning import Source, find_likeness, freeze, open_source, transfer
-from training.learning.run import RunError, build_networks, write_run
+from training.learning.recorder import Tick
+from training.learning.run import RunError, build_networks, load_generator, write_run
 from training.learning.samplers import GeneratorSampler
 from training.learning.trainer import Trainer
 from training.photos.catalogue import prepare_dataset
@@ -74,14 +76,42 @@ def test_a_new_category_starts_from_the_one_that_looks_most_like_it(
     source = open_source(str(tiny_run))
     train = dataset.indices("train")
     sampler = GeneratorSampler(source.build_generator(), source.categories)
-    painted = sampler.sample(np.repeat(np.arange(3), 64), seed=0, truncation_psi=0.7)
-    bright = dict(zip(source.categories, painted.reshape(3, -1).mean(axis=1).tolist(), strict=True))
+    bright = {
+        name: float(sampler.sample(np.full(64, i), seed=0, truncation_psi=0.7).mean())
+        for i, name in enumerate(source.categories)
+    }
     wanted = float(dataset.images[train].mean())
-    likeness = find_likeness(
-        source, dataset, lambda x: x.reshape(len(x), -1).mean(axis=1, keepdims=True)
-    )
+    held = []  # pictures at a time
+
+    def brightness(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        held.append(len(pictures))
+        return pictures.reshape(len(pictures), -1).mean(axis=1, keepdims=True, dtype=np.float32)
+
+    likeness = find_likeness(source, dataset, brightness)
     nearest = min(bright, key=lambda name: abs(bright[name] - wanted))
     assert likeness == {"unheard": nearest}
+    assert max(held) == 64
+
+
+def test_the_source_knows_its_mean_styles_where_a_run_was_killed_between_grids(
+    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
+) -> None:
+    """They are brought up to date with each grid, and checkpoints may be more frequent."""
+    ends = {"max_kimg": 1, "grid_kimg": 1, "checkpoint_kimg": 0.04}
+    config, data = resolve({**tiny_settings, **ends}), PreparedDataset(tiny_dataset)
+    write_run(tmp_path, config, data)
+
+    def killed(tick: Tick) -> None:
+        if tick.nimg > 40:
+            raise KeyboardInterrupt
+
+    trainer = Trainer(tmp_path, data, config, torch.device("cpu"), Ranks())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(killed, lambda: False)
+    assert load_newest(tmp_path)["nimg"] == 40
+    w_avg = open_source(str(tmp_path)).build_generator().mapping.w_avg
+    assert w_avg.abs().max() > 0
+    assert torch.equal(w_avg, load_generator(tmp_path)[0].mapping.w_avg)
 
 
 @pytest.mark.parametrize("size", [8, 32])
