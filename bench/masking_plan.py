@@ -13,8 +13,8 @@ Procedure, fixed beforehand:
 4. For comparison, without masks, the logistic objective and the relativistic one, with R1 and
    R2 as strong as R1 was by default and ten times as strong, on three seeds.
 5. Not planned beforehand, as the first seed of 4 made us ask: other strengths of the penalty on
-   that seed; the one that was taken as the default after them on five seeds, in one long run and
-   in one on all photos, and there once more with the winner's mask.
+   that seed; the one that was taken as the default after them on three seeds, with the winner's
+   mask, too, and in one long run.
 
 Stages 1 to 3 have the penalty that was the default then, R1_GAMMA.
 

@@ -66,6 +66,17 @@ from that one, or begin anew."""
 LONG: Final[CatalogueName] = "clothing-300-long"
 ALL: Final[CatalogueName] = "clothing"
 
+# Of two single runs of six minutes, one thread each, side by side, on the 1,000 rendered photos.
+CHOICE: Final = (
+    "So the penalty is a hundred times as strong in the preset since. The objective stays the "
+    "logistic one: the relativistic one does better on few photos at equal images, but takes some "
+    "12 % longer a step, and on the 1,000 rendered photos of the demo, in equal time (one run of "
+    "six minutes each, side by side), the logistic one came to a Frechet distance of 11.3 and a "
+    "kernel distance of 0.021 with 66 kimg, the relativistic one to 13.7 and 0.109 with 59. Why "
+    "masks did not help may have to do with the weak penalty, too; under the strong one there are "
+    "three pairs.",
+)
+
 # What is asked of the winner: a tenth less on unseen seeds, the interval below 1.
 AIM = 0.9
 
@@ -174,7 +185,7 @@ def open_stages(ledger: Ledger, winner: str | None) -> list[str]:
         ("the relativistic objective", FEW, tuple(OBJECTIVES), FEW_SEEDS),
         ("runs three times as long", "clothing-300-long", ("off", winner), CONFIRMATION_SEEDS),
         ("all photos", "clothing", ("off", winner), FEW_SEEDS),
-        ("a stronger penalty", FEW, ("logistic", STRONG), CONFIRMATION_SEEDS),
+        ("a stronger penalty", FEW, (STRONG,), FEW_SEEDS),
         ("masks under it", FEW, (f"{STRONG}-{winner}",), FEW_SEEDS),
     ]
     return [
@@ -272,9 +283,10 @@ def objective_section(ledger: Ledger, winner: str) -> list[str]:
     lines += [f"- `{masked}` over `{STRONG}`: {ratio(ledger, FEW, masked, FEW_SEEDS, STRONG)}"]
     for words, catalogue in (("three times as long", LONG), ("on all photos", ALL)):
         for name in (STRONG, "relativistic-1.0"):
-            found = ratio(ledger, catalogue, name, CONFIRMATION_SEEDS)
-            lines.append(f"- `{name}` over `off`, {words}: {found}")
-    return [*lines, ""]
+            if present(ledger, catalogue, name, CONFIRMATION_SEEDS):
+                found = ratio(ledger, catalogue, name, CONFIRMATION_SEEDS)
+                lines.append(f"- `{name}` over `off`, {words}: {found}")
+    return [*lines, "", *CHOICE, ""]
 
 
 def write_page(work: Path) -> None:

@@ -182,11 +182,9 @@ def stages(ledger: Ledger) -> Iterator[list[Run]]:
     first = FEW_SEEDS[0]
     yield [Run(few, name, first, OFF, settings) for name, settings in STRENGTHS.items()]
     strong = STRENGTHS[STRONG]
-    yield [Run(few, STRONG, seed, OFF, strong) for seed in CONFIRMATION_SEEDS]
-    yield [Run(few, "logistic", seed, OFF, OBJECTIVES["logistic"]) for seed in CONFIRMATION_SEEDS]
+    yield [Run(few, STRONG, seed, OFF, strong) for seed in FEW_SEEDS]
     yield [Run(few, f"{STRONG}-{winner}", seed, masking, strong) for seed in FEW_SEEDS]
-    larger: tuple[CatalogueName, ...] = ("clothing-300-long", "clothing")
-    yield [Run(catalogue, STRONG, first, OFF, strong) for catalogue in larger]
+    yield [Run("clothing-300-long", STRONG, first, OFF, strong)]
 
 
 def main() -> None:
