@@ -102,7 +102,6 @@ OBJECTIVES: Final[dict[str, dict[str, Any]]] = {
 STRENGTHS: Final[dict[str, dict[str, Any]]] = {
     "logistic-0.1": objective("logistic", 0.1),
     "logistic-1.0": objective("logistic", 1.0),
-    "logistic-3.0": objective("logistic", 3.0),
     "relativistic-0.3": objective("relativistic", 0.3),
     "relativistic-1.0": objective("relativistic", 1.0),
     "relativistic-3.0": objective("relativistic", 3.0),
