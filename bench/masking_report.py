@@ -72,8 +72,8 @@ CHOICE: Final = (
     "logistic one: the relativistic one does better on few photos at equal images, but takes some "
     "12 % longer a step, and on the 1,000 rendered photos of the demo, in equal time (one run of "
     "six minutes each, side by side), the logistic one came to a Frechet distance of 11.3 and a "
-    "kernel distance of 0.021 with 66 kimg, the relativistic one to 13.7 and 0.109 with 59. Under the strong penalty, too, masks "
-    "show no benefit.",
+    "kernel distance of 0.021 with 66 kimg, the relativistic one to 13.7 and 0.109 with 59. "
+    "Under the strong penalty, too, masks show no benefit.",
 )
 
 # What is asked of the winner: a tenth less on unseen seeds, the interval below 1.
@@ -210,8 +210,8 @@ def verdict(ledger: Ledger, winner: str) -> list[str]:
             "Masking helps."
             if reached
             else f"The aim, {AIM:g} or less with the interval below 1, is **not reached**: no "
-            "benefit is shown, and no harm. The default is the screening's winner all the same, as the "
-            "method that this project is about: neither another switching of the mask nor no mask "
+            "benefit is shown, and no harm. The default is the screening's winner all the same, "
+            "as the method that this project is about: neither another switching of the mask nor no mask "
             "could be told from it, here or under the stronger penalty that is the default since "
             "(last section). `--masking off` is as good a choice by these figures, and a little "
             "faster."
