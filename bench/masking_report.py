@@ -211,10 +211,10 @@ def verdict(ledger: Ledger, winner: str) -> list[str]:
             if reached
             else f"The aim, {AIM:g} or less with the interval below 1, is **not reached**: no "
             "benefit is shown, and no harm. The default is the screening's winner all the same, "
-            "as the method that this project is about: neither another switching of the mask nor no mask "
-            "could be told from it, here or under the stronger penalty that is the default since "
-            "(last section). `--masking off` is as good a choice by these figures, and a little "
-            "faster."
+            "as the method that this project is about: neither another switching of the mask nor "
+            "no mask could be told from it, here or under the stronger penalty that is the "
+            "default since (last section). `--masking off` is as good a choice by these figures, "
+            "and a little faster."
         ),
         "",
         "These runs are young: 30 kimg are a hundred passes over so few photos, yet the distance "
