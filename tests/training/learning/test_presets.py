@@ -33,15 +33,18 @@ def info(size: int) -> DatasetInfo:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_built_stepped_and_exported(name: str) -> None:
     size = PRESET_SIZE_PX[name]
-    settings = {**PRESETS[name], "preset": name, "max_kimg": 1, "batch_size": 2}
+    settings = {**PRESETS[name], "preset": name, "max_kimg": 1, "batch_size": 4}
     config = resolve(merge(settings, {}))
     generator, discriminator = build_networks(config, info(size))
     dtype = compute_dtype(config, torch.device("cpu"))
     pair = AdversarialPair(generator, discriminator, config, dtype)
-    photos = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    photos = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     before = generator.synthesis.constant.detach().clone()
     statistics = pair.step(
-        Batch(to_float(torch.from_numpy(photos)), torch.eye(2)), 0, strength=0.5, ranks=Ranks()
+        Batch(to_float(torch.from_numpy(photos)), torch.eye(2).repeat(2, 1)),
+        0,
+        strength=0.5,
+        ranks=Ranks(),
     )
     assert statistics.r1_penalty is not None
     assert torch.isfinite(torch.stack(list(vars(statistics).values()))).all()
