@@ -83,6 +83,16 @@ def test_help_of_serving_loads_no_torch() -> None:
     assert "training.cli" not in loaded
 
 
+@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "export", "train-watermark"])
+def test_help_of_training_loads_no_torch(command: str) -> None:
+    """It takes seconds to load, which a wrong option need not wait for."""
+    done = run(command, "--help", code=_AND_WHAT_IS_LOADED)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.splitlines()[-1]
+    assert "training.cli" in loaded
+    assert "torch" not in loaded
+
+
 @pytest.mark.parametrize(
     ("missing", "arguments", "hint"),
     [

@@ -207,8 +207,8 @@ def check_shares(config: TrainingConfig, ranks: Ranks) -> None:
     together = ranks.world_size * GROUP_SIZE
     if config.batch_size % together:
         raise ConfigError(
-            f"--batch-size {config.batch_size} can't be shared among {ranks.world_size} processes "
-            f"in groups of {GROUP_SIZE}: take a multiple of {together}"
+            f"--batch-size {config.batch_size}: {ranks.world_size} process(es) take groups of "
+            f"{GROUP_SIZE}, so give a multiple of {together}"
         )
 
 

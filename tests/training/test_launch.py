@@ -1,5 +1,6 @@
 """What `catalogan train` settles before the loop begins."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def resume(run: Path, dataset: Path, silent: Any, **wanted: Any) -> Outcome | No
         ({"overrides": {"fine_tuning": {"freeze_blocks": "1"}}}, "fine_tuning: is decided"),
         ({"overrides": {"preset": "gpu-512"}}, "preset: is decided at the start"),
         ({"overrides": {"tick_kimg": {"x": "1"}}}, "tick_kimg: "),
-        ({"overrides": {"batch_size": 6}}, "batch_size: .*multiple of 4"),
+        ({"overrides": {"batch_size": 6}}, "--batch-size 6: .*multiple of 4"),
         ({"preset": "gpu-512"}, "--preset is for a new run"),
         ({"source": "base:clothing"}, "--from is for a new run"),
     ],
@@ -83,15 +84,14 @@ def test_a_configuration_that_fails_or_can_not_be_written_is_not_kept(
     assert (run / "config.json").read_bytes() == before
     config, _ = read_run(run)
 
-    def full(self: Path, *_: Any, **__: Any) -> None:
-        self.touch()
+    def full(_: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         write_run(run, config, PreparedDataset(tiny_dataset))
     assert (run / "config.json").read_bytes() == before
-    assert not list(run.glob("*.partial"))
+    assert not list(run.glob("*.partial")) + list(run.glob(".*.partial"))
 
 
 def test_a_new_end_takes_the_place_of_the_old_one(
@@ -154,7 +154,7 @@ def test_the_smallest_pictures_are_trained_on(
 def test_processes_share_whole_groups() -> None:
     config = resolve({"max_kimg": 1, "batch_size": 16})
     check_shares(config, Ranks(0, 4))
-    with pytest.raises(ConfigError, match="8 processes in groups of 4: take a multiple of 32"):
+    with pytest.raises(ConfigError, match="groups of 4, so give a multiple of 32"):
         check_shares(config, Ranks(0, 8))
 
 

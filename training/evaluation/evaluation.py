@@ -5,7 +5,6 @@ mix of categories is theirs and each round compares equal counts.
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol
@@ -33,6 +32,7 @@ from training.evaluation.record import (
     Usefulness,
 )
 from training.evaluation.usefulness import UsefulnessOptions, measure_usefulness
+from training.files import replace_file
 from training.metrics.features import load_extractor
 from training.metrics.scores import (
     MIN_FRECHET_PHOTOS,
@@ -136,9 +136,9 @@ def evaluate(
     report = evaluation.report()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        _write_aside(out / REPORT_FILE, report.model_dump_json(indent=2).encode())
-        _write_aside(out / SHEET_FILE, draw_contact_sheet(evaluation.sheet_rows(), report))
-        _write_aside(out / NEAREST_FILE, evaluation.nearest_sheet())
+        replace_file(out / REPORT_FILE, report.model_dump_json(indent=2).encode())
+        replace_file(out / SHEET_FILE, draw_contact_sheet(evaluation.sheet_rows(), report))
+        replace_file(out / NEAREST_FILE, evaluation.nearest_sheet())
         _logger.info("wrote %s, %s and %s", out / REPORT_FILE, SHEET_FILE, NEAREST_FILE)
     return report
 
@@ -376,14 +376,3 @@ def _matched_labels(model: tuple[str, ...], dataset: tuple[str, ...]) -> dict[in
             "the model was trained on, or rename its folders"
         )
     return matched
-
-
-def _write_aside(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename, so that nothing half-written stays."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise

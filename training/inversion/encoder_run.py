@@ -7,7 +7,6 @@ RUN/encoder/
 """
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,6 +19,7 @@ from models.encoder import Encoder, EncoderShape
 from models.generator import Generator
 from models.manifest import ReconstructionErrors, Sha256
 from training.faults import first_fault
+from training.files import replace_file
 from training.learning.config import Snapshot, TrainingConfig
 from training.learning.randomness import Purpose, seed_for
 
@@ -123,9 +123,9 @@ def save_encoder(run: Path, encoder: Encoder, card: dict[str, Any], sheet: bytes
     folder = run / ENCODER_FOLDER
     try:
         folder.mkdir(exist_ok=True)
-        _write_aside(folder / WEIGHTS_FILE, weights)
-        _write_aside(folder / SHEET_FILE, sheet)
-        _write_aside(folder / CARD_FILE, (whole.model_dump_json(indent=2) + "\n").encode())
+        replace_file(folder / WEIGHTS_FILE, weights)
+        replace_file(folder / SHEET_FILE, sheet)
+        replace_file(folder / CARD_FILE, (whole.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
         raise EncoderError(f"can't write {folder}: {error}") from error
     return whole
@@ -166,12 +166,3 @@ def load_encoder(
     except (RuntimeError, SafetensorError) as error:
         raise EncoderError(f"{folder / WEIGHTS_FILE} does not fit its run: {again}") from error
     return encoder.eval().requires_grad_(False), card
-
-
-def _write_aside(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

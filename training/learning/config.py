@@ -4,8 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.discriminator import GROUP_SIZE
-
 MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
 # Moment of a run: its newest checkpoint, or its best one on the validation photos.
 Snapshot = Literal["last", "best"]
@@ -115,9 +113,7 @@ class TrainingConfig(_Config):
 
     preset: str = "cpu-demo"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    batch_size: Annotated[
-        int, Field(ge=GROUP_SIZE, le=4096, multiple_of=GROUP_SIZE, description="Of all processes.")
-    ] = 32
+    batch_size: Annotated[int, Field(ge=2, le=4096, description="Over all processes.")] = 32
     max_kimg: Annotated[float | None, Field(gt=0)] = None
     max_minutes: Annotated[float | None, Field(gt=0)] = None
     tick_kimg: Annotated[float, Field(gt=0, description="Between log lines.")] = 1.0

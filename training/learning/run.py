@@ -27,6 +27,7 @@ from models.discriminator import Discriminator, DiscriminatorShape
 from models.generator import Generator, GeneratorShape
 from training.dataset import DatasetError, DatasetInfo, PreparedDataset
 from training.faults import first_fault
+from training.files import replace_file
 from training.learning.checkpoint import load_best, load_newest
 from training.learning.config import Snapshot, TrainingConfig
 from training.learning.randomness import Purpose, seed_for
@@ -86,13 +87,7 @@ def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
 def write_run(run: Path, config: TrainingConfig, dataset: PreparedDataset) -> None:
     """Save what the run is trained with; each file whole or not at all."""
     for name, record in ((CONFIG_FILE, config), (INFO_FILE, dataset.info)):
-        aside = run / f"{name}.partial"
-        try:
-            aside.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            aside.replace(run / name)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
+        replace_file(run / name, f"{record.model_dump_json(indent=2)}\n".encode())
 
 
 def load_snapshot(run: Path, snapshot: Snapshot) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import base64
 import io
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -23,6 +22,7 @@ from training.dataset import DatasetInfo
 from training.evaluation.evaluation import NEAREST_FILE, SHEET_FILE
 from training.evaluation.record import REPORT_FILE as EVALUATION_FILE
 from training.evaluation.record import EvaluationReport
+from training.files import replace_file
 from training.learning.checkpoint import list_checkpoints
 from training.learning.run import (
     CONFIG_FILE,
@@ -72,14 +72,7 @@ def write_report(run: Path) -> Path:
         OSError: A file can't be read, or the report not written.
     """
     path = run / REPORT_FILE
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    page = _page(run)
-    try:
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
+    replace_file(path, _page(run).encode())
     return path
 
 

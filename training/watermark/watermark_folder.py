@@ -20,6 +20,7 @@ from torch import nn
 from models.manifest import Sha256, WatermarkDetection
 from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
 from training.faults import first_fault
+from training.files import replace_file
 
 WEIGHTS_FILE: Final = "watermark.safetensors"
 CARD_FILE: Final = "watermark.json"
@@ -125,12 +126,9 @@ def keep_judgement(folder: Path, card: WatermarkCard) -> None:
     Raises:
         WatermarkError: It can't be written; the card is as it was.
     """
-    aside = folder / f"{CARD_FILE}.partial"
     try:
-        aside.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        aside.replace(folder / CARD_FILE)
+        replace_file(folder / CARD_FILE, f"{card.model_dump_json(indent=2)}\n".encode())
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise WatermarkError(f"can't write {folder / CARD_FILE}: {error}") from error
 
 
