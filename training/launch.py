@@ -207,7 +207,7 @@ def check_shares(config: TrainingConfig, ranks: Ranks) -> None:
     together = ranks.world_size * GROUP_SIZE
     if config.batch_size % together:
         raise ConfigError(
-            f"--batch-size {config.batch_size}: {ranks.world_size} process(es) take groups of "
+            f"--batch-size {config.batch_size}: every process takes pictures in groups of "
             f"{GROUP_SIZE}, so give a multiple of {together}"
         )
 
