@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--validation", type=Path, required=True, help="the same, held out")
     parser.add_argument("--out", type=Path, required=True, help="the export; must not exist")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "base")
-    parser.add_argument("--small-kimg", type=float, default=110, help="thousand images at 32 px")
+    parser.add_argument("--small-kimg", type=float, default=150, help="thousand images at 32 px")
     parser.add_argument("--large-kimg", type=float, default=155, help="thousand images at 64 px")
     parser.add_argument("--final-kimg", type=float, default=24, help="more, in smaller steps")
     parser.add_argument("--encoder-kimg", type=float, default=80, help="photos to the encoder")
@@ -71,6 +71,7 @@ def main() -> None:
         train(
             data[64], run, kimg, "--from", str(source), "--batch-size", "16",
             "--learning-rate", rate, "--set", "optimizer.mapping_multiplier=0.3",
+            "--set", "optimizer.r1_gamma=2",
         )  # fmt: skip
     catalogan(
         "train-encoder", str(final), "--data", str(data[64]),

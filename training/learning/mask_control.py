@@ -16,7 +16,7 @@ running median; only below a small absolute floor is there lag whatever the past
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Final
 
@@ -197,7 +197,8 @@ class MaskController:
             case "static":
                 if discriminator.mask.held is not None:
                     return []
-                return [self._draw(discriminator, 0)]
+                # The same whenever it begins: a resume may have set this mode.
+                return [replace(self._draw(discriminator, 0), nimg=nimg)]
             case "periodic":
                 return self._by_clock(discriminator, nimg)
             case "dynamic":

@@ -70,7 +70,7 @@ class Recorder:
             self.board.add_scalar(f"mask/{name}", value, event.nimg)
 
     def note(self, kind: str, nimg: int, **values: float | str) -> None:
-        """Write what happened: kind "validation", "alarm" or "rollback"."""
+        """Write what happened: kind "validation", "alarm", "rollback" or "resume"."""
         append_line(self.run / "stats.jsonl", {"kind": kind, "nimg": nimg, **values})
         for name, value in values.items():
             if isinstance(value, float):

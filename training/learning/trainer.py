@@ -111,6 +111,8 @@ class Trainer:
         recorder = self._recorder()
         if self.nimg == 0:
             self._save()  # what the first minutes are rolled back to
+        elif recorder:
+            recorder.note("resume", self.nimg)
         with contextlib.closing(recorder) if recorder else contextlib.nullcontext():
             while True:
                 try:

@@ -96,12 +96,13 @@ def read_history(path: Path) -> History:
             texts = (str(line.get(key, "")) for key in ("name", "message"))
             history.happenings.append(Happening(line["kind"], line["nimg"], *texts))
             continue
+        if line["kind"] == "resume":
+            elapsed = 0.0  # the clock starts anew
+            continue
         history.lines.append(line)
         if line["kind"] == "tick" and _is_number(line.get("elapsed_sec")):
-            # The clock starts anew with each resume.
-            now = float(line["elapsed_sec"])
-            history.seconds += now - elapsed if now >= elapsed else now
-            elapsed = now
+            history.seconds += line["elapsed_sec"] - elapsed
+            elapsed = line["elapsed_sec"]
     return history
 
 
@@ -126,7 +127,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 def _moment(line: dict[str, Any]) -> tuple[int, bool]:
     """Its place in training: a checkpoint lies between what looks back on its count and the rest.
 
-    A rollback has the count of its checkpoint.
+    A rollback and a resume have the count of their checkpoint.
     """
     return line["nimg"], line["kind"] not in _LOOKS_BACK
 

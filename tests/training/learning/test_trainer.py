@@ -21,6 +21,7 @@ from training.learning.randomness import Purpose, generator_for
 from training.learning.recorder import Tick
 from training.learning.run import RunError, load_generator, locked, write_run
 from training.learning.trainer import Outcome, Trainer
+from training.report.history import read_history
 
 
 def start(run: Path, dataset: Path, settings: dict[str, Any]) -> Trainer:
@@ -277,6 +278,22 @@ def test_a_resumed_run_takes_a_new_learning_rate_and_masking_off(
     assert second.discriminator.mask.held is not None
     train(second)
     assert second.discriminator.mask.held is None
+    assert read_history(tmp_path / "run/stats.jsonl").mask_periods()[-1][1] == first.nimg
+
+
+def test_a_static_mask_may_begin_with_a_resume(
+    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
+) -> None:
+    settings = {**tiny_settings, "max_kimg": 0.1, "masking": {"mode": "off"}}
+    train(start(tmp_path / "run", tiny_dataset, settings))
+    masked = {**settings, "max_kimg": 0.12, "masking": {"mode": "static"}}
+    second = start(tmp_path / "run", tiny_dataset, masked)
+    second.resume()
+    begun = second.nimg
+    train(second)
+    history = read_history(tmp_path / "run/stats.jsonl")
+    assert history.mask_periods() == [(begun, second.nimg)]
+    assert history.series("tick", "generator_loss").nimg[0] < begun  # what was before stays
 
 
 @pytest.mark.parametrize(("mode", "strength"), [("off", 0.0), ("fixed", 0.3), ("adaptive", 0.25)])

@@ -65,7 +65,7 @@ def test_masks_are_periods_and_one_still_held_ends_with_the_run(tmp_path: Path) 
 @pytest.mark.parametrize("back", ["resume", "rollback"])
 def test_what_training_went_back_behind_is_left_out(tmp_path: Path, back: str) -> None:
     alarm = event("alarm", 300, name="collapse", message="all alike")
-    rollback = [event("rollback", 100, message="to 100")] if back == "rollback" else []
+    went_back = event(back, 100, **({"message": "to 100"} if back == "rollback" else {}))
     history = history_of(
         tmp_path,
         tick(100, 10, 1.0),
@@ -73,26 +73,28 @@ def test_what_training_went_back_behind_is_left_out(tmp_path: Path, back: str) -
         tick(200, 20, 2.0),
         tick(300, 30, 3.0),
         alarm,
-        *rollback,
+        went_back,
         event("mask", 140),
-        tick(200, 5, 4.0),
+        tick(200, 50 if back == "rollback" else 40, 4.0),  # a resume starts the clock anew
     )
     assert history.series("tick", "generator_loss").values == (1.0, 4.0)
     assert history.mask_periods() == [(140, 200)]
-    assert history.seconds == 35  # what is left out took its time as well
-    assert [h.kind for h in history.happenings] == ["alarm", *(["rollback"] if rollback else [])]
+    # What is left out took its time as well.
+    assert history.seconds == (50 if back == "rollback" else 30 + 40)
+    assert [h.kind for h in history.happenings] == ["alarm", "rollback"][: 1 + (back == "rollback")]
     assert (history.happenings[0].name, history.happenings[0].message) == ("collapse", "all alike")
 
 
-def test_a_mask_of_the_stretch_that_was_rolled_back_is_left_out(tmp_path: Path) -> None:
-    """No line that comes after the rollback is as early as the abandoned mask."""
+@pytest.mark.parametrize("back", ["resume", "rollback"])
+def test_a_mask_of_the_stretch_that_was_left_is_left_out(tmp_path: Path, back: str) -> None:
+    """No line that comes after going back is as early as the abandoned mask."""
     history = history_of(
         tmp_path,
         tick(200, 10, 1.0),
         event("validation", 200, frechet_distance=3.0),
         event("measure", 200, adaptation=0.1),  # before the step after the checkpoint
         event("mask", 232),
-        event("rollback", 200, message="to 200"),
+        event(back, 200, message="to 200"),
         event("measure", 200, adaptation=0.2),
         tick(400, 20, 2.0),
     )
@@ -108,7 +110,8 @@ def test_a_resumed_run_keeps_what_led_to_its_checkpoint(tmp_path: Path) -> None:
         tick(200, 10, 1.0),
         event("mask", 200),
         tick(400, 20, 2.0),
-        event("mask", 200),  # resumed from the checkpoint at 200
+        event("resume", 200),
+        event("mask", 200),
         tick(400, 10, 3.0),
     )
     assert history.series("tick", "generator_loss").values == (1.0, 3.0)
