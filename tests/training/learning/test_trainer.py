@@ -291,6 +291,8 @@ def test_a_static_mask_may_begin_with_a_resume(
     second.resume()
     begun = second.nimg
     train(second)
+    lines = [json.loads(line) for line in (tmp_path / "run/stats.jsonl").read_text().splitlines()]
+    assert [line["nimg"] for line in lines if line["kind"] == "resume"] == [begun]
     history = read_history(tmp_path / "run/stats.jsonl")
     assert history.mask_periods() == [(begun, second.nimg)]
     assert history.series("tick", "generator_loss").nimg[0] < begun  # what was before stays
