@@ -30,7 +30,7 @@ from unsigned import unsigned_sha256
 # Clients are at work all before counting begins.
 RAMP_SEC = 0.5
 # More than the service lets wait by default: its refusals show, and no client hides them.
-CONNECTIONS = 64
+CONNECTIONS = 160
 # Enough for a median even where a machine is very slow.
 MIN_REQUESTS = 10
 RSS_SAMPLES = 6

@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     container: bool = False
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
     intra_op_threads: Annotated[int, Field(ge=1, le=256)] = 1
-    max_pending_generations: Annotated[int, Field(ge=1, le=10_000)] = 32
+    max_pending_generations: Annotated[int, Field(ge=1, le=10_000)] = 128
     max_pending_interpolations: Annotated[int, Field(ge=1, le=1_000)] = 4
     max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
     max_pending_datasets: Annotated[int, Field(ge=1, le=100)] = 2
