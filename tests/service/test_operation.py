@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,24 @@ def test_a_full_queue_answers_429(registered: Path, monkeypatch: pytest.MonkeyPa
         assert int(refused.headers["retry-after"]) >= 1
         assert first[0].status_code == 200
         assert client.post(URL, json={}).status_code == 200
+
+
+def test_a_burst_of_a_hundred_is_served(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    render = GeneratorSession.render
+
+    def slow(self: GeneratorSession, specs: Any) -> Any:
+        release.wait(20)
+        return render(self, specs)
+
+    with running_service() as client, ThreadPoolExecutor(100) as callers:
+        monkeypatch.setattr(GeneratorSession, "render", slow)
+        asked = [callers.submit(client.post, URL, json={}) for _ in range(100)]
+        try:
+            wait_for(lambda: 'queue="generations"} 100.0' in client.get("/metrics").text)
+        finally:
+            release.set()
+        assert {one.result().status_code for one in asked} == {200}
 
 
 def test_what_takes_too_long_is_504_and_gives_its_place_back(
