@@ -27,10 +27,12 @@ from typing import Any
 import psutil
 from unsigned import unsigned_sha256
 
+from service.settings import load_settings
+
 # Clients are at work all before counting begins.
 RAMP_SEC = 0.5
-# More than the service lets wait by default: its refusals show, and no client hides them.
-CONNECTIONS = 160
+# More than the service lets wait: its refusals show, and no client hides them.
+CONNECTIONS = load_settings().max_pending_generations + 32
 # Enough for a median even where a machine is very slow.
 MIN_REQUESTS = 10
 RSS_SAMPLES = 6

@@ -3,10 +3,13 @@
 import hashlib
 import os
 import tempfile
+import threading
+import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,7 @@ with warnings.catch_warnings():
 
     import service.api
     from models.manifest import GeneratorManifest
+    from service.inference.generation import GeneratorSession, PictureSpec
     from service.settings import Settings, load_settings
     from service.state.database import locate
 
@@ -176,6 +180,41 @@ def running_service(**environment: str) -> Iterator[TestClient]:
             yield client
 
 
+def wait_for(condition: Callable[[], bool], timeout_sec: float = 20) -> None:
+    end = time.monotonic() + timeout_sec
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@dataclass
+class Held:
+    """The painting of all pictures waits until it is released.
+
+    `painted` has, for each time that it was begun, of how many pictures.
+    """
+
+    begun: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
+    painted: list[int] = field(default_factory=list)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    """No picture is painted until the test says so, or ends."""
+    holding, render = Held(), GeneratorSession.render
+
+    def wait_and_render(self: GeneratorSession, specs: Sequence[PictureSpec]) -> Any:
+        holding.painted.append(len(specs))
+        holding.begun.set()
+        holding.release.wait(20)
+        return render(self, specs)
+
+    monkeypatch.setattr(GeneratorSession, "render", wait_and_render)
+    yield holding
+    holding.release.set()
+
+
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small export, to read only."""
@@ -217,6 +256,15 @@ def bento_home(tmp_path: Path) -> Iterator[Path]:
     """An empty Model Store for one test."""
     with model_store(tmp_path / "bentoml") as home:
         yield home
+
+
+@pytest.fixture
+def registered(bento_home: Path, export: Path) -> Path:
+    """A Model Store for one test, with one promoted model."""
+    from service.registry.store import Registry
+
+    Registry().register(export)
+    return bento_home
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import uvicorn
 
 import service.api
 
-from .test_operation import wait_for
+from .conftest import wait_for
 
 
 @contextmanager

@@ -32,10 +32,9 @@ from catalogan_client import (
 from catalogan_client.retries import Attempts, retry_after_sec
 from service.registry.store import Registry
 
-from .conftest import model_store
+from .conftest import model_store, wait_for
 from .live import live_service
 from .test_augmentations_http import photo
-from .test_operation import wait_for
 
 MODELS: dict[str, Any] = {"object": "list", "data": []}
 MADE: dict[str, Any] = {

@@ -13,9 +13,8 @@ import pytest
 
 from service.registry.store import Registry
 
-from .conftest import model_store
+from .conftest import model_store, wait_for
 from .test_cli import COMMAND, ROOT, free_port
-from .test_operation import wait_for
 
 KEY = "key-of-the-contract-test"
 SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))

@@ -21,11 +21,11 @@ from service.inference.generation import GeneratorSession
 from service.registry.store import Registry
 
 from . import live
+from .conftest import wait_for
 from .test_bad_requests import check
 from .test_cli import COMMAND, free_port, serving
 from .test_datasets import read_tar, read_zip
 from .test_generations_http import decoded, pixels
-from .test_operation import wait_for
 from .test_synthesize import synthesize
 
 URL = "/v1/datasets"

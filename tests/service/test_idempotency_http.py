@@ -2,7 +2,6 @@
 
 import base64
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from service.registry.store import Registry
 from service.state.answers import KEPT_SEC, Answers, prune_answers
 from service.state.tables import answers
 
-from .conftest import running_service
+from .conftest import Held, running_service
 from .test_augmentations_http import mask_file, photo
 from .test_bad_requests import check
 
@@ -180,29 +179,19 @@ def test_malformed_keys_are_400(client: TestClient, key: Any) -> None:
     assert used(client) == 0
 
 
-def test_one_of_many_at_once_is_made(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    entered, release, made = threading.Event(), threading.Event(), []
-    render = GeneratorSession.render
-
-    def slow(self: GeneratorSession, specs: Any) -> Any:
-        made.append(len(specs))
-        entered.set()
-        release.wait(20)
-        return render(self, specs)
-
-    monkeypatch.setattr(GeneratorSession, "render", slow)
+def test_one_of_many_at_once_is_made(client: TestClient, held: Held) -> None:
     with ThreadPoolExecutor(12) as pool:
         first = pool.submit(post, client, json={})
-        assert entered.wait(20)
+        assert held.begun.wait(20)
         others = list(pool.map(lambda _: post(client, json={}), range(10)))
-        release.set()
+        held.release.set()
         for refused in others:
             error = check(refused, 409, "Idempotency-Key")
             assert error["code"] == "idempotency_in_progress"
             assert int(refused.headers["retry-after"]) >= 1
         assert first.result().status_code == 200
     same(first.result(), post(client, json={}))
-    assert made == [1]
+    assert held.painted == [1]
     assert used(client) == 1
 
 

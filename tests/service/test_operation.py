@@ -1,14 +1,11 @@
-"""Keys, probes, queues, time limits, logs, metrics and hot swaps of the running service."""
+"""Keys, probes, draining, logs, metrics and hot swaps of the running service."""
 
-import asyncio
 import base64
 import logging
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,10 @@ from starlette.testclient import TestClient
 
 import service.api
 from service.batch import Batch, write_pictures
-from service.errors import Busy
-from service.http.metrics import Metrics
-from service.http.workers import Queue
 from service.inference.generation import GeneratorSession
 from service.registry.store import Registry
 
-from .conftest import running_service
+from .conftest import running_service, wait_for
 from .test_augmentations_http import photo
 from .test_bad_requests import check
 
@@ -33,22 +27,9 @@ KEY = "secret-key-of-the-test"
 
 
 @pytest.fixture
-def registered(bento_home: Path, export: Path) -> Path:
-    Registry().register(export)
-    return bento_home
-
-
-@pytest.fixture
 def guarded(registered: Path) -> Iterator[TestClient]:
     with running_service(api_key=KEY) as client:
         yield client
-
-
-def wait_for(condition: Callable[[], bool], timeout_sec: float = 20) -> None:
-    end = time.monotonic() + timeout_sec
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -239,96 +220,6 @@ def test_a_pinned_version_is_served_whatever_is_promoted(
         assert client.post(URL, json={}).json()["model"] == first.model_id
 
 
-def test_a_full_queue_answers_429(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entered, release = threading.Event(), threading.Event()
-    render = GeneratorSession.render
-
-    def slow(self: GeneratorSession, specs: Any) -> Any:
-        entered.set()
-        release.wait(20)
-        return render(self, specs)
-
-    with running_service(max_pending_generations="1") as client:
-        monkeypatch.setattr(GeneratorSession, "render", slow)
-        first: list[Any] = []
-        thread = threading.Thread(target=lambda: first.append(client.post(URL, json={})))
-        thread.start()
-        assert entered.wait(20)
-        refused = client.post(URL, json={})
-        assert client.get("/livez").status_code == 200
-        release.set()
-        thread.join()
-        assert check(refused, 429)["type"] == "rate_limit_error"
-        assert int(refused.headers["retry-after"]) >= 1
-        assert first[0].status_code == 200
-        assert client.post(URL, json={}).status_code == 200
-
-
-def test_a_burst_of_a_hundred_is_served(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-    render = GeneratorSession.render
-
-    def slow(self: GeneratorSession, specs: Any) -> Any:
-        release.wait(20)
-        return render(self, specs)
-
-    with running_service() as client, ThreadPoolExecutor(100) as callers:
-        monkeypatch.setattr(GeneratorSession, "render", slow)
-        asked = [callers.submit(client.post, URL, json={}) for _ in range(100)]
-        try:
-            wait_for(lambda: 'queue="generations"} 100.0' in client.get("/metrics").text)
-        finally:
-            release.set()
-        assert {one.result().status_code for one in asked} == {200}
-
-
-def test_what_takes_too_long_is_504_and_gives_its_place_back(
-    registered: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    release = threading.Event()
-    with running_service(request_timeout_sec="0.3", max_pending_generations="1") as client:
-        with monkeypatch.context() as patch:
-            patch.setattr(GeneratorSession, "render", lambda *_: release.wait(20) and [])
-            check(client.post(URL, json={"n": 10}), 504)
-            release.set()
-        wait_for(lambda: client.post(URL, json={}).status_code == 200)
-
-
-def test_who_waits_too_long_for_a_worker_is_429(
-    registered: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entered, release = threading.Event(), threading.Event()
-    render = GeneratorSession.render
-
-    def slow(self: GeneratorSession, specs: Any) -> Any:
-        entered.set()
-        release.wait(20)
-        return render(self, specs)
-
-    with running_service(workers="1", max_queue_wait_sec="0.2") as client:
-        monkeypatch.setattr(GeneratorSession, "render", slow)
-        answers: list[Any] = []
-        asking = [
-            # The first one's pictures wait for each other, which is no reason to refuse them.
-            threading.Thread(target=lambda n=n: answers.append(client.post(URL, json={"n": n})))
-            for n in (3, 1)
-        ]
-        asking[0].start()
-        assert entered.wait(20)
-        asking[1].start()
-        wait_for(lambda: 'queue="generations"} 2.0' in client.get("/metrics").text)
-        time.sleep(0.3)
-        release.set()
-        for thread in asking:
-            thread.join()
-        by_status = {answer.status_code: answer for answer in answers}
-        assert set(by_status) == {200, 429}
-        assert len(by_status[200].json()["data"]) == 3
-        assert "worker" in check(by_status[429], 429)["message"]
-        assert int(by_status[429].headers["retry-after"]) >= 1
-        assert client.post(URL, json={}).status_code == 200
-
-
 def test_a_bug_is_500_in_shape_and_the_log_has_it(
     registered: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -383,19 +274,6 @@ def test_metrics_are_labelled_by_template(guarded: TestClient) -> None:
     assert 'method="other",route="/v1/models",status="405"} 20.0' in text
     assert 'catalogan_pictures_total{kind="generation",model="shop:' in text
     assert "catalogan_ready 1.0" in text
-
-
-def test_a_full_queue_gives_its_places_back() -> None:
-    async def fill() -> None:
-        queue = Queue("test", 2, Metrics())
-        async with queue.place(), queue.place():
-            with pytest.raises(Busy):
-                async with queue.place():
-                    pass
-        async with queue.place():
-            pass
-
-    asyncio.run(fill())
 
 
 def test_the_service_knows_no_torch() -> None:
