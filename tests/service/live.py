@@ -1,10 +1,11 @@
-"""The whole service in this process, behind a real socket."""
+"""The whole service in this process, behind a real socket, and a client that holds it up."""
 
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
 import uvicorn
 
@@ -31,3 +32,27 @@ def live_service(**environment: str) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(30)
+
+
+@contextmanager
+def slow_upload(address: str, key: str = "") -> Iterator[socket.socket]:
+    """A form that never ends, which holds the only place for uploads."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    head = (
+        "POST /v1/images/variations HTTP/1.1",
+        f"Host: {host}",
+        f"X-API-Key: {key}",
+        "Content-Length: 1000",
+        "Content-Type: multipart/form-data; boundary=x",
+    )
+    held = 'catalogan_pending_requests{queue="uploads"}'
+
+    def wait_until(pending: int) -> None:
+        headers, wanted = {"X-API-Key": key}, f"{held} {pending}.0"
+        wait_for(lambda: wanted in httpx.get(f"{address}/metrics", headers=headers).text)
+
+    wait_until(0)  # an answered request may still have the place
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall("\r\n".join((*head, "", "--x")).encode())
+        wait_until(1)
+        yield connection

@@ -34,8 +34,8 @@ from service.registry.store import Registry
 
 from .conftest import model_store
 from .live import live_service
+from .scripted import answer, hang_up, scripted
 from .test_augmentations_http import photo
-from .test_client_retries import answer, hang_up, scripted
 
 KEY = "secret-key-of-the-test"
 CALLERS = {

@@ -1,15 +1,13 @@
 """What the client does when the service is busy, gone, or not a Catalogan service."""
 
 import asyncio
-import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -32,85 +30,10 @@ from catalogan_client import (
 from catalogan_client.retries import Attempts, retry_after_sec
 from service.registry.store import Registry
 
-from .conftest import model_store, wait_for
-from .live import live_service
+from .conftest import model_store
+from .live import live_service, slow_upload
+from .scripted import MADE, Answer, answer, hang_up, scripted
 from .test_augmentations_http import photo
-
-MODELS: dict[str, Any] = {"object": "list", "data": []}
-MADE: dict[str, Any] = {
-    "created": 1,
-    "model": "shop:1",
-    "model_hash": "0",
-    "output_format": "png",
-    "size": "1x1",
-    "truncation_psi": 1,
-    "data": [{"b64_json": "aGk=", "seed": 1, "category": "mugs", "added": "later"}],
-    "added": ["later"],
-}
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-def answer(
-    status: int, body: Any = MADE, cut: int | None = None, **headers: str
-) -> Callable[[BaseHTTPRequestHandler], None]:
-    """An answer of the scripted server; cut = bytes of the body after which it hangs up."""
-
-    def send(handler: BaseHTTPRequestHandler) -> None:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        handler.send_response_only(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(data)))
-        handler.send_header("Connection", "close")
-        handler.end_headers()
-        handler.wfile.write(data[:cut])
-
-    return send
-
-
-def hang_up(handler: BaseHTTPRequestHandler) -> None:
-    """No answer at all."""
-    handler.connection.shutdown(socket.SHUT_RDWR)
-
-
-class Script:
-    """A real server that gives its answers in order, and remembers what it was asked."""
-
-    def __init__(self, address: str, answers: list[Answer]) -> None:
-        self.address = address
-        self.answers = answers
-        self.bodies: list[bytes] = []
-        self.keys: list[str | None] = []
-        self.times: list[float] = []
-
-
-@contextmanager
-def scripted(*answers: Answer) -> Iterator[Script]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            script.times.append(time.monotonic())
-            script.keys.append(self.headers.get("Idempotency-Key"))
-            self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            script.bodies.append(self.body)
-            self.close_connection = True
-            script.answers.pop(0)(self)
-
-        do_GET = do_POST
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        script = Script(f"http://127.0.0.1:{server.server_port}", list(answers))
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
-        try:
-            yield script
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -402,27 +325,3 @@ def refusal(address: str) -> tuple[str | None, float | None] | None:
     except RateLimitError as error:
         return error.code, error.retry_after
     return None
-
-
-@contextmanager
-def slow_upload(address: str, key: str = "") -> Iterator[socket.socket]:
-    """A form that never ends, which holds the only place for uploads."""
-    host, _, port = address.removeprefix("http://").partition(":")
-    head = (
-        "POST /v1/images/variations HTTP/1.1",
-        f"Host: {host}",
-        f"X-API-Key: {key}",
-        "Content-Length: 1000",
-        "Content-Type: multipart/form-data; boundary=x",
-    )
-    held = 'catalogan_pending_requests{queue="uploads"}'
-
-    def wait_until(pending: int) -> None:
-        headers, wanted = {"X-API-Key": key}, f"{held} {pending}.0"
-        wait_for(lambda: wanted in httpx.get(f"{address}/metrics", headers=headers).text)
-
-    wait_until(0)  # an answered request may still have the place
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall("\r\n".join((*head, "", "--x")).encode())
-        wait_until(1)
-        yield connection

@@ -13,9 +13,8 @@ from PIL import Image
 from service.registry.store import Registry
 
 from .conftest import model_store
-from .live import live_service
+from .live import live_service, slow_upload
 from .test_augmentations_http import photo
-from .test_client_retries import slow_upload
 
 KEY = "secret-key-of-the-test"
 
