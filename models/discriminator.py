@@ -116,7 +116,12 @@ class Discriminator(nn.Module):
         return x
 
     def forward(
-        self, images: Tensor, category: Tensor, dtype: torch.dtype = torch.float32
+        self,
+        images: Tensor,
+        category: Tensor,
+        dtype: torch.dtype = torch.float32,
+        *,
+        masked: bool = True,
     ) -> Tensor:
         """Judge pictures.
 
@@ -124,11 +129,14 @@ class Discriminator(nn.Module):
             images: [N, channels, H, W], nominally in [-1, 1].
             category: Weights [N, categories].
             dtype: Of the feature maps.
+            masked: Apply the mask that is held, if there is one.
 
         Returns:
             Logits, float32 [N]; positive means real.
         """
-        x = self.mask(self.features(images, dtype))
+        x = self.features(images, dtype)
+        if masked:
+            x = self.mask(x)
         for block in self.blocks[self.masked_block + 1 :]:
             x = block(x)
         x = leaky_relu(self.conv(minibatch_deviation(x, self.shape.group_size)))
