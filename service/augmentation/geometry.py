@@ -27,6 +27,7 @@ from service.augmentation.operation import (
     Size,
     exact,
 )
+from service.messages.schemas import ColourOr
 
 MIN_SIDE_PX: Final = 1
 MAX_SIDE_PX: Final = 2048
@@ -222,10 +223,8 @@ class Canvas(GeometricOperation):
     ] = (0.85, 0.85)
     background: Annotated[
         str,
-        Field(
-            pattern="^(backdrop|transparent|white|black|#[0-9a-fA-F]{6})$",
-            description="What is seen beyond the photo; backdrop is the colour of its border.",
-        ),
+        ColourOr(("backdrop", "transparent", "white", "black")),
+        Field(description="What is seen beyond the photo; backdrop is the colour of its border."),
     ] = "backdrop"
     placement: Annotated[
         tuple[

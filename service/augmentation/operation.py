@@ -7,7 +7,7 @@ operation is itself a valid operation: answers list it, and sent back it is done
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from service.messages.schemas import Strict
+from service.messages.schemas import ColourOr, Strict
 
 Rng = np.random.Generator
 Size = tuple[int, int]  # width, height in pixels
@@ -24,7 +24,6 @@ Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float64]  # [height, width]
 Value = TypeVar("Value", float, int)
 
-COLOUR_PATTERN: Final = "^(white|black|#[0-9a-fA-F]{6})$"
 SubjectKind = Literal["mask", "alpha", "backdrop"]
 
 
@@ -59,7 +58,7 @@ def _ordered(bounds: tuple[Value, Value]) -> tuple[Value, Value]:
 Range = Annotated[tuple[Value, Value], Field(strict=False), AfterValidator(_ordered), _OneOrTwo()]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Degrees = Annotated[float, Field(ge=-180, le=180)]
-Colour = Annotated[str, Field(pattern=COLOUR_PATTERN)]
+Colour = Annotated[str, ColourOr(("white", "black"))]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from service.images.imaging import OutputFormat
 
 MIN_SIDE_PX: Final = 16
 MAX_ENLARGEMENT: Final = 2
-BACKGROUND_PATTERN: Final = "^(auto|opaque|transparent|white|#[0-9a-fA-F]{6})$"
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 

@@ -1,17 +1,51 @@
 """What clients send, and its bounds; anything else is a 400."""
 
 import json
+import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from service.errors import BadRequest
 from service.images.imaging import OutputFormat
-from service.images.presentation import BACKGROUND_PATTERN
 from service.inference.generation import SEED_LIMIT
 
 MAX_PICTURES: Final = 10
 MAX_CATEGORIES: Final = 16
+_COLOUR: Final = re.compile("#[0-9a-fA-F]{6}")
+
+
+@dataclass(frozen=True)
+class ColourOr:
+    """Of a string: one of `names`, or a colour as #rrggbb; the error says it in words."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^({'|'.join(self.names)}|#[0-9a-fA-F]{{6}})$"}
+
+    def _check(self, value: str) -> str:
+        if value not in self.names and not _COLOUR.fullmatch(value):
+            raise ValueError(f"must be {', '.join(self.names)} or a colour as #rrggbb")
+        return value
+
 
 Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
 Count = Annotated[int, Field(ge=1, le=MAX_PICTURES)]
@@ -32,10 +66,8 @@ Size = Annotated[
 ]
 Background = Annotated[
     str,
-    Field(
-        pattern=BACKGROUND_PATTERN,
-        description="Under pictures with transparency; opaque is white, auto leaves them so.",
-    ),
+    ColourOr(("auto", "opaque", "transparent", "white")),
+    Field(description="Under pictures with transparency; opaque is white, auto leaves them so."),
 ]
 
 Parsed = TypeVar("Parsed", bound=BaseModel)

@@ -84,6 +84,10 @@ def test_what_is_not_served_says_so(client: TestClient) -> None:
     error = check(client.post(URL, json={"stream": True}), 400, "stream")
     assert "False" in error["message"]
     assert client.post(URL, json={"stream": False}).status_code == 200
+    for colour in ("pink", "#12345", "#1234567", "#12345g", " white", "white\n"):
+        error = check(client.post(URL, json={"background": colour}), 400, "background")
+        known = "auto, opaque, transparent, white or a colour as #rrggbb"
+        assert error["message"] == f"must be {known}"
 
 
 @pytest.mark.parametrize(
