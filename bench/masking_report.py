@@ -49,8 +49,6 @@ The plan (bench/masking_plan.py) was committed before the first of them.
 
 - Network and settings: preset `cpu-demo`, 32 px, batch 16, adaptive augmentation on, the penalty as
   it was then (`optimizer.r1_gamma=0.01`; the default is 1 since, for what the last section shows).
-  The generator then learnt from the discriminator that had just learnt; now both learn at once
-  ([decisions/0015](decisions/0015-networks-learn-side-by-side.md)).
 - `clothing-300`: 30 photos of each of ten categories of a real catalogue, 30 kimg = 100 passes;
   judged against the catalogue's other photos. `sample-300`: the same of eight rendered categories.
   `clothing`: all 3,068 training photos, 30 kimg. `clothing-300-long`: 90 kimg = 300 passes.
