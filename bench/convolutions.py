@@ -37,7 +37,7 @@ class Call:
 
 
 class ConvolutionRecorder(TorchDispatchMode):
-    """While entered, notes every convolution of this thread, backward passes included."""
+    """While entered, notes every convolution that runs, backward passes included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,11 +78,6 @@ class ConvolutionReplay:
                     a.make(random) if isinstance(a, TensorSpec) else a for a in call.arguments
                 )
         self._calls = [(call.operator, made[call]) for call in calls]
-
-    @property
-    def count(self) -> int:
-        """How many calls."""
-        return len(self._calls)
 
     @torch.no_grad()
     def run(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from convolutions import Call, ConvolutionRecorder, ConvolutionReplay
+from convolutions import ConvolutionRecorder, ConvolutionReplay
 from measuring import CATALOGAN, Measurement, interleaved, quotients, run_part
 
 from training.dataset import PreparedDataset
@@ -87,18 +87,17 @@ class Intervals:
 
     def __init__(self, trainer: Trainer, count: int = 1) -> None:
         self._trainer = trainer
-        self._batches = itertools.pairwise(trainer.loader.batches(0, trainer.ranks))
+        self._batches = trainer.loader.batches(0, trainer.ranks)
         self.steps = count * trainer.config.optimizer.r1_interval_steps
 
     def run(self) -> None:
         """Run them once."""
         trainer, config = self._trainer, self._trainer.config
-        for batch, following in itertools.islice(self._batches, self.steps):
+        for batch in itertools.islice(self._batches, self.steps):
             trainer.mask.update(
                 trainer.generator, trainer.discriminator, trainer.nimg, trainer.dtype
             )
-            strength = trainer.strength.strength
-            trainer.pair.step(batch, following, trainer.nimg, strength, trainer.ranks)
+            trainer.pair.step(batch, trainer.nimg, trainer.strength.strength, trainer.ranks)
             trainer.nimg += config.batch_size
             settings = config.optimizer
             decay = ema_decay(
@@ -117,19 +116,6 @@ def _seconds(work: Any) -> float:
     return time.perf_counter() - start
 
 
-def record_convolutions(run: Path, dataset: PreparedDataset, **overrides: Any) -> list[Call]:
-    """The convolutions of one R1 interval, of both networks."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so both learn in this thread, which is the one that is recorded
-    try:
-        intervals = Intervals(make_trainer(run, dataset, **overrides))
-        with ConvolutionRecorder() as recorder:
-            intervals.run()
-    finally:
-        torch.set_num_threads(threads)
-    return recorder.calls
-
-
 def measure(quick: bool) -> Measurement:
     """Measure both figures."""
     os.environ["PYTHONWARNINGS"] = "ignore"
@@ -143,12 +129,13 @@ def measure(quick: bool) -> Measurement:
         measurement.add("train_images_per_s", speeds)
 
         # A mask is held all the time, as in the dearest of steps.
-        masked = {"masking": {"mode": "static"}, "max_kimg": 1000}
-        replay = ConvolutionReplay(record_convolutions(folder / "recorded", dataset, **masked))
-        replay.run()
-        trainer = make_trainer(folder / "steps", dataset, **masked)
+        trainer = make_trainer(folder / "steps", dataset, masking={"mode": "static"}, max_kimg=1000)
         intervals = Intervals(trainer)
         intervals.run()
+        with ConvolutionRecorder() as recorder:
+            intervals.run()
+        replay = ConvolutionReplay(recorder.calls)
+        replay.run()
         steps, convolutions = interleaved(rounds, intervals.seconds, lambda: _seconds(replay.run))
     measurement.add("train_step_over_convolutions", quotients(steps, convolutions))
     measurement.raw["training"] = {
@@ -156,7 +143,7 @@ def measure(quick: bool) -> Measurement:
         "dtype": str(trainer.dtype),
         "batch_size": trainer.config.batch_size,
         "steps_in_interval": intervals.steps,
-        "convolutions_in_interval": replay.count,
+        "convolutions_in_interval": len(recorder.calls),
         "interval_s": steps,
         "interval_convolutions_s": convolutions,
     }

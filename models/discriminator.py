@@ -116,12 +116,7 @@ class Discriminator(nn.Module):
         return x
 
     def forward(
-        self,
-        images: Tensor,
-        category: Tensor,
-        dtype: torch.dtype = torch.float32,
-        *,
-        masked: bool = True,
+        self, images: Tensor, category: Tensor, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Judge pictures.
 
@@ -129,14 +124,11 @@ class Discriminator(nn.Module):
             images: [N, channels, H, W], nominally in [-1, 1].
             category: Weights [N, categories].
             dtype: Of the feature maps.
-            masked: Apply the mask that is held, if there is one.
 
         Returns:
             Logits, float32 [N]; positive means real.
         """
-        x = self.features(images, dtype)
-        if masked:
-            x = self.mask(x)
+        x = self.mask(self.features(images, dtype))
         for block in self.blocks[self.masked_block + 1 :]:
             x = block(x)
         x = leaky_relu(self.conv(minibatch_deviation(x, self.shape.group_size)))

@@ -1,8 +1,7 @@
-"""One adversarial step: both networks learn, each from the other as it was. No files, no logs."""
+"""One adversarial step: the discriminator learns, then the generator. No files, no logs."""
 
 import math
 from collections.abc import Iterable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,6 @@ from training.learning.losses import (
     relativistic_loss,
 )
 from training.learning.randomness import Purpose, generator_for
-from training.learning.side_thread import SideThread
 
 
 def equalized_groups(
@@ -75,15 +73,11 @@ class AdversarialPair:
         discriminator: Discriminator,
         config: TrainingConfig,
         dtype: torch.dtype,
-        side: SideThread,
     ) -> None:
-        """Train the two; the generator's part of a step goes to `side`."""
         self.generator = generator
         self.discriminator = discriminator
         self.config = config
         self.dtype = dtype
-        self._side = side
-        self._ahead: tuple[int, Future[Tensor]] | None = None  # pictures of that image count
         self.generator_parameters = list(generator.parameters())
         self.discriminator_parameters = [p for p in discriminator.parameters() if p.requires_grad]
         self._parameters = (self.generator_parameters, self.discriminator_parameters)
@@ -117,7 +111,6 @@ class AdversarialPair:
             for group in optimizer.param_groups:
                 group["betas"] = betas
         self._factor = math.nan  # whatever the rates were then
-        self._ahead = None  # painted with other weights
         self.set_learning_rate(1.0)
 
     def set_learning_rate(self, factor: float) -> None:
@@ -129,98 +122,43 @@ class AdversarialPair:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = factor * rate
 
-    def step(
-        self, batch: Batch, following: Batch, nimg: int, strength: float, ranks: Ranks
-    ) -> StepStatistics:
-        """Train both networks on one batch, each against the other as it was before the step.
-
-        So neither waits for the other, and both can learn at once. The pictures of the next
-        step are painted as soon as the generator has learnt.
+    def step(self, batch: Batch, nimg: int, strength: float, ranks: Ranks) -> StepStatistics:
+        """Train both networks on one batch; both learn from the same generated pictures.
 
         Args:
             batch: This rank's photos.
-            following: Those of the next step, whose categories are painted.
             nimg: Images shown before, over all ranks; fixes what is drawn.
             strength: Of the augmentation.
             ranks: Over which gradients are averaged.
         """
         config = self.config
-        random = generator_for(config.seed, Purpose.AUGMENT, nimg, batch.images.device)
-        draws = torch.rand(
-            3, DRAWS, config.batch_size, device=batch.images.device, generator=random
-        )[..., ranks.share(config.batch_size)]
+        device = batch.images.device
+        random = generator_for(config.seed, Purpose.LATENTS, nimg, device)
+        share = ranks.share(config.batch_size)
+        count = config.batch_size
+        z = torch.randn(count, self.generator.z_dim, device=device, generator=random)[share]
+        noise = torch.randn(count, self.generator.noise_dim, device=device, generator=random)[share]
+        fakes = self.generator(z, batch.category, None, noise, self.dtype)
+
+        random = generator_for(config.seed, Purpose.AUGMENT, nimg, device)
+        draws = torch.rand(3, DRAWS, count, device=device, generator=random)[..., share]
+        mirror = config.augment.mirror
+        both = torch.cat([batch.images, fakes.detach()])
+        both = augment(both, strength, mirror, draws[:2].transpose(0, 1).flatten(1))
         with_r1 = (nimg // config.batch_size) % config.optimizer.r1_interval_steps == 0
-        with self._side.sharing():
-            fakes = self._fakes(batch, nimg, ranks)
-            generator_loss = self._side.submit(
-                self._generator_gradients, fakes, batch, strength, draws, ranks
-            )
-            at = nimg + config.batch_size
-            painted = self._side.submit(self._generator_update, following.category, at, ranks)
-            self._ahead = at, painted
-            both = torch.cat([batch.images, fakes.detach()])
-            both = augment(
-                both, strength, config.augment.mirror, draws[:2].transpose(0, 1).flatten(1)
-            )
-            statistics = self._discriminator_gradients(both, batch.category, with_r1, ranks)
-            statistics.generator_loss = generator_loss.result()
-            # Not sooner: the generator's gradients came through these weights.
-            self.discriminator_optimizer.step()
+        statistics = self._discriminator_step(both, batch.category, with_r1, ranks)
+
+        shown = augment(fakes, strength, mirror, draws[2])
+        reals = both[: len(shown)]
+        statistics.generator_loss = self._generator_step(shown, reals, batch.category, ranks)
         if with_r1:
             norms = [_gradient_norm(parameters) for parameters in self._parameters]
             statistics.gradient_norm = torch.maximum(*norms)
         return statistics
 
-    def _fakes(self, batch: Batch, nimg: int, ranks: Ranks) -> Tensor:
-        """This step's pictures, painted by the step before if there was one."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is None or ahead[0] != nimg:
-            ahead = nimg, self._side.submit(self._paint, batch.category, nimg, ranks)
-        return ahead[1].result()
-
-    def _paint(self, category: Tensor, nimg: int, ranks: Ranks) -> Tensor:
-        """Pictures of one step, with the graph behind them: [N, channels, H, W]."""
-        count, share = self.config.batch_size, ranks.share(self.config.batch_size)
-        device, generator = category.device, self.generator
-        random = generator_for(self.config.seed, Purpose.LATENTS, nimg, device)
-        z = torch.randn(count, generator.z_dim, device=device, generator=random)[share]
-        noise = torch.randn(count, generator.noise_dim, device=device, generator=random)[share]
-        fakes: Tensor = generator(z, category, None, noise, self.dtype)
-        return fakes
-
-    def _generator_gradients(
-        self, fakes: Tensor, batch: Batch, strength: float, draws: Tensor, ranks: Ranks
-    ) -> Tensor:
-        """Leave the generator's gradients in its parameters; returns its loss."""
-        config = self.config
-        shown = augment(fakes, strength, config.augment.mirror, draws[2])
-        logits = self._judge_for_generator(shown, batch.category)
-        if config.objective == "relativistic":
-            reals = augment(batch.images, strength, config.augment.mirror, draws[0])
-            with torch.no_grad():  # nothing that the generator does changes these
-                real_logits = self._judge_for_generator(reals, batch.category)
-            loss = relativistic_loss(logits, real_logits)
-        else:
-            loss = generator_loss(logits)
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=self.generator_parameters)
-        average_gradients(self.generator_parameters, ranks)
-        return loss.detach()
-
-    def _judge_for_generator(self, images: Tensor, category: Tensor) -> Tensor:
-        masked = self.config.masking.generator_sees_mask
-        logits: Tensor = self.discriminator(images, category, self.dtype, masked=masked)
-        return logits
-
-    def _generator_update(self, category: Tensor, nimg: int, ranks: Ranks) -> Tensor:
-        """Take the generator's step and paint the pictures of step `nimg`."""
-        self.generator_optimizer.step()
-        return self._paint(category, nimg, ranks)
-
-    def _discriminator_gradients(
+    def _discriminator_step(
         self, both: Tensor, category: Tensor, with_r1: bool, ranks: Ranks
     ) -> StepStatistics:
-        """Leave the discriminator's gradients in its parameters."""
         relativistic = self.config.objective == "relativistic"
         if with_r1:
             reals, fakes = (half.detach() for half in both.chunk(2))
@@ -242,6 +180,7 @@ class AdversarialPair:
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         total.backward(inputs=self.discriminator_parameters)
         average_gradients(self.discriminator_parameters, ranks)
+        self.discriminator_optimizer.step()
         return StepStatistics(
             generator_loss=loss.detach(),
             discriminator_loss=loss.detach(),
@@ -258,6 +197,27 @@ class AdversarialPair:
         twice = torch.cat([category, category])
         real_logits, fake_logits = self.discriminator(both, twice, self.dtype).chunk(2)
         return real_logits, fake_logits
+
+    def _generator_step(
+        self, fakes: Tensor, reals: Tensor, category: Tensor, ranks: Ranks
+    ) -> Tensor:
+        mask = self.discriminator.mask
+        held = mask.held
+        if not self.config.masking.generator_sees_mask:
+            mask.hold(None)
+        logits = self.discriminator(fakes, category, self.dtype)
+        if self.config.objective == "relativistic":
+            with torch.no_grad():  # nothing that the generator does changes these
+                real_logits = self.discriminator(reals, category, self.dtype)
+            loss = relativistic_loss(logits, real_logits)
+        else:
+            loss = generator_loss(logits)
+        mask.hold(held)
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=self.generator_parameters)
+        average_gradients(self.generator_parameters, ranks)
+        self.generator_optimizer.step()
+        return loss.detach()
 
 
 def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:

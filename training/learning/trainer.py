@@ -1,7 +1,6 @@
 """The training loop: photos in, a run directory out."""
 
 import contextlib
-import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -26,7 +25,6 @@ from training.learning.mask_control import MaskController, MaskEvent
 from training.learning.meter import Clock, Meter
 from training.learning.recorder import GridSampler, Recorder, Tick
 from training.learning.run import build_networks
-from training.learning.side_thread import SideThread
 from training.learning.validation import ValidationMonitor
 from training.metrics.features import load_extractor
 
@@ -83,11 +81,7 @@ class Trainer:
         """Move the networks to the device and build what hangs on their parameters."""
         self.generator.to(self.device)
         self.discriminator.to(self.device)
-        alone = self.device.type == "cpu" and self.ranks.world_size == 1
-        side = SideThread(torch.get_num_threads() if alone else 1)
-        self.pair = AdversarialPair(
-            self.generator, self.discriminator, self.config, self.dtype, side
-        )
+        self.pair = AdversarialPair(self.generator, self.discriminator, self.config, self.dtype)
         self.ema = GeneratorEMA(self.generator)
 
     def start_from(self, source: Source) -> None:
@@ -136,8 +130,8 @@ class Trainer:
     ) -> Outcome:
         if self._is_long_enough():  # resumed after its end
             return Outcome(self.nimg, "finished", checkpoint_path(self.run, self.nimg))
-        for batch, following in itertools.pairwise(self.loader.batches(self.nimg, self.ranks)):
-            events = self._advance(batch, following)
+        for batch in self.loader.batches(self.nimg, self.ranks):
+            events = self._advance(batch)
             tick = self._tick(clock) if clock.due("tick", self.nimg) else None
             reason = self._reason_to_end(clock, should_stop)
             if recorder:
@@ -182,14 +176,13 @@ class Trainer:
             self.best_distance = measured["frechet_distance"]
             save_best(self.run, self.nimg, self._snapshot())
 
-    def _advance(self, batch: Batch, following: Batch) -> list[MaskEvent]:
+    def _advance(self, batch: Batch) -> list[MaskEvent]:
         """One step of everything that a checkpoint holds."""
         config, settings = self.config, self.config.optimizer
         events = self.mask.update(self.generator, self.discriminator, self.nimg, self.dtype)
         masked = self.discriminator.mask.held is not None
         self.pair.set_learning_rate(self._learning_rate_factor())
-        strength = self.strength.strength
-        statistics = self.pair.step(batch, following, self.nimg, strength, self.ranks)
+        statistics = self.pair.step(batch, self.nimg, self.strength.strength, self.ranks)
         self.meter.add(statistics, masked)
         self.nimg += config.batch_size
         decay = ema_decay(self.nimg, config.batch_size, settings.ema_kimg, settings.ema_rampup)

@@ -69,10 +69,13 @@ class ValidationMonitor:
     def _overfitting(
         self, discriminator: Discriminator, fakes: NDArray[np.uint8], dtype: torch.dtype
     ) -> float:
+        held = discriminator.mask.held
+        discriminator.mask.hold(None)
         train, validation = (self._split_logits(discriminator, s, dtype) for s in _SPLITS)
         order = epoch_order(self.seed, 0, self.labels, discriminator.shape.group_size)
         order = order[:LOGIT_PHOTOS]
         generated = self._logits(discriminator, fakes[order], self.labels[order], dtype)
+        discriminator.mask.hold(held)
         gap = train - generated
         return (train - validation) / gap if abs(gap) > 1e-6 else 0.0
 
@@ -100,9 +103,7 @@ class ValidationMonitor:
             part = torch.from_numpy(np.array(images[start : start + _BATCH])).to(self.device)
             category = one_hot(torch.from_numpy(labels[start : start + _BATCH]), categories)
             logits.append(
-                discriminator(
-                    to_float(part), category.float().to(self.device), dtype, masked=False
-                ).float()
+                discriminator(to_float(part), category.float().to(self.device), dtype).float()
             )
         return float(torch.cat(logits).mean())
 

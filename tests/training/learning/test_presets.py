@@ -14,7 +14,6 @@ from training.learning.distributed import Ranks
 from training.learning.loader import Batch, to_float
 from training.learning.presets import PRESET_SIZE_PX, PRESETS, default_preset
 from training.learning.run import build_networks
-from training.learning.side_thread import SideThread
 
 
 def info(size: int) -> DatasetInfo:
@@ -38,11 +37,15 @@ def test_a_preset_is_built_stepped_and_exported(name: str) -> None:
     config = resolve(merge(settings, {}))
     generator, discriminator = build_networks(config, info(size))
     dtype = compute_dtype(config, torch.device("cpu"))
-    pair = AdversarialPair(generator, discriminator, config, dtype, SideThread(1))
+    pair = AdversarialPair(generator, discriminator, config, dtype)
     photos = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     before = generator.synthesis.constant.detach().clone()
-    batch = Batch(to_float(torch.from_numpy(photos)), torch.eye(2).repeat(2, 1))
-    statistics = pair.step(batch, batch, 0, strength=0.5, ranks=Ranks())
+    statistics = pair.step(
+        Batch(to_float(torch.from_numpy(photos)), torch.eye(2).repeat(2, 1)),
+        0,
+        strength=0.5,
+        ranks=Ranks(),
+    )
     assert statistics.r1_penalty is not None
     assert torch.isfinite(torch.stack(list(vars(statistics).values()))).all()
     assert not torch.equal(generator.synthesis.constant, before)
