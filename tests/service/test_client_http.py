@@ -5,7 +5,6 @@ import hashlib
 import io
 import pickle
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -264,64 +263,6 @@ def test_a_retry_makes_nothing_twice(address: str) -> None:
     with Catalogan(address, KEYS["careful"]) as client:
         (entry,) = client.usage.get().entries
     assert (entry.requests, entry.pictures) == (2, 2)
-
-
-def test_create_dataset(call: Callable[[Use], Any], tmp_path: Path) -> None:
-    path = tmp_path / "set.zip"
-    counts = {"mugs": 3, "boxes": 30}
-    arguments = {"layout": "folder", "seed": 5, "shard": (1, 2), "size": "48x32"}
-
-    def save(client: Any) -> Any:
-        if isinstance(client, Catalogan):
-            with client.datasets.create(counts, **arguments) as dataset:
-                return dataset.facts, dataset.save(path)
-
-        async def save_async() -> Any:
-            async with client.datasets.create(counts, **arguments) as dataset:
-                return dataset.facts, await dataset.save(path)
-
-        return save_async()
-
-    facts, saved = call(save)
-    assert saved == path
-    assert (facts.seed, facts.model) == (5, Registry().get("styled").model_id)
-    with zipfile.ZipFile(path) as archive:
-        assert archive.testzip() is None
-        pictures = [name for name in archive.namelist() if name.endswith(".png")]
-        assert opened(archive.read(pictures[0])).size == (48, 32)
-    assert facts.count == len(pictures) == 16  # the smaller half of 33
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_datasets_in_chunks(address: str) -> None:
-    def whole(client: Catalogan) -> bytes:
-        with client.datasets.create(count=2, seed=1, container="tar") as dataset:
-            return b"".join(dataset)
-
-    async def whole_async() -> bytes:
-        client = AsyncCatalogan(address, KEY)
-        arguments = {"count": 2, "seed": 1, "container": "tar"}
-        async with client, client.datasets.create(**arguments) as dataset:
-            return b"".join([chunk async for chunk in dataset])
-
-    with Catalogan(address, KEY) as client:
-        data = whole(client)
-    assert data[257:262] == b"ustar"
-    assert len(asyncio.run(whole_async())) == len(data)
-
-
-def test_datasets_that_are_refused(address: str) -> None:
-    async def refused() -> None:
-        client = AsyncCatalogan(address, KEY)
-        async with client, client.datasets.create({"spoons": 1}):
-            pytest.fail("it has begun")
-
-    client = Catalogan(address, KEY)
-    with client, pytest.raises(BadRequestError) as caught, client.datasets.create({"spoons": 1}):
-        pytest.fail("it has begun")
-    assert caught.value.param == "categories"
-    with pytest.raises(BadRequestError, match="known are mugs"):
-        asyncio.run(refused())
 
 
 def test_keys_of_ones_own_hold_over_calls(call: Callable[[Use], Any]) -> None:
