@@ -1,7 +1,8 @@
 """One adversarial step: the discriminator learns, then the generator. No files, no logs."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,10 @@ from training.learning.distributed import Ranks, average_gradients
 from training.learning.loader import Batch
 from training.learning.losses import (
     discriminator_loss,
-    generator_loss,
     gradient_penalty,
     relativistic_loss,
 )
+from training.learning.passes import Passes
 from training.learning.randomness import Purpose, generator_for
 
 
@@ -78,6 +79,7 @@ class AdversarialPair:
         self.discriminator = discriminator
         self.config = config
         self.dtype = dtype
+        self.passes = Passes(generator, discriminator, config, dtype)
         self.generator_parameters = list(generator.parameters())
         self.discriminator_parameters = [p for p in discriminator.parameters() if p.requires_grad]
         self._parameters = (self.generator_parameters, self.discriminator_parameters)
@@ -138,7 +140,7 @@ class AdversarialPair:
         count = config.batch_size
         z = torch.randn(count, self.generator.z_dim, device=device, generator=random)[share]
         noise = torch.randn(count, self.generator.noise_dim, device=device, generator=random)[share]
-        fakes = self.generator(z, batch.category, None, noise, self.dtype)
+        fakes = self.passes.paint(z, batch.category, noise)
 
         random = generator_for(config.seed, Purpose.AUGMENT, nimg, device)
         draws = torch.rand(3, DRAWS, count, device=device, generator=random)[..., share]
@@ -159,65 +161,66 @@ class AdversarialPair:
     def _discriminator_step(
         self, both: Tensor, category: Tensor, with_r1: bool, ranks: Ranks
     ) -> StepStatistics:
-        relativistic = self.config.objective == "relativistic"
+        penalty = None
         if with_r1:
-            reals, fakes = (half.detach() for half in both.chunk(2))
-            reals.requires_grad_(True)
-            fakes.requires_grad_(relativistic)
-            real_logits = self.discriminator(reals, category, self.dtype)
-            fake_logits = self.discriminator(fakes, category, self.dtype)
-        else:
-            real_logits, fake_logits = self._both_logits(both, category)
-        judge = relativistic_loss if relativistic else discriminator_loss
-        loss = judge(real_logits, fake_logits)
-        total, penalty = loss, None
-        if with_r1:
+            loss, penalty, real_logits, fake_logits = self._penalized(both, category)
             settings = self.config.optimizer
-            penalty = gradient_penalty(reals, real_logits).mean()
-            if relativistic:
-                penalty = penalty + gradient_penalty(fakes, fake_logits).mean()
             total = loss + penalty * (settings.r1_gamma / 2 * settings.r1_interval_steps)
+        else:
+            loss, real_logits, fake_logits = self.passes.discriminator_losses(both, category)
+            total = loss
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         total.backward(inputs=self.discriminator_parameters)
         average_gradients(self.discriminator_parameters, ranks)
         self.discriminator_optimizer.step()
+        # Relativistic logits mean something only against their partners'.
+        sure = real_logits - fake_logits if self.passes.relativistic else real_logits
         return StepStatistics(
             generator_loss=loss.detach(),
             discriminator_loss=loss.detach(),
             real_logits=real_logits.detach().mean(),
             fake_logits=fake_logits.detach().mean(),
-            # Relativistic logits mean something only against their partners'.
-            real_sign=(real_logits - fake_logits * relativistic).detach().sign().mean(),
+            real_sign=sure.detach().sign().mean(),
             r1_penalty=None if penalty is None else penalty.detach(),
             gradient_norm=None,
         )
 
-    def _both_logits(self, both: Tensor, category: Tensor) -> tuple[Tensor, Tensor]:
-        """Real and generated pictures in one pass; minibatch deviation keeps the halves apart."""
-        twice = torch.cat([category, category])
-        real_logits, fake_logits = self.discriminator(both, twice, self.dtype).chunk(2)
-        return real_logits, fake_logits
+    def _penalized(self, both: Tensor, category: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Loss, mean penalty, real and fake logits."""
+        relativistic = self.passes.relativistic
+        reals, fakes = (half.detach() for half in both.chunk(2))
+        reals.requires_grad_(True)
+        fakes.requires_grad_(relativistic)
+        real_logits = self.discriminator(reals, category, self.dtype)
+        fake_logits = self.discriminator(fakes, category, self.dtype)
+        penalty = gradient_penalty(reals, real_logits).mean()
+        if relativistic:
+            penalty = penalty + gradient_penalty(fakes, fake_logits).mean()
+        judge = relativistic_loss if relativistic else discriminator_loss
+        return judge(real_logits, fake_logits), penalty, real_logits, fake_logits
 
     def _generator_step(
         self, fakes: Tensor, reals: Tensor, category: Tensor, ranks: Ranks
     ) -> Tensor:
-        mask = self.discriminator.mask
-        held = mask.held
-        if not self.config.masking.generator_sees_mask:
-            mask.hold(None)
-        logits = self.discriminator(fakes, category, self.dtype)
-        if self.config.objective == "relativistic":
-            with torch.no_grad():  # nothing that the generator does changes these
-                real_logits = self.discriminator(reals, category, self.dtype)
-            loss = relativistic_loss(logits, real_logits)
-        else:
-            loss = generator_loss(logits)
-        mask.hold(held)
+        with _frozen(self.discriminator_parameters):
+            loss = self.passes.generator_loss(fakes, reals, category)
         self.generator_optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=self.generator_parameters)
         average_gradients(self.generator_parameters, ranks)
         self.generator_optimizer.step()
         return loss.detach()
+
+
+@contextmanager
+def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Take no gradients for these: compiled passes would compute them all."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:

@@ -121,6 +121,9 @@ class TrainingConfig(_Config):
     checkpoint_kimg: Annotated[float, Field(gt=0)] = 20.0
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Annotated[
+        bool, Field(description="Compile the steps without R1: a slow start, then faster.")
+    ] = False
     objective: Annotated[
         Objective, Field(description="relativistic: real and generated in pairs, R1 and R2.")
     ] = "logistic"
