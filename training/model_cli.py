@@ -64,6 +64,13 @@ def train(
         bool | None, typer.Option("--mirror/--no-mirror", help="No mirror keeps text readable.")
     ] = None,
     precision: Annotated[Literal["auto", "fp32", "bf16"] | None, typer.Option()] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="A start that is a minute or two longer, then faster; a long run on a CPU does.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any other: masking.ratio=0.3 and the like.")
     ] = None,
@@ -78,6 +85,7 @@ def train(
         "max_minutes": max_minutes,
         "batch_size": batch_size,
         "precision": precision,
+        "compile": compiled,
         "objective": objective,
         "masking": {"mode": masking},
         "augment": {"mode": augment, "mirror": mirror},

@@ -1,6 +1,7 @@
 """The machine that trains: device, precision, memory."""
 
 import ctypes
+import logging
 import platform
 import resource
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import torch
 
 from training.learning.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
@@ -40,6 +43,24 @@ def compute_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype:
     else:
         good = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if good else torch.float32
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works here; logs why not.
+
+    For a processor it writes C++, which takes a compiler and Python's headers.
+    """
+    try:
+        torch.compile(torch.sin)(torch.ones(8, device=device))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        logger.warning(
+            "training without torch.compile, which does not work here: it needs a C++ compiler "
+            "(g++), Python's headers and a cache folder (TORCHINDUCTOR_CACHE_DIR). %s",
+            reason,
+        )
+        return False
+    return True
 
 
 def memory_mb(device: torch.device) -> float:
