@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.discriminator import DiscriminatorBlock
-from models.layers import LEAKY_GAIN, Linear, leaky_relu
+from models.layers import LEAKY_GAIN, FromImage, Linear, leaky_relu
 from models.pyramid import Pyramid
 
 
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         ]
         hidden = 2 * shape.w_dim
         base_height, base_width = pyramid.base
-        self.from_image = Linear(shape.channels, widths[0], gain=LEAKY_GAIN)
+        self.from_image = FromImage(shape.channels, widths[0])
         self.blocks = nn.ModuleList(DiscriminatorBlock(a, b) for a, b in itertools.pairwise(widths))
         self.hidden = Linear(widths[-1] * base_height * base_width, hidden, gain=LEAKY_GAIN)
         self.embed = Linear(shape.categories, hidden)
@@ -71,9 +71,7 @@ class Encoder(nn.Module):
             Style offsets, float32 [N, num_ws, w_dim]: what is to be added to the category's
             mean style.
         """
-        pixels = images.permute(0, 2, 3, 1).to(dtype)
-        x = leaky_relu(self.from_image(pixels.flatten(0, 2)))
-        x = x.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
+        x = leaky_relu(self.from_image(images.to(dtype)))
         for block in self.blocks:
             x = block(x)
         pooled = self.hidden(x.permute(0, 2, 3, 1).flatten(1)).float()

@@ -36,6 +36,27 @@ class Linear(nn.Module):
         return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
+class FromImage(Linear):
+    """1 x 1 convolution of few channels, as a matrix product of each picture.
+
+    oneDNN's bfloat16 convolution of three channels at 512 px ends the process in its second
+    derivative (torch 2.14). A product of all pictures at once takes twice the time, most of
+    it for the weights' gradient; the bias is the weight of one more channel of ones.
+    """
+
+    def __init__(self, channels: int, features: int) -> None:
+        super().__init__(channels, features, gain=LEAKY_GAIN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, channels, H, W] -> [N, features, H, W], channels_last."""
+        n, _, height, width = x.shape
+        planes = torch.cat([x, x.new_ones(n, 1, height, width)], dim=1).flatten(2)
+        weight = torch.cat([self.weight, self.bias[:, None]], dim=1).to(x.dtype).t()
+        pixels = torch.bmm(planes.transpose(1, 2), weight.expand(n, -1, -1))
+        features: Tensor = pixels.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        return features
+
+
 class Conv2d(nn.Module):
     """Same-size convolution that follows its input's dtype; weights N(0, gain^2 / fan_in)."""
 

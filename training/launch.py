@@ -170,11 +170,12 @@ def _fresh(
             f"masking.level {config.masking.level}: {size} px allow at most {levels - 1}"
         )
     if wanted.overrides.get("compile") is None and device == "cpu":
-        return config.model_copy(update={"compile": _is_long(config)})
+        return config.model_copy(update={"compile": is_long(config)})
     return config
 
 
-def _is_long(config: TrainingConfig) -> bool:
+def is_long(config: TrainingConfig) -> bool:
+    """Whether compiling pays; of two ends, the first to come counts."""
     minutes = math.inf if config.max_minutes is None else config.max_minutes
     kimg = math.inf if config.max_kimg is None else config.max_kimg
     return minutes >= LONG_RUN_MINUTES and kimg >= LONG_RUN_KIMG

@@ -28,7 +28,11 @@ def compiled(work: Callable[P, R]) -> Callable[P, R]:
 
 
 class Passes:
-    """Latents to pictures, and pictures to losses."""
+    """Latents to pictures, and pictures to losses.
+
+    Pictures are made contiguous on their way in: they are not where nothing was augmented, and
+    another layout would have all compiled again in the middle of a run.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class Passes:
             Loss, real and fake logits [N].
         """
         with self._masked():
-            loss, real_logits, fake_logits = self._run_both(both, category)
+            loss, real_logits, fake_logits = self._run_both(both.contiguous(), category)
         return loss, real_logits, fake_logits
 
     def generator_loss(self, fakes: Tensor, reals: Tensor, category: Tensor) -> Tensor:
@@ -81,7 +85,7 @@ class Passes:
         Their partners, reals, count under the relativistic objective only.
         """
         with self._masked(self.generator_sees_mask):
-            return self._run_fakes(fakes, reals, category)
+            return self._run_fakes(fakes.contiguous(), reals.contiguous(), category)
 
     @contextmanager
     def _masked(self, sees_mask: bool = True) -> Iterator[None]:
