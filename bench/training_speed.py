@@ -1,5 +1,8 @@
 """How fast training is, and how much of a step is more than its convolutions.
 
+Both eager, as a short run trains, and compiled, as a long one does; compiled before the clock
+starts. The convolutions are those of the eager steps: the same calls on the same shapes.
+
 The photos are rendered ones at 32 px, the preset is cpu-demo. Its augmentation starts at
 strength 0, at which it costs nothing, so that it is fixed above; how strong it is does not
 change its cost.
@@ -24,7 +27,6 @@ from training.learning.device import keep_freed_memory
 from training.learning.distributed import Ranks
 from training.learning.ema import ema_decay
 from training.learning.presets import PRESETS
-from training.learning.recorder import Tick
 from training.learning.trainer import Trainer
 
 PRESET = "cpu-demo"
@@ -33,12 +35,12 @@ AUGMENT_STRENGTH = 0.3
 WARM_UP_IMAGES = 512
 
 
-def prepare_photos(folder: Path, count: int) -> PreparedDataset:
+def prepare_photos(folder: Path, count: int, size_px: int = SIZE_PX) -> PreparedDataset:
     """Render `count` photos and prepare them, by the public commands."""
     photos, dataset = folder / "photos", folder / "dataset"
     for arguments in (
         ("sample-catalogue", "--out", str(photos), "--count", str(count), "--size", "64"),
-        ("prepare", str(photos), "--out", str(dataset), "--size", str(SIZE_PX)),
+        ("prepare", str(photos), "--out", str(dataset), "--size", str(size_px)),
     ):
         subprocess.run([CATALOGAN, *arguments], check=True, capture_output=True)
     return PreparedDataset(dataset)
@@ -54,45 +56,17 @@ def make_trainer(run: Path, dataset: PreparedDataset, **overrides: Any) -> Train
     return Trainer(run, dataset, resolve(settings), torch.device("cpu"), Ranks())
 
 
-def time_training(
-    folder: Path, dataset: PreparedDataset, intervals: int, rounds: int
-) -> list[float]:
-    """Images/s of the whole training loop, once a round.
-
-    Args:
-        folder: Where the run goes.
-        dataset: What to train on.
-        intervals: R1 intervals in a round; 4 hold one measurement of lag, too.
-        rounds: How often to measure, after one round to warm up.
-    """
-    config = resolve({**PRESETS[PRESET], "max_kimg": 1})
-    images = intervals * config.optimizer.r1_interval_steps * config.batch_size
-    trainer = make_trainer(
-        folder / "throughput",
-        dataset,
-        tick_kimg=images / 1000,
-        max_kimg=(rounds + 1) * images / 1000,
-    )
-    ends: list[float] = []
-
-    def on_tick(_: Tick) -> None:
-        ends.append(time.perf_counter())
-
-    trainer.train(on_tick, lambda: False)
-    return [images / (end - start) for start, end in itertools.pairwise(ends)]
-
-
 class Intervals:
     """Runs R1 intervals of training steps, `count` at a time."""
 
     def __init__(self, trainer: Trainer, count: int = 1) -> None:
-        self._trainer = trainer
+        self.trainer = trainer
         self._batches = trainer.loader.batches(0, trainer.ranks)
         self.steps = count * trainer.config.optimizer.r1_interval_steps
 
     def run(self) -> None:
         """Run them once."""
-        trainer, config = self._trainer, self._trainer.config
+        trainer, config = self.trainer, self.trainer.config
         for batch in itertools.islice(self._batches, self.steps):
             trainer.mask.update(
                 trainer.generator, trainer.discriminator, trainer.nimg, trainer.dtype
@@ -117,34 +91,52 @@ def _seconds(work: Any) -> float:
 
 
 def measure(quick: bool) -> Measurement:
-    """Measure both figures."""
+    """Measure all figures; a quick trial is of smaller pictures, which compile sooner."""
     os.environ["PYTHONWARNINGS"] = "ignore"
     keep_freed_memory()
     rounds = 2 if quick else 9
     measurement = Measurement()
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
         folder = Path(name)
-        dataset = prepare_photos(folder, 24 if quick else 160)
-        speeds = time_training(folder, dataset, 1 if quick else 4, 2 if quick else 5)
-        measurement.add("train_images_per_s", speeds)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")
+        dataset = prepare_photos(folder, 24 if quick else 160, 16 if quick else SIZE_PX)
 
         # A mask is held all the time, as in the dearest of steps.
-        trainer = make_trainer(folder / "steps", dataset, masking={"mode": "static"}, max_kimg=1000)
-        intervals = Intervals(trainer)
-        intervals.run()
+        eager, compiled = (
+            Intervals(
+                make_trainer(
+                    folder / f"steps-{way}",
+                    dataset,
+                    masking={"mode": "static"},
+                    max_kimg=1000,
+                    compile=way == "compiled",
+                )
+            )
+            for way in ("eager", "compiled")
+        )
+        eager.run()
+        measurement.add("train_compile_s", [compiled.seconds()])
+        compiled.run()
         with ConvolutionRecorder() as recorder:
-            intervals.run()
+            eager.run()
         replay = ConvolutionReplay(recorder.calls)
         replay.run()
-        steps, convolutions = interleaved(rounds, intervals.seconds, lambda: _seconds(replay.run))
-    measurement.add("train_step_over_convolutions", quotients(steps, convolutions))
+        slower, faster, convolutions = interleaved(
+            rounds, eager.seconds, compiled.seconds, lambda: _seconds(replay.run)
+        )
+    images = eager.steps * eager.trainer.config.batch_size
+    for prefix, steps in (("", faster), ("eager_", slower)):
+        measurement.add(f"{prefix}train_images_per_s", [images / seconds for seconds in steps])
+        measurement.add(f"{prefix}train_step_over_convolutions", quotients(steps, convolutions))
+    measurement.add("compiled_over_eager_step", quotients(faster, slower))
     measurement.raw["training"] = {
         "threads": torch.get_num_threads(),
-        "dtype": str(trainer.dtype),
-        "batch_size": trainer.config.batch_size,
-        "steps_in_interval": intervals.steps,
+        "dtype": str(eager.trainer.dtype),
+        "batch_size": eager.trainer.config.batch_size,
+        "steps_in_interval": eager.steps,
         "convolutions_in_interval": len(recorder.calls),
-        "interval_s": steps,
+        "compiled_interval_s": faster,
+        "interval_s": slower,
         "interval_convolutions_s": convolutions,
     }
     return measurement
