@@ -33,13 +33,15 @@ from service.state.state import State
 
 logger = logging.getLogger(__name__)
 
+# What BentoML itself answers.
+PROBES: Final = frozenset({"/livez", "/healthz", "/readyz"})
+
 
 class Gateway:
     """Stands where the API will be once the service's process has started it.
 
     BentoML takes mounted apps when the class is defined, long before there are settings.
-    It is no Starlette app, so BentoML sends it every path but its own probes, and unknown
-    paths are answered in our shape.
+    It gets every path but the probes, so that unknown ones are answered in our shape.
     """
 
     def __init__(self) -> None:
@@ -210,17 +212,23 @@ class ProductImages:
 
 
 class _Edge:
-    """Answers in our shape what BentoML's own routing would answer in another."""
+    """Sends all but the probes straight to the API.
+
+    BentoML's own routing takes time of each request, does not mount paths with line breaks,
+    and answers some paths in another shape.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app: Final = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/readyz" and not gateway.ready:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif scope["path"] not in PROBES:
+            await gateway(scope, receive, send)
+        elif scope["path"] == "/readyz" and not gateway.ready:
             error = NotReady("no model is loaded, or the service stops", retry_after_sec=5)
             await error_response(error)(scope, receive, send)
-        elif scope["type"] == "http" and "\n" in scope["path"]:
-            await gateway(scope, receive, send)  # a mount doesn't match line breaks
         else:
             await self._app(scope, receive, send)
 

@@ -16,6 +16,8 @@ _ESCAPES: Final = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0), 0x2028, 0x2029)
 } | {0x0A: "\\n", 0x0D: "\\r"}
 
+_ENCODER: Final = json.JSONEncoder(default=str)
+
 
 def configure_logging(log_format: LogFormat) -> None:
     """Send all logs to stderr in one form; call it again after a library took logging over."""
@@ -60,7 +62,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _ENCODER.encode(line)
 
 
 class TextFormatter(logging.Formatter):
@@ -75,7 +77,12 @@ class TextFormatter(logging.Formatter):
         lines = [head]
         if record.exc_info:
             lines += [f"| {line}" for line in self.formatException(record.exc_info).split("\n")]
-        return "\n".join(line.translate(_ESCAPES) for line in lines)
+        return "\n".join(_escaped(line) for line in lines)
+
+
+def _escaped(line: str) -> str:
+    # Nearly all are, and to look is quicker than to translate.
+    return line if line.isprintable() else line.translate(_ESCAPES)
 
 
 def _time(record: logging.LogRecord) -> str:

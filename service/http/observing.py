@@ -88,7 +88,6 @@ class Observer:
 
     def _template(self, scope: Scope) -> str:
         """The route's template, also where the request was refused before it was routed."""
-        # BentoML's mount leaves an empty one behind where none of our routes matched.
         matched = getattr(scope.get("route"), "path", "")
         if matched:
             return str(matched)
