@@ -1,5 +1,6 @@
 """Compiled steps: the same learning, compiled once."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def judging(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_code_compiled_for_the_processor_gives_the_eager_loss_and_gradient(
     tiny_dataset: Path, tiny_settings: dict[str, Any]
 ) -> None:
