@@ -253,7 +253,7 @@ def test_a_classifier_takes_an_equal_share_of_every_source(dataset):
     rows = dataset.indices("validation")
     shares = []
     for sources in ([right, right, wrong], [both]):
-        classifier = CategoryClassifier(sources, len(SHAPES), seed=0, steps=30)
+        classifier = CategoryClassifier(sources, len(SHAPES), seed=0, steps=60)
         predicted = classifier.predict(dataset.images[rows])
         shares.append((predicted == dataset.labels[rows]).mean())
     assert shares[0] > 0.7
