@@ -34,7 +34,7 @@ FINE_TUNING: Final[dict[str, Any]] = {"optimizer": {"warmup_kimg": 1.0, "ema_ram
 DECIDED_AT_THE_START: Final = ("preset", "model", "masking.level", "fine_tuning")
 ENDS: Final = ("max_kimg", "max_minutes")
 # From here on a run on a processor is compiled unless told otherwise: that takes a minute or
-# two at its start, and a fifth to a quarter off each step (docs/performance.md).
+# two at its start, and takes about a fifth off each step (docs/performance.md).
 LONG_RUN_MINUTES: Final = 30
 LONG_RUN_KIMG: Final = 300
 
