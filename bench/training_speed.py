@@ -32,7 +32,6 @@ from training.learning.trainer import Trainer
 PRESET = "cpu-demo"
 SIZE_PX = 32
 AUGMENT_STRENGTH = 0.3
-WARM_UP_IMAGES = 512
 
 
 def prepare_photos(folder: Path, count: int, size_px: int = SIZE_PX) -> PreparedDataset:
