@@ -76,7 +76,7 @@ class Intervals:
             decay = ema_decay(
                 trainer.nimg, config.batch_size, settings.ema_kimg, settings.ema_rampup
             )
-            trainer.ema.update(trainer.generator, decay)
+            trainer.ema.update(decay)
 
     def seconds(self) -> float:
         """Time of one run."""

@@ -20,36 +20,9 @@ from training.learning.losses import (
     gradient_penalty,
     relativistic_loss,
 )
+from training.learning.optimizer import Adam, equalized_groups
 from training.learning.passes import Passes
 from training.learning.randomness import Purpose, generator_for
-
-
-def equalized_groups(
-    module: nn.Module,
-    learning_rate: float,
-    mapping_multiplier: float = 1.0,
-    noise_multiplier: float = 1.0,
-) -> list[dict[str, Any]]:
-    """Parameter groups with equalised learning rates.
-
-    Adam's step does not depend on the gradient's scale, so a learning rate in proportion
-    to the initial standard deviation, 1 / sqrt(fan_in), does what scaling each weight in
-    every forward pass does, for free (Karras et al. 2018, arXiv 1710.10196).
-    """
-    groups: dict[float, list[nn.Parameter]] = {}
-    trained = ((n, p) for n, p in module.named_parameters() if p.requires_grad)
-    for name, parameter in trained:
-        rate = learning_rate
-        if parameter.ndim in (2, 4):  # matrices and kernels; not biases and the constant
-            rate /= parameter[0].numel() ** 0.5
-        if parameter.ndim == 0:
-            # A noise strength speaks for a whole map: at the full rate it outruns the
-            # features early on, and pictures come out peppered.
-            rate *= noise_multiplier
-        if name.startswith("mapping."):
-            rate *= mapping_multiplier
-        groups.setdefault(rate, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
 
 @dataclass
@@ -227,12 +200,9 @@ def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
-def _adam(
-    groups: Iterable[dict[str, Any]], config: TrainingConfig, *, lazy_interval: int
-) -> torch.optim.Adam:
+def _adam(groups: Iterable[dict[str, Any]], config: TrainingConfig, *, lazy_interval: int) -> Adam:
     """Adam with the time constants corrected for lazy R1 (arXiv 1912.04958, appendix B)."""
     settings = config.optimizer
     ratio = lazy_interval / (lazy_interval + 1) if lazy_interval else 1.0
     corrected = [{**group, "lr": group["lr"] * ratio} for group in groups]
-    betas = (settings.beta1**ratio, settings.beta2**ratio)
-    return torch.optim.Adam(corrected, betas=betas, eps=1e-8, fused=True)
+    return Adam(corrected, (settings.beta1**ratio, settings.beta2**ratio))

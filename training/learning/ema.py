@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from torch import Tensor
 
 from models.generator import Generator
 
@@ -18,14 +19,14 @@ def ema_decay(nimg: int, batch_size: int, ema_kimg: float, rampup: float) -> flo
 
 
 class GeneratorEMA:
-    """Holds the averaged generator."""
+    """Holds the average of a generator."""
 
     def __init__(self, generator: Generator) -> None:
         self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
+        self._averages: list[Tensor] = list(self.generator.parameters())
+        self._latest: list[Tensor] = list(generator.parameters())
 
     @torch.no_grad()
-    def update(self, generator: Generator, decay: float) -> None:
-        """Move the average towards `generator` by 1 - decay."""
-        torch._foreach_lerp_(
-            list(self.generator.parameters()), list(generator.parameters()), 1 - decay
-        )
+    def update(self, decay: float) -> None:
+        """Move the average towards the generator as it is now, by 1 - decay."""
+        torch._foreach_lerp_(self._averages, self._latest, 1 - decay)

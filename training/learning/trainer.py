@@ -186,7 +186,7 @@ class Trainer:
         self.meter.add(statistics, masked)
         self.nimg += config.batch_size
         decay = ema_decay(self.nimg, config.batch_size, settings.ema_kimg, settings.ema_rampup)
-        self.ema.update(self.generator, decay)
+        self.ema.update(decay)
         return events
 
     def _learning_rate_factor(self) -> float:
