@@ -214,8 +214,8 @@ class ProductImages:
 class _Edge:
     """Sends all but the probes straight to the API.
 
-    BentoML's own routing takes time of each request, does not mount paths with line breaks,
-    and answers some paths in another shape.
+    BentoML's own routing does not mount paths with line breaks, and answers some paths in
+    another shape.
     """
 
     def __init__(self, app: ASGIApp) -> None:
