@@ -21,7 +21,7 @@ demo: setup
 
 # A process for each core, a thread each: two threads on busy cores wait for each other.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

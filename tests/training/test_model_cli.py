@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from training.evaluation import evaluation
+from training.evaluation.evaluation import EvaluationOptions
 from training.evaluation.record import Memorisation
 from training.learning.checkpoint import load_newest
 from training.model_cli import app, check_memorised
@@ -199,8 +202,13 @@ def test_training_ends_with_a_report(tmp_path: Path, tiny_dataset: Path) -> None
 
 @pytest.mark.slow
 def test_an_export_carries_what_evaluate_measured(
-    tmp_path: Path, fill: Callable[[Path, range], list[Path]]
+    tmp_path: Path,
+    fill: Callable[[Path, range], list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # How well categories are told apart is for other tests.
+    sooner = partial(EvaluationOptions, classifier_steps=10)
+    monkeypatch.setattr(evaluation, "EvaluationOptions", sooner)
     for i, category in enumerate(("cups", "hats", "mats")):
         fill(tmp_path / "photos" / category, range(1000 * i, 1000 * i + 40))
     for share in (0.5, 0.6):
