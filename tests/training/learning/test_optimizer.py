@@ -58,8 +58,9 @@ def test_it_learns_as_the_reference_does(
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("saved_at", [0, 3])
 @pytest.mark.parametrize("saved_by", ["ours", "torch"])
-def test_a_saved_state_goes_on_as_if_uninterrupted(saved_by: str) -> None:
+def test_a_saved_state_goes_on_as_if_uninterrupted(saved_by: str, saved_at: int) -> None:
     layout = torch.channels_last
 
     def ours() -> Adam:
@@ -68,18 +69,19 @@ def test_a_saved_state_goes_on_as_if_uninterrupted(saved_by: str) -> None:
     expected = learn(ours(), layout, range(6))
 
     first = ours() if saved_by == "ours" else reference(layout)
-    learned = learn(first, layout, range(3))
+    learned = learn(first, layout, range(saved_at))
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
     second = ours()
+    learn(second, layout, range(2))  # which what is loaded replaces
     second.load_state_dict(torch.load(file, weights_only=True))
     with torch.no_grad():
         for parameter, value in zip(
             (p for group in second.param_groups for p in group["params"]), learned, strict=True
         ):
             parameter.copy_(value)
-    learned = learn(second, layout, range(3, 6))
+    learned = learn(second, layout, range(saved_at, 6))
     for one, other in zip(learned, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
