@@ -1,0 +1,1 @@
+"""Images -> feature vectors, by networks that were trained on other images and stay frozen."""

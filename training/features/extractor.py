@@ -1,0 +1,123 @@
+"""The feature extractor that every evaluation uses, unless another is asked for.
+
+A Frechet distance on these features is not FID, and is never called so.
+"""
+
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn import functional
+
+from training.features.efficientnet_lite import LITE_SHA256, load_efficientnet_lite, normalize
+
+INPUT_PX: Final = 224
+FEATURE_DIM: Final = 1280
+# Images in a forward pass: being fixed, it keeps sums in one order. So few fit a
+# processor's cache; twice as many take a fifth longer for each image.
+_CPU_BATCH: Final = 4
+_GPU_BATCH: Final = 64
+
+
+class ExtractorInfo(BaseModel):
+    """What a report says about the features that its numbers rest on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    sha256: str
+    dimensions: int
+    input_px: int
+    provenance: str
+    frechet_name: str
+
+
+class FeatureExtractor(Protocol):
+    """Images in, feature vectors out; the same image gives the same vector."""
+
+    info: ExtractorInfo
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features [N, info.dimensions] of images [N, height, width, 1 | 3 | 4]."""
+
+
+class LiteFeatures:
+    """EfficientNet-Lite2's pooled features: the default.
+
+    Not the network whose features the projected discriminator learns on, which is Lite0.
+    """
+
+    info: Final = ExtractorInfo(
+        name="efficientnet-lite2",
+        sha256=LITE_SHA256["lite2"],
+        dimensions=FEATURE_DIM,
+        input_px=INPUT_PX,
+        provenance=(
+            "EfficientNet-Lite2, trained on ImageNet by its authors; Apache-2.0. Mean of the "
+            f"last feature map, of images scaled to {INPUT_PX} x {INPUT_PX} pixels."
+        ),
+        frechet_name="Frechet distance on EfficientNet-Lite2",
+    )
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        """Load the weights on to `device`.
+
+        Raises:
+            WeightsError: They are not installed, or not the expected ones.
+        """
+        self._device = torch.device(device)
+        self._batch = _CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH
+        network = load_efficientnet_lite("lite2").to(self._device)
+        self._network = network.to(memory_format=torch.channels_last)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features of images.
+
+        Args:
+            images: uint8 [N, height, width, 1 | 3 | 4]; alpha lies over white.
+
+        Returns:
+            float32 [N, FEATURE_DIM].
+        """
+        features = np.empty((len(images), FEATURE_DIM), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(images), self._batch):
+                batch = to_rgb_tensor(images[start : start + self._batch]).to(self._device)
+                pooled = self._network(normalize(_scaled(batch)))
+                features[start : start + self._batch] = pooled.cpu()
+        return features
+
+
+def to_rgb_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """Images as a network takes them, at their own size.
+
+    Args:
+        images: uint8 [N, height, width, channels]; 1 = grey, 3 = RGB, 4 = RGB and alpha.
+
+    Returns:
+        float32 [N, 3, height, width] in [-1, 1]; transparency over white.
+
+    Raises:
+        ValueError: Another shape or type.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3, 4):
+        raise ValueError(
+            f"expected uint8 [N, height, width, 1 | 3 | 4], got {images.dtype} {images.shape}"
+        )
+    # A copy, since the dataset's memory map is read-only and torch can't say so.
+    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
+    if x.shape[1] == 4:
+        x = x[:, :3] * x[:, 3:] + (1 - x[:, 3:])
+    return x.expand(-1, 3, -1, -1) * 2 - 1
+
+
+def _scaled(images: Tensor) -> Tensor:
+    """[N, 3, height, width] -> [N, 3, INPUT_PX, INPUT_PX], bicubic with antialiasing."""
+    size = (INPUT_PX, INPUT_PX)
+    scaled = functional.interpolate(
+        images.contiguous(), size, mode="bicubic", antialias=True, align_corners=False
+    )
+    return scaled.clamp(-1, 1).contiguous(memory_format=torch.channels_last)
