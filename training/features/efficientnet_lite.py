@@ -7,11 +7,11 @@ Source: Tan and Le 2019, arXiv 1905.11946; Lite leaves out squeeze-and-excitatio
 import hashlib
 import io
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import timm
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -46,7 +46,7 @@ def load_efficientnet_lite(name: LiteName, *, classifier: bool = False) -> nn.Mo
         WeightsError: The weights are not installed, or their SHA-256 is another.
     """
     state = torch.load(io.BytesIO(_checked_weights(name)), weights_only=True)
-    network = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
+    network: Any = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
     # The same layers in the same order under other names; shapes are compared.
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
     if not classifier:
