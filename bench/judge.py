@@ -3,9 +3,9 @@
 import numpy as np
 
 from training.dataset import PreparedDataset
+from training.features.load import load_extractor
 from training.learning.samplers import GeneratorSampler
 from training.learning.trainer import Trainer
-from training.metrics.features import load_extractor
 from training.metrics.scores import FeatureSet, score
 
 SAMPLES = 2048
@@ -17,7 +17,7 @@ class Judge:
 
     def __init__(self, dataset: PreparedDataset) -> None:
         rows = dataset.indices("validation")
-        self.extractor = load_extractor("catalogan")
+        self.extractor = load_extractor()
         self.real = FeatureSet(
             features=self.extractor(dataset.images[rows]), labels=dataset.labels[rows]
         )

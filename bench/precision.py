@@ -32,11 +32,11 @@ from training.dataset import PreparedDataset
 from training.export.export import generator_graph
 from training.export.graphs import Precision
 from training.export.loss import FULL_VARIETY, Setting
+from training.features.load import load_extractor
 from training.learning.fine_tuning import open_source
 from training.learning.recorder import to_pixels
 from training.learning.samplers import random_inputs
 from training.metrics.distances import frechet_distance, kernel_distance
-from training.metrics.features import load_extractor
 
 RESULTS, PAGE, SHEET = "precision.json", "precision.md", "precision.webp"
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -107,7 +107,7 @@ def measure_distances(
 ) -> dict[str, dict[Precision, list[dict[str, float]]]]:
     """Distances to the validation photos, by setting and precision, for each set of seeds."""
     rows = dataset.indices("validation")
-    extractor = load_extractor("catalogan")
+    extractor = load_extractor()
     real = extractor(dataset.images[rows])
     # The validation photos' own mix of categories.
     labels = np.resize(np.random.default_rng(0).permutation(dataset.labels[rows]), samples)

@@ -16,6 +16,7 @@ from rich.table import Table
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
 from training.cli import SNAPSHOT_HELP, configure_logging, fail, invalid
 from training.faults import first_fault
+from training.features.names import FeaturesName
 from training.learning.config import Device, MaskingMode, Objective, Snapshot, TrainingConfig
 
 if TYPE_CHECKING:
@@ -181,14 +182,15 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="For evaluation.json and the sheet; the run's own folder.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="Generated pictures, at least.")] = 2000,
+    samples: Annotated[int, typer.Option(help="Generated images, at least.")] = 1000,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
     truncation_psi: Annotated[float, typer.Option(help="1 judges the whole variety.")] = 1.0,
     features: Annotated[
-        Literal["catalogan", "inception"], typer.Option(help="Which network compares.")
-    ] = "catalogan",
-    inception_weights: Annotated[
-        Path | None, typer.Option(help="torch-fidelity's weights file.")
+        FeaturesName,
+        typer.Option(help="Which network compares; the last two where their weights are there."),
+    ] = "efficientnet-lite2",
+    feature_weights: Annotated[
+        Path | None, typer.Option(help="File of Inception's or DINOv2's weights.")
     ] = None,
     snapshot: Annotated[Snapshot, typer.Option(help=SNAPSHOT_HELP)] = "last",
     device: Annotated[Device, typer.Option(help="Where torch runs.")] = "auto",
@@ -228,7 +230,7 @@ def evaluate(
             seed=seed,
             truncation_psi=truncation_psi,
             features=features,
-            inception_weights=inception_weights,
+            feature_weights=feature_weights,
             usefulness=UsefulnessOptions(photos_per_category=few_photos, seeds=repetitions)
             if usefulness
             else None,
@@ -249,7 +251,7 @@ def evaluate(
         _out.print(f"report and contact sheet in {target}", markup=False, soft_wrap=True)
     if target == model / EVALUATION_FOLDER:
         try_report(model)
-    if max_memorised is not None and report.memorisation is not None:
+    if max_memorised is not None:
         check_memorised(report.memorisation, max_memorised)
 
 

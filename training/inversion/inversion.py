@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.dataset import PreparedDataset
+from training.features.load import load_extractor
 from training.inversion.encoder_run import (
     EncoderCard,
     EncoderError,
@@ -24,7 +25,6 @@ from training.inversion.reconstruction import judge, judged_rows, reconstructed
 from training.inversion.reconstruction_sheet import draw_sheet
 from training.learning.device import compute_dtype, keep_freed_memory
 from training.learning.run import load_networks, locked
-from training.metrics.features import load_extractor
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def train_encoder(
         errors = judge(
             partial(reconstructed, networks),
             dataset,
-            load_extractor("catalogan", device=str(device)),
+            load_extractor(device=str(device)),
         )
         card = {
             "settings": settings,

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 import torch
 
 from training.dataset import PreparedDataset
+from training.features.load import load_extractor
 from training.learning.adversarial import AdversarialPair
 from training.learning.augment import AdaptiveStrength
 from training.learning.checkpoint import checkpoint_path, load_newest, save_best, save_checkpoint
@@ -25,8 +25,7 @@ from training.learning.mask_control import MaskController, MaskEvent
 from training.learning.meter import Clock, Meter
 from training.learning.recorder import GridSampler, Recorder, Tick
 from training.learning.run import build_networks
-from training.learning.validation import ValidationMonitor
-from training.metrics.features import load_extractor
+from training.learning.validation import BestMoment, ValidationMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class Trainer:
         self.strength = AdaptiveStrength(config.augment)
         self.meter = Meter(device)
         self.guardrails = Guardrails()
-        self.best_distance = math.inf
+        self.best = BestMoment()
         self.monitor: ValidationMonitor | None = None
         if ranks.is_main and ValidationMonitor.is_possible(dataset):
             self.monitor = ValidationMonitor(dataset, config.seed, device)
@@ -91,7 +90,7 @@ class Trainer:
             RunError: They don't fit.
         """
         nearest = self.config.fine_tuning.new_categories == "nearest"
-        extractor = load_extractor("catalogan") if nearest else None
+        extractor = load_extractor() if nearest else None
         likeness = find_likeness(source, self.dataset, extractor)
         fresh = transfer(source, self.generator, self.discriminator, likeness)
         logger.info("from %s; afresh: %s", source.name, ", ".join(fresh) or "nothing")
@@ -149,10 +148,10 @@ class Trainer:
     def _roll_back(self, reason: str, recorder: Recorder | None) -> None:
         """Load the last checkpoint and save it again with the smaller steps noted."""
         message = self.guardrails.roll_back(reason)
-        rollbacks, best_distance = self.guardrails.rollbacks, self.best_distance
+        rollbacks, best = self.guardrails.rollbacks, self.best
         self.resume()
         # The best snapshot stays, even where it is of the stretch that is now left.
-        self.guardrails.rollbacks, self.best_distance = rollbacks, best_distance
+        self.guardrails.rollbacks, self.best = rollbacks, best
         self._save()
         logger.warning("%s", message)
         if recorder:
@@ -172,8 +171,7 @@ class Trainer:
         for alarm in alarms(measured):
             logger.warning("%s at %d images: %s", alarm.name, self.nimg, alarm.message)
             recorder.note("alarm", self.nimg, name=alarm.name, message=alarm.message)
-        if measured["frechet_distance"] < self.best_distance:
-            self.best_distance = measured["frechet_distance"]
+        if self.best.is_now(measured["kernel_distance"]):
             save_best(self.run, self.nimg, self._snapshot())
 
     def _advance(self, batch: Batch) -> list[MaskEvent]:
@@ -261,7 +259,7 @@ class Trainer:
             "meter": self.meter.state_dict(self.ranks),
             "mask": self.mask.state_dict(self.discriminator),
             "guardrails": self.guardrails.state_dict(),
-            "best_distance": self.best_distance,
+            "best": self.best.state_dict(),
         }
 
     def resume(self) -> None:
@@ -279,7 +277,9 @@ class Trainer:
         self.meter.load_state_dict(state["meter"])
         self.mask.load_state_dict(state["mask"], self.generator, self.discriminator)
         self.guardrails.load_state_dict(state["guardrails"])
-        self.best_distance = float(state["best_distance"])
+        self.best = BestMoment()
+        if "best" in state:  # before, the lowest Frechet distance was kept
+            self.best.load_state_dict(state["best"])
         self.nimg = int(state["nimg"])
         logger.info("resumed %s at %d images", self.run, self.nimg)
 

@@ -77,9 +77,9 @@ class _Plan:
 _PLANS: Final = (
     _Plan(
         "validation",
-        {"frechet_distance": "Frechet distance"},
+        {"kernel_distance": "kernel distance"},
         "Distance to validation photos",
-        "How far generated pictures are from photos that were not trained on. It should fall, "
+        "How far generated images are from photos that were not trained on. It should fall, "
         "then level off; when it rises again, more training does harm.",
         logarithmic=True,
     ),

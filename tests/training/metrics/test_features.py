@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-
-from training.metrics import distances, features
 from training.metrics.features import (
     FEATURE_DIM,
     CatalogueFeatures,
@@ -13,6 +11,8 @@ from training.metrics.features import (
     load_extractor,
     to_rgb_tensor,
 )
+
+from training.metrics import distances, features
 from training.sample_catalogue.render import PRODUCTS, render_photo
 
 SIZE_PX = 48

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from training.metrics.features import ExtractorInfo
 
 from training.evaluation.record import (
     Agreement,
@@ -32,7 +33,6 @@ from training.evaluation.record import (
     UsefulnessArm,
 )
 from training.learning.run import RunError
-from training.metrics.features import ExtractorInfo
 from training.report.report import write_report
 from training.report.tables import usefulness_verdict
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.metrics.features import ExtractorInfo, FeatureError, to_rgb_tensor
+from training.features.efficientnet_lite import WeightsError
+from training.features.extractor import ExtractorInfo, to_rgb_tensor
 
 WEIGHTS_NAME: Final = "weights-inception-2015-12-05-6726825d.pth"
 # The release's name ends in the first digits of its SHA-256.
@@ -35,14 +36,14 @@ class InceptionFeatures:
             weights: The weights file; by default where torch hub keeps it.
 
         Raises:
-            FeatureError: The package or the file is missing, or the file is another one.
+            WeightsError: The package or the file is missing, or the file is another one.
         """
         path = weights or Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
         digest = _checked_digest(path)
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
-            raise FeatureError(
+            raise WeightsError(
                 f"--features inception needs torch-fidelity ({error}): pip install torch-fidelity"
             ) from error
         self.info = ExtractorInfo(
@@ -59,12 +60,12 @@ class InceptionFeatures:
         ).to(self._device)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features float32 [N, 2048] of uint8 pictures [N, height, width, 1 | 3 | 4]."""
+        """Features float32 [N, 2048] of uint8 images [N, height, width, 1 | 3 | 4]."""
         features = np.empty((len(images), _DIMENSIONS), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), _BATCH):
                 # The network scales by itself, and FID depends on how.
-                batch = to_rgb_tensor(images[start : start + _BATCH], size_px=None)
+                batch = to_rgb_tensor(images[start : start + _BATCH])
                 pixels = ((batch + 1) * 127.5).round().to(torch.uint8)
                 (pooled,) = self._network(pixels.to(self._device))
                 features[start : start + _BATCH] = pooled.cpu().numpy()
@@ -76,12 +77,12 @@ def _checked_digest(path: Path) -> str:
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise FeatureError(
+        raise WeightsError(
             f"--features inception found no weights at {path} ({error.strerror}): download "
-            f"{_WEIGHTS_URL} to that path, or use --features catalogan"
+            f"{_WEIGHTS_URL} to that path, or use the default features"
         ) from error
     if not digest.startswith(WEIGHTS_SHA256_PREFIX):
-        raise FeatureError(
+        raise WeightsError(
             f"{path} is not {WEIGHTS_NAME} (its SHA-256 is {digest}): download {_WEIGHTS_URL}"
         )
     return digest
