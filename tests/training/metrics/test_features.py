@@ -13,11 +13,10 @@ from training.metrics.features import (
     load_extractor,
     to_rgb_tensor,
 )
-from training.sample_catalogue.render import PRODUCTS, render_photo
 
 SIZE_PX = 48
 PER_CATEGORY = 24
-CATEGORIES = list(PRODUCTS)[:5]
+CATEGORIES = ("bag", "bottle", "box", "chair", "lamp")
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +25,9 @@ def extractor():
 
 
 @pytest.fixture(scope="module")
-def photos():
+def photos(sample_images):
     """Rendered photos, uint8 [categories, PER_CATEGORY, SIZE_PX, SIZE_PX, 3]."""
-    return np.asarray(
-        [
-            [
-                np.asarray(render_photo(name, i, size_px=SIZE_PX, seed=3).convert("RGB"))
-                for i in range(PER_CATEGORY)
-            ]
-            for name in CATEGORIES
-        ]
-    )
+    return np.asarray([sample_images(name, PER_CATEGORY, SIZE_PX) for name in CATEGORIES])
 
 
 @pytest.fixture(scope="module")
