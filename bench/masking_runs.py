@@ -62,10 +62,7 @@ def prepare_catalogues(photos: Path, validation: Path, work: Path) -> None:
     if not everything.exists():
         aside = work / "photos.partial"
         shutil.rmtree(aside, ignore_errors=True)
-        subprocess.run(
-            [CATALOGAN, "sample-catalogue", "--out", str(aside / "sample"), "--size", "64"],
-            check=True,
-        )
+        subprocess.run([CATALOGAN, "sample-catalogue", "--out", str(aside / "sample")], check=True)
         split_off_few(photos, validation, aside / "clothing-300")
         split_off_few(aside / "sample", None, aside / "sample-300")
         aside.rename(everything)

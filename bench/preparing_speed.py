@@ -1,8 +1,8 @@
 """How fast `catalogan prepare` is, against Pillow alone in as many processes.
 
 Both are timed as whole commands, from their start to their end, on the same JPEG files:
-the sample catalogue as it is rendered at 256 px, and fewer photos enlarged to 1500 px, as
-cameras and shops have them.
+the sample catalogue enlarged to 256 px, and fewer of its photos enlarged to 1500 px, as cameras
+and shops have them.
 """
 
 import os
@@ -17,20 +17,20 @@ from measuring import CATALOGAN, Measurement, cores, interleaved, quotients, run
 from PIL import Image
 
 SIZE_PX = 64
-LARGE_PX = 1500
+SMALL_PX, LARGE_PX = 256, 1500
 BARE = Path(__file__).with_name("bare_decoding.py")
 
 
-def enlarge(photos: Path, folder: Path, count: int) -> None:
-    """Enlarge `count` of the photos, taken from all categories in turn."""
-    by_category = [sorted(c.glob("*.jpg")) for c in sorted(photos.iterdir()) if c.is_dir()]
+def enlarge(photos: Path, folder: Path, count: int, side_px: int) -> None:
+    """Enlarge `count` of the photos, taken from all categories in turn, and save them as JPEG."""
+    by_category = [sorted(c.iterdir()) for c in sorted(photos.iterdir())]
     in_turn = [photo for row in zip(*by_category, strict=False) for photo in row]
     for photo in in_turn[:count]:
-        target = folder / photo.parent.name / photo.name
+        target = folder / photo.parent.name / f"{photo.stem}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(photo) as image:
-            large = image.resize((LARGE_PX, LARGE_PX), Image.Resampling.BICUBIC)
-        large.save(target, "JPEG", quality=90)
+            enlarged = image.resize((side_px, side_px), Image.Resampling.BICUBIC)
+        enlarged.save(target, "JPEG", quality=90)
 
 
 def command_seconds(command: Sequence[str]) -> float:
@@ -63,13 +63,13 @@ def measure(quick: bool) -> Measurement:
     rounds = 1 if quick else 5
     measurement = Measurement()
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
-        photos, large, out = (Path(name) / n for n in ("photos", "large", "dataset"))
-        count, size = ("16", "64") if quick else ("1000", "256")
-        command_seconds(
-            [CATALOGAN, "sample-catalogue", "--out", str(photos), "--count", count, "--size", size]
+        photos, small, large, out = (
+            Path(name) / n for n in ("photos", "small", "large", "dataset")
         )
-        enlarge(photos, large, 16 if quick else 200)
-        small_ours, small_bare = compare(photos, out, rounds)
+        command_seconds([CATALOGAN, "sample-catalogue", "--out", str(photos)])
+        enlarge(photos, small, 16 if quick else 1000, SMALL_PX)
+        enlarge(photos, large, 16 if quick else 200, LARGE_PX)
+        small_ours, small_bare = compare(small, out, rounds)
         large_ours, large_bare = compare(large, out, rounds)
     measurement.add("prepare_photos_per_s", small_ours)
     measurement.add("prepare_over_decode", quotients(small_ours, small_bare))

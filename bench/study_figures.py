@@ -71,7 +71,7 @@ def measure(quick: bool) -> Measurement:
     measurement = Measurement()
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
         folder = Path(name)
-        dataset = prepare_photos(folder, 24 if quick else 160)
+        dataset = prepare_photos(folder)
         # As many steps as lie between two measurements of lag, and then some.
         intervals = 1 if quick else 8
         off, dynamic = (

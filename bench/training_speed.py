@@ -3,7 +3,7 @@
 Both eager, as a short run trains, and compiled, as a long one does; compiled before the clock
 starts. The convolutions are those of the eager steps: the same calls on the same shapes.
 
-The photos are rendered ones at 32 px, the preset is cpu-demo. Its augmentation starts at
+The photos are the sample catalogue's at 32 px, the preset is cpu-demo. Its augmentation starts at
 strength 0, at which it costs nothing, so that it is fixed above; how strong it is does not
 change its cost.
 """
@@ -34,11 +34,11 @@ SIZE_PX = 32
 AUGMENT_STRENGTH = 0.3
 
 
-def prepare_photos(folder: Path, count: int, size_px: int = SIZE_PX) -> PreparedDataset:
-    """Render `count` photos and prepare them, by the public commands."""
+def prepare_photos(folder: Path, size_px: int = SIZE_PX) -> PreparedDataset:
+    """Unpack the sample catalogue and prepare it, by the public commands."""
     photos, dataset = folder / "photos", folder / "dataset"
     for arguments in (
-        ("sample-catalogue", "--out", str(photos), "--count", str(count), "--size", "64"),
+        ("sample-catalogue", "--out", str(photos)),
         ("prepare", str(photos), "--out", str(dataset), "--size", str(size_px)),
     ):
         subprocess.run([CATALOGAN, *arguments], check=True, capture_output=True)
@@ -98,7 +98,7 @@ def measure(quick: bool) -> Measurement:
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
         folder = Path(name)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")
-        dataset = prepare_photos(folder, 24 if quick else 160, 8 if quick else SIZE_PX)
+        dataset = prepare_photos(folder, 8 if quick else SIZE_PX)
 
         # A mask is held all the time, as in the dearest of steps.
         eager, compiled = (

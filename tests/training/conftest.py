@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 _VARIABLE = "CATALOGAN_TEST_PHOTOS"
@@ -75,6 +76,30 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount a tmpfs")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def sample_catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 1,000 rendered product photos that ship, 125 in the folder of each of 8 categories."""
+    from training.sample_catalogue import unpack_sample_catalogue
+
+    folder = tmp_path_factory.mktemp("sample") / "catalogue"
+    unpack_sample_catalogue(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_images(sample_catalogue: Path) -> Callable[[str, int, int], NDArray[np.uint8]]:
+    """Loads the first photos of a category at a size: uint8 [count, size_px, size_px, 3]."""
+
+    def load(category: str, count: int, size_px: int) -> NDArray[np.uint8]:
+        paths = sorted((sample_catalogue / category).iterdir())[:count]
+        assert len(paths) == count
+        size = (size_px, size_px)
+        photos = [Image.open(path).resize(size, Image.Resampling.LANCZOS) for path in paths]
+        return np.asarray([np.asarray(photo.convert("RGB")) for photo in photos])
+
+    return load
 
 
 @pytest.fixture(scope="session")
