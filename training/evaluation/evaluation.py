@@ -341,7 +341,7 @@ class _Evaluation:
     ) -> AgreementReport:
         """What the probe says of generated images, beside its accuracy on photos."""
         psi = self._options.served_truncation_psi
-        labels = self._rounds(SERVED_SAMPLES)
+        labels = self._rounds(min(SERVED_SAMPLES, self._options.samples))
         batches = self._images(labels, psi, noise_scale=self._options.served_noise_scale)
         served = FeatureSet(
             features=np.concatenate([self._extractor(images) for images in batches]), labels=labels

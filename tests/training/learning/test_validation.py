@@ -18,7 +18,7 @@ from training.learning.distributed import Ranks
 from training.learning.loader import to_float
 from training.learning.run import build_networks, load_generator, write_run
 from training.learning.trainer import Trainer
-from training.learning.validation import ValidationMonitor
+from training.learning.validation import BestMoment, ValidationMonitor
 from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions
 
@@ -85,7 +85,17 @@ def test_a_generator_that_paints_one_picture_has_no_diversity(
     torch.nn.init.zeros_(generator.mapping.layers[0].weight)
     collapsed = monitor.measure(generator, discriminator, torch.float32)
     assert collapsed["diversity"] < 0.01
-    assert collapsed["frechet_distance"] > 0
+    assert collapsed["kernel_distance"] > 0
+
+
+def test_one_lucky_measurement_is_not_the_best_moment() -> None:
+    best = BestMoment()
+    measured = [3.0, 3.0, 3.0, 9.0, 1.0, 9.0, 2.9, 2.9, 2.8]
+    assert [best.is_now(m) for m in measured] == [True, *[False] * 7, True]
+    resumed = BestMoment()
+    resumed.load_state_dict(best.state_dict())
+    assert not resumed.is_now(2.95)
+    assert resumed.is_now(2.0)
 
 
 def test_the_best_snapshot_is_kept_and_can_be_sampled(
@@ -98,11 +108,15 @@ def test_the_best_snapshot_is_kept_and_can_be_sampled(
     lines = [json.loads(x) for x in (tmp_path / "stats.jsonl").read_text().splitlines()]
     measured = [line for line in lines if line["kind"] == "validation"]
     assert len(measured) == 6
-    lowest = min(measured, key=lambda m: float(m["frechet_distance"]))
+    distances = [float(m["kernel_distance"]) for m in measured]
+    smoothed = [np.mean(distances[max(0, i - 2) : i + 1]) for i in range(6)]
+    lowest = measured[int(np.argmin(smoothed))]
     best = load_best(tmp_path)
     assert best["nimg"] == lowest["nimg"]
     assert len(list(tmp_path.glob("best-*.pt"))) == 1
-    assert load_newest(tmp_path)["best_distance"] == pytest.approx(lowest["frechet_distance"])
+    kept = load_newest(tmp_path)["best"]
+    assert kept["lowest"] == pytest.approx(min(smoothed))
+    assert kept["recent"] == pytest.approx(distances[-3:])
     generator, *_, nimg = load_generator(tmp_path, "best")
     assert nimg == lowest["nimg"]
     assert torch.equal(generator.synthesis.constant, best["ema"]["synthesis.constant"])
@@ -113,10 +127,10 @@ def test_a_worse_moment_does_not_replace_the_best(
 ) -> None:
     config = resolve({**tiny_settings, "max_kimg": 0.08, "grid_kimg": 0.04})
     trainer = Trainer(tmp_path, dataset, config, torch.device("cpu"), Ranks())
-    trainer.best_distance = 0.0
+    trainer.best.lowest = -1.0
     trainer.train(lambda _: None, lambda: False)
     assert not list(tmp_path.glob("best-*.pt"))
-    assert trainer.best_distance == 0.0
+    assert trainer.best.lowest == -1.0
 
 
 def test_a_break_just_before_a_judgement_is_rolled_back_and_not_judged(

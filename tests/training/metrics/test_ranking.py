@@ -29,9 +29,7 @@ Corrupt = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 def each(change: Callable[[Image.Image], Image.Image]) -> Corrupt:
     """The same change of every image."""
-    return lambda images: np.stack(
-        [np.asarray(change(Image.fromarray(image))) for image in images]
-    )
+    return lambda images: np.stack([np.asarray(change(Image.fromarray(image))) for image in images])
 
 
 def jpeg(image: Image.Image) -> Image.Image:
