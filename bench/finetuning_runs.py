@@ -155,7 +155,7 @@ def write_page(results: dict[str, Any]) -> None:
 Written by `python bench/finetuning_runs.py --photos DIR`. A base was trained for {BASE_KIMG} kimg
 on a real catalogue of clothes without {NEW[0]} and {NEW[1]} (preset `{PRESET}`, {SIZE_PX} px); then
 these two were learnt from {FEW} photos each, from the base and from scratch, and judged against
-their other photos. Distances are on this project's own features; they are no FID.
+their other photos. Distances are on EfficientNet-Lite2's features; they are no FID.
 
 {summary}
 

@@ -202,7 +202,7 @@ Against the float32 pictures of the same seeds, in steps of 255:
 |---|---|---|---|---|---|
 {_rows(_loss_rows, results)}
 
-Against {results["photos"]} validation photos: distances on this project's own features (no FID),
+Against {results["photos"]} validation photos: distances on EfficientNet-Lite2's features (no FID),
 the mean over {results["sets"]} sets of {results["samples"]} seeds, and how far each set was from
 that of fp32, mean and standard deviation:
 
