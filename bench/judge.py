@@ -6,6 +6,7 @@ from training.dataset import PreparedDataset
 from training.features.load import load_extractor
 from training.learning.samplers import GeneratorSampler
 from training.learning.trainer import Trainer
+from training.metrics.photo_features import photo_features
 from training.metrics.scores import FeatureSet, score
 
 SAMPLES = 2048
@@ -19,7 +20,8 @@ class Judge:
         rows = dataset.indices("validation")
         self.extractor = load_extractor()
         self.real = FeatureSet(
-            features=self.extractor(dataset.images[rows]), labels=dataset.labels[rows]
+            features=photo_features(dataset, self.extractor, "validation"),
+            labels=dataset.labels[rows],
         )
         rng = np.random.default_rng(0)
         repeats = -(-SAMPLES // len(rows))
@@ -30,5 +32,6 @@ class Judge:
         sampler = GeneratorSampler(trainer.ema.generator, trainer.dataset.info.categories)
         images = sampler.sample(self.labels, seed=0)
         generated = FeatureSet(features=self.extractor(images), labels=self.labels)
-        found = score(self.real, generated, frechet_minimum=2)
-        return {name: round(getattr(found, name), 5) for name in METRICS}
+        found = score(self.real, generated)
+        values = {name: getattr(found, name) for name in METRICS}
+        return {name: round(value, 5) for name, value in values.items() if value is not None}
