@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 
+from models.discriminator import GROUP_SIZE
 from training.dataset import PreparedDataset
 from training.learning.adversarial import AdversarialPair
 from training.learning.augment import AdaptiveStrength
@@ -65,7 +66,8 @@ class Trainer:
             config.batch_size,
             config.seed,
             device,
-            self.discriminator.shape.group_size,
+            GROUP_SIZE,
+            config.augment.mirror,
         )
         self.mask = MaskController(config.masking, config.seed)
         self.strength = AdaptiveStrength(config.augment)
