@@ -1,7 +1,6 @@
 """How fast training is, and how much of a step is more than its convolutions.
 
-Both eager, as a short run trains, and compiled, as a long one does; compiled before the clock
-starts. The convolutions are those of the eager steps: the same calls on the same shapes.
+The convolutions are those of the steps: the same calls on the same shapes.
 
 The photos are the sample catalogue's at 32 px, the preset is cpu-demo. Its augmentation starts at
 strength 0, at which it costs nothing, so that it is fixed above; how strong it is does not
@@ -90,52 +89,40 @@ def _seconds(work: Any) -> float:
 
 
 def measure(quick: bool) -> Measurement:
-    """Measure all figures; a quick trial is of smaller pictures, which compile sooner."""
+    """Measure all figures; a quick trial is of smaller images."""
     os.environ["PYTHONWARNINGS"] = "ignore"
     keep_freed_memory()
     rounds = 2 if quick else 9
     measurement = Measurement()
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
         folder = Path(name)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")
         dataset = prepare_photos(folder, 8 if quick else SIZE_PX)
 
         # A mask is held all the time, as in the dearest of steps.
-        eager, compiled = (
-            Intervals(
-                make_trainer(
-                    folder / f"steps-{way}",
-                    dataset,
-                    masking={"mode": "static"} | ({"level": 0} if quick else {}),
-                    max_kimg=1000,
-                    compile=way == "compiled",
-                )
+        steps = Intervals(
+            make_trainer(
+                folder / "steps",
+                dataset,
+                masking={"mode": "static"} | ({"level": 0} if quick else {}),
+                max_kimg=1000,
             )
-            for way in ("eager", "compiled")
         )
-        eager.run()
-        measurement.add("train_compile_s", [compiled.seconds()])
-        compiled.run()
+        steps.run()
         with ConvolutionRecorder() as recorder:
-            eager.run()
+            steps.run()
         replay = ConvolutionReplay(recorder.calls)
         replay.run()
-        slower, faster, convolutions = interleaved(
-            rounds, eager.seconds, compiled.seconds, lambda: _seconds(replay.run)
-        )
-    images = eager.steps * eager.trainer.config.batch_size
-    for prefix, steps in (("", faster), ("eager_", slower)):
-        measurement.add(f"{prefix}train_images_per_s", [images / seconds for seconds in steps])
-        measurement.add(f"{prefix}train_step_over_convolutions", quotients(steps, convolutions))
-    measurement.add("compiled_over_eager_step", quotients(faster, slower))
+        intervals, convolutions = interleaved(rounds, steps.seconds, lambda: _seconds(replay.run))
+    images = steps.steps * steps.trainer.config.batch_size
+    measurement.add("train_images_per_s", [images / seconds for seconds in intervals])
+    measurement.add("train_step_over_convolutions", quotients(intervals, convolutions))
     measurement.raw["training"] = {
         "threads": torch.get_num_threads(),
-        "dtype": str(eager.trainer.dtype),
-        "batch_size": eager.trainer.config.batch_size,
-        "steps_in_interval": eager.steps,
+        "dtype": str(steps.trainer.dtype),
+        "batch_size": steps.trainer.config.batch_size,
+        "steps_in_interval": steps.steps,
         "convolutions_in_interval": len(recorder.calls),
-        "compiled_interval_s": faster,
-        "interval_s": slower,
+        "interval_s": intervals,
         "interval_convolutions_s": convolutions,
     }
     return measurement

@@ -30,10 +30,6 @@ CLOTHES = (
 PLAUSIBLE = {
     "train_images_per_s": (0.1, 1e5),
     "train_step_over_convolutions": (0.2, 50),
-    "eager_train_images_per_s": (0.1, 1e5),
-    "eager_train_step_over_convolutions": (0.2, 50),
-    "compiled_over_eager_step": (0.02, 20),
-    "train_compile_s": (1, 600),
     "masking_cost": (-0.99, 100),
     "prepare_over_decode": (0.001, 10),
     "serve_over_session": (0.01, 20),

@@ -17,7 +17,13 @@ from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
 from training.cli import SNAPSHOT_HELP, configure_logging, fail, invalid
 from training.faults import first_fault
 from training.features.names import FeaturesName
-from training.learning.config import Device, MaskingMode, Objective, Snapshot, TrainingConfig
+from training.learning.config import (
+    Device,
+    DiscriminatorKind,
+    MaskingMode,
+    Snapshot,
+    TrainingConfig,
+)
 
 if TYPE_CHECKING:
     from training.evaluation.record import Memorisation
@@ -45,8 +51,9 @@ def train(
     masking: Annotated[
         MaskingMode | None, typer.Option(help="When the discriminator's features are hidden.")
     ] = None,
-    objective: Annotated[
-        Objective | None, typer.Option(help="Loss; relativistic is R3GAN's, with R1 and R2.")
+    discriminator: Annotated[
+        DiscriminatorKind | None,
+        typer.Option(help="projected looks through a pretrained network; both combines the two."),
     ] = None,
     max_kimg: Annotated[
         float | None, typer.Option(help="Stop after so many thousand images shown.")
@@ -65,13 +72,6 @@ def train(
         bool | None, typer.Option("--mirror/--no-mirror", help="No mirror keeps text readable.")
     ] = None,
     precision: Annotated[Literal["auto", "fp32", "bf16"] | None, typer.Option()] = None,
-    compiled: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile",
-            help="A start that is a minute or two longer, then faster; a long run on a CPU does.",
-        ),
-    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any other: masking.ratio=0.3 and the like.")
     ] = None,
@@ -86,8 +86,7 @@ def train(
         "max_minutes": max_minutes,
         "batch_size": batch_size,
         "precision": precision,
-        "compile": compiled,
-        "objective": objective,
+        "discriminator": discriminator,
         "masking": {"mode": masking},
         "augment": {"mode": augment, "mirror": mirror},
         "optimizer": {"learning_rate": learning_rate, "r1_gamma": r1_gamma},

@@ -3,14 +3,18 @@
 import pytest
 import torch
 
-from models.discriminator import Discriminator, DiscriminatorShape, minibatch_deviation
+from models.discriminator import (
+    ConvolutionalDiscriminator,
+    DiscriminatorShape,
+    minibatch_deviation,
+)
 from models.masking import Granularity, feature_mask
 
 
-def make(height: int = 16, width: int = 16, **settings: int) -> Discriminator:
+def make(height: int = 16, width: int = 16, **settings: int) -> ConvolutionalDiscriminator:
     torch.manual_seed(0)
     values = {"channels": 3, "categories": 3, "channel_base": 256, "channel_max": 32, **settings}
-    return Discriminator(DiscriminatorShape(height=height, width=width, **values))
+    return ConvolutionalDiscriminator(DiscriminatorShape(height=height, width=width, **values))
 
 
 def test_logits_are_one_a_picture_and_unit_scale() -> None:

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from typer.testing import CliRunner
 from training.bases import base_names, base_path
 from training.cli import app
 from training.dataset import PreparedDataset
-from training.launch import FINE_TUNING, Launch, LaunchError, check_shares, is_long, launch
+from training.launch import FINE_TUNING, Launch, LaunchError, check_shares, launch
 from training.learning.config import ConfigError, resolve
 from training.learning.distributed import Ranks
 from training.learning.fine_tuning import open_source
@@ -175,37 +173,3 @@ def test_a_shipped_base_can_be_started_from(name: str) -> None:
     assert source.discriminator["embed"].shape[0] == len(source.categories)
     sizes = [file.stat().st_size for file in base_path(name).iterdir()]
     assert sum(sizes) < 20_000_000
-
-
-@pytest.mark.parametrize(
-    ("ends", "long"),
-    [
-        ({"max_minutes": 480}, True),
-        ({"max_kimg": 1000}, True),
-        ({"max_kimg": 1000, "max_minutes": 480}, True),
-        ({"max_minutes": 4}, False),
-        ({"max_kimg": 20}, False),
-        ({"max_kimg": 1000, "max_minutes": 4}, False),
-    ],
-)
-def test_a_run_is_long_where_both_its_ends_are_far(ends: dict[str, float], long: bool) -> None:
-    assert is_long(resolve(ends)) is long
-
-
-@pytest.mark.slow
-def test_what_is_to_be_compiled_is_trained_without_a_compiler_too(
-    tmp_path: Path, tiny_dataset: Path
-) -> None:
-    """In a process of its own, as the compiler is looked up once."""
-    catalogan = str(Path(sys.executable).with_name("catalogan"))
-    wanted = ["--device", "cpu", "--compile", "--max-kimg", "0.016", "--batch-size", "8"]
-    done = subprocess.run(
-        [catalogan, "train", str(tiny_dataset), "--out", str(tmp_path / "run"), *wanted],
-        env={**os.environ, "CXX": "no-such", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "without torch.compile" in done.stderr
-    assert read_run(tmp_path / "run")[0].compile is False

@@ -22,7 +22,7 @@ from training.dataset import PreparedDataset
 from training.inversion.encoder_run import EncoderError, EncoderSettings
 from training.learning.distributed import Ranks
 from training.learning.loader import Batch, BatchLoader
-from training.learning.optimizer import Adam, equalized_groups
+from training.learning.optimizer import adam, equalized_groups
 from training.learning.randomness import Purpose, generator_for
 
 _TICK_STEPS: Final = 20
@@ -89,7 +89,8 @@ class EncoderTrainer:
         self.loader = BatchLoader(
             dataset, settings.batch_size, settings.seed, networks.device, group_size=1
         )
-        self.optimizer = Adam(equalized_groups(networks.encoder, settings.learning_rate), _BETAS)
+        groups = equalized_groups(networks.encoder, settings.learning_rate)
+        self.optimizer = adam([{**group, "betas": _BETAS} for group in groups])
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.style_variance = self._style_variance()
         self.nimg = 0

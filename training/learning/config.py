@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
 # Moment of a run: its newest checkpoint, or its best one on the validation photos.
 Snapshot = Literal["last", "best"]
-Objective = Literal["logistic", "relativistic"]
+DiscriminatorKind = Literal["convolutional", "projected", "both"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -36,6 +36,9 @@ class OptimizerConfig(_Config):
     mapping_multiplier: Annotated[
         float, Field(gt=0, le=1, description="Learning rate of the mapping network, relative.")
     ] = 0.1
+    embedding_multiplier: Annotated[
+        float, Field(ge=0, le=10, description="Of the categories' embedding, relative.")
+    ] = 1.0
     noise_multiplier: Annotated[
         float, Field(ge=0, le=1, description="Of the noise strengths, relative; 0 = no noise.")
     ] = 0.01
@@ -52,6 +55,18 @@ class OptimizerConfig(_Config):
     ] = 0.05
 
 
+class ProjectedConfig(_Config):
+    """Heads on a frozen pretrained network (models/projected.py)."""
+
+    input_px: Annotated[
+        int, Field(ge=32, le=512, description="Longer side at which the network sees an image.")
+    ] = 64
+    learning_rate: Annotated[float, Field(gt=0, le=0.1, description="Of the heads.")] = 0.0002
+    weight: Annotated[
+        float, Field(gt=0, description="Of the heads in the generator's loss, with both.")
+    ] = 0.3
+
+
 class AugmentConfig(_Config):
     """Augmentation of all that the discriminator sees, with one strength from 0 to 1."""
 
@@ -65,7 +80,12 @@ class AugmentConfig(_Config):
     adjust_kimg: Annotated[
         float, Field(gt=0, description="Images in which the strength can go from 0 to 1.")
     ] = 100.0
-    mirror: Annotated[bool, Field(description="Mirror pictures; off for goods with text.")] = True
+    max_p: Annotated[
+        float, Field(gt=0, le=1, description="No strength above: it would leak into the images.")
+    ] = 0.8
+    mirror: Annotated[
+        bool, Field(description="Mirror every other photo; off for products with text.")
+    ] = True
 
 
 class MaskingConfig(_Config):
@@ -121,13 +141,12 @@ class TrainingConfig(_Config):
     checkpoint_kimg: Annotated[float, Field(gt=0)] = 20.0
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Annotated[
-        bool, Field(description="Compile the steps without R1: a slow start, then faster.")
-    ] = False
-    objective: Annotated[
-        Objective, Field(description="relativistic: real and generated in pairs, R1 and R2.")
-    ] = "logistic"
+    discriminator: Annotated[
+        DiscriminatorKind,
+        Field(description="projected: heads on a pretrained network; both: beside ours."),
+    ] = "convolutional"
     model: ModelConfig = ModelConfig()
+    projected: ProjectedConfig = ProjectedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augment: AugmentConfig = AugmentConfig()
     masking: MaskingConfig = MaskingConfig()

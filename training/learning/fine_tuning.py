@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from models.discriminator import Discriminator
+from models.discriminator import ConvolutionalDiscriminator, Discriminator
 from models.generator import Generator, GeneratorShape
 from models.manifest import (
     MANIFEST_FILE,
@@ -29,6 +29,7 @@ from models.manifest import (
     ManifestError,
     category_index,
 )
+from models.projected import CombinedDiscriminator, ProjectedDiscriminator
 from models.pyramid import Pyramid
 from training.bases import base_names, base_path
 from training.dataset import PreparedDataset
@@ -204,10 +205,32 @@ def transfer(
     for i in range(source.pyramid.doublings, generator.shape.pyramid.doublings):
         weight = generator.get_parameter(f"synthesis.blocks.{i}.to_image.weight")
         torch.nn.init.zeros_(weight)
-    deeper = discriminator.shape.pyramid.doublings - source.pyramid.doublings
-    theirs = _embedded(source.discriminator, "embed", 0, rows)
-    fresh += _take(discriminator, _renumbered(theirs, deeper))
-    return fresh
+    deeper = generator.shape.pyramid.doublings - source.pyramid.doublings
+    own, seen = _parts(source.discriminator)
+    if own:
+        own = _renumbered(_embedded(own, "embed", 0, rows), deeper)
+    for name in [name for name in seen if name.endswith("embed")]:
+        seen = _embedded(seen, name, 0, rows)
+    return fresh + _take(discriminator, _joined(own, seen, discriminator))
+
+
+def _parts(weights: Weights) -> tuple[Weights, Weights]:
+    """A discriminator's weights by kind: convolutional and projected, either may be empty."""
+    parts = [
+        {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        for prefix in ("convolutional.", "projected.")
+    ]
+    if any(parts):
+        return parts[0], parts[1]
+    return ({}, weights) if any(n.startswith("heads.") for n in weights) else (weights, {})
+
+
+def _joined(own: Weights, seen: Weights, discriminator: Discriminator) -> Weights:
+    """Those of them that a discriminator of this kind has, under its names."""
+    if isinstance(discriminator, CombinedDiscriminator):
+        named = {f"convolutional.{n}": w for n, w in own.items()}
+        return named | {f"projected.{n}": w for n, w in seen.items()}
+    return seen if isinstance(discriminator, ProjectedDiscriminator) else own
 
 
 def _embedded(weights: Weights, name: str, axis: int, rows: list[int | None]) -> Weights:
@@ -281,7 +304,9 @@ def freeze(discriminator: Discriminator, blocks: int) -> None:
     The layers next to the picture know edges and textures of any product; with few photos
     they are better kept than relearnt. Source: Mo et al. 2020, arXiv 2002.10964.
     """
-    if blocks:
+    if isinstance(discriminator, CombinedDiscriminator):
+        discriminator = discriminator.convolutional
+    if blocks and isinstance(discriminator, ConvolutionalDiscriminator):
         discriminator.from_image.requires_grad_(False)
         for block in list(discriminator.blocks)[:blocks]:
             block.requires_grad_(False)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from models.discriminator import GROUP_SIZE
 from training.dataset import PreparedDataset
 from training.features.load import load_extractor
 from training.learning.adversarial import AdversarialPair
@@ -64,7 +65,8 @@ class Trainer:
             config.batch_size,
             config.seed,
             device,
-            self.discriminator.shape.group_size,
+            GROUP_SIZE,
+            config.augment.mirror,
         )
         self.mask = MaskController(config.masking, config.seed)
         self.strength = AdaptiveStrength(config.augment)

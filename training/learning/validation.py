@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from models.discriminator import Discriminator
+from models.discriminator import GROUP_SIZE, Discriminator
 from models.generator import Generator
 from training.dataset import PreparedDataset, Split
 from training.features.load import load_extractor
@@ -108,7 +108,7 @@ class ValidationMonitor:
         held = discriminator.mask.held
         discriminator.mask.hold(None)
         train, validation = (self._split_logits(discriminator, s, dtype) for s in _SPLITS)
-        order = epoch_order(self.seed, 0, self.labels, discriminator.shape.group_size)
+        order = epoch_order(self.seed, 0, self.labels, GROUP_SIZE)
         order = order[:LOGIT_PHOTOS]
         generated = self._logits(discriminator, fakes[order], self.labels[order], dtype)
         discriminator.mask.hold(held)
@@ -119,7 +119,7 @@ class ValidationMonitor:
         self, discriminator: Discriminator, split: Split, dtype: torch.dtype
     ) -> float:
         rows = self.dataset.indices(split)
-        order = epoch_order(self.seed, 0, self.dataset.labels[rows], discriminator.shape.group_size)
+        order = epoch_order(self.seed, 0, self.dataset.labels[rows], GROUP_SIZE)
         rows = rows[order[:LOGIT_PHOTOS]]
         return self._logits(
             discriminator, self.dataset.images[rows], self.dataset.labels[rows], dtype

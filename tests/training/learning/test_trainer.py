@@ -16,7 +16,7 @@ from training.learning.checkpoint import list_checkpoints, load_newest
 from training.learning.config import ConfigError, resolve
 from training.learning.distributed import Ranks
 from training.learning.guardrails import TrainingDiverged
-from training.learning.losses import gradient_penalty
+from training.learning.objective import gradient_penalty
 from training.learning.randomness import Purpose, generator_for
 from training.learning.recorder import Tick
 from training.learning.run import RunError, load_generator, locked, write_run
@@ -64,7 +64,7 @@ def test_real_and_generated_pictures_are_augmented_by_draws_of_their_own(
     batch = next(trainer.loader.batches(0, trainer.ranks))
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def spy(images: torch.Tensor, _: float, __: bool, draws: torch.Tensor) -> torch.Tensor:
+    def spy(images: torch.Tensor, _: float, draws: torch.Tensor) -> torch.Tensor:
         calls.append((images.detach(), draws))
         return images
 
@@ -78,12 +78,20 @@ def test_real_and_generated_pictures_are_augmented_by_draws_of_their_own(
     assert torch.equal(second, generated)
 
 
-@pytest.mark.parametrize("stop_at", [56, 104])
+@pytest.mark.parametrize(
+    ("stop_at", "discriminator"),
+    [(56, "convolutional"), (104, "convolutional"), (104, "projected"), (56, "both")],
+)
 def test_interrupted_equals_uninterrupted(
-    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any], stop_at: int
+    tmp_path: Path,
+    tiny_dataset: Path,
+    tiny_settings: dict[str, Any],
+    stop_at: int,
+    discriminator: str,
 ) -> None:
     """Stopped between ticks, with a mask held and the augmentation on its way."""
-    settings = {**tiny_settings, "max_kimg": 0.2}
+    settings = {**tiny_settings, "max_kimg": 0.2, "discriminator": discriminator}
+    settings["masking"] = {**tiny_settings["masking"], "threshold": 2.0}  # a mask in any case
     whole = start(tmp_path / "whole", tiny_dataset, settings)
     assert train(whole).reason == "finished"
 
@@ -116,46 +124,18 @@ def test_the_seed_decides_and_another_seed_differs(
     assert not torch.equal(states[0]["synthesis.constant"], states[2]["synthesis.constant"])
 
 
-@pytest.mark.parametrize("objective", ["logistic", "relativistic"])
-def test_the_penalty_is_r1_and_for_the_relativistic_objective_r2_too(
-    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any], objective: str
+def test_the_penalty_is_that_of_the_photos(
+    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
 ) -> None:
-    settings = {**tiny_settings, "objective": objective, "max_kimg": 1, "augment": {"mode": "off"}}
+    settings = {**tiny_settings, "max_kimg": 1, "augment": {"mode": "off"}}
     trainer = start(tmp_path / "run", tiny_dataset, settings)
     batch = next(iter(trainer.loader.batches(0, Ranks())))
-    random = generator_for(0, Purpose.LATENTS, 0)
-    z = torch.randn(8, trainer.generator.z_dim, generator=random)
-    noise = torch.randn(8, trainer.generator.noise_dim, generator=random)
-    fakes = trainer.generator(z, batch.category, None, noise).detach()
-    penalties = []
-    for images in (batch.images, fakes):
-        images = images.clone().requires_grad_(True)
-        logits = trainer.discriminator(images, batch.category)
-        penalties.append(gradient_penalty(images, logits).mean().item())
+    images = batch.images.clone().requires_grad_(True)
+    logits = trainer.discriminator(images, batch.category)
+    expected = gradient_penalty(images, logits).mean().item()
     statistics = trainer.pair.step(batch, 0, 0.0, Ranks())
     assert statistics.r1_penalty is not None
-    expected = sum(penalties) if objective == "relativistic" else penalties[0]
     assert statistics.r1_penalty.item() == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("mode", ["off", "dynamic"])
-def test_the_relativistic_objective_trains_and_resumes(
-    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any], mode: str
-) -> None:
-    settings = {**tiny_settings, "objective": "relativistic", "max_kimg": 0.1}
-    settings["masking"] = {**tiny_settings["masking"], "mode": mode}
-    whole = start(tmp_path / "whole", tiny_dataset, settings)
-    train(whole)
-    first = start(tmp_path / "parts", tiny_dataset, settings)
-    train(first, 56)
-    second = start(tmp_path / "parts", tiny_dataset, settings)
-    second.resume()
-    train(second)
-    assert_same(load_newest(tmp_path / "whole"), load_newest(tmp_path / "parts"))
-    plain = start(tmp_path / "plain", tiny_dataset, {**settings, "objective": "logistic"})
-    train(plain)
-    ours, theirs = (load_newest(tmp_path / n)["ema"] for n in ("whole", "plain"))
-    assert not torch.equal(ours["synthesis.constant"], theirs["synthesis.constant"])
 
 
 def test_a_run_leaves_figures_grids_and_checkpoints(tiny_run: Path) -> None:
