@@ -196,7 +196,7 @@ def test_training_ends_with_a_report(tmp_path: Path, tiny_dataset: Path) -> None
     code, output = invoke("train", tiny_dataset, "--out", run, "--max-kimg", "0.08", *TINY)
     assert code == 0, output
     page = (run / "report.html").read_text()
-    assert "Pictures over time" in page
+    assert "Images over time" in page
     assert "after 0.08 thousand images" in page
 
 
