@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-PARTS = ("training_speed", "study_figures", "preparing_speed", "serving_speed")
+PARTS = ("training_speed", "study_figures", "preparing_speed", "evaluating_speed", "serving_speed")
 # What the project wants of itself, in words and as a test of the figure.
 GOALS = {
     "train_step_over_convolutions": ("1.6 or less", lambda value: value <= 1.6),
     "masking_cost": ("under 0.03", lambda value: value < 0.03),
     "masking_dynamic_over_off": ("0.9 or less", lambda value: value <= 0.9),
     "finetune_images_over_scratch": ("1/3 or less", lambda value: value <= 1 / 3),
+    "evaluate_1000_s": ("30 or less", lambda value: value <= 30.0),
     "serve_over_session": ("at least 0.9", lambda value: value >= 0.9),
     "serve_over_fastapi_cpu": ("1.15 or less", lambda value: value <= 1.15),
     "serve_over_litserve_cpu": ("under 1", lambda value: value < 1.0),
