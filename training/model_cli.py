@@ -245,6 +245,8 @@ def evaluate(
     table = Table("metric", "value")
     for name, value in report.headline().items():
         table.add_row(name, f"{value:.4g}")
+    for name, reason in report.overall.reasons.items():
+        table.add_row(name, f"left out: {reason}")
     _out.print(table)
     if target is not None:
         _out.print(f"report and contact sheet in {target}", markup=False, soft_wrap=True)
