@@ -212,8 +212,8 @@ def evaluate(
 ) -> None:
     """Measure how near the pictures are to the validation photos."""
     from training.dataset import PreparedDataset
-    from training.evaluation.evaluation import EvaluationOptions
     from training.evaluation.evaluation import evaluate as run_evaluation
+    from training.evaluation.options import EvaluationOptions
     from training.evaluation.usefulness import UsefulnessOptions
     from training.learning.checkpoint import CheckpointError
     from training.learning.device import pick_device

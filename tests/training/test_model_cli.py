@@ -17,8 +17,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from training.evaluation import evaluation
-from training.evaluation.evaluation import EvaluationOptions
+from training.evaluation import options as evaluation_options
+from training.evaluation.options import EvaluationOptions
 from training.evaluation.record import Memorisation
 from training.learning.checkpoint import load_newest
 from training.model_cli import app, check_memorised
@@ -208,7 +208,7 @@ def test_an_export_carries_what_evaluate_measured(
 ) -> None:
     # How well categories are told apart is for other tests.
     sooner = partial(EvaluationOptions, classifier_steps=10)
-    monkeypatch.setattr(evaluation, "EvaluationOptions", sooner)
+    monkeypatch.setattr(evaluation_options, "EvaluationOptions", sooner)
     for i, category in enumerate(("cups", "hats", "mats")):
         fill(tmp_path / "photos" / category, range(1000 * i, 1000 * i + 40))
     for share in (0.5, 0.6):
