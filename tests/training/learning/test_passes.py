@@ -39,10 +39,17 @@ def uncompiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+# Adam's own epsilon magnifies what rounds differently, up to 1 % in 20 steps: it takes a gradient
+# of nearly zero for its sign. With this one steps are in proportion to gradients.
+EPSILON = 0.1
+
+
 def trained(run: Path, dataset: Path, settings: dict[str, Any], kimg: float) -> Trainer:
     run.mkdir()
     config = resolve({**settings, "max_kimg": kimg})
     trainer = Trainer(run, PreparedDataset(dataset), config, torch.device("cpu"), Ranks())
+    for group in (g for optimizer in trainer.pair.optimizers for g in optimizer.param_groups):
+        group["eps"] = EPSILON
     trainer.train(lambda _: None, lambda: False)
     return trainer
 
@@ -50,13 +57,6 @@ def trained(run: Path, dataset: Path, settings: dict[str, Any], kimg: float) -> 
 def learned(trainer: Trainer) -> torch.Tensor:
     networks = (trainer.generator, trainer.discriminator)
     return torch.cat([p.detach().flatten() for net in networks for p in net.parameters()])
-
-
-def assert_learned_alike(one: Trainer, other: Trainer, start: Trainer) -> None:
-    """Adam takes a gradient of nearly zero for its sign: single weights may well differ."""
-    moved = learned(one) - learned(start)
-    difference = (learned(other) - learned(one)).norm() / moved.norm()
-    assert difference < 0.01, float(difference)
 
 
 MASKED_IN_TURN = {"mode": "periodic", "period_kimg": 0.016}
@@ -83,7 +83,9 @@ def test_compiled_steps_learn_what_eager_ones_do(
     start = trained(tmp_path / "start", tiny_dataset, settings, 0.001)
     eager = trained(tmp_path / "eager", tiny_dataset, settings, 0.16)
     compiled = trained(tmp_path / "compiled", tiny_dataset, settings | {"compile": True}, 0.16)
-    assert_learned_alike(eager, compiled, start)
+    moved = learned(eager) - learned(start)
+    difference = (learned(compiled) - learned(eager)).norm() / moved.norm()
+    assert difference < 1e-3, float(difference)
 
 
 def judging(
