@@ -83,12 +83,11 @@ def said(hasty: int, send: Callable[[socket.socket], None]) -> bytes:
 def answered(hasty: int, request: bytes) -> Iterator[tuple[socket.socket, bytes]]:
     """A connection with a first request's answer; another where it closed before that."""
     while True:
-        with connected(hasty) as connection:
-            with suppress(OSError):
-                connection.sendall(request)
-                if answer := read_answer(connection):
-                    yield connection, answer
-                    return
+        with connected(hasty) as connection, suppress(OSError):
+            connection.sendall(request)
+            if answer := read_answer(connection):
+                yield connection, answer
+                return
 
 
 def read_answer(connection: socket.socket) -> bytes:

@@ -280,7 +280,7 @@ def test_a_signal_saves_and_ends_cleanly_and_resume_goes_on(
     tmp_path: Path, tiny_dataset: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    endless = ("--max-kimg", 1e6, "--no-compile", *TINY)
+    endless = ("--max-kimg", 1e6, *TINY)
     with run_command("train", tiny_dataset, "--out", run, *endless) as process:
         wait_for((run / "stats.jsonl").exists, process)
         process.send_signal(number)
