@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
 # Moment of a run: its newest checkpoint, or its best one on the validation photos.
@@ -13,6 +20,11 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 class ConfigError(ValueError):
     """A setting is out of range; the message names the field."""
+
+
+def _numbers(value: object) -> object:
+    """Several numbers, as the command line gives them: 0.3,1,3."""
+    return value.split(",") if isinstance(value, str) else value
 
 
 class _Config(BaseModel):
@@ -30,7 +42,7 @@ class ModelConfig(_Config):
 
 
 class OptimizerConfig(_Config):
-    """Adam, lazy R1 and the moving average of the generator's weights."""
+    """Adam, lazy R1 and the moving averages of the generator's weights."""
 
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.0025
     mapping_multiplier: Annotated[
@@ -53,6 +65,15 @@ class OptimizerConfig(_Config):
     ema_rampup: Annotated[
         float, Field(gt=0, le=1, description="Half-life is at most this share of the images shown.")
     ] = 0.05
+    ema_lengths: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=100)], ...],
+        BeforeValidator(_numbers),
+        Field(
+            min_length=1,
+            max_length=5,
+            description="Averages of so many times this half-life; validation chooses one.",
+        ),
+    ] = (0.3, 1.0, 3.0)
 
 
 class ProjectedConfig(_Config):

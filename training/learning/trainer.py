@@ -18,7 +18,7 @@ from training.learning.checkpoint import checkpoint_path, load_newest, save_best
 from training.learning.config import TrainingConfig
 from training.learning.device import compute_dtype, memory_mb
 from training.learning.distributed import Ranks, any_rank
-from training.learning.ema import GeneratorEMA, ema_decay
+from training.learning.ema import GeneratorEMA, only_average
 from training.learning.fine_tuning import Source, find_likeness, freeze, transfer
 from training.learning.guardrails import Guardrails, TrainingDiverged, alarms
 from training.learning.loader import Batch, BatchLoader
@@ -83,7 +83,7 @@ class Trainer:
         self.generator.to(self.device)
         self.discriminator.to(self.device)
         self.pair = AdversarialPair(self.generator, self.discriminator, self.config, self.dtype)
-        self.ema = GeneratorEMA(self.generator)
+        self.ema = GeneratorEMA(self.generator, self.config.optimizer)
 
     def start_from(self, source: Source) -> None:
         """Begin with trained weights.
@@ -164,12 +164,15 @@ class Trainer:
         self._refuse_broken_weights()
         if recorder is None:
             return
+        monitor = self.monitor if judge else None
+        if monitor is not None and len(self.ema.generators) > 1:
+            self.ema.choose(monitor.distances(self.ema.generators))
         self.ema.generator.update_w_avg()
         recorder.snapshot(self.ema.generator, self.nimg)
-        if self.monitor is None or not judge:
+        if monitor is None:
             return
-        measured = self.monitor.measure(self.ema.generator, self.discriminator, self.dtype)
-        recorder.note("validation", self.nimg, **measured)
+        measured = monitor.measure(self.ema.generator, self.discriminator, self.dtype)
+        recorder.note("validation", self.nimg, **measured, ema_length=self.ema.length)
         for alarm in alarms(measured):
             logger.warning("%s at %d images: %s", alarm.name, self.nimg, alarm.message)
             recorder.note("alarm", self.nimg, name=alarm.name, message=alarm.message)
@@ -178,15 +181,13 @@ class Trainer:
 
     def _advance(self, batch: Batch) -> list[MaskEvent]:
         """One step of everything that a checkpoint holds."""
-        config, settings = self.config, self.config.optimizer
         events = self.mask.update(self.generator, self.discriminator, self.nimg, self.dtype)
         masked = self.discriminator.mask.held is not None
         self.pair.set_learning_rate(self._learning_rate_factor())
         statistics = self.pair.step(batch, self.nimg, self.strength.strength, self.ranks)
         self.meter.add(statistics, masked)
-        self.nimg += config.batch_size
-        decay = ema_decay(self.nimg, config.batch_size, settings.ema_kimg, settings.ema_rampup)
-        self.ema.update(decay)
+        self.nimg += self.config.batch_size
+        self.ema.update(self.nimg, self.config.batch_size)
         return events
 
     def _learning_rate_factor(self) -> float:
@@ -254,6 +255,7 @@ class Trainer:
         """Everything that decides the steps to come."""
         return {
             **self._snapshot(),
+            "averages": self.ema.state_dict(),
             "generator": self.generator.state_dict(),
             "generator_optimizer": self.pair.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.pair.discriminator_optimizer.state_dict(),
@@ -273,7 +275,8 @@ class Trainer:
         state = load_newest(self.run, self.device)
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
-        self.ema.generator.load_state_dict(state["ema"])
+        # Older runs have one average.
+        self.ema.load_state_dict(state.get("averages") or only_average(state["ema"]))
         self.pair.load_optimizers(state["generator_optimizer"], state["discriminator_optimizer"])
         self.strength.load_state_dict(state["augment"])
         self.meter.load_state_dict(state["meter"])
