@@ -61,6 +61,10 @@ class OptimizerConfig(_Config):
     warmup_kimg: Annotated[
         float, Field(ge=0, description="Images in which the learning rate rises from 0.")
     ] = 0.0
+    decay: Annotated[
+        float,
+        Field(ge=0, le=1, description="Last part of a run in which the learning rate falls."),
+    ] = 0.0
     ema_kimg: Annotated[float, Field(gt=0, description="Half-life of the average.")] = 10.0
     ema_rampup: Annotated[
         float, Field(gt=0, le=1, description="Half-life is at most this share of the images shown.")

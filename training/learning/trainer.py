@@ -17,20 +17,21 @@ from training.learning.augment import AdaptiveStrength
 from training.learning.checkpoint import checkpoint_path, load_newest, save_best, save_checkpoint
 from training.learning.config import TrainingConfig
 from training.learning.device import compute_dtype, memory_mb
-from training.learning.distributed import Ranks, any_rank
+from training.learning.distributed import Ranks, largest
 from training.learning.ema import GeneratorEMA, only_average
 from training.learning.fine_tuning import Source, find_likeness, freeze, transfer
 from training.learning.guardrails import Guardrails, TrainingDiverged, alarms
 from training.learning.loader import Batch, BatchLoader
 from training.learning.mask_control import MaskController, MaskEvent
 from training.learning.meter import Clock, Meter
+from training.learning.optimizer import rate_factor
 from training.learning.recorder import GridSampler, Recorder, Tick
 from training.learning.run import build_networks
 from training.learning.validation import BestMoment, ValidationMonitor
 
 logger = logging.getLogger(__name__)
 
-# Of several processes on whether to end: each vote waits for the device.
+# Of several processes on the time and whether to end: each vote waits for the device.
 STEPS_BETWEEN_VOTES: Final = 16
 
 
@@ -60,6 +61,7 @@ class Trainer:
         self.generator, self.discriminator = build_networks(config, dataset.info)
         freeze(self.discriminator, config.fine_tuning.freeze_blocks)
         self.nimg = 0
+        self.time_spent = 0.0  # fraction of max_minutes, as all ranks know it
         self.loader = BatchLoader(
             dataset,
             config.batch_size,
@@ -191,9 +193,10 @@ class Trainer:
         return events
 
     def _learning_rate_factor(self) -> float:
-        warmup = self.config.optimizer.warmup_kimg * 1000
-        shown = self.nimg + self.config.batch_size
-        return self.guardrails.learning_rate_factor * min(1.0, shown / warmup if warmup else 1.0)
+        config, shown = self.config, self.nimg + self.config.batch_size
+        by_images = 0.0 if config.max_kimg is None else shown / (config.max_kimg * 1000)
+        progress = max(by_images, self.time_spent)
+        return self.guardrails.learning_rate_factor * rate_factor(config.optimizer, shown, progress)
 
     def _recorder(self) -> Recorder | None:
         if not self.ranks.is_main:
@@ -220,16 +223,16 @@ class Trainer:
         return self.config.max_kimg is not None and self.nimg >= self.config.max_kimg * 1000
 
     def _reason_to_end(self, clock: Clock, should_stop: Callable[[], bool]) -> str | None:
-        config = self.config
         if self._is_long_enough():
             return "finished"
-        if self.ranks.world_size > 1 and self.nimg // config.batch_size % STEPS_BETWEEN_VOTES:
+        step = self.nimg // self.config.batch_size
+        if self.ranks.world_size > 1 and step % STEPS_BETWEEN_VOTES:
             return None
-        out_of_time = config.max_minutes is not None and clock.elapsed() >= config.max_minutes * 60
-        is_over, is_stopped = any_rank((out_of_time, should_stop()), self.device, self.ranks)
-        if is_over:
+        votes = (clock.spent(), float(should_stop()))
+        self.time_spent, stop = largest(votes, self.device, self.ranks)
+        if self.time_spent >= 1:
             return "finished"
-        return "stopped" if is_stopped else None
+        return "stopped" if stop else None
 
     def _save(self) -> Path:
         self._refuse_broken_weights()
