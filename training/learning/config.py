@@ -159,6 +159,10 @@ class TrainingConfig(_Config):
     preset: str = "cpu-demo"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     batch_size: Annotated[int, Field(ge=2, le=4096, description="Over all processes.")] = 32
+    batch_gpu: Annotated[
+        int | None,
+        Field(ge=4, description="Of a process's images, at a time; less memory, the same result."),
+    ] = None
     max_kimg: Annotated[float | None, Field(gt=0)] = None
     max_minutes: Annotated[float | None, Field(gt=0)] = None
     tick_kimg: Annotated[float, Field(gt=0, description="Between log lines.")] = 1.0
