@@ -6,6 +6,11 @@ ONNX graph keeps a dynamic batch. Demodulation is carried on to the next layer's
 modulation: the leaky ReLU and the upsampling between them are positively homogeneous,
 so one multiplication does for two. The convolution that widens a block runs before the
 upsampling, at a quarter of the cost.
+
+So bias and noise are added before demodulation and scaled by it: d (c + b + n), where StyleGAN2 has
+d c + b + n. To a channel's normalised signal d c, an image's style then adds a little more or less
+of them. In base:clothing d varies by 15 to 21 % over images (standard deviation), and d b by 0.01
+to 0.02 where d c has unit variance: too little to pay one more pass over every feature map for.
 """
 
 import itertools
