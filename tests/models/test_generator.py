@@ -11,7 +11,13 @@ from models.layers import LEAKY_GAIN, upsample
 from models.pyramid import Pyramid
 
 
-def make(height: int = 16, width: int = 16, channels: int = 3, categories: int = 3) -> Generator:
+def make(
+    height: int = 16,
+    width: int = 16,
+    channels: int = 3,
+    categories: int = 3,
+    noise_max_px: int | None = None,
+) -> Generator:
     torch.manual_seed(0)
     generator = Generator(
         GeneratorShape(
@@ -23,6 +29,7 @@ def make(height: int = 16, width: int = 16, channels: int = 3, categories: int =
             w_dim=16,
             channel_base=256,
             channel_max=32,
+            noise_max_px=noise_max_px,
         )
     )
     with torch.no_grad():  # so that noise counts
@@ -139,6 +146,24 @@ def test_latent_category_and_noise_each_change_the_picture() -> None:
         (z, category, None, noise.flip(0)),
     ):
         assert (generator(*changed) - base).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("noise_max_px", "levels"), [(None, 3), (16, 3), (15, 2), (8, 2), (7, 1), (1, 1)]
+)
+def test_noise_ends_at_the_level_that_is_asked_for(noise_max_px: int | None, levels: int) -> None:
+    """At 12 x 16 px levels are of 3 x 4, 6 x 8 and 12 x 16."""
+    generator, whole = make(12, 16, noise_max_px=noise_max_px), make(12, 16)
+    assert generator.noise_dim == sum([12, 48, 192][:levels])
+    names = whole.state_dict().keys() - generator.state_dict().keys()
+    assert len(names) == 3 - levels
+    assert all(name.endswith("noise_strength") for name in names)
+    whole.load_state_dict({**whole.state_dict(), **generator.state_dict()})
+    z, category, noise = inputs(whole, 2)
+    noise[:, generator.noise_dim :] = 0  # as if the finer ones were off
+    image = generator(z, category, None, noise[:, : generator.noise_dim])
+    torch.testing.assert_close(image, whole(z, category, None, noise))
+    assert (image - generator(z, category, None, 0 * noise[:, : generator.noise_dim])).std() > 0.01
 
 
 def demodulated(layer: ModulatedConv, style: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,6 +39,10 @@ class ModelConfig(_Config):
     mapping_layers: Annotated[int, Field(ge=1, le=8)] = 2
     channel_base: Annotated[int, Field(ge=64, le=65536)] = 2048
     channel_max: Annotated[int, Field(ge=8, le=1024)] = 128
+    noise_max_px: Annotated[
+        int | None,
+        Field(ge=1, description="Longer side of the finest feature maps with noise; None: all."),
+    ] = None
 
 
 class OptimizerConfig(_Config):

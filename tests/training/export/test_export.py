@@ -258,8 +258,10 @@ def test_a_changed_file_is_refused(tmp_path: Path, export: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(12, 16), (16, 12)])
-@pytest.mark.parametrize("channels", [1, 4])
-def test_other_shapes_and_channels_export(size: tuple[int, int], channels: int) -> None:
+@pytest.mark.parametrize(("channels", "noise_max_px"), [(1, None), (4, 8)])
+def test_other_shapes_channels_and_levels_of_noise_export(
+    size: tuple[int, int], channels: int, noise_max_px: int | None
+) -> None:
     from models.generator import Generator, GeneratorShape
 
     torch.manual_seed(0)
@@ -273,6 +275,7 @@ def test_other_shapes_and_channels_export(size: tuple[int, int], channels: int) 
             w_dim=8,
             channel_base=64,
             channel_max=8,
+            noise_max_px=noise_max_px,
         )
     ).eval()
     generator.requires_grad_(False).update_w_avg(64)
