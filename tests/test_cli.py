@@ -44,7 +44,6 @@ def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess
         text=True,
         check=False,
         env=environment,
-        timeout=300,
     )
 
 

@@ -212,8 +212,8 @@ def evaluate(
 ) -> None:
     """Measure how near the pictures are to the validation photos."""
     from training.dataset import PreparedDataset
-    from training.evaluation.evaluation import EvaluationOptions
     from training.evaluation.evaluation import evaluate as run_evaluation
+    from training.evaluation.options import EvaluationOptions
     from training.evaluation.usefulness import UsefulnessOptions
     from training.learning.checkpoint import CheckpointError
     from training.learning.device import pick_device
@@ -245,6 +245,8 @@ def evaluate(
     table = Table("metric", "value")
     for name, value in report.headline().items():
         table.add_row(name, f"{value:.4g}")
+    for name, reason in report.overall.reasons.items():
+        table.add_row(name, f"left out: {reason}")
     _out.print(table)
     if target is not None:
         _out.print(f"report and contact sheet in {target}", markup=False, soft_wrap=True)

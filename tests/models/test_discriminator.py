@@ -102,9 +102,9 @@ def test_hidden_positions_do_not_reach_the_logit() -> None:
     x = torch.randn(4, 3, 16, 16, requires_grad=True)
     discriminator(x, category).sum().backward()
     assert x.grad is not None
-    # The receptive field of a hidden column reaches a few pixels over the edge, no more.
-    assert x.grad[..., :3].abs().max() == 0
-    assert x.grad[..., 12:].abs().max() > 0
+    # The receptive field of a hidden column reaches a few pixels over the edge, no more. Some
+    # processors' convolutions give nearly zero for zero.
+    assert x.grad[..., :3].abs().max() < 1e-5 * x.grad[..., 12:].abs().max()
 
 
 def test_a_level_that_is_not_there_is_refused() -> None:

@@ -97,7 +97,7 @@ def test_a_configuration_that_fails_or_can_not_be_written_is_not_kept(
 def test_a_new_end_takes_the_place_of_the_old_one(
     run: Path, tiny_dataset: Path, silent: Any
 ) -> None:
-    outcome = resume(run, tiny_dataset, silent, overrides={"max_minutes": 0.0001})
+    outcome = resume(run, tiny_dataset, silent, overrides={"max_minutes": 1e-9})
     assert outcome is not None
     assert (outcome.reason, outcome.nimg) == ("finished", 208)
     assert read_run(run)[0].max_kimg is None

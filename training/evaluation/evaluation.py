@@ -5,24 +5,23 @@ mix of categories is theirs and each round compares equal counts.
 """
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Protocol
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
-from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI, category_index
 from training.dataset import PreparedDataset, Split
 from training.evaluation.classifier import INPUT_PX as CLASSIFIER_PX
 from training.evaluation.classifier import LabelledPhotos
 from training.evaluation.contact_sheet import SheetRow, draw_contact_sheet, sheet_photos
 from training.evaluation.copy_distance import TrainingPhotos
+from training.evaluation.generated import EvaluationError, GeneratedImages, Sampler
 from training.evaluation.memorisation import MemorisationCheck, Nearest, NearPair
 from training.evaluation.memorisation_sheet import draw_memorisation
+from training.evaluation.options import EvaluationOptions
 from training.evaluation.probe import CategoryProbe, label_agreement
 from training.evaluation.record import (
     REPORT_FILE,
@@ -34,10 +33,9 @@ from training.evaluation.record import (
     Usefulness,
 )
 from training.evaluation.second_opinion import MAX_IMAGES, second_opinion
-from training.evaluation.usefulness import UsefulnessOptions, measure_usefulness
+from training.evaluation.usefulness import measure_usefulness
 from training.features.extractor import to_rgb_tensor
 from training.features.load import load_extractor
-from training.features.names import FeaturesName
 from training.files import replace_file
 from training.metrics.distances import Features
 from training.metrics.photo_features import photo_features
@@ -52,63 +50,6 @@ MIN_VALIDATION_PHOTOS: Final = 4  # scores that need more say so
 SERVED_SAMPLES: Final = 250
 SHEET_CATEGORIES: Final = 12
 SHEET_COLUMNS: Final = 8
-
-
-class EvaluationError(ValueError):
-    """An evaluation that can't be done; the message says why and the way out."""
-
-
-class Sampler(Protocol):
-    """A generator of images: a run or an export."""
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Names that labels index."""
-
-    def sample(
-        self,
-        labels: NDArray[np.int64],
-        *,
-        seed: int,
-        truncation_psi: float = 1.0,
-        noise_scale: float = 1.0,
-    ) -> NDArray[np.uint8]:
-        """Pictures [N, height, width, channels] of categories[labels], fixed by `seed`.
-
-        Evaluation asks in batches, each under its own seed: the evaluation's plus the number
-        of images before the batch.
-        """
-
-
-class EvaluationOptions(BaseModel):
-    """Settings of an evaluation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    samples: Annotated[
-        int,
-        Field(ge=1, le=1_000_000, description="Generated images, rounded up to whole rounds."),
-    ] = 1000
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    truncation_psi: Annotated[
-        float, Field(ge=0, le=1, description="1 judges the whole distribution.")
-    ] = 1.0
-    served_truncation_psi: Annotated[
-        float, Field(ge=0, le=1, description="Of the contact sheet and the second agreement.")
-    ] = SERVED_TRUNCATION_PSI
-    served_noise_scale: Annotated[
-        float, Field(ge=0, le=1, description="Of the contact sheet and the second agreement.")
-    ] = SERVED_NOISE_SCALE
-    batch_size: Annotated[int, Field(ge=1, le=4096, description="Pictures held at a time.")] = 64
-    classifier_steps: Annotated[
-        int, Field(ge=10, le=100_000, description="Training steps of the category classifier.")
-    ] = 200
-    usefulness: Annotated[
-        UsefulnessOptions | None, Field(description="Also train on few photos with help.")
-    ] = None
-    features: FeaturesName = "efficientnet-lite2"
-    feature_weights: Path | None = None
-    device: str = "cpu"
 
 
 def evaluate(
@@ -162,8 +103,10 @@ class _Evaluation:
         self._sampler, self._dataset, self._options = sampler, dataset, options
         self._names = dataset.info.categories
         self._near_pairs: list[NearPair] = []
-        # Dataset label -> sampler label.
-        self._matched = _matched_labels(sampler.categories, self._names)
+        self._generated = GeneratedImages(
+            sampler, self._names, seed=options.seed, batch_size=options.batch_size
+        )
+        self._matched = self._generated.matched
         self._refuse_fewer("validation", MIN_VALIDATION_PHOTOS)
         self._refuse_fewer("train", 1)
         self._extractor = load_extractor(
@@ -188,7 +131,6 @@ class _Evaluation:
         generated = judged.features
         self._near_pairs = check.pairs()
         shuffled = train.taken(np.random.default_rng(self._options.seed).permutation(len(train)))
-        known = {self._sampler.categories[label] for label in self._matched.values()}
         return EvaluationReport(
             dataset_hash=self._dataset.info.hash,
             features=self._extractor.info,
@@ -196,7 +138,7 @@ class _Evaluation:
             seed=self._options.seed,
             truncation_psi=self._options.truncation_psi,
             categories=tuple(self._names[label] for label in self._matched),
-            categories_only_in_model=tuple(n for n in self._sampler.categories if n not in known),
+            categories_only_in_model=self._generated.unmatched,
             categories_only_in_dataset=tuple(
                 name for label, name in enumerate(self._names) if label not in self._matched
             ),
@@ -247,36 +189,11 @@ class _Evaluation:
         labels = self._dataset.labels[self._rows("validation")]
         return np.tile(labels, -(-samples // len(labels)))
 
-    def _images(
-        self,
-        labels: NDArray[np.int64],
-        truncation_psi: float,
-        *,
-        noise_scale: float = 1.0,
-        first: int = 0,
-    ) -> Iterator[NDArray[np.uint8]]:
-        """Generated images for the dataset's `labels`, a batch at a time.
-
-        Images number `first` and on: other numbers, other images.
-        """
-        requested = np.asarray([self._matched[int(label)] for label in labels], dtype=np.int64)
-        for start in range(0, len(requested), self._options.batch_size):
-            batch = requested[start : start + self._options.batch_size]
-            images = self._sampler.sample(
-                batch,
-                seed=self._options.seed + first + start,
-                truncation_psi=truncation_psi,
-                noise_scale=noise_scale,
-            )
-            if len(images) != len(batch):
-                raise EvaluationError(f"requested {len(batch)} images, got {len(images)}")
-            yield images
-
     def _judged(self, photos: TrainingPhotos, check: MemorisationCheck) -> _Judged:
         """What is kept of the images that are judged, made in one go."""
         labels = self._rounds(self._options.samples)
         starts = range(0, len(labels), self._options.batch_size)
-        batches = self._images(labels, self._options.truncation_psi)
+        batches = self._generated.batches(labels, truncation_psi=self._options.truncation_psi)
         features, small = [], []
         for start, images in zip(starts, batches, strict=True):
             features.append(self._extractor(images))
@@ -328,8 +245,8 @@ class _Evaluation:
         return measure_usefulness(
             self._dataset,
             np.asarray(sorted(self._matched)),
-            lambda labels, first: self._images(
-                labels, self._options.truncation_psi, first=judged + first
+            lambda labels, first: self._generated.batches(
+                labels, truncation_psi=self._options.truncation_psi, first=judged + first
             ),
             self._options.usefulness,
             seed=self._options.seed,
@@ -342,7 +259,9 @@ class _Evaluation:
         """What the probe says of generated images, beside its accuracy on photos."""
         psi = self._options.served_truncation_psi
         labels = self._rounds(min(SERVED_SAMPLES, self._options.samples))
-        batches = self._images(labels, psi, noise_scale=self._options.served_noise_scale)
+        batches = self._generated.batches(
+            labels, truncation_psi=psi, noise_scale=self._options.served_noise_scale
+        )
         served = FeatureSet(
             features=np.concatenate([self._extractor(images) for images in batches]), labels=labels
         )
@@ -395,16 +314,3 @@ class _Evaluation:
             )
             for label in self._matched
         }
-
-
-def _matched_labels(model: tuple[str, ...], dataset: tuple[str, ...]) -> dict[int, int]:
-    """Dataset label -> model label, for the names that both know."""
-    found = {label: category_index(name, model) for label, name in enumerate(dataset)}
-    matched = {label: index for label, index in found.items() if index is not None}
-    if not matched:
-        raise EvaluationError(
-            f"the model's categories ({', '.join(model)}) and the dataset's "
-            f"({', '.join(dataset)}) have no name in common: evaluate on the catalogue that "
-            "the model was trained on, or rename its folders"
-        )
-    return matched

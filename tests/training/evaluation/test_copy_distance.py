@@ -125,6 +125,21 @@ def test_a_photo_itself_is_at_no_distance_and_named() -> None:
     assert (unlike > 0.5).all()
 
 
+def test_a_shift_of_a_thirty_second_does_not_hide_a_copy() -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    photos = coarse.repeat(8, axis=1).repeat(8, axis=2)  # 64 px: an eighth of one pattern each
+    features = np.eye(4, 7, dtype=np.float32)
+    near = features + 0.1
+    training = TrainingPhotos(features, -features, [photos])
+    itself, moved, farther = (
+        training.nearest(images, near)[0]
+        for images in (photos, shifted(2)(photos), shifted(6)(photos))
+    )
+    assert (moved < 2 * itself.max() + 0.1).all()
+    assert (farther > 2 * moved).all()
+
+
 def test_plain_images_are_compared_without_a_warning() -> None:
     white = np.full((2, 16, 16, 3), 255, dtype=np.uint8)
     features = np.eye(2, 3, dtype=np.float32)

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from training.dataset import DatasetInfo, PreparedDataset
 from training.evaluation.classifier import CategoryClassifier, LabelledPhotos, training_photos
 from training.evaluation.contact_sheet import SheetRow, draw_contact_sheet
-from training.evaluation.evaluation import EvaluationError, EvaluationOptions, evaluate
+from training.evaluation.evaluation import evaluate
+from training.evaluation.generated import EvaluationError
+from training.evaluation.options import EvaluationOptions
 from training.evaluation.record import EvaluationReport
 from training.evaluation.usefulness import UsefulnessOptions, measure_usefulness
 

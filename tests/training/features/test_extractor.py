@@ -11,7 +11,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from training.features.efficientnet_lite import WeightsError
+from training.features.efficientnet_lite import (
+    WeightsError,
+    load_efficientnet_lite,
+    normalize,
+)
 from training.features.extractor import FEATURE_DIM, LiteFeatures, to_rgb_tensor
 from training.features.load import load_extractor
 
@@ -35,6 +39,13 @@ def test_features_do_not_depend_on_the_batch(
     np.testing.assert_array_equal(whole, extractor(photos))
     alone = np.concatenate([extractor(photos[i : i + 1]) for i in range(len(photos))])
     np.testing.assert_allclose(whole, alone, atol=1e-4)
+
+
+def test_they_are_what_the_network_pools_of_normalised_images(extractor: LiteFeatures) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    with torch.no_grad():
+        pooled = load_efficientnet_lite("lite2")(normalize(to_rgb_tensor(images)))
+    np.testing.assert_allclose(extractor(images), pooled.numpy(), atol=1e-4)
 
 
 def test_no_images_give_no_features(extractor: LiteFeatures) -> None:

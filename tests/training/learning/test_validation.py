@@ -11,7 +11,7 @@ import torch
 
 from models.discriminator import Discriminator
 from models.generator import Generator
-from training.dataset import PreparedDataset
+from training.dataset import PreparedDataset, Split
 from training.learning.checkpoint import CheckpointError, load_best, load_newest
 from training.learning.config import resolve
 from training.learning.distributed import Ranks
@@ -44,19 +44,23 @@ def pair(
 
 
 def learn(
-    discriminator: Discriminator, dataset: PreparedDataset, generator: Generator, *, shuffled: bool
+    discriminator: Discriminator,
+    dataset: PreparedDataset,
+    generator: Generator,
+    real: list[Split],
 ) -> None:
-    """Tell train photos from generated pictures, or, shuffled, all photos from them."""
-    rows = np.arange(len(dataset.labels)) if shuffled else dataset.indices("train")
-    rows = rows[np.argsort(dataset.labels[rows], kind="stable")]
-    photos = to_float(torch.from_numpy(np.array(dataset.images[rows])))
-    category = torch.eye(2)[torch.from_numpy(dataset.labels[rows])]
-    noise = torch.randn(len(rows), generator.noise_dim)
-    fakes = generator(torch.randn(len(rows), generator.z_dim), category, None, noise).detach()
+    """Tell the photos of some splits from the others and from generated pictures."""
+    by_label = np.argsort(dataset.labels, kind="stable")
+    photos = to_float(torch.from_numpy(np.array(dataset.images[by_label])))
+    category = torch.eye(2)[torch.from_numpy(dataset.labels[by_label])]
+    is_real = torch.from_numpy(np.isin(np.array(dataset.splits)[by_label], real))
+    noise = torch.randn(len(photos), generator.noise_dim)
+    fakes = generator(torch.randn(len(photos), generator.z_dim), category, None, noise).detach()
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-3)
     for _ in range(60):
-        real, fake = discriminator(photos, category), discriminator(fakes, category)
-        loss = torch.nn.functional.softplus(torch.cat([-real, fake])).mean()
+        logits, fake = discriminator(photos, category), discriminator(fakes, category)
+        signed = torch.cat([torch.where(is_real, -logits, logits), fake])
+        loss = torch.nn.functional.softplus(signed).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -69,12 +73,12 @@ def test_a_discriminator_that_knows_all_photos_does_not_overfit_and_one_by_heart
     generator, by_heart = pair
     _, honest = build_networks(resolve({**tiny_settings, "max_kimg": 1}), dataset.info)
     monitor = ValidationMonitor(dataset, 0, torch.device("cpu"))
-    learn(by_heart, dataset, generator, shuffled=False)
-    learn(honest, dataset, generator, shuffled=True)
+    learn(by_heart, dataset, generator, ["train"])
+    learn(honest, dataset, generator, ["train", "validation"])
     worse = monitor.measure(generator, by_heart, torch.float32)["overfitting"]
     better = monitor.measure(generator, honest, torch.float32)["overfitting"]
-    assert abs(better) < 0.15
-    assert worse > better
+    assert abs(better) < 0.25
+    assert worse > 0.5
 
 
 def test_a_generator_that_paints_one_picture_has_no_diversity(

@@ -393,7 +393,7 @@ def browse(chromium: str, page: Path, folder: Path) -> str:
         f"--screenshot={folder / 'screen.png'}",
         page.as_uri(),
     ]
-    subprocess.run([chromium, *arguments], check=True, capture_output=True, timeout=120)
+    subprocess.run([chromium, *arguments], check=True, capture_output=True)
     return log.read_text(errors="replace")
 
 
