@@ -24,7 +24,6 @@ from training.learning.config import merge as merge_settings
 from training.learning.config import resolve
 from training.learning.device import keep_freed_memory
 from training.learning.distributed import Ranks
-from training.learning.ema import ema_decay
 from training.learning.presets import PRESETS
 from training.learning.trainer import Trainer
 
@@ -71,11 +70,7 @@ class Intervals:
             )
             trainer.pair.step(batch, trainer.nimg, trainer.strength.strength, trainer.ranks)
             trainer.nimg += config.batch_size
-            settings = config.optimizer
-            decay = ema_decay(
-                trainer.nimg, config.batch_size, settings.ema_kimg, settings.ema_rampup
-            )
-            trainer.ema.update(decay)
+            trainer.ema.update(trainer.nimg, config.batch_size)
 
     def seconds(self) -> float:
         """Time of one run."""

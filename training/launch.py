@@ -117,7 +117,8 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
         raise LaunchError(str(error)) from error
     except torch.OutOfMemoryError as error:
         raise LaunchError(
-            f"the GPU's memory is full: go on with a smaller --batch-size ({error})"
+            "the GPU's memory is full: go on with fewer images at a time, which changes no result, "
+            f"as by --set batch_gpu={GROUP_SIZE} ({error})"
         ) from error
     except RuntimeError as error:
         if "RANK" not in os.environ:
@@ -214,16 +215,22 @@ def _refuse(overrides: dict[str, Any], reasons: dict[str, str]) -> None:
 
 
 def check_shares(config: TrainingConfig, ranks: Ranks) -> None:
-    """Minibatch deviation compares pictures in groups, which no two processes share.
+    """Minibatch deviation compares images in groups, which no processes and no passes share.
 
     Raises:
-        ConfigError: The batch size does not do.
+        ConfigError: The batch size, or the part of it that goes through at once, does not do.
     """
     together = ranks.world_size * GROUP_SIZE
     if config.batch_size % together:
         raise ConfigError(
             f"--batch-size {config.batch_size}: every process takes pictures in groups of "
             f"{GROUP_SIZE}, so give a multiple of {together}"
+        )
+    shard = config.batch_size // ranks.world_size
+    if config.batch_gpu and (config.batch_gpu % GROUP_SIZE or shard % config.batch_gpu):
+        raise ConfigError(
+            f"batch_gpu {config.batch_gpu}: give a multiple of {GROUP_SIZE} that divides the "
+            f"{shard} images of a process"
         )
 
 

@@ -138,25 +138,36 @@ def tiny_settings() -> dict[str, Any]:
     return TINY_SETTINGS
 
 
-@pytest.fixture(scope="session")
-def tiny_run(
-    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_settings: dict[str, Any]
-) -> Path:
-    """A finished run of 200 images."""
+def _finished(run: Path, dataset: Path, **settings: Any) -> Path:
+    """Train a tiny run to its end."""
     from training.dataset import PreparedDataset
     from training.learning.config import resolve
     from training.learning.distributed import Ranks
     from training.learning.run import write_run
     from training.learning.trainer import Trainer
 
-    run = tmp_path_factory.mktemp("runs") / "tiny"
     run.mkdir()
-    data = PreparedDataset(tiny_dataset)
-    config = resolve({**tiny_settings, "max_kimg": 0.2})
+    data = PreparedDataset(dataset)
+    config = resolve({**TINY_SETTINGS, **settings})
     write_run(run, config, data)
     trainer = Trainer(run, data, config, torch.device("cpu"), Ranks())
     trainer.train(lambda _: None, lambda: False)
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Path:
+    """A finished run of 200 images."""
+    return _finished(tmp_path_factory.mktemp("runs") / "tiny", tiny_dataset, max_kimg=0.2)
+
+
+@pytest.fixture(scope="session", params=["projected", "both"])
+def run_with_heads(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
+) -> Path:
+    """A finished run of 24 images, whose discriminator looks through a pretrained network."""
+    run = tmp_path_factory.mktemp("runs") / request.param
+    return _finished(run, tiny_dataset, max_kimg=0.024, discriminator=request.param)
 
 
 class _Silent:

@@ -158,6 +158,16 @@ def test_processes_share_whole_groups() -> None:
         check_shares(config, Ranks(0, 8))
 
 
+@pytest.mark.parametrize(("part", "fits"), [(4, True), (8, True), (6, False), (12, False)])
+def test_parts_of_a_batch_are_whole_groups_and_make_up_a_shard(part: int, fits: bool) -> None:
+    config = resolve({"max_kimg": 1, "batch_size": 16, "batch_gpu": part})
+    if fits:
+        check_shares(config, Ranks(0, 2))
+        return
+    with pytest.raises(ConfigError, match="multiple of 4 that divides the 8 images of a process"):
+        check_shares(config, Ranks(0, 2))
+
+
 def test_the_base_of_the_readme_ships() -> None:
     assert base_names() == ["clothing"]
     result = CliRunner().invoke(app, ["bases"])

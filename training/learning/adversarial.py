@@ -30,6 +30,19 @@ class StepStatistics:
     gradient_norm: Tensor | None  # of the same steps, or as often
 
 
+@dataclass
+class _Part:
+    """What goes through the networks at once, of one rank's shard of a batch."""
+
+    photos: Tensor
+    category: Tensor
+    z: Tensor
+    noise: Tensor
+    strength: float
+    draws: Tensor  # three sets for augment: for the photos, and for what each network is shown
+    fakes: Tensor | None = None  # with their graph, where there is one part
+
+
 class AdversarialPair:
     """Generator and discriminator with their objective and optimizers."""
 
@@ -79,60 +92,92 @@ class AdversarialPair:
             strength: Probability of each augmentation.
             ranks: Over which gradients are averaged.
         """
-        config = self.config
-        fakes = self._generate(batch.category, nimg, ranks)
-        random = generator_for(config.seed, Purpose.AUGMENT, nimg, fakes.device)
-        draws = torch.rand(3, DRAWS, config.batch_size, device=fakes.device, generator=random)
-        draws = draws[..., ranks.share(config.batch_size)]
-        both = torch.cat([batch.images, fakes.detach()])
-        both = augment(both, strength, draws[:2].transpose(0, 1).flatten(1))
-        penalized = (nimg // config.batch_size) % config.optimizer.r1_interval_steps == 0
-        judgement = self._discriminator_step(both, batch.category, penalized, ranks)
-        shown = augment(fakes, strength, draws[2])
-        generator_loss = self._generator_step(shown, batch.category, ranks)
+        parts = self._parts(batch, nimg, strength, ranks)
+        penalized = (nimg // self.config.batch_size) % self.config.optimizer.r1_interval_steps == 0
+        judgements = self._discriminator_step(parts, penalized, ranks)
+        generator_loss = self._generator_step(parts, ranks)
         norm = None
         if penalized:
             norm = torch.maximum(*(_gradient_norm(parameters) for parameters in self._parameters))
+        penalties = [j.penalty for j in judgements if j.penalty is not None]
         return StepStatistics(
             generator_loss=generator_loss,
-            discriminator_loss=judgement.loss,
-            real_logits=judgement.real_logits,
-            fake_logits=judgement.fake_logits,
-            real_sign=judgement.real_sign,
-            r1_penalty=judgement.penalty,
+            discriminator_loss=_mean([j.loss for j in judgements]),
+            real_logits=_mean([j.real_logits for j in judgements]),
+            fake_logits=_mean([j.fake_logits for j in judgements]),
+            real_sign=_mean([j.real_sign for j in judgements]),
+            r1_penalty=_mean(penalties) if penalties else None,
             gradient_norm=norm,
         )
 
-    def _generate(self, category: Tensor, nimg: int, ranks: Ranks) -> Tensor:
-        """This rank's images, of latents drawn for the whole batch."""
-        count, device = self.config.batch_size, category.device
-        random = generator_for(self.config.seed, Purpose.LATENTS, nimg, device)
+    def _parts(self, batch: Batch, nimg: int, strength: float, ranks: Ranks) -> list[_Part]:
+        """This rank's shard in parts of batch_gpu; what is drawn is drawn for the whole batch."""
+        config, device = self.config, batch.category.device
+        shard = ranks.share(config.batch_size)
+        random = generator_for(config.seed, Purpose.LATENTS, nimg, device)
         z, noise = (
-            torch.randn(count, length, device=device, generator=random)[ranks.share(count)]
+            torch.randn(config.batch_size, length, device=device, generator=random)[shard]
             for length in (self.generator.z_dim, self.generator.noise_dim)
         )
-        images: Tensor = self.generator(z, category, None, noise, self.dtype)
+        random = generator_for(config.seed, Purpose.AUGMENT, nimg, device)
+        draws = torch.rand(3, DRAWS, config.batch_size, device=device, generator=random)[..., shard]
+        size = config.batch_gpu or len(z)
+        return [
+            _Part(
+                photos=batch.images[start : start + size],
+                category=batch.category[start : start + size],
+                z=z[start : start + size],
+                noise=noise[start : start + size],
+                strength=strength,
+                draws=draws[..., start : start + size],
+            )
+            for start in range(0, len(z), size)
+        ]
+
+    def _generate(self, part: _Part) -> Tensor:
+        images: Tensor = self.generator(part.z, part.category, None, part.noise, self.dtype)
         return images
 
     def _discriminator_step(
-        self, both: Tensor, category: Tensor, penalized: bool, ranks: Ranks
-    ) -> Judgement:
-        self.discriminator.train()  # only here are spectral norms estimated anew
-        judgement = self.objective.judge(both, category, penalized)
-        self.discriminator.eval()
+        self, parts: list[_Part], penalized: bool, ranks: Ranks
+    ) -> list[Judgement]:
         self.discriminator_optimizer.zero_grad(set_to_none=True)
-        judgement.total.backward(inputs=self.discriminator_parameters)
+        self.discriminator.train()  # spectral norms are estimated once a step, and only here
+        judgements = []
+        for part in parts:
+            if len(parts) == 1:  # the generator's step goes back through the same pass
+                part.fakes = self._generate(part)
+                fakes = part.fakes.detach()
+            else:
+                with torch.no_grad():
+                    fakes = self._generate(part)
+            both = torch.cat([part.photos, fakes])
+            both = augment(both, part.strength, part.draws[:2].transpose(0, 1).flatten(1))
+            judgement = self.objective.judge(both, part.category, penalized)
+            self.discriminator.eval()
+            (judgement.total / len(parts)).backward(inputs=self.discriminator_parameters)
+            judgements.append(judgement)
         average_gradients(self.discriminator_parameters, ranks)
         self.discriminator_optimizer.step()
-        return judgement
+        return judgements
 
-    def _generator_step(self, fakes: Tensor, category: Tensor, ranks: Ranks) -> Tensor:
-        loss = self.objective.deceive(fakes, category)
+    def _generator_step(self, parts: list[_Part], ranks: Ranks) -> Tensor:
         self.generator_optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=self.generator_parameters)
+        losses = []
+        for part in parts:
+            fakes = self._generate(part) if part.fakes is None else part.fakes
+            shown = augment(fakes, part.strength, part.draws[2])
+            loss = self.objective.deceive(shown, part.category)
+            (loss / len(parts)).backward(inputs=self.generator_parameters)
+            losses.append(loss.detach())
         average_gradients(self.generator_parameters, ranks)
         self.generator_optimizer.step()
-        return loss.detach()
+        return _mean(losses)
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    """Of one number for each part; parts are of one size."""
+    return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
 
 
 def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:

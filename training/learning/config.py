@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
 # Moment of a run: its newest checkpoint, or its best one on the validation photos.
@@ -13,6 +20,11 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 class ConfigError(ValueError):
     """A setting is out of range; the message names the field."""
+
+
+def _numbers(value: object) -> object:
+    """Several numbers, as the command line gives them: 0.3,1,3."""
+    return value.split(",") if isinstance(value, str) else value
 
 
 class _Config(BaseModel):
@@ -27,10 +39,14 @@ class ModelConfig(_Config):
     mapping_layers: Annotated[int, Field(ge=1, le=8)] = 2
     channel_base: Annotated[int, Field(ge=64, le=65536)] = 2048
     channel_max: Annotated[int, Field(ge=8, le=1024)] = 128
+    noise_max_px: Annotated[
+        int | None,
+        Field(ge=1, description="Longer side of the finest feature maps with noise; None: all."),
+    ] = None
 
 
 class OptimizerConfig(_Config):
-    """Adam, lazy R1 and the moving average of the generator's weights."""
+    """Adam, lazy R1 and the moving averages of the generator's weights."""
 
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.0025
     mapping_multiplier: Annotated[
@@ -49,10 +65,23 @@ class OptimizerConfig(_Config):
     warmup_kimg: Annotated[
         float, Field(ge=0, description="Images in which the learning rate rises from 0.")
     ] = 0.0
+    decay: Annotated[
+        float,
+        Field(ge=0, le=1, description="Last part of a run in which the learning rate falls."),
+    ] = 0.0
     ema_kimg: Annotated[float, Field(gt=0, description="Half-life of the average.")] = 10.0
     ema_rampup: Annotated[
         float, Field(gt=0, le=1, description="Half-life is at most this share of the images shown.")
     ] = 0.05
+    ema_lengths: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=100)], ...],
+        BeforeValidator(_numbers),
+        Field(
+            min_length=1,
+            max_length=5,
+            description="Averages of so many times this half-life; validation chooses one.",
+        ),
+    ] = (0.3, 1.0, 3.0)
 
 
 class ProjectedConfig(_Config):
@@ -134,6 +163,10 @@ class TrainingConfig(_Config):
     preset: str = "cpu-demo"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     batch_size: Annotated[int, Field(ge=2, le=4096, description="Over all processes.")] = 32
+    batch_gpu: Annotated[
+        int | None,
+        Field(ge=4, description="Of a process's images, at a time; less memory, the same result."),
+    ] = None
     max_kimg: Annotated[float | None, Field(gt=0)] = None
     max_minutes: Annotated[float | None, Field(gt=0)] = None
     tick_kimg: Annotated[float, Field(gt=0, description="Between log lines.")] = 1.0

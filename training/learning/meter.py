@@ -83,6 +83,7 @@ class Clock:
 
     def __init__(self, nimg: int, config: TrainingConfig) -> None:
         self.started = time.monotonic()
+        self.max_sec = math.inf if config.max_minutes is None else config.max_minutes * 60
         self.intervals = {
             "tick": config.tick_kimg,
             "grid": config.grid_kimg,
@@ -118,3 +119,7 @@ class Clock:
     def elapsed(self) -> float:
         """Seconds since training started."""
         return time.monotonic() - self.started
+
+    def spent(self) -> float:
+        """Fraction of the run's time that is over; 0 for a run that ends by its images."""
+        return self.elapsed() / self.max_sec

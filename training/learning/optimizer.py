@@ -1,7 +1,7 @@
 """What the networks learn with: Adam, with a learning rate for each kind of parameter."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -12,7 +12,25 @@ from models.projected import CombinedDiscriminator, ProjectedDiscriminator
 from training.learning.config import OptimizerConfig, TrainingConfig
 
 Groups = list[dict[str, Any]]
-EMBEDDING = "mapping.embed.weight"
+EMBEDDING: Final = "mapping.embed.weight"
+DECAYED: Final = 0.05  # of the learning rate, at the end of a run whose rate falls
+
+
+def rate_factor(settings: OptimizerConfig, shown: int, progress: float) -> float:
+    """Fraction of the configured learning rates at which a step learns.
+
+    Args:
+        settings: How long the rate rises, and how long it falls.
+        shown: Images after the step.
+        progress: Fraction of the run that is over, 0 to 1.
+
+    Returns:
+        Rises linearly from 0 over warmup_kimg, and falls linearly to DECAYED over the last part.
+    """
+    warmup = settings.warmup_kimg * 1000
+    rising = min(1.0, shown / warmup) if warmup else 1.0
+    left = min(1.0, max(0.0, 1 - progress) / settings.decay) if settings.decay else 1.0
+    return rising * (DECAYED + (1 - DECAYED) * left)
 
 
 def generator_groups(generator: Generator, settings: OptimizerConfig) -> Groups:

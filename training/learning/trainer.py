@@ -17,20 +17,21 @@ from training.learning.augment import AdaptiveStrength
 from training.learning.checkpoint import checkpoint_path, load_newest, save_best, save_checkpoint
 from training.learning.config import TrainingConfig
 from training.learning.device import compute_dtype, memory_mb
-from training.learning.distributed import Ranks, any_rank
-from training.learning.ema import GeneratorEMA, ema_decay
+from training.learning.distributed import Ranks, largest
+from training.learning.ema import GeneratorEMA, only_average
 from training.learning.fine_tuning import Source, find_likeness, freeze, transfer
 from training.learning.guardrails import Guardrails, TrainingDiverged, alarms
 from training.learning.loader import Batch, BatchLoader
 from training.learning.mask_control import MaskController, MaskEvent
 from training.learning.meter import Clock, Meter
+from training.learning.optimizer import rate_factor
 from training.learning.recorder import GridSampler, Recorder, Tick
 from training.learning.run import build_networks
 from training.learning.validation import BestMoment, ValidationMonitor
 
 logger = logging.getLogger(__name__)
 
-# Of several processes on whether to end: each vote waits for the device.
+# Of several processes on the time and whether to end: each vote waits for the device.
 STEPS_BETWEEN_VOTES: Final = 16
 
 
@@ -60,6 +61,7 @@ class Trainer:
         self.generator, self.discriminator = build_networks(config, dataset.info)
         freeze(self.discriminator, config.fine_tuning.freeze_blocks)
         self.nimg = 0
+        self.time_spent = 0.0  # fraction of max_minutes, as all ranks know it
         self.loader = BatchLoader(
             dataset,
             config.batch_size,
@@ -83,7 +85,7 @@ class Trainer:
         self.generator.to(self.device)
         self.discriminator.to(self.device)
         self.pair = AdversarialPair(self.generator, self.discriminator, self.config, self.dtype)
-        self.ema = GeneratorEMA(self.generator)
+        self.ema = GeneratorEMA(self.generator, self.config.optimizer)
 
     def start_from(self, source: Source) -> None:
         """Begin with trained weights.
@@ -164,12 +166,15 @@ class Trainer:
         self._refuse_broken_weights()
         if recorder is None:
             return
+        monitor = self.monitor if judge else None
+        if monitor is not None and len(self.ema.generators) > 1:
+            self.ema.choose(monitor.distances(self.ema.generators))
         self.ema.generator.update_w_avg()
         recorder.snapshot(self.ema.generator, self.nimg)
-        if self.monitor is None or not judge:
+        if monitor is None:
             return
-        measured = self.monitor.measure(self.ema.generator, self.discriminator, self.dtype)
-        recorder.note("validation", self.nimg, **measured)
+        measured = monitor.measure(self.ema.generator, self.discriminator, self.dtype)
+        recorder.note("validation", self.nimg, **measured, ema_length=self.ema.length)
         for alarm in alarms(measured):
             logger.warning("%s at %d images: %s", alarm.name, self.nimg, alarm.message)
             recorder.note("alarm", self.nimg, name=alarm.name, message=alarm.message)
@@ -178,21 +183,20 @@ class Trainer:
 
     def _advance(self, batch: Batch) -> list[MaskEvent]:
         """One step of everything that a checkpoint holds."""
-        config, settings = self.config, self.config.optimizer
         events = self.mask.update(self.generator, self.discriminator, self.nimg, self.dtype)
         masked = self.discriminator.mask.held is not None
         self.pair.set_learning_rate(self._learning_rate_factor())
         statistics = self.pair.step(batch, self.nimg, self.strength.strength, self.ranks)
         self.meter.add(statistics, masked)
-        self.nimg += config.batch_size
-        decay = ema_decay(self.nimg, config.batch_size, settings.ema_kimg, settings.ema_rampup)
-        self.ema.update(decay)
+        self.nimg += self.config.batch_size
+        self.ema.update(self.nimg, self.config.batch_size)
         return events
 
     def _learning_rate_factor(self) -> float:
-        warmup = self.config.optimizer.warmup_kimg * 1000
-        shown = self.nimg + self.config.batch_size
-        return self.guardrails.learning_rate_factor * min(1.0, shown / warmup if warmup else 1.0)
+        config, shown = self.config, self.nimg + self.config.batch_size
+        by_images = 0.0 if config.max_kimg is None else shown / (config.max_kimg * 1000)
+        progress = max(by_images, self.time_spent)
+        return self.guardrails.learning_rate_factor * rate_factor(config.optimizer, shown, progress)
 
     def _recorder(self) -> Recorder | None:
         if not self.ranks.is_main:
@@ -219,16 +223,16 @@ class Trainer:
         return self.config.max_kimg is not None and self.nimg >= self.config.max_kimg * 1000
 
     def _reason_to_end(self, clock: Clock, should_stop: Callable[[], bool]) -> str | None:
-        config = self.config
         if self._is_long_enough():
             return "finished"
-        if self.ranks.world_size > 1 and self.nimg // config.batch_size % STEPS_BETWEEN_VOTES:
+        step = self.nimg // self.config.batch_size
+        if self.ranks.world_size > 1 and step % STEPS_BETWEEN_VOTES:
             return None
-        out_of_time = config.max_minutes is not None and clock.elapsed() >= config.max_minutes * 60
-        is_over, is_stopped = any_rank((out_of_time, should_stop()), self.device, self.ranks)
-        if is_over:
+        votes = (clock.spent(), float(should_stop()))
+        self.time_spent, stop = largest(votes, self.device, self.ranks)
+        if self.time_spent >= 1:
             return "finished"
-        return "stopped" if is_stopped else None
+        return "stopped" if stop else None
 
     def _save(self) -> Path:
         self._refuse_broken_weights()
@@ -254,6 +258,7 @@ class Trainer:
         """Everything that decides the steps to come."""
         return {
             **self._snapshot(),
+            "averages": self.ema.state_dict(),
             "generator": self.generator.state_dict(),
             "generator_optimizer": self.pair.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.pair.discriminator_optimizer.state_dict(),
@@ -273,7 +278,8 @@ class Trainer:
         state = load_newest(self.run, self.device)
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
-        self.ema.generator.load_state_dict(state["ema"])
+        # Older runs have one average.
+        self.ema.load_state_dict(state.get("averages") or only_average(state["ema"]))
         self.pair.load_optimizers(state["generator_optimizer"], state["discriminator_optimizer"])
         self.strength.load_state_dict(state["augment"])
         self.meter.load_state_dict(state["meter"])

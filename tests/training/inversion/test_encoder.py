@@ -101,6 +101,25 @@ def test_an_encoder_learns_to_paint_photos_again(tiny_run: Path, painted: Prepar
         assert getattr(ticks[-1], loss) < 0.8 * getattr(ticks[0], loss), loss
 
 
+def test_a_run_with_heads_teaches_an_encoder_by_what_they_see(
+    run_with_heads: Path, tiny_dataset: Path
+) -> None:
+    networks, data = untrained(run_with_heads), PreparedDataset(tiny_dataset)
+    before = {n: t.clone() for n, t in networks.discriminator.state_dict().items()}
+    weights = {"pixel_weight": 0, "style_weight": 0, "pull_weight": 0}  # by features alone
+    settings = EncoderSettings(max_kimg=0.016, batch_size=4, **weights)
+    start = [p.detach().clone() for p in networks.encoder.parameters()]
+    EncoderTrainer(networks, data, settings, True).train(lambda _: None, lambda: False)
+    moved = [
+        float((p - q).abs().max())
+        for p, q in zip(networks.encoder.parameters(), start, strict=True)
+    ]
+    assert max(moved) > 0
+    assert all(np.isfinite(moved))
+    after = networks.discriminator.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_a_seed_fixes_the_encoder(tiny_run: Path, tiny_dataset: Path) -> None:
     def trained(seed: int) -> torch.Tensor:
         generator, discriminator, config, *_ = load_networks(tiny_run)

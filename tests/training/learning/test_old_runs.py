@@ -39,6 +39,9 @@ def test_its_weights_and_moments_are_taken_up_under_their_names(run: Path) -> No
     trainer = Trainer(run, dataset, config, torch.device("cpu"), Ranks())
     trainer.resume()
     assert trainer.nimg == 80
+    for average in trainer.ema.generators:  # it had one
+        torch.testing.assert_close(average.state_dict(), load_newest(run)["ema"])
+    assert trainer.ema.length == 1
     expected = json.loads((OLD / "moments.json").read_text())
     found = {}
     for name in ("generator", "discriminator"):

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from training.dataset import PreparedDataset
 from training.learning.config import OptimizerConfig, resolve
-from training.learning.optimizer import adam, discriminator_groups, generator_groups, load_adam
+from training.learning.optimizer import (
+    DECAYED,
+    adam,
+    discriminator_groups,
+    generator_groups,
+    load_adam,
+    rate_factor,
+)
 from training.learning.run import build_networks
 
 BETAS = (0.1, 0.99)
@@ -122,3 +129,23 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     optimizer.step()
     same = [torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True)]
     assert same == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("shown", "progress", "factor"),
+    [
+        (500, 0.0, 0.5),
+        (2000, 0.5, 1.0),
+        (2000, 0.75, 1.0),
+        (2000, 0.875, (1 + DECAYED) / 2),
+        (2000, 1.0, DECAYED),
+        (2000, 1.5, DECAYED),  # a step that began before the end of the time
+        (500, 0.875, (1 + DECAYED) / 4),
+    ],
+)
+def test_the_rate_rises_and_falls_in_straight_lines(
+    shown: int, progress: float, factor: float
+) -> None:
+    settings = OptimizerConfig(warmup_kimg=1, decay=0.25)
+    assert rate_factor(settings, shown, progress) == pytest.approx(factor)
+    assert rate_factor(OptimizerConfig(), shown, progress) == 1

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from models.generator import Generator
 from training.dataset import PreparedDataset
-from training.learning import adversarial
+from training.learning import adversarial, meter
 from training.learning.augment import DRAWS
 from training.learning.checkpoint import list_checkpoints, load_newest
 from training.learning.config import ConfigError, resolve
@@ -89,9 +90,10 @@ def test_interrupted_equals_uninterrupted(
     stop_at: int,
     discriminator: str,
 ) -> None:
-    """Stopped between ticks, with a mask held and the augmentation on its way."""
+    """Stopped between ticks, with a mask held, the augmentation and the rates on their way."""
     settings = {**tiny_settings, "max_kimg": 0.2, "discriminator": discriminator}
     settings["masking"] = {**tiny_settings["masking"], "threshold": 2.0}  # a mask in any case
+    settings["optimizer"] = {**tiny_settings["optimizer"], "decay": 0.6}
     whole = start(tmp_path / "whole", tiny_dataset, settings)
     assert train(whole).reason == "finished"
 
@@ -220,22 +222,59 @@ def test_a_run_that_breaks_again_and_again_stops_and_keeps_the_checkpoint(
     assert all(torch.isfinite(v).all() for v in state["discriminator"].values())
 
 
+def rates_of(trainer: Trainer, after_step: Callable[[], Any] = lambda: None) -> list[float]:
+    """The learning rate of each step of a run, relative."""
+    groups = [o.param_groups[-1] for o in trainer.pair.optimizers]
+    full = [group["lr"] for group in groups]
+    rates = []
+
+    def note() -> bool:
+        both = {round(g["lr"] / rate, 6) for g, rate in zip(groups, full, strict=True)}
+        assert len(both) == 1
+        rates.append(both.pop())
+        after_step()
+        return False
+
+    trainer.train(lambda _: None, note)
+    return rates
+
+
 def test_the_learning_rate_warms_up(
     tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
 ) -> None:
     settings = {**tiny_settings, "max_kimg": 0.1}
     settings["optimizer"] = {**tiny_settings["optimizer"], "warmup_kimg": 0.08}
-    trainer = start(tmp_path / "run", tiny_dataset, settings)
-    full = trainer.pair.generator_optimizer.param_groups[0]["lr"]
-    rates = []
+    rates = rates_of(start(tmp_path / "run", tiny_dataset, settings))
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0])
 
-    def note() -> bool:
-        rates.append(trainer.pair.generator_optimizer.param_groups[0]["lr"] / full)
-        return False
 
-    trainer.train(lambda _: None, note)
-    expected = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0]
-    assert rates == pytest.approx(expected)
+def test_the_learning_rate_falls_in_the_last_part_of_a_run_by_its_images(
+    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
+) -> None:
+    settings = {**tiny_settings, "max_kimg": 0.08}
+    settings["optimizer"] = {**tiny_settings["optimizer"], "decay": 0.4}
+    rates = rates_of(start(tmp_path / "run", tiny_dataset, settings))
+    assert rates == pytest.approx([1, 1, 1, 1, 1, 1, 0.7625, 0.525, 0.2875])  # 0.05 for the last
+
+
+def test_the_learning_rate_falls_in_the_last_part_of_a_run_by_its_time(
+    tmp_path: Path,
+    tiny_dataset: Path,
+    tiny_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that the test winds: 10 of 60 seconds a step."""
+    now = [0.0]
+    monkeypatch.setattr(meter, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    settings = {**tiny_settings, "max_minutes": 1}
+    settings["optimizer"] = {**tiny_settings["optimizer"], "decay": 0.5}
+
+    def wind() -> None:
+        now[0] += 10
+
+    rates = rates_of(start(tmp_path / "run", tiny_dataset, settings), wind)
+    # A step knows the time that was when the one before ended.
+    assert rates == pytest.approx([1, 1, 1, 1, 1, 0.683333, 0.366667])
 
 
 def test_a_resumed_run_takes_a_new_learning_rate_and_masking_off(

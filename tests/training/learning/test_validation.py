@@ -126,6 +126,40 @@ def test_the_best_snapshot_is_kept_and_can_be_sampled(
     assert torch.equal(generator.synthesis.constant, best["ema"]["synthesis.constant"])
 
 
+def test_the_average_that_does_best_is_the_one_to_use(
+    tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
+) -> None:
+    """Stopped and resumed between two looks; all averages are measured on the same latents."""
+    settings = {**tiny_settings, "grid_kimg": 0.04}
+    states = {}
+    for name, ends in (("whole", (0.16,)), ("parts", (0.1, 0.16))):
+        run = tmp_path / name
+        run.mkdir()
+        for i, end in enumerate(ends):
+            config = resolve({**settings, "max_kimg": 0.16})
+            write_run(run, config, dataset)
+            trainer = Trainer(run, dataset, config, torch.device("cpu"), Ranks())
+            if i:
+                trainer.resume()
+            trainer.train(lambda _: None, lambda: trainer.nimg >= end * 1000)  # noqa: B023
+        states[name] = load_newest(run)
+    monitor = trainer.monitor
+    assert monitor is not None
+    state = states["whole"]
+    chosen = state["averages"]["chosen"]
+    assert state["averages"]["distances"][-1] == monitor.distances(trainer.ema.generators)
+    means = np.mean(state["averages"]["distances"], axis=0)
+    assert chosen == int(np.argmin(means))
+    assert means.min() < means.max()
+    for part in (state["averages"]["weights"][chosen], load_generator(run)[0].state_dict()):
+        assert torch.equal(part["synthesis.constant"], state["ema"]["synthesis.constant"])
+    assert states["parts"]["averages"]["distances"] == state["averages"]["distances"]
+    assert states["parts"]["averages"]["chosen"] == chosen
+    lines = [json.loads(x) for x in (run / "stats.jsonl").read_text().splitlines()]
+    (*_, last) = [line for line in lines if line["kind"] == "validation"]
+    assert last["ema_length"] == trainer.config.optimizer.ema_lengths[chosen]
+
+
 def test_a_worse_moment_does_not_replace_the_best(
     tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
 ) -> None:
