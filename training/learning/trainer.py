@@ -19,7 +19,7 @@ from training.learning.config import TrainingConfig
 from training.learning.device import compute_dtype, memory_mb
 from training.learning.distributed import Ranks, largest
 from training.learning.ema import GeneratorEMA, only_average
-from training.learning.fine_tuning import Source, find_likeness, freeze, transfer
+from training.learning.fine_tuning import find_likeness, freeze, transfer
 from training.learning.guardrails import Guardrails, TrainingDiverged, alarms
 from training.learning.loader import Batch, BatchLoader
 from training.learning.mask_control import MaskController, MaskEvent
@@ -27,6 +27,7 @@ from training.learning.meter import Clock, Meter
 from training.learning.optimizer import rate_factor
 from training.learning.recorder import GridSampler, Recorder, Tick
 from training.learning.run import build_networks
+from training.learning.sources import Source
 from training.learning.validation import BestMoment, ValidationMonitor
 
 logger = logging.getLogger(__name__)

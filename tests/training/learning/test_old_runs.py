@@ -12,8 +12,8 @@ from training.dataset import PreparedDataset
 from training.launch import Launch, LaunchError, launch
 from training.learning.checkpoint import load_newest
 from training.learning.distributed import Ranks
-from training.learning.fine_tuning import open_source
 from training.learning.run import load_networks, read_run
+from training.learning.sources import open_source
 from training.learning.trainer import Trainer
 
 OLD = Path(__file__).parent / "run-5acf454"
