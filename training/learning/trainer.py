@@ -13,7 +13,7 @@ from models.discriminator import GROUP_SIZE
 from training.dataset import PreparedDataset
 from training.features.load import load_extractor
 from training.learning.adversarial import AdversarialPair
-from training.learning.augment import AdaptiveStrength
+from training.learning.augment import AdaptiveProbability
 from training.learning.checkpoint import checkpoint_path, load_newest, save_best, save_checkpoint
 from training.learning.config import TrainingConfig
 from training.learning.device import compute_dtype, memory_mb
@@ -72,7 +72,7 @@ class Trainer:
             config.augment.mirror,
         )
         self.mask = MaskController(config.masking, config.seed)
-        self.strength = AdaptiveStrength(config.augment)
+        self.augmentation = AdaptiveProbability(config.augment)
         self.meter = Meter(device)
         self.guardrails = Guardrails()
         self.best = BestMoment()
@@ -187,7 +187,7 @@ class Trainer:
         events = self.mask.update(self.generator, self.discriminator, self.nimg, self.dtype)
         masked = self.discriminator.mask.held is not None
         self.pair.set_learning_rate(self._learning_rate_factor())
-        statistics = self.pair.step(batch, self.nimg, self.strength.strength, self.ranks)
+        statistics = self.pair.step(batch, self.nimg, self.augmentation.p, self.ranks)
         self.meter.add(statistics, masked)
         self.nimg += self.config.batch_size
         self.ema.update(self.nimg, self.config.batch_size)
@@ -208,14 +208,14 @@ class Trainer:
         """Read the meter, adjust the augmentation, and refuse what is not healthy."""
         means = self.meter.means(self.ranks)
         self.guardrails.check(means)
-        self.strength.update(means["real_sign"], self.meter.steps * self.config.batch_size)
+        self.augmentation.update(means["real_sign"], self.meter.steps * self.config.batch_size)
         self.meter.reset()
         shown, seconds = clock.lap(self.nimg)
         return Tick(
             nimg=self.nimg,
             elapsed_sec=round(clock.elapsed(), 3),
             images_per_sec=round(shown / seconds, 1),
-            augment_strength=self.strength.strength,
+            augment_strength=self.augmentation.p,
             memory_mb=round(memory_mb(self.device), 1),
             **means,
         )
@@ -263,7 +263,7 @@ class Trainer:
             "generator": self.generator.state_dict(),
             "generator_optimizer": self.pair.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.pair.discriminator_optimizer.state_dict(),
-            "augment": self.strength.state_dict(),
+            "augment": self.augmentation.state_dict(),
             "meter": self.meter.state_dict(self.ranks),
             "mask": self.mask.state_dict(self.discriminator),
             "guardrails": self.guardrails.state_dict(),
@@ -282,7 +282,7 @@ class Trainer:
         # Older runs have one average.
         self.ema.load_state_dict(state.get("averages") or only_average(state["ema"]))
         self.pair.load_optimizers(state["generator_optimizer"], state["discriminator_optimizer"])
-        self.strength.load_state_dict(state["augment"])
+        self.augmentation.load_state_dict(state["augment"])
         self.meter.load_state_dict(state["meter"])
         self.mask.load_state_dict(state["mask"], self.generator, self.discriminator)
         self.guardrails.load_state_dict(state["guardrails"])

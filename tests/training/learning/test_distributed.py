@@ -28,7 +28,7 @@ def settings(tiny: dict[str, Any]) -> dict[str, Any]:
         "batch_size": BATCH,
         "max_kimg": STEPS * BATCH / 1000,
         "tick_kimg": 5 * BATCH / 1000,
-        "augment": {"adjust_kimg": 2.0, "strength": 0.5},
+        "augment": {"adjust_kimg": 2.0, "p": 0.5},
         # Any change counts as lag, so that a mask is held from the first measurement on.
         "masking": {
             **tiny["masking"],
