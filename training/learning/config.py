@@ -88,8 +88,13 @@ class ProjectedConfig(_Config):
     """Heads on a frozen pretrained network (models/projected.py)."""
 
     input_px: Annotated[
-        int, Field(ge=32, le=512, description="Longer side at which the network sees an image.")
-    ] = 64
+        int | None,
+        Field(
+            ge=32,
+            le=512,
+            description="Longer side at which the network sees an image; None: by its size.",
+        ),
+    ] = None
     learning_rate: Annotated[float, Field(gt=0, le=0.1, description="Of the heads.")] = 0.0002
     weight: Annotated[
         float, Field(gt=0, description="Of the heads in the generator's loss, with both.")

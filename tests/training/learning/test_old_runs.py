@@ -62,6 +62,13 @@ def test_it_resumes_by_the_command_with_settings_that_are_gone(run: Path, silent
     assert resume(run, silent).nimg == 120  # now by its own kind of checkpoint
 
 
+def test_its_augmentation_is_read_by_its_old_name(run: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    config["augment"]["strength"] = 0.25
+    (run / "config.json").write_text(json.dumps(config))
+    assert read_run(run)[0].augment.p == 0.25
+
+
 def test_it_loads_and_is_a_source(run: Path, tmp_path: Path, silent: Any) -> None:
     generator, discriminator, *_ = load_networks(run)
     assert discriminator.mask_shape
