@@ -6,24 +6,42 @@
 ARMS.json names each arm's settings as `--set` would, in a tree; "preset" among them, and
 "checkout" for the folder of another commit whose code is to train it. Arms take turns, a slice of
 CPU time each, so that what else the machine does meets all alike. DIR/ledger.jsonl says how far
-each run is; a study that was stopped goes on where it was. Evaluation is no part of the time.
+each run is; a study that was stopped goes on where it was. Evaluation is no part of the time: it
+judges all arms by this checkout's code, with what `catalogan evaluate` finds.
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import geometric_mean, mean
+from statistics import geometric_mean, mean, stdev
 from typing import Any, Final
+
+from scipy.stats import t as student
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 NEVER_KIMG: Final = 1e6
-SAMPLES_PER_PHOTO: Final = 4
-SHEET_COLUMNS: Final = 10
+DISTANCE: Final = "kernel_distance"
+FLOORS: Final = (
+    "kernel_distance_floor",
+    "recall_floor",
+    "coverage_floor",
+    "accuracy_trained_on_photos",
+    "label_agreement_floor",
+)
+FIGURES: Final = (
+    DISTANCE,
+    "recall",
+    "coverage",
+    "accuracy_trained_on_generated",
+    "label_agreement",
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -131,45 +149,29 @@ def append(path: Path, record: dict[str, Any]) -> None:
 
 
 def judge(options: argparse.Namespace, arms: dict[str, Any], runs: list[Run]) -> None:
-    """Kernel distance of each run's averaged generator at its present image count, and a sheet."""
-    import numpy as np
-    from PIL import Image
-
+    """Evaluate each run as it is now, into its folder and DIR/judged.jsonl; then compare."""
     from training.dataset import PreparedDataset
-    from training.features.extractor import LiteFeatures
+    from training.evaluation.evaluation import evaluate
+    from training.evaluation.options import EvaluationOptions
     from training.learning.samplers import RunSampler
-    from training.metrics.distances import kernel_distance
 
-    extractor, path = LiteFeatures(), options.work / "judged.jsonl"
-    done = progress(options.work)
-    known = {(j["folder"], j["nimg"]) for j in read_lines(path)}
-    for data in sorted({run.data for run in runs}):
-        dataset = PreparedDataset(Path(data))
-        rows = dataset.indices("validation")
-        labels = np.tile(dataset.labels[rows], SAMPLES_PER_PHOTO)
-        real = None
-        for run in (run for run in runs if run.data == data and run in done):
-            folder = run.folder(options.work)
-            if (str(folder), done[run]["nimg"]) in known:
-                continue
-            if real is None:
-                real = extractor(dataset.images[rows])
-            sampler = RunSampler(folder)
-            distance = kernel_distance(real, extractor(sampler.sample(labels, seed=1)))
-            record = {
-                **asdict(run),
-                **done[run],
-                "folder": str(folder),
-                "kernel_distance": distance,
-            }
-            append(path, record)
-            shown = np.repeat(np.arange(len(dataset.info.categories)), SHEET_COLUMNS)
-            sheet = sampler.sample(shown, seed=2)
-            height, width, channels = sheet.shape[1:]
-            sheet = sheet.reshape(-1, SHEET_COLUMNS, height, width, channels).swapaxes(1, 2)
-            image = Image.fromarray(sheet.reshape(-1, SHEET_COLUMNS * width, channels).squeeze())
-            image.resize((2 * image.width, 2 * image.height)).save(folder / "sheet.png")
-    summarize(read_lines(path), options.reference, list(arms))
+    # Sheets show what the figures are of.
+    wanted = EvaluationOptions(
+        samples=options.samples, served_truncation_psi=1.0, served_noise_scale=1.0
+    )
+    path, done = options.work / "judged.jsonl", progress(options.work)
+    names = ("data", "arm", "seed", "nimg", "samples")
+    known = [tuple(j.get(name) for name in names) for j in read_lines(path)]
+    for run in (run for run in runs if run in done):
+        found = {**asdict(run), **done[run], "samples": options.samples}
+        if tuple(found[name] for name in names) in known:
+            continue
+        folder, dataset = run.folder(options.work), PreparedDataset(Path(run.data))
+        report = evaluate(RunSampler(folder), dataset, wanted, folder / "evaluation")
+        append(path, {**found, **report.headline()})
+    judged = [j for j in read_lines(path) if j.get("samples") == options.samples]
+    for line in summary(judged, options.reference or next(iter(arms)), list(arms)):
+        print(line)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -177,27 +179,66 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def summarize(judged: list[dict[str, Any]], reference: str | None, arms: list[str]) -> None:
-    """Print a row for each arm: images shown and kernel distance on each dataset, and the ratio."""
+def with_interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean of paired differences over seeds and its 95 % interval by Student's t."""
+    centre = mean(values)
+    if len(values) < 2:
+        return centre, -math.inf, math.inf
+    half = student.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return centre, centre - half, centre + half
+
+
+def summary(judged: list[dict[str, Any]], reference: str, arms: list[str]) -> Iterator[str]:
+    """Each arm's means, and how it compares with the reference on the same seeds.
+
+    Kernel distances are compared by their ratio, all else by its difference; an interval needs
+    two seeds.
+    """
     newest = {(j["data"], j["arm"], j["seed"]): j for j in judged}
-    datasets = sorted({data for data, _, _ in newest})
-    for arm in arms:
-        cells, ratios = [], []
-        for data in datasets:
-            of_arm = {s: j for (d, a, s), j in newest.items() if (d, a) == (data, arm)}
-            if not of_arm:
-                continue
-            distances = [j["kernel_distance"] for j in of_arm.values()]
-            kimg = mean(j["nimg"] for j in of_arm.values()) / 1000
-            cells.append(f"{Path(data).name} {mean(distances):.4f} ({kimg:.0f} kimg)")
-            for seed, j in of_arm.items():
-                other = newest.get((data, reference or "", seed))
-                if other:
-                    ratios.append(j["kernel_distance"] / other["kernel_distance"])
-        over = (
-            f"  over {reference} {geometric_mean(ratios):.3f}" if ratios and min(ratios) > 0 else ""
-        )
-        print(f"{arm:28s} {'  '.join(cells)}{over}")
+    ratios: dict[str, list[float]] = {arm: [] for arm in arms if arm != reference}
+    for data in sorted({data for data, _, _ in newest}):
+        photos = next(j for j in newest.values() if j["data"] == data)
+        floors = [f"{n} {photos[n]:.4g}" for n in photos if n in FLOORS]
+        yield f"{Path(data).name}: photos {', '.join(floors)}"
+        for arm in arms:
+            own = {seed: j for (d, a, seed), j in newest.items() if (d, a) == (data, arm)}
+            both = [seed for seed in own if (data, reference, seed) in newest]
+            pairs = [(own[seed], newest[data, reference, seed]) for seed in both]
+            if own:
+                yield arm_line(arm, list(own.values()), pairs if arm in ratios else [])
+            distances = [(a[DISTANCE], b[DISTANCE]) for a, b in pairs]
+            if arm in ratios and distances and min(map(min, distances)) > 0:
+                ratios[arm].append(geometric_mean(a / b for a, b in distances))
+    for arm, found in ratios.items():
+        if found:
+            over = f"over {reference} on {len(found)} datasets: {geometric_mean(found):.3f}"
+            yield f"{arm:22s} {DISTANCE} {over}"
+
+
+def arm_line(
+    arm: str, own: list[dict[str, Any]], pairs: list[tuple[dict[str, Any], dict[str, Any]]]
+) -> str:
+    """An arm's means on one dataset, each beside its comparison with the reference."""
+    cells = [f"  {arm:20s} {len(own)} seeds, {mean(j['nimg'] for j in own) / 1000:.0f} kimg"]
+    for name in FIGURES:
+        if all(name in j for j in own):
+            known = [(a[name], b[name]) for a, b in pairs if name in b]
+            cells.append(f"{name} {mean(j[name] for j in own):.4g}{compared(name, known)}")
+    return "; ".join(cells)
+
+
+def compared(name: str, pairs: list[tuple[float, float]]) -> str:
+    """The paired comparison of one figure, in words; empty without pairs."""
+    if not pairs:
+        return ""
+    if name != DISTANCE:
+        centre, low, high = with_interval([a - b for a, b in pairs])
+        return f" ({centre:+.3f}, {low:+.3f} to {high:+.3f})"
+    if min(min(pair) for pair in pairs) <= 0:
+        return " (a distance is not above 0)"
+    logs = [math.log(a / b) for a, b in pairs]
+    centre, low, high = map(math.exp, with_interval(logs))
+    return f" (x {centre:.3f}, {low:.3f} to {high:.3f})"
 
 
 def main() -> None:
@@ -214,7 +255,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=12, help="CPU time of each run")
     parser.add_argument("--slice-sec", type=float, default=180, help="CPU time of a turn")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--reference", help="arm whose distances the others' are divided by")
+    parser.add_argument("--samples", type=int, default=2000, help="images of a run judged")
+    parser.add_argument("--reference", help="arm that others are compared with; the first")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     arms = json.loads(options.arms.read_text(encoding="utf-8"))

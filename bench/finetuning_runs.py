@@ -28,10 +28,10 @@ from training.learning.checkpoint import list_checkpoints
 from training.learning.config import merge, resolve
 from training.learning.device import keep_freed_memory
 from training.learning.distributed import Ranks
-from training.learning.fine_tuning import open_source
 from training.learning.presets import PRESETS
 from training.learning.recorder import Tick
 from training.learning.run import write_run
+from training.learning.sources import open_source
 from training.learning.trainer import Trainer
 
 RESULTS = REPOSITORY / "bench" / "finetuning.json"

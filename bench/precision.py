@@ -33,9 +33,9 @@ from training.export.export import generator_graph
 from training.export.graphs import Precision
 from training.export.loss import FULL_VARIETY, Setting
 from training.features.load import load_extractor
-from training.learning.fine_tuning import open_source
 from training.learning.recorder import to_pixels
 from training.learning.samplers import random_inputs
+from training.learning.sources import open_source
 from training.metrics.distances import frechet_distance, kernel_distance
 
 RESULTS, PAGE, SHEET = "precision.json", "precision.md", "precision.webp"

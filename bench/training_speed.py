@@ -3,8 +3,8 @@
 The convolutions are those of the steps: the same calls on the same shapes.
 
 The photos are the sample catalogue's at 32 px, the preset is cpu-demo. Its augmentation starts at
-strength 0, at which it costs nothing, so that it is fixed above; how strong it is does not
-change its cost.
+probability 0, at which it costs nothing, so that it is fixed above; what it is does not change
+its cost.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from training.learning.trainer import Trainer
 
 PRESET = "cpu-demo"
 SIZE_PX = 32
-AUGMENT_STRENGTH = 0.3
+AUGMENT_P = 0.3
 
 
 def prepare_photos(folder: Path, size_px: int = SIZE_PX) -> PreparedDataset:
@@ -45,7 +45,7 @@ def prepare_photos(folder: Path, size_px: int = SIZE_PX) -> PreparedDataset:
 
 def make_trainer(run: Path, dataset: PreparedDataset, **overrides: Any) -> Trainer:
     """A trainer of the preset on the CPU, as `catalogan train` makes it."""
-    augment = {"mode": "fixed", "strength": AUGMENT_STRENGTH}
+    augment = {"mode": "fixed", "p": AUGMENT_P}
     settings = merge_settings(
         {**PRESETS[PRESET], "preset": PRESET}, {"augment": augment, **overrides}
     )
@@ -68,7 +68,7 @@ class Intervals:
             trainer.mask.update(
                 trainer.generator, trainer.discriminator, trainer.nimg, trainer.dtype
             )
-            trainer.pair.step(batch, trainer.nimg, trainer.strength.strength, trainer.ranks)
+            trainer.pair.step(batch, trainer.nimg, trainer.augmentation.p, trainer.ranks)
             trainer.nimg += config.batch_size
             trainer.ema.update(trainer.nimg, config.batch_size)
 

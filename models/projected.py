@@ -40,16 +40,26 @@ class ProjectedShape:
     height: int
     width: int
     categories: int
-    input_px: int = 128  # longer side at which the pretrained network sees an image
+    input_px: int | None = None  # longer side at which an image is seen; None: by its own
     mixed_channels: int = 32  # of the finest mixed map; each coarser one has twice as many
     mask_level: int = 1  # mixed map that the mask covers, 0 = the coarsest
 
     def seen(self, stride: int) -> tuple[int, int]:
         """Height and width, in multiples of `stride`, at which an image is seen."""
-        scale = self.input_px / max(self.height, self.width)
+        longer = max(self.height, self.width)
+        scale = (self.input_px or default_input_px(longer)) / longer
         sides = (max(round(side * scale / stride), 1) for side in (self.height, self.width))
         height, width = (side * stride for side in sides)
         return height, width
+
+
+def default_input_px(longer_side: int) -> int:
+    """Longer side at which an image is seen: enlarged twice up to 256, larger ones as they are.
+
+    The pretrained network knows objects of some 200 pixels; at less than 64 its coarsest map has
+    one or two cells.
+    """
+    return max(64, min(2 * longer_side, 256), longer_side)
 
 
 class FixedConv2d(nn.Module):

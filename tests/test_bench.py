@@ -121,6 +121,23 @@ def test_precision_writes_its_page(tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def tiny_photos(tmp_path: Path) -> Path:
+    """A dataset of 100 soft blobs in two categories at 16 px."""
+    from training.photos.catalogue import prepare_dataset
+    from training.photos.options import PrepareOptions
+
+    rng = np.random.default_rng(0)
+    for i in range(100):
+        folder = tmp_path / "photos" / ("cups", "hats")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        blob = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8))
+        blob.resize((40, 48), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    options = {"width": 16, "height": 16, "validation_share": 0.4}
+    prepare_dataset(tmp_path / "photos", tmp_path / "data", PrepareOptions.model_validate(options))
+    return tmp_path / "data"
+
+
+@pytest.fixture
 def bench_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
 
@@ -144,6 +161,56 @@ def test_growth_compares_the_last_tenth_with_the_first() -> None:
     growth = importlib.import_module("measuring").growth
     assert growth([100.0] * 30) == 0
     assert growth([90.0, 110.0, *[500.0] * 16, 109.0, 111.0]) == pytest.approx(0.1)
+
+
+@pytest.mark.usefixtures("bench_modules")
+def test_a_study_compares_arms_on_the_same_seeds() -> None:
+    """Distances by their ratio, shares by their difference, on the seeds that both have."""
+    study = importlib.import_module("discriminator_study")
+    figures = {
+        ("before", 0): (0.4, 0.2),
+        ("before", 1): (0.8, 0.3),
+        ("both", 0): (0.1, 0.25),
+        ("both", 1): (0.4, 0.31),
+        ("both", 2): (9.0, 0.9),
+    }
+    judged = [
+        {
+            "data": "/data/shop32",
+            "arm": arm,
+            "seed": seed,
+            "nimg": 50_000,
+            "kernel_distance": distance,
+            "kernel_distance_floor": 0.01,
+            "recall": recall,
+        }
+        for (arm, seed), (distance, recall) in figures.items()
+    ]
+    photos, before, both, overall = study.summary(judged, "before", ["before", "both"])
+    assert photos == "shop32: photos kernel_distance_floor 0.01"
+    assert "2 seeds, 50 kimg; kernel_distance 0.6; recall 0.25" in before
+    # The logarithms -1.386 and -0.693, and the differences 0.05 and 0.01, by Student's t of 12.706.
+    assert "kernel_distance 3.167 (x 0.354, 0.004 to 28.902)" in both
+    assert "recall 0.4867 (+0.030, -0.224 to +0.284)" in both
+    assert "over before on 1 datasets: 0.354" in overall
+
+
+@pytest.mark.slow
+def test_a_study_trains_and_judges(tmp_path: Path, tiny_photos: Path) -> None:
+    arms = {"conv": {}, "both": {"discriminator": "both"}}
+    small = {"batch_size": 8, "model": {"channel_base": 128, "channel_max": 16}}
+    (tmp_path / "arms.json").write_text(json.dumps({k: v | small for k, v in arms.items()}))
+    for what in ("train", "judge"):
+        command = [sys.executable, str(FOLDER / "discriminator_study.py"), what]
+        command += [str(tmp_path / "arms.json"), "--data", str(tiny_photos)]
+        command += ["--work", str(tmp_path / "work"), "--minutes", "0.05", "--samples", "40"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert "kernel_distance" in done.stdout
+    judged = [json.loads(x) for x in (tmp_path / "work/judged.jsonl").read_text().splitlines()]
+    assert [j["arm"] for j in judged] == ["conv", "both"]
+    assert all(j["cpu_sec"] >= 3 and j["nimg"] > 0 for j in judged)
+    assert len(list(tmp_path.rglob("contact-sheet.png"))) == 2
 
 
 @pytest.mark.usefixtures("bench_modules")

@@ -17,7 +17,6 @@ from training.learning.checkpoint import CheckpointError, list_checkpoints
 from training.learning.config import ConfigError, Device, TrainingConfig, merge, resolve
 from training.learning.device import keep_freed_memory, pick_device
 from training.learning.distributed import Ranks, joined
-from training.learning.fine_tuning import Source, open_source
 from training.learning.guardrails import TrainingDiverged, check_disk, check_memory
 from training.learning.presets import PRESETS, default_preset
 from training.learning.recorder import Tick
@@ -29,6 +28,7 @@ from training.learning.run import (
     refuse_retired,
     write_run,
 )
+from training.learning.sources import Source, open_source
 from training.learning.trainer import Outcome, Trainer
 
 # What a run that starts from trained weights does otherwise. A fresh Adam's first steps are as

@@ -41,6 +41,22 @@ def test_any_size_and_channels_give_one_logit_an_image(
     assert discriminator.features(x).shape == (8, *discriminator.mask_shape)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "seen"),
+    [
+        (16, 16, (64, 64)),
+        (32, 32, (64, 64)),
+        (64, 48, (128, 96)),
+        (128, 128, (256, 256)),
+        (192, 256, (192, 256)),
+        (512, 512, (512, 512)),
+    ],
+)
+def test_small_images_are_seen_enlarged(height: int, width: int, seen: tuple[int, int]) -> None:
+    assert ProjectedShape(height=height, width=width, categories=1).seen(32) == seen
+    assert ProjectedShape(height=64, width=64, categories=1, input_px=96).seen(32) == (96, 96)
+
+
 def test_gradients_reach_images_and_heads_but_nothing_frozen() -> None:
     discriminator = make()
     before = copy.deepcopy(discriminator.state_dict())

@@ -127,7 +127,7 @@ TINY_SETTINGS: dict[str, Any] = {
     "precision": "fp32",
     "model": {"z_dim": 16, "w_dim": 16, "channel_base": 128, "channel_max": 16},
     "optimizer": {"r1_interval_steps": 4},
-    "augment": {"adjust_kimg": 0.5, "strength": 0.2},
+    "augment": {"adjust_kimg": 0.5, "p": 0.2},
     "masking": {"interval_kimg": 0.03, "period_kimg": 0.05, "probes": 16, "threshold": 1.5},
 }
 

@@ -14,8 +14,8 @@ from training.dataset import PreparedDataset
 from training.launch import FINE_TUNING, Launch, LaunchError, check_shares, launch
 from training.learning.config import ConfigError, resolve
 from training.learning.distributed import Ranks
-from training.learning.fine_tuning import open_source
 from training.learning.run import read_run, write_run
+from training.learning.sources import open_source
 from training.learning.trainer import Outcome
 from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions

@@ -85,9 +85,14 @@ class EncoderTrainer:
         settings: EncoderSettings,
         mirror: bool,
     ) -> None:
-        self.networks, self.settings, self.mirror = networks, settings, mirror
+        self.networks, self.settings = networks, settings
         self.loader = BatchLoader(
-            dataset, settings.batch_size, settings.seed, networks.device, group_size=1
+            dataset,
+            settings.batch_size,
+            settings.seed,
+            networks.device,
+            group_size=1,
+            mirror=mirror,
         )
         groups = equalized_groups(networks.encoder, settings.learning_rate)
         self.optimizer = adam([{**group, "betas": _BETAS} for group in groups])
@@ -129,7 +134,7 @@ class EncoderTrainer:
             group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
         networks, settings = self.networks, self.settings
         random = generator_for(settings.seed, Purpose.ENCODER, self.nimg, networks.device)
-        photos = self._mirrored(batch.images, random)
+        photos = batch.images
         pictures, known, noise = self._generated(batch.category, random)
         both = torch.cat([photos, pictures])
         offsets = networks.encoder(both, batch.category.repeat(2, 1), networks.dtype)
@@ -149,13 +154,6 @@ class EncoderTrainer:
         total.backward()
         self.optimizer.step()
         return torch.stack([pixels.detach(), features.detach(), style.detach()])
-
-    def _mirrored(self, photos: Tensor, random: torch.Generator) -> Tensor:
-        """Every other photo mirrored, where the generator was trained so."""
-        if not self.mirror:
-            return photos
-        heads = torch.rand(len(photos), 1, 1, 1, device=photos.device, generator=random) < 0.5
-        return torch.where(heads, photos.flip(3), photos)
 
     @torch.no_grad()
     def _generated(

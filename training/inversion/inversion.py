@@ -72,8 +72,7 @@ def train_encoder(
             discriminator=discriminator.to(device),
             dtype=compute_dtype(config, device),
         )
-        mirror = config.augment.mode != "off" and config.augment.mirror
-        trainer = EncoderTrainer(networks, dataset, settings, mirror)
+        trainer = EncoderTrainer(networks, dataset, settings, config.augment.mirror)
         trainer.train(on_tick, should_stop)
         logger.info("encoder: %d photos shown; judging", trainer.nimg)
         errors = judge(

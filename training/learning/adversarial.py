@@ -38,7 +38,7 @@ class _Part:
     category: Tensor
     z: Tensor
     noise: Tensor
-    strength: float
+    p: float  # of each augmentation
     draws: Tensor  # three sets for augment: for the photos, and for what each network is shown
     fakes: Tensor | None = None  # with their graph, where there is one part
 
@@ -83,16 +83,16 @@ class AdversarialPair:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = factor * rate
 
-    def step(self, batch: Batch, nimg: int, strength: float, ranks: Ranks) -> StepStatistics:
+    def step(self, batch: Batch, nimg: int, p: float, ranks: Ranks) -> StepStatistics:
         """Train both networks on one batch; both learn from the same generated images.
 
         Args:
             batch: This rank's photos.
             nimg: Images shown before, over all ranks; fixes what is drawn.
-            strength: Probability of each augmentation.
+            p: Probability of each augmentation.
             ranks: Over which gradients are averaged.
         """
-        parts = self._parts(batch, nimg, strength, ranks)
+        parts = self._parts(batch, nimg, p, ranks)
         penalized = (nimg // self.config.batch_size) % self.config.optimizer.r1_interval_steps == 0
         judgements = self._discriminator_step(parts, penalized, ranks)
         generator_loss = self._generator_step(parts, ranks)
@@ -110,7 +110,7 @@ class AdversarialPair:
             gradient_norm=norm,
         )
 
-    def _parts(self, batch: Batch, nimg: int, strength: float, ranks: Ranks) -> list[_Part]:
+    def _parts(self, batch: Batch, nimg: int, p: float, ranks: Ranks) -> list[_Part]:
         """This rank's shard in parts of batch_gpu; what is drawn is drawn for the whole batch."""
         config, device = self.config, batch.category.device
         shard = ranks.share(config.batch_size)
@@ -128,7 +128,7 @@ class AdversarialPair:
                 category=batch.category[start : start + size],
                 z=z[start : start + size],
                 noise=noise[start : start + size],
-                strength=strength,
+                p=p,
                 draws=draws[..., start : start + size],
             )
             for start in range(0, len(z), size)
@@ -152,7 +152,7 @@ class AdversarialPair:
                 with torch.no_grad():
                     fakes = self._generate(part)
             both = torch.cat([part.photos, fakes])
-            both = augment(both, part.strength, part.draws[:2].transpose(0, 1).flatten(1))
+            both = augment(both, part.p, part.draws[:2].transpose(0, 1).flatten(1))
             judgement = self.objective.judge(both, part.category, penalized)
             self.discriminator.eval()
             (judgement.total / len(parts)).backward(inputs=self.discriminator_parameters)
@@ -166,7 +166,7 @@ class AdversarialPair:
         losses = []
         for part in parts:
             fakes = self._generate(part) if part.fakes is None else part.fakes
-            shown = augment(fakes, part.strength, part.draws[2])
+            shown = augment(fakes, part.p, part.draws[2])
             loss = self.objective.deceive(shown, part.category)
             (loss / len(parts)).backward(inputs=self.generator_parameters)
             losses.append(loss.detach())

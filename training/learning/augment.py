@@ -1,6 +1,6 @@
 """Differentiable augmentation of everything that the discriminator sees.
 
-Sources: Karras et al. 2020, arXiv 2006.06676 (one strength p, raised while the
+Sources: Karras et al. 2020, arXiv 2006.06676 (one probability p, raised while the
 discriminator overfits); Zhao et al. 2020, arXiv 2006.10738 (colour, translation, cutout).
 Each transform is applied to each image with probability p, so that the generator does not
 learn to generate the augmentations. Mirroring is none of them: photos are mirrored as they
@@ -19,25 +19,25 @@ from training.learning.config import AugmentConfig
 DRAWS: Final = 9  # uniform numbers that augment takes for each picture
 
 
-def augment(images: Tensor, strength: float, draws: Tensor) -> Tensor:
-    """Augment a batch; at strength 0 it comes back as it is.
+def augment(images: Tensor, p: float, draws: Tensor) -> Tensor:
+    """Augment a batch; at probability 0 it comes back as it is.
 
     Args:
         images: [N, C, H, W], nominally in [-1, 1]; gradients flow through.
-        strength: Probability of each transform, 0 to 1.
+        p: Probability of each transform, 0 to 1.
         draws: Uniform in [0, 1), [DRAWS, N].
 
     Returns:
         [N, C, H, W].
     """
-    if strength <= 0:
+    if p <= 0:
         return images
     images = images.contiguous()  # so few channels are faster as planes than channels_last
     # What is left of a draw that chose its picture says by how much: -0.5 to 0.5, else 0.
-    amounts = torch.where(draws < strength, draws / strength - 0.5, 0.0)
+    amounts = torch.where(draws < p, draws / p - 0.5, 0.0)
     images = _photometric(images, amounts[:3])
     images = _geometric(images, amounts[3:7])
-    return _cutout(images, draws[7] < strength, amounts[7], draws[8])
+    return _cutout(images, draws[7] < p, amounts[7], draws[8])
 
 
 def _photometric(images: Tensor, amounts: Tensor) -> Tensor:
@@ -83,26 +83,26 @@ def _centres(size: int, device: torch.device) -> Tensor:
     return (torch.arange(size, device=device) + 0.5) / size
 
 
-class AdaptiveStrength:
-    """Raises the strength while the discriminator is sure of real photos, else lowers it."""
+class AdaptiveProbability:
+    """Raises p while the discriminator is sure of real photos, else lowers it."""
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
-        self.strength = 0.0 if config.mode == "off" else min(config.strength, config.max_p)
+        self.p = 0.0 if config.mode == "off" else min(config.p, config.max_p)
 
     def update(self, real_sign: float, images: int) -> None:
-        """Move the strength after `images` shown whose logits had the mean sign `real_sign`."""
+        """Move p after `images` shown whose logits had the mean sign `real_sign`."""
         if self.config.mode != "adaptive":
             return
         step = images / (self.config.adjust_kimg * 1000)
         direction = 1.0 if real_sign > self.config.target else -1.0
-        self.strength = min(self.config.max_p, max(0.0, self.strength + direction * step))
+        self.p = min(self.config.max_p, max(0.0, self.p + direction * step))
 
     def state_dict(self) -> dict[str, float]:
         """What a resumed run needs."""
-        return {"strength": self.strength}
+        return {"strength": self.p}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Take up where the saved run was, unless the strength is fixed now."""
+        """Take up where the saved run was, unless p is fixed now."""
         if self.config.mode == "adaptive":
-            self.strength = min(state["strength"], self.config.max_p)
+            self.p = min(state["strength"], self.config.max_p)

@@ -88,8 +88,13 @@ class ProjectedConfig(_Config):
     """Heads on a frozen pretrained network (models/projected.py)."""
 
     input_px: Annotated[
-        int, Field(ge=32, le=512, description="Longer side at which the network sees an image.")
-    ] = 64
+        int | None,
+        Field(
+            ge=32,
+            le=512,
+            description="Longer side at which the network sees an image; None: by its size.",
+        ),
+    ] = None
     learning_rate: Annotated[float, Field(gt=0, le=0.1, description="Of the heads.")] = 0.0002
     weight: Annotated[
         float, Field(gt=0, description="Of the heads in the generator's loss, with both.")
@@ -97,24 +102,32 @@ class ProjectedConfig(_Config):
 
 
 class AugmentConfig(_Config):
-    """Augmentation of all that the discriminator sees, with one strength from 0 to 1."""
+    """Augmentation of all that the discriminator sees, each transform with probability p."""
 
     mode: Literal["off", "fixed", "adaptive"] = "adaptive"
-    strength: Annotated[
-        float, Field(ge=0, le=1, description="Fixed strength, or where adaptive starts.")
+    p: Annotated[
+        float, Field(ge=0, le=1, description="Fixed probability, or where adaptive starts.")
     ] = 0.0
     target: Annotated[
         float, Field(gt=0, lt=1, description="Mean sign of the logits of real photos to hold.")
     ] = 0.6
     adjust_kimg: Annotated[
-        float, Field(gt=0, description="Images in which the strength can go from 0 to 1.")
+        float, Field(gt=0, description="Images in which p can go from 0 to 1.")
     ] = 100.0
     max_p: Annotated[
-        float, Field(gt=0, le=1, description="No strength above: it would leak into the images.")
+        float, Field(gt=0, le=1, description="No p above: it would leak into the images.")
     ] = 0.8
     mirror: Annotated[
         bool, Field(description="Mirror every other photo; off for products with text.")
     ] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_old_name(cls, values: Any) -> Any:
+        """Older runs call p strength."""
+        if not isinstance(values, dict) or "strength" not in values:
+            return values
+        return {**{k: v for k, v in values.items() if k != "strength"}, "p": values["strength"]}
 
 
 class MaskingConfig(_Config):

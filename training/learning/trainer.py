@@ -13,13 +13,13 @@ from models.discriminator import GROUP_SIZE
 from training.dataset import PreparedDataset
 from training.features.load import load_extractor
 from training.learning.adversarial import AdversarialPair
-from training.learning.augment import AdaptiveStrength
+from training.learning.augment import AdaptiveProbability
 from training.learning.checkpoint import checkpoint_path, load_newest, save_best, save_checkpoint
 from training.learning.config import TrainingConfig
 from training.learning.device import compute_dtype, memory_mb
 from training.learning.distributed import Ranks, largest
 from training.learning.ema import GeneratorEMA, only_average
-from training.learning.fine_tuning import Source, find_likeness, freeze, transfer
+from training.learning.fine_tuning import find_likeness, freeze, transfer
 from training.learning.guardrails import Guardrails, TrainingDiverged, alarms
 from training.learning.loader import Batch, BatchLoader
 from training.learning.mask_control import MaskController, MaskEvent
@@ -27,6 +27,7 @@ from training.learning.meter import Clock, Meter
 from training.learning.optimizer import rate_factor
 from training.learning.recorder import GridSampler, Recorder, Tick
 from training.learning.run import build_networks
+from training.learning.sources import Source
 from training.learning.validation import BestMoment, ValidationMonitor
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Trainer:
             config.augment.mirror,
         )
         self.mask = MaskController(config.masking, config.seed)
-        self.strength = AdaptiveStrength(config.augment)
+        self.augmentation = AdaptiveProbability(config.augment)
         self.meter = Meter(device)
         self.guardrails = Guardrails()
         self.best = BestMoment()
@@ -186,7 +187,7 @@ class Trainer:
         events = self.mask.update(self.generator, self.discriminator, self.nimg, self.dtype)
         masked = self.discriminator.mask.held is not None
         self.pair.set_learning_rate(self._learning_rate_factor())
-        statistics = self.pair.step(batch, self.nimg, self.strength.strength, self.ranks)
+        statistics = self.pair.step(batch, self.nimg, self.augmentation.p, self.ranks)
         self.meter.add(statistics, masked)
         self.nimg += self.config.batch_size
         self.ema.update(self.nimg, self.config.batch_size)
@@ -207,14 +208,14 @@ class Trainer:
         """Read the meter, adjust the augmentation, and refuse what is not healthy."""
         means = self.meter.means(self.ranks)
         self.guardrails.check(means)
-        self.strength.update(means["real_sign"], self.meter.steps * self.config.batch_size)
+        self.augmentation.update(means["real_sign"], self.meter.steps * self.config.batch_size)
         self.meter.reset()
         shown, seconds = clock.lap(self.nimg)
         return Tick(
             nimg=self.nimg,
             elapsed_sec=round(clock.elapsed(), 3),
             images_per_sec=round(shown / seconds, 1),
-            augment_strength=self.strength.strength,
+            augment_strength=self.augmentation.p,
             memory_mb=round(memory_mb(self.device), 1),
             **means,
         )
@@ -262,7 +263,7 @@ class Trainer:
             "generator": self.generator.state_dict(),
             "generator_optimizer": self.pair.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.pair.discriminator_optimizer.state_dict(),
-            "augment": self.strength.state_dict(),
+            "augment": self.augmentation.state_dict(),
             "meter": self.meter.state_dict(self.ranks),
             "mask": self.mask.state_dict(self.discriminator),
             "guardrails": self.guardrails.state_dict(),
@@ -281,7 +282,7 @@ class Trainer:
         # Older runs have one average.
         self.ema.load_state_dict(state.get("averages") or only_average(state["ema"]))
         self.pair.load_optimizers(state["generator_optimizer"], state["discriminator_optimizer"])
-        self.strength.load_state_dict(state["augment"])
+        self.augmentation.load_state_dict(state["augment"])
         self.meter.load_state_dict(state["meter"])
         self.mask.load_state_dict(state["mask"], self.generator, self.discriminator)
         self.guardrails.load_state_dict(state["guardrails"])

@@ -21,10 +21,11 @@ from training.export.export import ExportOptions, _portable, export_run
 from training.export.graphs import ExportError, probe, to_onnx
 from training.export.parity import measure_parity, open_graph
 from training.learning.checkpoint import load_newest
-from training.learning.fine_tuning import find_likeness, open_source, transfer
+from training.learning.fine_tuning import find_likeness, transfer
 from training.learning.loader import to_float
 from training.learning.run import RunError, build_networks, load_generator, load_networks
 from training.learning.samplers import ExportSampler, RunSampler, open_sampler
+from training.learning.sources import open_source
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Augmentation: identity at strength 0, gradients, ranges, and the adaptive strength."""
+"""Augmentation: identity at probability 0, gradients, ranges, and the adaptive p."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.learning.augment import DRAWS, AdaptiveStrength, augment
+from training.learning.augment import DRAWS, AdaptiveProbability, augment
 from training.learning.config import AugmentConfig
 
 
@@ -19,7 +19,7 @@ def draws(count: int = 4, seed: int = 0) -> torch.Tensor:
     return torch.rand(DRAWS, count, generator=torch.Generator().manual_seed(seed))
 
 
-def test_strength_zero_is_the_identity() -> None:
+def test_probability_zero_is_the_identity() -> None:
     x = images()
     assert augment(x, 0.0, draws()) is x
 
@@ -88,7 +88,7 @@ def test_pictures_augmented_together_are_as_when_apart() -> None:
     torch.testing.assert_close(both, torch.cat(apart))
 
 
-def test_a_weak_strength_leaves_most_pictures_alone() -> None:
+def test_a_low_probability_leaves_most_pictures_alone() -> None:
     x = images(400)
     changed = (augment(x, 0.02, draws(400)) - x).abs().amax(dim=(1, 2, 3)) > 1e-3
     assert 0.05 < changed.float().mean() < 0.3
@@ -111,27 +111,27 @@ def test_alpha_keeps_out_of_photometric_changes() -> None:
     )
 
 
-def test_strength_rises_while_real_logits_are_sure_and_falls_back() -> None:
-    adaptive = AdaptiveStrength(AugmentConfig(adjust_kimg=10.0, target=0.6))
+def test_p_rises_while_real_logits_are_sure_and_falls_back() -> None:
+    adaptive = AdaptiveProbability(AugmentConfig(adjust_kimg=10.0, target=0.6))
     adaptive.update(0.9, 1000)
-    assert adaptive.strength == pytest.approx(0.1)
+    assert adaptive.p == pytest.approx(0.1)
     adaptive.update(0.1, 3000)
-    assert adaptive.strength == 0.0
+    assert adaptive.p == 0.0
     for _ in range(20):
         adaptive.update(0.9, 1000)
-    assert adaptive.strength == 0.8  # above, the generator would learn the augmentations
+    assert adaptive.p == 0.8  # above, the generator would learn the augmentations
 
 
 def test_no_mode_and_no_saved_run_goes_above_the_cap() -> None:
-    assert AdaptiveStrength(AugmentConfig(mode="fixed", strength=1.0, max_p=0.5)).strength == 0.5
-    adaptive = AdaptiveStrength(AugmentConfig(max_p=0.5))
+    assert AdaptiveProbability(AugmentConfig(mode="fixed", p=1.0, max_p=0.5)).p == 0.5
+    adaptive = AdaptiveProbability(AugmentConfig(max_p=0.5))
     adaptive.load_state_dict({"strength": 0.9})
-    assert adaptive.strength == 0.5
+    assert adaptive.p == 0.5
 
 
 def test_fixed_and_off_do_not_move() -> None:
-    fixed = AdaptiveStrength(AugmentConfig(mode="fixed", strength=0.3))
-    off = AdaptiveStrength(AugmentConfig(mode="off", strength=0.3))
+    fixed = AdaptiveProbability(AugmentConfig(mode="fixed", p=0.3))
+    off = AdaptiveProbability(AugmentConfig(mode="off", p=0.3))
     fixed.update(1.0, 10_000)
     off.update(1.0, 10_000)
-    assert (fixed.strength, off.strength) == (0.3, 0.0)
+    assert (fixed.p, off.p) == (0.3, 0.0)

@@ -28,7 +28,7 @@ def settings(tiny: dict[str, Any]) -> dict[str, Any]:
         "batch_size": BATCH,
         "max_kimg": STEPS * BATCH / 1000,
         "tick_kimg": 5 * BATCH / 1000,
-        "augment": {"adjust_kimg": 2.0, "strength": 0.5},
+        "augment": {"adjust_kimg": 2.0, "p": 0.5},
         # Any change counts as lag, so that a mask is held from the first measurement on.
         "masking": {
             **tiny["masking"],
@@ -39,13 +39,24 @@ def settings(tiny: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(
+    scope="module",
+    params=[
+        "convolutional",
+        pytest.param("projected", marks=pytest.mark.slow),
+        pytest.param("both", marks=pytest.mark.slow),
+    ],
+)
 def runs(
-    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_settings: dict[str, Any]
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_dataset: Path,
+    tiny_settings: dict[str, Any],
 ) -> tuple[Path, Path]:
-    """Folders with the states of one process, and of two."""
+    """Folders with the states of one process, and of two, for each kind of discriminator."""
     alone, pair = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("pair")
-    config = resolve(settings(tiny_settings)).model_dump_json()
+    wanted = {**settings(tiny_settings), "discriminator": request.param}
+    config = resolve(wanted).model_dump_json()
     for run, command in ((alone, [sys.executable]), (pair, TORCHRUN)):
         (run / "config.json").write_text(config)
         arguments = [str(run), str(tiny_dataset), str(run / "config.json")]
@@ -65,6 +76,8 @@ def test_ranks_agree_bit_by_bit(runs: tuple[Path, Path]) -> None:
     for part in ("generator", "discriminator", "ema"):
         names = first[part].keys() - {"mapping.w_avg"}  # only the main process paints grids
         assert all(torch.equal(first[part][n], second[part][n]) for n in names)
+    for a, b in zip(first["averages"]["weights"], second["averages"]["weights"], strict=True):
+        assert torch.equal(a["synthesis.constant"], b["synthesis.constant"])
     assert first["augment"] == second["augment"]
     assert first["mask"]["detector"]["history"] == second["mask"]["detector"]["history"]
     held = [state["mask"]["held"] for state in (first, second)]

@@ -17,7 +17,7 @@ from training.dataset import PreparedDataset
 from training.learning.checkpoint import load_newest
 from training.learning.config import resolve
 from training.learning.distributed import Ranks
-from training.learning.fine_tuning import Source, find_likeness, freeze, open_source, transfer
+from training.learning.fine_tuning import find_likeness, freeze, transfer
 from training.learning.recorder import Tick
 from training.learning.run import (
     RunError,
@@ -27,6 +27,7 @@ from training.learning.run import (
     write_run,
 )
 from training.learning.samplers import GeneratorSampler
+from training.learning.sources import Source, open_source
 from training.learning.trainer import Trainer
 from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions

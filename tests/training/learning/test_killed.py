@@ -15,7 +15,6 @@ from training.learning.checkpoint import load_newest
 from ...processes import started, wait_for
 
 CATALOGAN = Path(sys.executable).with_name("catalogan")
-KILLS = 10
 SETTINGS = {
     "batch_size": 8,
     "tick_kimg": 0.04,
@@ -28,6 +27,7 @@ SETTINGS = {
     "masking.threshold": 1.5,
     "augment.adjust_kimg": 1.0,
     "optimizer.r1_interval_steps": 4,
+    "optimizer.decay": 0.5,
     "precision": "fp32",
 }
 
@@ -53,11 +53,17 @@ def wait_for_a_checkpoint(run: Path, process: "subprocess.Popen[str]") -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("discriminator", "kimg", "kills"),
+    [("convolutional", 6, 10), ("projected", 1.2, 4), ("both", 1.2, 4)],
+)
 def test_killed_at_random_moments_and_resumed_equals_undisturbed(
-    tmp_path: Path, tiny_dataset: Path
+    tmp_path: Path, tiny_dataset: Path, discriminator: str, kimg: float, kills: int
 ) -> None:
+    """A process is killed within three checkpoints, so that it never gets to the end."""
     options = [f"--set={name}={value}" for name, value in SETTINGS.items()]
-    common = ["train", str(tiny_dataset), "--device", "cpu", "--max-kimg", "6"]
+    options += ["--discriminator", discriminator]
+    common = ["train", str(tiny_dataset), "--device", "cpu", "--max-kimg", str(kimg)]
 
     def command(run: Path) -> list[str]:
         started = list(run.glob("checkpoint-*.pt"))
@@ -67,7 +73,7 @@ def test_killed_at_random_moments_and_resumed_equals_undisturbed(
     subprocess.run(command(whole), check=True, capture_output=True)
     rng = random.Random(0)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    for kill in range(KILLS):
+    for kill in range(kills):
         with started(command(parts), **quiet) as process:
             if kill:
                 time.sleep(rng.uniform(0, wait_for_a_checkpoint(parts, process)))

@@ -12,8 +12,8 @@ from training.dataset import PreparedDataset
 from training.launch import Launch, LaunchError, launch
 from training.learning.checkpoint import load_newest
 from training.learning.distributed import Ranks
-from training.learning.fine_tuning import open_source
 from training.learning.run import load_networks, read_run
+from training.learning.sources import open_source
 from training.learning.trainer import Trainer
 
 OLD = Path(__file__).parent / "run-5acf454"
@@ -60,6 +60,13 @@ def test_it_resumes_by_the_command_with_settings_that_are_gone(run: Path, silent
     after = load_newest(run)["generator"]
     assert not torch.equal(before["synthesis.constant"], after["synthesis.constant"])
     assert resume(run, silent).nimg == 120  # now by its own kind of checkpoint
+
+
+def test_its_augmentation_is_read_by_its_old_name(run: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    config["augment"]["strength"] = 0.25
+    (run / "config.json").write_text(json.dumps(config))
+    assert read_run(run)[0].augment.p == 0.25
 
 
 def test_it_loads_and_is_a_source(run: Path, tmp_path: Path, silent: Any) -> None:

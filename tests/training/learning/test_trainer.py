@@ -317,23 +317,23 @@ def test_a_static_mask_may_begin_with_a_resume(
     assert history.series("tick", "generator_loss").nimg[0] < begun  # what was before stays
 
 
-@pytest.mark.parametrize(("mode", "strength"), [("off", 0.0), ("fixed", 0.3), ("adaptive", 0.25)])
+@pytest.mark.parametrize(("mode", "p"), [("off", 0.0), ("fixed", 0.3), ("adaptive", 0.25)])
 def test_a_resumed_run_takes_new_augmentation_and_betas(
     tmp_path: Path,
     tiny_dataset: Path,
     tiny_settings: dict[str, Any],
     mode: str,
-    strength: float,
+    p: float,
 ) -> None:
     settings = {**tiny_settings, "max_kimg": 0.008}
     first = start(tmp_path / "run", tiny_dataset, settings)
-    first.strength.strength = 0.25
+    first.augmentation.p = 0.25
     train(first)
-    settings["augment"] = {"mode": mode, "strength": 0.3}
+    settings["augment"] = {"mode": mode, "p": 0.3}
     settings["optimizer"] = {**tiny_settings["optimizer"], "beta1": 0.5, "beta2": 0.9}
     second = start(tmp_path / "run", tiny_dataset, settings)
     second.resume()
-    assert second.strength.strength == strength
+    assert second.augmentation.p == p
     for group in second.pair.generator_optimizer.param_groups:
         assert group["betas"] == (0.5, 0.9)
 
