@@ -40,8 +40,7 @@ soak: setup
 
 # Hours; goes on where it was stopped. PHOTOS and VALIDATION are folders of categories.
 bench-masking: setup
-	$(BIN)/python bench/masking_runs.py --photos '$(PHOTOS)' --validation '$(VALIDATION)'
-	$(BIN)/python bench/masking_report.py
+	$(BIN)/python bench/studies.py masking --photos '$(PHOTOS)' --validation '$(VALIDATION)'
 
 # About ten minutes. PHOTOS and VALIDATION are folders of the categories of SOURCE: a run, an
 # export, or the base that ships.
