@@ -169,7 +169,7 @@ class Trainer:
             return
         monitor = self.monitor if judge else None
         if monitor is not None and len(self.ema.generators) > 1:
-            self.ema.choose(monitor.distances(self.ema.generators))
+            self.ema.choose(monitor.distances(self.ema.generators, self.nimg))
         self.ema.generator.update_w_avg()
         recorder.snapshot(self.ema.generator, self.nimg)
         if monitor is None:
