@@ -28,7 +28,7 @@ from unittest import mock
 
 import torch
 from convolutions import ConvolutionRecorder, ConvolutionReplay
-from gpu_checks import MASKED, STRENGTH, Call, check_resume, check_step, noise
+from gpu_checks import AUGMENT_P, MASKED, Call, check_resume, check_step, noise
 from gpu_weights import pieces_of
 from machine import commit, machine
 from measuring import interleaved, quotients, write_results
@@ -100,7 +100,7 @@ def measure_lightweight_gan(call: Call, size: int) -> None:
     count = 1 if call.on_cpu else 4  # one of four has its penalty; a processor takes seconds
     theirs = TheirTrainer(
         base_dir=call.work, image_size=size, batch_size=batch, attn_res_layers=[32],
-        aug_prob=STRENGTH, amp=not call.on_cpu, use_aim=False,
+        aug_prob=AUGMENT_P, amp=not call.on_cpu, use_aim=False,
     )  # fmt: skip
     photos = torch.rand(batch, 3, size, size, device=call.device)
     theirs.loader = (photos.clone() for _ in itertools.count())  # it wants their gradients
