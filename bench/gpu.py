@@ -30,8 +30,7 @@ import torch
 from convolutions import ConvolutionRecorder, ConvolutionReplay
 from gpu_checks import AUGMENT_P, MASKED, Call, check_resume, check_step, noise
 from gpu_weights import pieces_of
-from machine import commit, machine
-from measuring import interleaved, quotients, write_results
+from measuring import commit, interleaved, machine, quotients, write_results
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
