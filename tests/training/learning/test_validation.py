@@ -157,13 +157,16 @@ def test_the_average_that_does_best_is_the_one_to_use(
     assert monitor is not None
     state = states["whole"]
     chosen = state["averages"]["chosen"]
-    assert state["averages"]["distances"][-1] == monitor.distances(trainer.ema.generators, 160)
+    # Features differ by a rounding from one process's memory to the next.
+    last_distances = monitor.distances(trainer.ema.generators, 160)
+    np.testing.assert_allclose(state["averages"]["distances"][-1], last_distances, rtol=1e-3)
     means = np.mean(state["averages"]["distances"], axis=0)
     assert chosen == int(np.argmin(means))
     assert means.min() < means.max()
     for part in (state["averages"]["weights"][chosen], load_generator(run)[0].state_dict()):
         assert torch.equal(part["synthesis.constant"], state["ema"]["synthesis.constant"])
-    assert states["parts"]["averages"]["distances"] == state["averages"]["distances"]
+    resumed = states["parts"]["averages"]["distances"]
+    np.testing.assert_allclose(resumed, state["averages"]["distances"], rtol=1e-3)
     assert states["parts"]["averages"]["chosen"] == chosen
     lines = [json.loads(x) for x in (run / "stats.jsonl").read_text().splitlines()]
     (*_, last) = [line for line in lines if line["kind"] == "validation"]
