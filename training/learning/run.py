@@ -180,6 +180,8 @@ def load_networks(
 def locked(run: Path) -> Iterator[None]:
     """Hold the run directory, so that two trainers never write into it.
 
+    What a killed one left half-written goes.
+
     Raises:
         RunError: Another process holds it.
     """
@@ -188,6 +190,8 @@ def locked(run: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"{run} is being trained by another process") from error
+        for half_written in run.glob("*.partial"):
+            half_written.unlink(missing_ok=True)
         yield
 
 
