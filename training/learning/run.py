@@ -6,7 +6,6 @@ RUN/
   checkpoint-*.pt       with .sha256
   best-*.pt             weights of the best moment on the validation photos
   stats.jsonl           one line a tick; mask events with their image count
-  tensorboard/          the same figures
   grids/                sample grids with fixed latents
   encoder/              see training/inversion/encoder_run.py
   evaluation/           what `catalogan evaluate` found
