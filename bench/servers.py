@@ -110,7 +110,8 @@ class Bench:
 
     def bare_session(self, threads: int) -> Helper:
         """The session without a server."""
-        return Helper("bare_session.py", str(self.folder / "export"), self.model_id, str(threads))
+        export = str(self.folder / "export")
+        return Helper("plain.py", "session", export, self.model_id, str(threads))
 
     @contextmanager
     def service(self) -> Iterator[Server]:
@@ -122,8 +123,9 @@ class Bench:
     @contextmanager
     def plain(self, framework: str, threads: int) -> Iterator[Server]:
         """A plain server: "fastapi" or "litserve"."""
-        script, export = HERE / f"plain_{framework}.py", self.folder / "export"
-        command = [sys.executable, str(script), str(export), self.model_id, str(threads)]
+        script = {"fastapi": ("plain.py", "fastapi"), "litserve": ("plain_litserve.py",)}[framework]
+        command = [sys.executable, str(HERE / script[0]), *script[1:]]
+        command += [str(self.folder / "export"), self.model_id, str(threads)]
         with self._running(command, "/health") as server:
             yield server
 
