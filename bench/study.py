@@ -203,7 +203,6 @@ def train(task: dict[str, Any]) -> Record:
     from training.learning.config import merge, resolve
     from training.learning.device import keep_freed_memory
     from training.learning.distributed import Ranks
-    from training.learning.fine_tuning import open_source
     from training.learning.presets import PRESETS
     from training.learning.run import write_run
 
@@ -222,6 +221,8 @@ def train(task: dict[str, Any]) -> Record:
     else:
         write_run(run, config, dataset)
         if task["source"]:
+            from training.learning.sources import open_source
+
             trainer.start_from(open_source(task["source"]))
     begun, nimg, cpu_sec = time.process_time(), task.get("nimg", math.inf), task.get("cpu_sec")
 

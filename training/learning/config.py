@@ -67,7 +67,12 @@ class OptimizerConfig(_Config):
     ] = 0.0
     decay: Annotated[
         float,
-        Field(ge=0, le=1, description="Last part of a run in which the learning rate falls."),
+        Field(
+            ge=0,
+            le=1,
+            description="Last part of a run in which the learning rate falls: of max_kimg, or of "
+            "max_minutes, and then by the clock, so that no two runs are alike.",
+        ),
     ] = 0.0
     ema_kimg: Annotated[float, Field(gt=0, description="Half-life of the average.")] = 10.0
     ema_rampup: Annotated[

@@ -63,6 +63,7 @@ class Trainer:
         freeze(self.discriminator, config.fine_tuning.freeze_blocks)
         self.nimg = 0
         self.time_spent = 0.0  # fraction of max_minutes, as all ranks know it
+        self.first_nimg = 0  # when the optimisers began; above 0 after weights alone were loaded
         self.loader = BatchLoader(
             dataset,
             config.batch_size,
@@ -113,7 +114,7 @@ class Trainer:
         """
         clock = Clock(self.nimg, self.config)
         recorder = self._recorder()
-        if self.nimg == 0:
+        if self.nimg == self.first_nimg:
             self._save()  # what the first minutes are rolled back to
         elif recorder:
             recorder.note("resume", self.nimg)
@@ -169,7 +170,7 @@ class Trainer:
             return
         monitor = self.monitor if judge else None
         if monitor is not None and len(self.ema.generators) > 1:
-            self.ema.choose(monitor.distances(self.ema.generators))
+            self.ema.choose(monitor.distances(self.ema.generators, self.nimg))
         self.ema.generator.update_w_avg()
         recorder.snapshot(self.ema.generator, self.nimg)
         if monitor is None:
@@ -197,7 +198,8 @@ class Trainer:
         config, shown = self.config, self.nimg + self.config.batch_size
         by_images = 0.0 if config.max_kimg is None else shown / (config.max_kimg * 1000)
         progress = max(by_images, self.time_spent)
-        return self.guardrails.learning_rate_factor * rate_factor(config.optimizer, shown, progress)
+        since = shown - self.first_nimg
+        return self.guardrails.learning_rate_factor * rate_factor(config.optimizer, since, progress)
 
     def _recorder(self) -> Recorder | None:
         if not self.ranks.is_main:

@@ -12,6 +12,7 @@ import torch
 from models.discriminator import Discriminator
 from models.generator import Generator
 from training.dataset import PreparedDataset, Split
+from training.learning import validation
 from training.learning.checkpoint import CheckpointError, load_best, load_newest
 from training.learning.config import resolve
 from training.learning.distributed import Ranks
@@ -41,6 +42,13 @@ def pair(
     dataset: PreparedDataset, tiny_settings: dict[str, Any]
 ) -> tuple[Generator, Discriminator]:
     return build_networks(resolve({**tiny_settings, "max_kimg": 1}), dataset.info)
+
+
+@pytest.fixture
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what is done with measurements, not of what they say."""
+    monkeypatch.setattr(validation, "SAMPLES", 32)
+    monkeypatch.setattr(validation, "COMPARED", 24)
 
 
 def learn(
@@ -102,6 +110,7 @@ def test_one_lucky_measurement_is_not_the_best_moment() -> None:
     assert resumed.is_now(2.0)
 
 
+@pytest.mark.usefixtures("few_samples")
 def test_the_best_snapshot_is_kept_and_can_be_sampled(
     tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
 ) -> None:
@@ -126,10 +135,11 @@ def test_the_best_snapshot_is_kept_and_can_be_sampled(
     assert torch.equal(generator.synthesis.constant, best["ema"]["synthesis.constant"])
 
 
+@pytest.mark.usefixtures("few_samples")
 def test_the_average_that_does_best_is_the_one_to_use(
     tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
 ) -> None:
-    """Stopped and resumed between two looks; all averages are measured on the same latents."""
+    """Stopped and resumed between two looks."""
     settings = {**tiny_settings, "grid_kimg": 0.04}
     states = {}
     for name, ends in (("whole", (0.16,)), ("parts", (0.1, 0.16))):
@@ -147,19 +157,23 @@ def test_the_average_that_does_best_is_the_one_to_use(
     assert monitor is not None
     state = states["whole"]
     chosen = state["averages"]["chosen"]
-    assert state["averages"]["distances"][-1] == monitor.distances(trainer.ema.generators)
+    # Features differ by a rounding from one process's memory to the next.
+    last_distances = monitor.distances(trainer.ema.generators, 160)
+    np.testing.assert_allclose(state["averages"]["distances"][-1], last_distances, rtol=1e-3)
     means = np.mean(state["averages"]["distances"], axis=0)
     assert chosen == int(np.argmin(means))
     assert means.min() < means.max()
     for part in (state["averages"]["weights"][chosen], load_generator(run)[0].state_dict()):
         assert torch.equal(part["synthesis.constant"], state["ema"]["synthesis.constant"])
-    assert states["parts"]["averages"]["distances"] == state["averages"]["distances"]
+    resumed = states["parts"]["averages"]["distances"]
+    np.testing.assert_allclose(resumed, state["averages"]["distances"], rtol=1e-3)
     assert states["parts"]["averages"]["chosen"] == chosen
     lines = [json.loads(x) for x in (run / "stats.jsonl").read_text().splitlines()]
     (*_, last) = [line for line in lines if line["kind"] == "validation"]
     assert last["ema_length"] == trainer.config.optimizer.ema_lengths[chosen]
 
 
+@pytest.mark.usefixtures("few_samples")
 def test_a_worse_moment_does_not_replace_the_best(
     tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
 ) -> None:
@@ -171,6 +185,7 @@ def test_a_worse_moment_does_not_replace_the_best(
     assert trainer.best.lowest == -1.0
 
 
+@pytest.mark.usefixtures("few_samples")
 def test_a_break_just_before_a_judgement_is_rolled_back_and_not_judged(
     tmp_path: Path, dataset: PreparedDataset, tiny_settings: dict[str, Any]
 ) -> None:
