@@ -8,7 +8,7 @@ starts from. "stages" come one after the other; each has "data", "arms", "seeds"
 "kimg", or "minutes" of one thread's CPU time, in so many "slices". Among the names of "arms" may be
 {"best": 2, "data": NAME, "seeds": [0]}: those that came out best there. "score" is what counts, the
 mean over a run's last "evaluations" slices, over that of the arm "reference" with the same seed;
-"samples" images are judged.
+"samples" images are judged, of a stage with "judged": "at the end" after the last slice only.
 
 Runs of a stage take turns, slice by slice, so that what else the machine does meets all alike, each
 on one thread. After a slice its images are judged by the code here, which is no part of its time,
@@ -140,7 +140,9 @@ class Study:
             spent = sum(record["cpu_sec"] for record in before)
             task["cpu_sec"] = stage["minutes"] * 60 * (len(before) + 1) / slices - spent
         record = {**run._asdict(), "commit": commit(checkout)}
-        record |= _in_process("train", task, checkout) | _in_process("judge", task, REPOSITORY)
+        record |= _in_process("train", task, checkout)
+        if stage.get("judged") != "at the end" or len(before) + 1 == slices:
+            record |= _in_process("judge", task, REPOSITORY)
         self.add(record)
         print(f"{' '.join(map(str, run))}: {record}", flush=True)
 
