@@ -29,8 +29,8 @@ PRODUCT: Final = 255
 _SEGMENTED_PX: Final = 96
 _RING_PX: Final = 2
 # Levels by which border pixels may differ from the surface, and how many must not.
-_BORDER_LEVELS: Final = 12
-_PLAIN_SHARE: Final = 0.85
+_BORDER_LEVELS: Final = 6
+_PLAIN_SHARE: Final = 0.75
 _GROUND_LEVELS: Final = 16
 # What the first guess of the ground takes in, and the fewest pixels that a surface is fitted to.
 _FIRST_LEVELS: Final = 40
