@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from training.features.extractor import to_rgb_tensor
 from training.learning.recorder import to_pixels
-from training.metrics.features import to_rgb_tensor
 
 _CELL_PX: Final = 96
 _GAP_PX: Final = 6
@@ -46,7 +46,7 @@ def draw_sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], names: Sequence[st
     for line, (label, pictures) in enumerate(rows):
         y = top + line * pitch[1]
         draw.text((_MARGIN_PX, y + cell[1] // 2), label, _INK, font, anchor="lm")
-        for column, picture in enumerate(to_pixels(to_rgb_tensor(pictures, None))):
+        for column, picture in enumerate(to_pixels(to_rgb_tensor(pictures))):
             shown = Image.fromarray(picture).resize(cell, Image.Resampling.LANCZOS)
             sheet.paste(shown, (left + column * pitch[0], y))
     buffer = io.BytesIO()
