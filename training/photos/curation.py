@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.dataset import Split
-from training.photos.decoding import THUMBNAIL_PX, DecodedPhoto
+from training.photos.decoding import DecodedPhoto
 from training.photos.near_duplicates import linked_groups, near_duplicate_groups
+from training.photos.pair_comparison import Views
+from training.photos.product_view import VIEW_PX
 from training.photos.scan import LeftOut, PhotoRef
 from training.photos.split import split_groups
 
@@ -94,10 +96,11 @@ def _look_alikes(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> di
     """For each row, the first row of its group of near duplicates, perhaps itself."""
     if not rows:
         return {}
-    hashes = np.array([decoded[row].perceptual_hashes for row in rows], dtype=np.uint64)
-    pixels = b"".join(decoded[row].thumbnail for row in rows)
-    thumbnails = np.frombuffer(pixels, np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX, 3)
-    groups = near_duplicate_groups(hashes, thumbnails).tolist()
+    features = np.frombuffer(b"".join(decoded[row].features for row in rows), np.float32)
+    pixels = np.frombuffer(b"".join(decoded[row].view.pixels for row in rows), np.uint8)
+    frames = np.array([decoded[row].view.frame for row in rows], np.float32)
+    views = Views(pixels.reshape(-1, VIEW_PX, VIEW_PX, 4), frames)
+    groups = near_duplicate_groups(features.reshape(len(rows), -1), views).tolist()
     first: dict[int, int] = {}
     return {row: first.setdefault(group, row) for row, group in zip(rows, groups, strict=True)}
 

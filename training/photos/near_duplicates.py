@@ -1,24 +1,51 @@
 """Photos that are copies of one another: candidates by features, decided by pixels.
 
-Each photo is judged by its product view (`product_view`), so that a white ground that all
-photos of a shop share says nothing. Each view's NEIGHBOURS nearest by the features of
-EfficientNet-Lite2 are its candidates (`neighbours`). Of these, mirrored or not, a pair is
-one photo twice when, laid over each other (`registration`), their products have one outline,
-one structure and one colour, each within the limits below.
+The NEIGHBOURS photos nearest to each by the features of a pretrained network are its
+candidates (`neighbours`): these hardly change where a photo is resized, saved again, cropped
+a little, mirrored or put on another ground. Pixels then decide (`pair_comparison`), on views
+of the product without its plain ground (`product_view`).
 """
 
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
-from torch.nn import functional
 
 from training.photos.neighbours import nearest_pairs
-from training.photos.product_view import GROUND, HOLE, OUTSIDE, PRODUCT
-from training.photos.registration import register, warp
+from training.photos.pair_comparison import Views, same_photo
 
-NEIGHBOURS: Final = 8
+NEIGHBOURS: Final = 6
+
+
+def near_duplicate_groups(features: NDArray[np.float32], views: Views) -> NDArray[np.int64]:
+    """Group photos that are near duplicates, mirrored or not, directly or through others.
+
+    Args:
+        features: Features of each photo [N, FEATURE_DIM].
+        views: Product view of each photo.
+
+    Returns:
+        Group of each photo [N]; a photo that resembles no other is a group of its own.
+    """
+    pairs = nearest_pairs(features, NEIGHBOURS)
+    alone = np.arange(len(features), dtype=np.int64)
+    return linked_groups(alone, pairs[same_photo(views, pairs)])
+
+
+def linked_groups(groups: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Merge groups that `pairs` link, directly or through others.
+
+    Args:
+        groups: Group of each item [N], in [0, N).
+        pairs: Linked items [P, 2].
+
+    Returns:
+        Group of each item [N], numbered anew in [0, N).
+    """
+    count = len(groups)
+    ends = groups[pairs]
+    links = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), (count, count))
+    merged: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
+    return merged[groups]

@@ -11,6 +11,7 @@ GROUND, a HOLE (ground's colour, but enclosed by the product: the inside of a ha
 white dial on white), or PRODUCT.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -46,16 +47,23 @@ _RING: Final = np.pad(
 _STIFFNESS: Final = np.diag([0.0, 2.0, 2.0, 6.0, 6.0, 6.0])
 
 
-def product_view(rgb: Image.Image) -> tuple[NDArray[np.uint8], float]:
-    """The view of one photo.
+@dataclass(frozen=True, slots=True)
+class ProductView:
+    """What `product_view` returns, small enough to keep for all photos.
 
-    Args:
-        rgb: A photo of any size, mode RGB.
-
-    Returns:
-        uint8 [VIEW_PX, VIEW_PX, 4], and the width over the height of what each of its
-        pixels covers of the photo: the view is stretched to a square.
+    Attributes:
+        pixels: uint8 [VIEW_PX, VIEW_PX, 4], as bytes.
+        frame: Where the view lies in the photo: scale of x and y, then shift of x and y, in
+            halves of the photo's height. Position p of the view, from -1 to 1, is at
+            scale * p + shift, where the photo's centre is 0.
     """
+
+    pixels: bytes
+    frame: tuple[float, float, float, float]
+
+
+def product_view(rgb: Image.Image) -> ProductView:
+    """The view of a photo of any size, mode RGB."""
     small = rgb.resize(2 * (_SEGMENTED_PX,), Image.Resampling.LANCZOS, reducing_gap=2.0)
     product, holes = _segment(np.asarray(small).astype(np.int16))
     left, right = _extent(product.any(axis=0))
@@ -73,8 +81,9 @@ def product_view(rgb: Image.Image) -> tuple[NDArray[np.uint8], float]:
     view[rows, columns, 3] = np.select(
         [~_resized(product, size, box), _resized(holes, size, box)], [GROUND, HOLE], PRODUCT
     )
-    aspect = (photo_box[2] - photo_box[0]) / size[0] / ((photo_box[3] - photo_box[1]) / size[1])
-    return view, aspect
+    (x_half, x_centre), (y_half, y_centre) = _reach(left, right), _reach(top, bottom)
+    aspect = rgb.width / rgb.height
+    return ProductView(view.tobytes(), (x_half * aspect, y_half, x_centre * aspect, y_centre))
 
 
 def _segment(pixels: NDArray[np.int16]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -112,6 +121,12 @@ def _extent(there: NDArray[np.bool_]) -> tuple[int, int]:
     """First and one past the last index that is set."""
     found = np.flatnonzero(there)
     return int(found[0]), int(found[-1]) + 1
+
+
+def _reach(start: int, stop: int) -> tuple[float, float]:
+    """Half the view's length along one side of the photo, and its centre, from -1 to 1."""
+    scale = (stop - start) / _SEGMENTED_PX * VIEW_PX / (VIEW_PX - 2 * MARGIN_PX)
+    return scale, (start + stop) / _SEGMENTED_PX - 1
 
 
 def _visible(start: int, stop: int) -> tuple[slice, float, float]:

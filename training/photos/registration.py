@@ -1,7 +1,9 @@
-"""Lays one product view over another: the scale and shift of each axis, for many pairs at once.
+"""Lays one view over another: the scale and shift of each axis, for many pairs at once.
 
 A view here is a tensor of LAYERS layers: red, green and blue in [-0.5, 0.5], 0 where there
-is no product; whether there is product; and whether anything is known of that place.
+is no product; whether there is product; and whether anything is known of that place. A
+placement is [P, 4]: scale of x and y, then shift of x and y, in coordinates from -1 to 1;
+position p of the fixed view is at scale * p + shift of the moving one.
 
 Source: Baker and Matthews 2004, Lucas-Kanade 20 years on, section 3.2 (inverse compositional).
 """
@@ -13,34 +15,44 @@ from torch import Tensor
 from torch.nn import functional
 
 LAYERS: Final = 5
-# Scales and shifts beyond this are no copy's: a crop by 5 % of each side scales by 1.11.
+# Further from the start than this is no copy: a crop by 5 % of each side scales by 1.11.
 _MAX_CHANGE: Final = 0.25
 _MAX_STEP: Final = 0.1
-# Gauss-Newton steps at each size, coarse to fine.
-_STEPS: Final = {16: 5, 32: 3, 64: 1}
 
 
-def register(fixed: Tensor, moving: Tensor) -> Tensor:
-    """Find where each fixed view's places lie in its moving view.
+def register(fixed: Tensor, moving: Tensor, start: Tensor, placement: Tensor, steps: int) -> Tensor:
+    """Refine where each fixed view's places lie in its moving view.
 
     Args:
-        fixed: [P, LAYERS, 64, 64].
-        moving: The same; its product lies within some pixels of where it is in `fixed`.
+        fixed: [P, LAYERS, size, size].
+        moving: The same.
+        start: Placement that the result stays close to.
+        placement: Placement to begin with.
+        steps: Gauss-Newton steps on the squared difference of product and colours.
 
     Returns:
-        Placement [P, 4]: scale of x and y, then shift of x and y, in coordinates from -1
-        to 1; position p of `fixed` is at scale * p + shift of `moving`.
+        The better placement.
     """
-    placement = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(fixed), 1)
-    for size, steps in _STEPS.items():
-        placement = _refine(
-            _pooled(fixed, size), _pooled(moving, size), placement, steps
-        )
+    # Where the photo ends there are no gradients to be had.
+    inside = -functional.max_pool2d(-fixed[:, -1:], 3, stride=1, padding=1)
+    slopes = _slopes(fixed[:, :-1], inside)
+    curvature = slopes @ slopes.mT
+    damping = torch.diag_embed(1e-2 * curvature.diagonal(dim1=1, dim2=2) + 1e-6)
+    to_step = torch.linalg.solve(curvature + damping, slopes)
+    low, high = start[:, :2] * (1 - _MAX_CHANGE), start[:, :2] * (1 + _MAX_CHANGE)
+    for _ in range(steps):
+        moved = warp(moving, placement)
+        apart = (moved[:, :-1] - fixed[:, :-1]) * moved[:, -1:] * inside
+        step = (to_step @ apart.flatten(1)[:, :, None])[:, :, 0].clamp(-_MAX_STEP, _MAX_STEP)
+        scale = placement[:, :2] / (1 + step[:, :2])
+        shift = placement[:, 2:] - scale * step[:, 2:]
+        away = (shift - start[:, 2:]).clamp(-_MAX_CHANGE, _MAX_CHANGE)
+        placement = torch.cat([scale.clamp(low, high), start[:, 2:] + away], dim=1)
     return placement
 
 
 def warp(views: Tensor, placement: Tensor) -> Tensor:
-    """Views as they lie over what they were registered to; nothing is known beyond them."""
+    """Moving views as they lie over the fixed ones; nothing is known beyond them."""
     size = views.shape[-1]
     scale, shift = placement[:, None, :2], placement[:, None, 2:]
     along = _coordinates(size)[:, None] * scale + shift  # [P, size, (x, y)]
@@ -49,37 +61,9 @@ def warp(views: Tensor, placement: Tensor) -> Tensor:
     return functional.grid_sample(views, torch.stack([x, y], dim=3), align_corners=False)
 
 
-def _pooled(views: Tensor, size: int) -> Tensor:
-    return functional.avg_pool2d(views, views.shape[-1] // size)
-
-
 def _coordinates(size: int) -> Tensor:
     """Centres of `size` pixels in [-1, 1]."""
     return (torch.arange(size) + 0.5) / size * 2 - 1
-
-
-def _refine(fixed: Tensor, moving: Tensor, placement: Tensor, steps: int) -> Tensor:
-    """Gauss-Newton steps on the squared difference of product and colours."""
-    # Where the photo ends there are no gradients to be had.
-    inside = -functional.max_pool2d(-fixed[:, -1:], 3, stride=1, padding=1)
-    slopes = _slopes(fixed[:, :-1], inside)
-    curvature = slopes @ slopes.mT
-    damping = torch.diag_embed(1e-2 * curvature.diagonal(dim1=1, dim2=2) + 1e-6)
-    to_step = torch.linalg.solve(curvature + damping, slopes)
-    for _ in range(steps):
-        moved = warp(moving, placement)
-        apart = (moved[:, :-1] - fixed[:, :-1]) * moved[:, -1:] * inside
-        step = (to_step @ apart.flatten(1)[:, :, None])[:, :, 0].clamp(-_MAX_STEP, _MAX_STEP)
-        scale = placement[:, :2] / (1 + step[:, :2])
-        shift = placement[:, 2:] - scale * step[:, 2:]
-        placement = torch.cat(
-            [
-                scale.clamp(1 - _MAX_CHANGE, 1 + _MAX_CHANGE),
-                shift.clamp(-_MAX_CHANGE, _MAX_CHANGE),
-            ],
-            dim=1,
-        )
-    return placement
 
 
 def _slopes(layers: Tensor, inside: Tensor) -> Tensor:
