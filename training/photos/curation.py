@@ -140,7 +140,7 @@ def _split(
     """Side of each row; what is linked, or has one SKU, stays together."""
     linked = {row: look_alike[first] for row, first in first_of.items()}
     rows = sorted(linked)
-    keys = [_key(refs[row], decoded[row]) for row in rows]
+    keys = [split_key(refs[row], decoded[row].sha256) for row in rows]
     first_with: dict[str, int] = {}
     same_key = [(row, first_with.setdefault(key, row)) for row, key in zip(rows, keys, strict=True)]
     pairs = np.array([*linked.items(), *same_key], dtype=np.int64).reshape(-1, 2)
@@ -151,9 +151,9 @@ def _split(
     return dict(zip(rows, sides, strict=True))
 
 
-def _key(ref: PhotoRef, photo: DecodedPhoto) -> str:
+def split_key(ref: PhotoRef, sha256: str) -> str:
     """What decides a photo's side."""
-    return f"sha256:{photo.sha256}" if ref.sku is None else f"sku:{ref.sku}"
+    return f"sha256:{sha256}" if ref.sku is None else f"sku:{ref.sku}"
 
 
 def _group_numbers(rows: Sequence[int], look_alike: Mapping[int, int]) -> dict[int, int]:

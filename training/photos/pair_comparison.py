@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from training.photos.product_view import GROUND, HOLE, OUTSIDE, VIEW_PX
+from training.photos.product_view import GROUND, HOLE, OUTSIDE
 from training.photos.registration import register, warp
 
 MIN_STRUCTURE: Final = 0.8
 MAX_OTHER_COLOUR: Final = 0.1
-MIN_OUTLINE: Final = 0.85
+MIN_OUTLINE: Final = 0.8
 MAX_STRETCH: Final = 0.1
 
 _COARSE_PX: Final = 16
 _COARSE_STEPS: Final = 5
 # Gauss-Newton steps at each further size.
-_FINE_STEPS: Final = {32: 3, VIEW_PX: 1}
+_FINE_STEPS: Final = {32: 3}
 # Pairs that differ by more levels on average, laid over each other at the small size, are
 # looked at no further.
-MAX_COARSE_LEVELS: Final = 25.0
+MAX_COARSE_LEVELS: Final = 30.0
 _COLOUR_LEVELS: Final = 10.0
 _SAME_GROUND_LEVELS: Final = 8.0
 _PAIRS_AT_ONCE: Final = 256
@@ -105,7 +105,11 @@ def compare(views: Views, pairs: NDArray[np.int64]) -> tuple[Tensor, Likeness]:
 
 
 def _layers(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """Both views of each pair as registration takes them."""
+    """Both views of each pair as registration takes them, and where their holes are.
+
+    Where grounds differ, what has the ground's colour in both is no product, but a hole that
+    each ground is seen through. Where they are the same it makes no difference.
+    """
     views = [torch.from_numpy(pixels).permute(0, 3, 1, 2) for pixels in (a, b)]
     colours = [view[:, :3].float() / 255 - 0.5 for view in views]
     states = [view[:, 3:] for view in views]
@@ -116,12 +120,12 @@ def _layers(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Tensor, Tensor]
         for colour, ground in zip(colours, grounds, strict=True)
     ]
     one_ground = (means[0] - means[1]).abs().amax(1) <= _SAME_GROUND_LEVELS / 255
-    holes_count = whole | one_ground.view(-1, 1, 1, 1)
+    see_through = ~(whole | one_ground.view(-1, 1, 1, 1))
     layers = []
     for colour, state in zip(colours, states, strict=True):
         there = (state >= HOLE) | (whole & (state > OUTSIDE))
-        known = (state > OUTSIDE) & ((state != HOLE) | holes_count)
-        layers.append(torch.cat([colour * (there & known), there, known], dim=1))
+        hole = (state == HOLE) & see_through
+        layers.append(torch.cat([colour * there, there, state > OUTSIDE, hole], dim=1))
     return layers[0], layers[1]
 
 
@@ -162,9 +166,14 @@ def _smoothed(layers: Tensor) -> Tensor:
     return torch.cat([colours, layers[:, 3:]], dim=1)
 
 
+def _comparable(a: Tensor, b: Tensor) -> Tensor:
+    """Where both are known, and not both a hole, [P, 1, size, size]."""
+    return a[:, 4:5] * b[:, 4:5] * (1 - torch.minimum(a[:, 5:], b[:, 5:]))
+
+
 def _levels_apart(a: Tensor, b: Tensor) -> Tensor:
     """Mean difference of colours where either has product; all where little is in common."""
-    weight = torch.maximum(a[:, 3], b[:, 3]) * a[:, 4] * b[:, 4]
+    weight = (torch.maximum(a[:, 3:4], b[:, 3:4]) * _comparable(a, b))[:, 0]
     apart = (a[:, :3] - b[:, :3]).abs().mean(1) * 255
     common = weight.sum((1, 2))
     return torch.where(
@@ -174,7 +183,7 @@ def _levels_apart(a: Tensor, b: Tensor) -> Tensor:
 
 def _likeness(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Structure, other colour and outline of views laid over each other, each [P]."""
-    known = a[:, 4:] * b[:, 4:]
+    known = _comparable(a, b)
     product_a, product_b = a[:, 3:4] * known, b[:, 3:4] * known
     both = torch.minimum(product_a, product_b)
     outline = _total(both) / _total(torch.maximum(product_a, product_b)).clamp_min(1)

@@ -66,8 +66,8 @@ def product_view(rgb: Image.Image) -> ProductView:
     """The view of a photo of any size, mode RGB."""
     small = rgb.resize(2 * (_SEGMENTED_PX,), Image.Resampling.LANCZOS, reducing_gap=2.0)
     product, holes = _segment(np.asarray(small).astype(np.int16))
-    left, right = _extent(product.any(axis=0))
-    top, bottom = _extent(product.any(axis=1))
+    left, right = _extent(product.max(axis=0))
+    top, bottom = _extent(product.max(axis=1))
     columns, x_from, x_to = _visible(left, right)
     rows, y_from, y_to = _visible(top, bottom)
     size = (columns.stop - columns.start, rows.stop - rows.start)
@@ -75,9 +75,8 @@ def product_view(rgb: Image.Image) -> ProductView:
     x_scale, y_scale = rgb.width / _SEGMENTED_PX, rgb.height / _SEGMENTED_PX
     photo_box = (x_from * x_scale, y_from * y_scale, x_to * x_scale, y_to * y_scale)
     view = np.full((VIEW_PX, VIEW_PX, 4), OUTSIDE, dtype=np.uint8)
-    view[rows, columns, :3] = rgb.resize(
-        size, Image.Resampling.LANCZOS, box=photo_box, reducing_gap=2.0
-    )
+    inner = rgb.resize(size, Image.Resampling.LANCZOS, box=photo_box, reducing_gap=2.0)
+    view[rows, columns, :3] = np.asarray(inner)
     view[rows, columns, 3] = np.select(
         [~_resized(product, size, box), _resized(holes, size, box)], [GROUND, HOLE], PRODUCT
     )

@@ -1,8 +1,8 @@
 """Lays one view over another: the scale and shift of each axis, for many pairs at once.
 
-A view here is a tensor of LAYERS layers: red, green and blue in [-0.5, 0.5], 0 where there
-is no product; whether there is product; and whether anything is known of that place. A
-placement is [P, 4]: scale of x and y, then shift of x and y, in coordinates from -1 to 1;
+A view here is a tensor of layers: red, green and blue in [-0.5, 0.5], 0 where there is no
+product; whether there is product; whether anything is known of that place; and further ones,
+which are only warped. A placement is [P, 4]: scale of x and y, then shift of x and y, in coordinates from -1 to 1;
 position p of the fixed view is at scale * p + shift of the moving one.
 
 Source: Baker and Matthews 2004, Lucas-Kanade 20 years on, section 3.2 (inverse compositional).
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LAYERS: Final = 5
 # Further from the start than this is no copy: a crop by 5 % of each side scales by 1.11.
 _MAX_CHANGE: Final = 0.25
 _MAX_STEP: Final = 0.1
@@ -24,7 +23,7 @@ def register(fixed: Tensor, moving: Tensor, start: Tensor, placement: Tensor, st
     """Refine where each fixed view's places lie in its moving view.
 
     Args:
-        fixed: [P, LAYERS, size, size].
+        fixed: [P, layers, size, size].
         moving: The same.
         start: Placement that the result stays close to.
         placement: Placement to begin with.
@@ -34,15 +33,15 @@ def register(fixed: Tensor, moving: Tensor, start: Tensor, placement: Tensor, st
         The better placement.
     """
     # Where the photo ends there are no gradients to be had.
-    inside = -functional.max_pool2d(-fixed[:, -1:], 3, stride=1, padding=1)
-    slopes = _slopes(fixed[:, :-1], inside)
+    inside = -functional.max_pool2d(-fixed[:, 4:5], 3, stride=1, padding=1)
+    slopes = _slopes(fixed[:, :4], inside)
     curvature = slopes @ slopes.mT
     damping = torch.diag_embed(1e-2 * curvature.diagonal(dim1=1, dim2=2) + 1e-6)
     to_step = torch.linalg.solve(curvature + damping, slopes)
     low, high = start[:, :2] * (1 - _MAX_CHANGE), start[:, :2] * (1 + _MAX_CHANGE)
     for _ in range(steps):
         moved = warp(moving, placement)
-        apart = (moved[:, :-1] - fixed[:, :-1]) * moved[:, -1:] * inside
+        apart = (moved[:, :4] - fixed[:, :4]) * moved[:, 4:5] * inside
         step = (to_step @ apart.flatten(1)[:, :, None])[:, :, 0].clamp(-_MAX_STEP, _MAX_STEP)
         scale = placement[:, :2] / (1 + step[:, :2])
         shift = placement[:, 2:] - scale * step[:, 2:]
