@@ -6,6 +6,8 @@ full one. Where both photos have a plain ground, only what is product counts: wh
 that all photos of a shop share says nothing. Else the whole views are compared.
 """
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +20,8 @@ from torch.nn import functional
 from training.photos.product_view import GROUND, HOLE, OUTSIDE
 from training.photos.registration import register, warp
 
-MIN_STRUCTURE: Final = 0.8
-MAX_OTHER_COLOUR: Final = 0.1
+MIN_STRUCTURE: Final = 0.75
+MAX_OTHER_COLOUR: Final = 0.18
 MIN_OUTLINE: Final = 0.8
 MAX_STRETCH: Final = 0.1
 
@@ -32,7 +34,9 @@ _FINE_STEPS: Final = {32: 3}
 MAX_COARSE_LEVELS: Final = 30.0
 _COLOUR_LEVELS: Final = 10.0
 _SAME_GROUND_LEVELS: Final = 8.0
-_PAIRS_AT_ONCE: Final = 256
+# More of a product than this is no hole, but as dark or as light as its ground.
+_MAX_HOLE: Final = 0.3
+_PAIRS_AT_ONCE: Final = 64
 _WINDOW_PX: Final = 8
 # Of SSIM: variances far below this are noise.
 _NOISE_VARIANCE: Final = 4.0
@@ -76,12 +80,16 @@ class Views:
 def same_photo(views: Views, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which pairs [P, 2] of rows of `views` are one photo twice; bool [P]."""
     same = np.zeros(len(pairs), dtype=np.bool_)
+
+    def judge(start: int) -> None:
+        rows, likeness = compare(views, pairs[start : start + _PAIRS_AT_ONCE])
+        same[start + rows.numpy()] = likeness.same().numpy()
+
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in one order, whatever the machine
+    torch.set_num_threads(1)  # each sum in one order; pairs are shared out instead
     try:
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            rows, likeness = compare(views, pairs[start : start + _PAIRS_AT_ONCE])
-            same[start + rows.numpy()] = likeness.same().numpy()
+        with ThreadPoolExecutor(threads) as pool:
+            deque(pool.map(judge, range(0, len(pairs), _PAIRS_AT_ONCE)), maxlen=0)
     finally:
         torch.set_num_threads(threads)
     return same
@@ -107,8 +115,7 @@ def compare(views: Views, pairs: NDArray[np.int64]) -> tuple[Tensor, Likeness]:
 def _layers(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     """Both views of each pair as registration takes them, and where their holes are.
 
-    Where grounds differ, what has the ground's colour in both is no product, but a hole that
-    each ground is seen through. Where they are the same it makes no difference.
+    Holes show the ground, so that where grounds differ they say nothing of the product.
     """
     views = [torch.from_numpy(pixels).permute(0, 3, 1, 2) for pixels in (a, b)]
     colours = [view[:, :3].float() / 255 - 0.5 for view in views]
@@ -125,6 +132,8 @@ def _layers(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Tensor, Tensor]
     for colour, state in zip(colours, states, strict=True):
         there = (state >= HOLE) | (whole & (state > OUTSIDE))
         hole = (state == HOLE) & see_through
+        area, product = hole.sum((1, 2, 3)), (state >= HOLE).sum((1, 2, 3))
+        hole = hole & (area <= _MAX_HOLE * product).view(-1, 1, 1, 1)
         layers.append(torch.cat([colour * there, there, state > OUTSIDE, hole], dim=1))
     return layers[0], layers[1]
 
@@ -167,8 +176,8 @@ def _smoothed(layers: Tensor) -> Tensor:
 
 
 def _comparable(a: Tensor, b: Tensor) -> Tensor:
-    """Where both are known, and not both a hole, [P, 1, size, size]."""
-    return a[:, 4:5] * b[:, 4:5] * (1 - torch.minimum(a[:, 5:], b[:, 5:]))
+    """Where both are known, and neither is a hole, [P, 1, size, size]."""
+    return a[:, 4:5] * b[:, 4:5] * (1 - torch.maximum(a[:, 5:], b[:, 5:]))
 
 
 def _levels_apart(a: Tensor, b: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 A view here is a tensor of layers: red, green and blue in [-0.5, 0.5], 0 where there is no
 product; whether there is product; whether anything is known of that place; and further ones,
-which are only warped. A placement is [P, 4]: scale of x and y, then shift of x and y, in coordinates from -1 to 1;
-position p of the fixed view is at scale * p + shift of the moving one.
+which are only warped. A placement is [P, 4]: scale of x and y, then shift of x and y, in
+coordinates from -1 to 1; position p of the fixed view is at scale * p + shift of the moving one.
 
 Source: Baker and Matthews 2004, Lucas-Kanade 20 years on, section 3.2 (inverse compositional).
 """
