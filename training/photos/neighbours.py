@@ -73,7 +73,7 @@ def _nearest_in_leaves(
 
 def _leaves(vectors: NDArray[np.float32], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Rows of each leaf of one tree; each row is in one leaf."""
-    pending = [np.arange(len(vectors), dtype=np.int64)]
+    pending = [rng.permutation(len(vectors))]  # so that equal vectors part at random
     while pending:
         rows = pending.pop()
         if len(rows) <= LEAF:

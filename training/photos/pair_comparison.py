@@ -22,7 +22,7 @@ from training.photos.registration import register, warp
 
 MIN_STRUCTURE: Final = 0.75
 MAX_OTHER_COLOUR: Final = 0.18
-MIN_OUTLINE: Final = 0.8
+MIN_OUTLINE: Final = 0.83
 MAX_STRETCH: Final = 0.1
 
 _COARSE_PX: Final = 16

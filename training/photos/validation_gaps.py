@@ -47,7 +47,7 @@ def _none_given(category: str, refs: Sequence[PhotoRef], left_out: Sequence[Left
     lost = [item for item in left_out if item.path in given]
     if lost:
         first = f"{lost[0].path}, {lost[0].message}"
-        return f"all {len(lost)} photos given by --validation were left out (the first: {first})"
+        return f"none of its photos given by --validation was used (the first: {first})"
     return "the folder given by --validation has no photo of it"
 
 
