@@ -31,9 +31,9 @@ from training.photos.decode_pool import DecodeError, ImagesFile, TimeLimits, dec
 from training.photos.decoding import DecodedPhoto, UnusablePhoto
 from training.photos.manifest import read_manifest
 from training.photos.options import PrepareOptions, check_size
-from training.photos.photo_features import load_network
 from training.photos.scan import LeftOut, Listing, PhotoRef, PrepareError, scan_folder
 from training.photos.validation_gaps import validation_gaps
+from training.photos.view_features import load_network
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _decode(
         limits=TimeLimits(cpu_sec=options.cpu_limit_sec, wall_sec=options.wall_limit_sec),
     )
     try:
-        load_network()  # a process that can't would only die
+        load_network()  # hours of decoding would be lost if it could not be
         with closing(outcomes):
             for done, (row, outcome) in enumerate(outcomes, start=1):
                 if isinstance(outcome, UnusablePhoto):

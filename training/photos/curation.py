@@ -96,11 +96,10 @@ def _look_alikes(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> di
     """For each row, the first row of its group of near duplicates, perhaps itself."""
     if not rows:
         return {}
-    features = np.frombuffer(b"".join(decoded[row].features for row in rows), np.float32)
     pixels = np.frombuffer(b"".join(decoded[row].view.pixels for row in rows), np.uint8)
     frames = np.array([decoded[row].view.frame for row in rows], np.float32)
     views = Views(pixels.reshape(-1, VIEW_PX, VIEW_PX, 4), frames)
-    groups = near_duplicate_groups(features.reshape(len(rows), -1), views).tolist()
+    groups = near_duplicate_groups(views).tolist()
     first: dict[int, int] = {}
     return {row: first.setdefault(group, row) for row, group in zip(rows, groups, strict=True)}
 

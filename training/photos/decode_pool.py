@@ -21,11 +21,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
-import torch
 from PIL import Image
 
 from training.photos.decoding import DecodedPhoto, Target, UnusablePhoto, decode_photo
-from training.photos.photo_features import load_network
 
 # Photos handed to a process at a time: hides the pipe's latency, and is little to redo.
 _BATCH: Final = 8
@@ -205,9 +203,7 @@ def _context() -> BaseContext:
 def _serve(pipe: Connection, target: Target, images: ImagesFile, cpu_sec: float) -> None:
     """A decoding process: take batches until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    Image.init()  # load every codec and the network now, on no photo's account
-    torch.set_num_threads(1)
-    load_network()
+    Image.init()  # load every codec now, on no photo's account
     handle = os.open(images.path, os.O_WRONLY | os.O_CLOEXEC)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send((-1, None))  # ready

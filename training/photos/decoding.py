@@ -23,7 +23,6 @@ from models.images import (
     flatten,
     open_image,
 )
-from training.photos.photo_features import photo_features
 from training.photos.product_view import ProductView, product_view
 
 
@@ -46,14 +45,12 @@ class DecodedPhoto:
     Attributes:
         sha256: Of the file's bytes, hex.
         pixel_hash: Of the upright sRGB picture before resizing, over the background.
-        features: float32 [FEATURE_DIM], as bytes.
         view: Its product, small.
         original_px: Width and height, upright, as decoded.
     """
 
     sha256: str
     pixel_hash: bytes
-    features: bytes
     view: ProductView
     original_px: tuple[int, int]
 
@@ -94,7 +91,6 @@ def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.ui
     photo = DecodedPhoto(
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=hashlib.sha256(size + rgb.tobytes()).digest(),
-        features=photo_features(rgb).tobytes(),
         view=product_view(rgb),
         original_px=rgb.size,
     )

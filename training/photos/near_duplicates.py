@@ -1,9 +1,9 @@
 """Photos that are copies of one another: candidates by features, decided by pixels.
 
-The NEIGHBOURS photos nearest to each by the features of a pretrained network are its
-candidates (`neighbours`): these hardly change where a photo is resized, saved again, cropped
-a little, mirrored or put on another ground. Pixels then decide (`pair_comparison`), on views
-of the product without its plain ground (`product_view`).
+Each photo is judged on a small view of its product, without its plain ground (`product_view`).
+The NEIGHBOURS views nearest to each by the features of a pretrained network are its
+candidates (`view_features`, `neighbours`): features hardly change where a photo is resized,
+saved again, cropped a little or mirrored. Pixels then decide (`pair_comparison`).
 """
 
 from typing import Final
@@ -15,22 +15,22 @@ from scipy.sparse.csgraph import connected_components
 
 from training.photos.neighbours import nearest_pairs
 from training.photos.pair_comparison import Views, same_photo
+from training.photos.view_features import view_features
 
-NEIGHBOURS: Final = 6
+NEIGHBOURS: Final = 4
 
 
-def near_duplicate_groups(features: NDArray[np.float32], views: Views) -> NDArray[np.int64]:
+def near_duplicate_groups(views: Views) -> NDArray[np.int64]:
     """Group photos that are near duplicates, mirrored or not, directly or through others.
 
     Args:
-        features: Features of each photo [N, FEATURE_DIM].
         views: Product view of each photo.
 
     Returns:
         Group of each photo [N]; a photo that resembles no other is a group of its own.
     """
-    pairs = nearest_pairs(features, NEIGHBOURS)
-    alone = np.arange(len(features), dtype=np.int64)
+    pairs = nearest_pairs(view_features(views.pixels), NEIGHBOURS)
+    alone = np.arange(len(views.pixels), dtype=np.int64)
     return linked_groups(alone, pairs[same_photo(views, pairs)])
 
 

@@ -6,8 +6,6 @@ full one. Where both photos have a plain ground, only what is product counts: wh
 that all photos of a shop share says nothing. Else the whole views are compared.
 """
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +17,7 @@ from torch.nn import functional
 
 from training.photos.product_view import GROUND, HOLE, OUTSIDE
 from training.photos.registration import register, warp
+from training.photos.threads import share_out
 
 MIN_STRUCTURE: Final = 0.75
 MAX_OTHER_COLOUR: Final = 0.18
@@ -81,17 +80,11 @@ def same_photo(views: Views, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which pairs [P, 2] of rows of `views` are one photo twice; bool [P]."""
     same = np.zeros(len(pairs), dtype=np.bool_)
 
-    def judge(start: int) -> None:
-        rows, likeness = compare(views, pairs[start : start + _PAIRS_AT_ONCE])
-        same[start + rows.numpy()] = likeness.same().numpy()
+    def judge(part: slice) -> None:
+        rows, likeness = compare(views, pairs[part])
+        same[part.start + rows.numpy()] = likeness.same().numpy()
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # each sum in one order; pairs are shared out instead
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            deque(pool.map(judge, range(0, len(pairs), _PAIRS_AT_ONCE)), maxlen=0)
-    finally:
-        torch.set_num_threads(threads)
+    share_out(judge, len(pairs), _PAIRS_AT_ONCE)
     return same
 
 

@@ -14,7 +14,6 @@ from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from training.photos.near_duplicates import linked_groups, near_duplicate_groups
 from training.photos.pair_comparison import Views
-from training.photos.photo_features import photo_features
 from training.photos.product_view import VIEW_PX, product_view
 from training.photos.split import side_of, split_groups
 
@@ -58,10 +57,7 @@ def grouped(images: Sequence[Image.Image]) -> list[int]:
     views = [product_view(image) for image in images]
     pixels = np.stack([np.frombuffer(view.pixels, np.uint8) for view in views])
     frames = np.array([view.frame for view in views], np.float32)
-    features = np.stack([photo_features(image) for image in images])
-    return near_duplicate_groups(
-        features, Views(pixels.reshape(-1, VIEW_PX, VIEW_PX, 4), frames)
-    ).tolist()
+    return near_duplicate_groups(Views(pixels.reshape(-1, VIEW_PX, VIEW_PX, 4), frames)).tolist()
 
 
 Change = Callable[[Image.Image], Image.Image]
@@ -141,7 +137,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
 
 def test_no_photo_is_no_group() -> None:
     views = Views(np.empty((0, VIEW_PX, VIEW_PX, 4), np.uint8), np.empty((0, 4), np.float32))
-    assert near_duplicate_groups(np.empty((0, 8), np.float32), views).tolist() == []
+    assert near_duplicate_groups(views).tolist() == []
 
 
 def test_links_reach_through_others() -> None:
