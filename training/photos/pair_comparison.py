@@ -1,8 +1,8 @@
 """Whether two photos show one product in one photo: pixel by pixel, laid over each other.
 
 The views of a pair are laid over each other in four ways: as their boxes or as their frames
-suggest, upright or mirrored; each is registered at a small size, and the best goes on to the
-full one. Where both photos have a plain ground, only what is product counts: white ground
+suggest, upright or mirrored; each is registered at a small size, the best at a larger one.
+Where both photos have a plain ground, only what is product counts: white ground
 that all photos of a shop share says nothing. Else the whole views are compared.
 """
 
@@ -19,18 +19,19 @@ from training.photos.product_view import GROUND, HOLE, OUTSIDE
 from training.photos.registration import register, warp
 from training.photos.threads import share_out
 
+# How they were chosen: docs/decisions/0023-near-duplicates-by-product.md.
 MIN_STRUCTURE: Final = 0.75
 MAX_OTHER_COLOUR: Final = 0.18
 MIN_OUTLINE: Final = 0.83
 MAX_STRETCH: Final = 0.1
 
+# Sizes that views are registered at, and Gauss-Newton steps at each.
 _COARSE_PX: Final = 16
 _COARSE_STEPS: Final = 5
-# Gauss-Newton steps at each further size.
-_FINE_STEPS: Final = {32: 3}
-# Pairs that differ by more levels on average, laid over each other at the small size, are
-# looked at no further.
-MAX_COARSE_LEVELS: Final = 30.0
+_FINE_PX: Final = 32
+_FINE_STEPS: Final = 3
+# Pairs that differ by more levels on average at the small size are looked at no further.
+_MAX_COARSE_LEVELS: Final = 30.0
 _COLOUR_LEVELS: Final = 10.0
 _SAME_GROUND_LEVELS: Final = 8.0
 # More of a product than this is no hole, but as dark or as light as its ground.
@@ -94,11 +95,11 @@ def compare(views: Views, pairs: NDArray[np.int64]) -> tuple[Tensor, Likeness]:
     fixed, moving = _layers(views.pixels[pairs[:, 0]], views.pixels[pairs[:, 1]])
     frames = [torch.from_numpy(views.frames[pairs[:, side]]) for side in (0, 1)]
     start, placement, mirrored, levels = _lay_over(fixed, moving, *frames)
-    near = (levels <= MAX_COARSE_LEVELS).nonzero()[:, 0]
+    near = (levels <= _MAX_COARSE_LEVELS).nonzero()[:, 0]
     fixed, moving, start, placement = fixed[near], moving[near], start[near], placement[near]
     moving = torch.where(mirrored[near].view(-1, 1, 1, 1), moving.flip(3), moving)
-    for size, steps in _FINE_STEPS.items():
-        placement = register(_pooled(fixed, size), _pooled(moving, size), start, placement, steps)
+    small = _pooled(fixed, _FINE_PX), _pooled(moving, _FINE_PX)
+    placement = register(*small, start, placement, _FINE_STEPS)
     # A view is stretched to a square: how wide its pixels are for their height.
     wide = [frame[near, 0] / frame[near, 1] for frame in frames]
     stretch = (wide[0] / wide[1] * placement[:, 1] / placement[:, 0]).log().abs()

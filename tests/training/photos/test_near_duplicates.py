@@ -36,6 +36,7 @@ def print_on(
     draw = ImageDraw.Draw(shape)
     draw.polygon([(60, 70), (260, 50), (290, 330), (200, 360), (40, 300)], fill=255)
     draw.ellipse((120, 20, 220, 130), outline=255, width=14)  # a handle: the ground shows through
+    draw.ellipse((100, 120, 220, 260), fill=0)  # as it does in the middle
     noise = Image.fromarray(rng.integers(0, 256, (10, 8), dtype=np.uint8))
     pattern = noise.resize(shape.size, Image.Resampling.BICUBIC)
     product = ImageOps.colorize(pattern, *colours)
