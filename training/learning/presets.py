@@ -12,7 +12,6 @@ from training.learning.config import merge
 def _gpu(**settings: Any) -> dict[str, Any]:
     """What all GPU presets have in common, under `settings`."""
     common = {
-        "discriminator": "both",
         "model": {"channel_base": 16384, "channel_max": 512, "z_dim": 512, "w_dim": 512},
         "augment": {"adjust_kimg": 500.0},
         "checkpoint_kimg": 100.0,
@@ -25,7 +24,6 @@ def _gpu(**settings: Any) -> dict[str, Any]:
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     # 32 px on two processor cores within minutes.
     "cpu-demo": {
-        "discriminator": "both",
         "batch_size": 16,
         "model": {"channel_base": 1024},
         # A hundred times the usual penalty halves the distance at this size and batch:
@@ -33,11 +31,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "optimizer": {"learning_rate": 0.006, "mapping_multiplier": 0.3, "r1_gamma": 1.0},
     },
     # 64 px on a processor within hours.
-    "cpu-64": {
-        "discriminator": "both",
-        "model": {"channel_base": 4096},
-        "optimizer": {"r1_gamma": 0.05},
-    },
+    "cpu-64": {"model": {"channel_base": 4096}, "optimizer": {"r1_gamma": 0.05}},
     "gpu-64": _gpu(
         batch_size=64,
         model={"channel_max": 256, "z_dim": 128, "w_dim": 256},
