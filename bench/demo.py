@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument(
         "--photos", type=Path, help="folder of photos; the sample catalogue if not given"
     )
-    parser.add_argument("--minutes", type=float, default=4.0, help="training time")
+    parser.add_argument("--minutes", type=float, default=5.0, help="training time")
     parser.add_argument("--size", help="image size; the base's where it is fine-tuned, else 32")
     parser.add_argument("--port", type=int, default=3000)
     parser.add_argument(
