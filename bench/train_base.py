@@ -1,11 +1,12 @@
-"""How the base that ships is made: clothes at 32 px first, then grown to 64 px, and an encoder.
+"""Trains a base: clothes at 32 px first, then grown to 64 px, and an encoder.
 
     python bench/train_base.py --photos DIR --validation DIR --out training/data/bases/clothing
 
 An image costs little at 32 px; the blocks that 64 px add then start from a generator that knows
 the shapes. Datasets that are there are not made again, and what was stopped goes on where it was.
 Smaller steps at the end take the distance down once more: fewer --large-kimg end a run sooner, and
-well. Hours of a processor; its model card says how many images the one that ships was shown.
+well. Hours of a processor. Not run to its end yet: the base that ships was made by this file as of
+commit 5acf454.
 """
 
 import argparse
