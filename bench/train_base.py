@@ -60,8 +60,9 @@ def main() -> None:
         *WIDTHS,
     )  # fmt: skip
     train(
-        data[64], runs[64], options.large_kimg, "--from", str(runs[32]), "--batch-size", "16",
-        "--learning-rate", "0.003", "--set", "optimizer.mapping_multiplier=0.3",
+        data[64], runs[64], options.large_kimg, "--from", str(runs[32]), "--discriminator", "both",
+        "--batch-size", "16", "--learning-rate", "0.003",
+        "--set", "optimizer.mapping_multiplier=0.3",
         "--set", "optimizer.r1_gamma=2", "--set", "optimizer.decay=0.15",
     )  # fmt: skip
     catalogan(
