@@ -2,11 +2,11 @@
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import statistics
-import struct
 import subprocess
 import sys
 import time
@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from PIL import Image
+
 CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "bench" / "results.json"
 # The keys of results.json that `make soak` writes, and `make bench` leaves as they are.
 SOAK = ("soak_rss_growth", "soak")
-# Of a PNG: holds the C2PA manifest, whose times and ids differ between equal images.
+# Of a PNG: holds the C2PA manifest.
 SIGNATURE_CHUNK = b"caBX"
 
 A = TypeVar("A")
@@ -165,20 +167,13 @@ def keep_soak(path: Path, result: dict[str, Any]) -> None:
     write_results(path, {**kept, **dict(zip(SOAK, (result["rss_growth"], result), strict=True))})
 
 
-def unsigned_sha256(png: bytes) -> str:
-    """SHA-256 of a PNG without its signature.
+def image_hash(png: bytes) -> str:
+    """SHA-256 of a signed PNG's pixels and metadata; signatures differ between equal images.
 
     Raises:
-        ValueError: There is none.
+        ValueError: It is not signed.
     """
-    digest, signed, at = hashlib.sha256(png[:8]), False, 8
-    while at < len(png):
-        length, kind = struct.unpack_from(">I4s", png, at)
-        if kind == SIGNATURE_CHUNK:
-            signed = True
-        else:
-            digest.update(png[at : at + 12 + length])
-        at += 12 + length
-    if not signed:
+    if SIGNATURE_CHUNK not in png:
         raise ValueError("the image is not signed")
-    return digest.hexdigest()
+    with Image.open(io.BytesIO(png)) as image:
+        return hashlib.sha256(image.tobytes() + repr(image.info).encode()).hexdigest()

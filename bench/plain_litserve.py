@@ -8,7 +8,6 @@ that speak HTTP.
 
 import signal
 import sys
-from pathlib import Path
 
 from fastapi import Response
 from litserve import LitAPI, LitServer
@@ -17,12 +16,12 @@ from plain import ROUTE, BareSession, authorize
 from service.messages.schemas import GenerationRequest
 
 
-class PictureAPI(LitAPI):
-    """Pictures of seeds; travels to the workers before `setup`."""
+class ImageAPI(LitAPI):
+    """Images of seeds; travels to the workers before `setup`."""
 
     authorize = staticmethod(authorize)
 
-    def __init__(self, export: Path, model_id: str) -> None:
+    def __init__(self, export: str, model_id: str) -> None:
         super().__init__(api_path=ROUTE)
         self._model = (export, model_id)
 
@@ -34,32 +33,23 @@ class PictureAPI(LitAPI):
         """Nothing: the annotation has FastAPI validate the body."""
         return request
 
-    def predict(self, asked: GenerationRequest) -> Response:
-        """Make the picture and its answer."""
-        return self._session.answer(asked)
+    def predict(self, request: GenerationRequest) -> Response:
+        """Generate the image and its response."""
+        return self._session.respond(request)
 
-    def encode_response(self, answered: Response) -> Response:
+    def encode_response(self, response: Response) -> Response:
         """Nothing: it is encoded."""
-        return answered
+        return response
 
 
 def main() -> None:
     export, model_id, threads, port = sys.argv[1:]
     # LitServe ends its processes on Ctrl-C alone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = LitServer(
-        PictureAPI(Path(export), model_id),
-        accelerator="cpu",
-        workers_per_device=int(threads),
-        fast_queue=True,
-    )
-    server.run(
-        host="127.0.0.1",
-        port=int(port),
-        log_level="warning",
-        access_log=False,
-        generate_client_file=False,
-    )
+    api = ImageAPI(export, model_id)
+    server = LitServer(api, accelerator="cpu", workers_per_device=int(threads), fast_queue=True)
+    quiet = {"log_level": "warning", "access_log": False, "generate_client_file": False}
+    server.run(host="127.0.0.1", port=int(port), **quiet)
 
 
 if __name__ == "__main__":

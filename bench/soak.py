@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from load import Load
 from measuring import RESULTS, commit, growth, keep_soak, machine, percentile
-from servers import Bench, Helper
+from servers import Bench
 
 SHARE = 0.8
 MINUTE_SEC = 60.0
@@ -30,7 +31,7 @@ MIN_ANSWERS = 2
 MIN_KEPT_MINUTES = 5.0
 
 
-def soak(load: Helper, minutes: float) -> dict[str, Any]:
+def soak(load: Load, minutes: float) -> dict[str, Any]:
     """Load a service for so long.
 
     Returns:
@@ -39,15 +40,15 @@ def soak(load: Helper, minutes: float) -> dict[str, Any]:
     Raises:
         RuntimeError: The service does not answer any more.
     """
-    trial = f"closed {min(TRIAL_SEC, minutes * MINUTE_SEC / 10)}"
-    trials = [load.ask(trial) for _ in range(3)]
+    trial_sec = min(TRIAL_SEC, minutes * MINUTE_SEC / 10)
+    trials = [load.closed(trial_sec) for _ in range(3)]
     throughput = statistics.median(one["pictures"] / one["seconds"] for one in trials)
     count = max(MIN_WINDOWS, round(minutes))
     seconds = minutes * MINUTE_SEC / count
     rate, windows = SHARE * throughput, []
     start = time.perf_counter()
     for index in range(count):
-        window = load.ask(f"open poisson {rate} {seconds}")
+        window = load.open("poisson", rate, seconds)
         if len(window["latencies_ms"]) < MIN_ANSWERS:
             raise RuntimeError(f"the service does not answer any more: {window['messages']}")
         windows.append(window)

@@ -282,13 +282,11 @@ def stalling() -> Iterator[StallingServer]:
         thread.join()
 
 
+@pytest.mark.usefixtures("bench_modules")
 def test_latencies_count_from_when_requests_were_due(stalling: StallingServer) -> None:
     """Also those of requests that could not be sent, as all connections waited for answers."""
-    port = stalling.server_address[1]
-    command = [sys.executable, str(FOLDER / "load.py"), str(port), "key", "1", str(os.getpid())]
-    done = subprocess.run(command, input="open even 300 1.0\n", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    load = importlib.import_module("load").Load(stalling.server_address[1], "key", 1, os.getpid())
+    result = load.open("even", 300, 1.0)
     latencies = result["latencies_ms"]
     assert (len(latencies), result["errors"], len(result["rss_mb"])) == (297, 3, 6)
     assert "500" in result["messages"][0]
