@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -165,6 +165,13 @@ def keep_soak(path: Path, result: dict[str, Any]) -> None:
     """Put the result of a soak into results.json; all else there stays."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_results(path, {**kept, **dict(zip(SOAK, (result["rss_growth"], result), strict=True))})
+
+
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table."""
+    head = list(header)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def image_hash(png: bytes) -> str:

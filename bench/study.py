@@ -2,6 +2,9 @@
 
     python bench/study.py STUDY.json --data NAME=DATASET ... --work DIR
 
+Two that were run are bench/masking.json and bench/finetuning.json. To measure one again, move its
+STUDY.jsonl away.
+
 STUDY.json holds "arms": settings by name, in a tree, as `--set` takes them one by one. Beside them
 an arm may name a "checkout", the folder of another commit that is to train it, and "from", what it
 starts from. "stages" come one after the other; each has "data", "arms", "seeds" and its length:
@@ -26,11 +29,11 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from measuring import REPOSITORY, commit, cores
-from pages import between, fill, markdown, ratio, spread
+from measuring import REPOSITORY, commit, cores, markdown
+from scipy.stats import t as student
 
 NEVER_KIMG = 1e6
 SAMPLES = 2048
@@ -84,14 +87,11 @@ class Study:
         last = self.records[run][-self.plan.get("evaluations", 1) :]
         return mean(record[metric] for record in last if metric in record)
 
-    def log_ratios(
-        self, data: str, arm: str, seeds: Iterable[int], reference: str | None = None
-    ) -> dict[int, float]:
+    def log_ratios(self, data: str, arm: str, seeds: Iterable[int]) -> dict[int, float]:
         """Logarithm of an arm's score over the reference's, by seeds that both have run on."""
-        reference, score = reference or self.plan["reference"], self.plan["score"]
-        logs = {}
+        score, logs = self.plan["score"], {}
         for seed in seeds:
-            pair = [Run(data, name, seed) for name in (arm, reference)]
+            pair = [Run(data, name, seed) for name in (arm, self.plan["reference"])]
             if all(run in self.records for run in pair):
                 over, under = (self.value(run, score) for run in pair)
                 if over > 0 and under > 0:  # unbiased distances may be below 0
@@ -146,14 +146,13 @@ class Study:
         self.add(record)
         print(f"{' '.join(map(str, run))}: {record}", flush=True)
 
-    def table(self, specification: str) -> str:
-        """Rows of {"data", "arms", "seeds"}; "over" names another reference than the study's."""
-        given = json.loads(specification)
-        data, seeds = given["data"], given["seeds"]
-        reference = given.get("over", self.plan["reference"])
-        found = {
-            a: [r for s in seeds if (r := Run(data, a, s)) in self.records] for a in given["arms"]
-        }
+    def table(self, data: str, arms: Iterable[str], seeds: list[int]) -> str:
+        """What arms reached on a dataset, a row for each."""
+        reference = self.plan["reference"]
+        found: dict[str, list[Run]] = {}
+        for arm in arms:
+            runs = [Run(data, arm, seed) for seed in seeds]
+            found[arm] = [run for run in runs if run in self.records]
         last = {run: self.records[run][-1] for runs in found.values() for run in runs}
         metrics = [name for name in METRICS if any(name in record for record in last.values())]
         rows = []
@@ -161,9 +160,9 @@ class Study:
             cells = []
             for name in metrics:
                 values = [self.value(run, name) for run in runs if name in last[run]]
-                other = [] if arm == reference else self.differences(runs, reference, name)
+                other = [] if arm == reference else self.differences(runs, name)
                 cells.append(spread(values) + (f" ({between(other)})" if len(other) > 1 else ""))
-            logs = list(self.log_ratios(data, arm, seeds, reference).values())
+            logs = list(self.log_ratios(data, arm, seeds).values())
             over = "1" if arm == reference else ratio(logs)
             masked = mean(last[run]["masked_share"] for run in runs) if runs else 0
             kimg = mean(last[run]["nimg"] for run in runs) / 1000 if runs else 0
@@ -171,9 +170,9 @@ class Study:
         names = (name.replace("_", " ") for name in metrics)
         return markdown(["arm", *names, "paired ratio", "masked", "kimg", "seeds"], rows)
 
-    def differences(self, runs: list[Run], reference: str, metric: str) -> list[float]:
+    def differences(self, runs: list[Run], metric: str) -> list[float]:
         """Each run's metric less the reference's with the same seed; distances have ratios."""
-        pairs = [(run, run._replace(arm=reference)) for run in runs]
+        pairs = [(run, run._replace(arm=self.plan["reference"])) for run in runs]
         return [
             self.value(run, metric) - self.value(other, metric)
             for run, other in pairs
@@ -181,6 +180,34 @@ class Study:
             and metric in self.records[run][-1]
             and metric in self.records.get(other, [{}])[-1]
         ]
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % interval (Student's t)."""
+    centre, count = mean(values), len(values)
+    error = stdev(values) / math.sqrt(count) if count > 1 else math.nan
+    return centre, *student.interval(0.95, count - 1, centre, error)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation; a dash for nothing."""
+    if not values:
+        return "-"
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def ratio(logs: list[float]) -> str:
+    """Geometric mean with its 95 % interval, of logarithms."""
+    if not logs:
+        return "-"
+    centre, low, high = map(math.exp, interval(logs))
+    return f"{centre:.3f}" + (f" ({low:.3f} to {high:.3f})" if len(logs) > 1 else "")
+
+
+def between(differences: list[float]) -> str:
+    """Mean of paired differences with its 95 % interval."""
+    centre, low, high = interval(differences)
+    return f"{centre:+.3f}: {low:+.3f} to {high:+.3f}"
 
 
 def _in_process(what: str, task: dict[str, Any], checkout: Path) -> Record:
@@ -266,17 +293,12 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=[], help="NAME=DATASET, prepared")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=cores(), help="runs side by side")
-    parser.add_argument("--page", help="of docs/, whose tables are filled")
     options = parser.parse_args()
     study = Study(options.study)
     study.run(dict(d.split("=", 1) for d in options.data), options.work, options.processes)
-    if options.page:
-        fill(options.page, study.table)
-        return
     for stage in study.plan["stages"]:
         for data in stage["data"]:
-            given = {"data": data, "arms": study.arms_of(stage), "seeds": stage["seeds"]}
-            print(f"\n{data}\n{study.table(json.dumps(given))}")
+            print(f"\n{data}\n{study.table(data, study.arms_of(stage), stage['seeds'])}")
 
 
 if __name__ == "__main__":
