@@ -13,7 +13,6 @@ other from running; the exit code tells. With --device cpu all of it runs on a p
 import argparse
 import gc
 import itertools
-import json
 import shutil
 import statistics
 import sys
@@ -30,7 +29,7 @@ import torch
 from convolutions import ConvolutionRecorder, ConvolutionReplay
 from gpu_checks import AUGMENT_P, MASKED, Call, check_resume, check_step, noise
 from gpu_weights import pieces_of
-from measuring import commit, interleaved, machine, quotients, write_results
+from measuring import commit, interleaved, machine, quotients, read_results, write_results
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -208,7 +207,7 @@ def run_part(call: Call, name: str, size: int) -> None:
     facts = {"commit": commit(), "machine": machine(), "failures": call.failures}
     facts["gpu"] = "none" if call.on_cpu else torch.cuda.get_device_name()
     kept = HERE / "gpu.json"
-    before = json.loads(kept.read_text()) if kept.exists() and not call.on_cpu else {}
+    before = {} if call.on_cpu else read_results(kept)
     results = {**before, **call.figures, **facts}
     for path in [call.options.out / "gpu.json", *([] if call.on_cpu else [kept])]:
         write_results(path, results)

@@ -1,22 +1,23 @@
 """What the service is compared with: the same images, without all that a service is.
 
-    python bench/plain.py EXPORT MODEL_ID THREADS PORT
+    python bench/plain.py fastapi|litserve EXPORT MODEL_ID THREADS PORT
 
 BareSession is ONNX Runtime and the encoder in a few threads.
 
-Run as a program, this is a server in plain FastAPI. It and plain_litserve.py do what the service
-does at its core: compare the key in constant time, validate the request by the service's schema,
-run the session, encode, write XMP and sign. They serve one image of a seed and nothing else of the
-schema. What they leave out is the service's to spend: records of hashes, usage and quotas in the
-database, idempotency, rates, limits on bodies, connections, queues and time, content negotiation,
-one shape for errors, metadata in headers, request ids, metrics, traces, log lines, and models that
-change while it runs.
+Run as a program, this is a server in plain FastAPI or LitServe that does what the service does at
+its core: compare the key in constant time, validate the request by the service's schema, run the
+session, encode, write XMP and sign. It serves one image of a seed and nothing else of the schema.
+What it leaves out is the service's to spend: records of hashes, usage and quotas in the database,
+idempotency, rates, limits on bodies, connections, queues and time, content negotiation, one shape
+for errors, metadata in headers, request ids, metrics, traces, log lines, and models that change
+while it runs.
 """
 
 import asyncio
 import hmac
 import itertools
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ import numpy as np
 import onnxruntime
 import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
+from litserve import LitAPI, LitServer
 from measuring import image_hash
 
 from models.manifest import GENERATOR_FILE, MANIFEST_FILE, OUTPUT_NAME, GeneratorManifest
@@ -111,9 +113,8 @@ async def authorize(authorization: Annotated[str, Header()] = "") -> None:
         raise HTTPException(401, "the API key is wrong")
 
 
-def main() -> None:
-    export, model_id, threads, port = sys.argv[1:]
-    session, workers = BareSession(export, model_id), ThreadPoolExecutor(int(threads))
+def serve_fastapi(export: str, model_id: str, threads: int, port: int) -> None:
+    session, workers = BareSession(export, model_id), ThreadPoolExecutor(threads)
     app = FastAPI()
 
     @app.post(ROUTE, dependencies=[Depends(authorize)])
@@ -124,8 +125,46 @@ def main() -> None:
     async def health() -> Response:
         return Response()
 
-    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+class ImageAPI(LitAPI):
+    """Images of seeds; travels to LitServe's workers before `setup`."""
+
+    authorize = staticmethod(authorize)
+
+    def __init__(self, export: str, model_id: str) -> None:
+        super().__init__(api_path=ROUTE)
+        self._model = (export, model_id)
+
+    def setup(self, device: str) -> None:
+        """Open a worker's session."""
+        self._session = BareSession(*self._model)
+
+    def decode_request(self, request: GenerationRequest) -> GenerationRequest:
+        """Nothing: the annotation has FastAPI validate the body."""
+        return request
+
+    def predict(self, request: GenerationRequest) -> Response:
+        """Generate the image and its response."""
+        return self._session.respond(request)
+
+    def encode_response(self, response: Response) -> Response:
+        """Nothing: it is encoded."""
+        return response
+
+
+def serve_litserve(export: str, model_id: str, threads: int, port: int) -> None:
+    """Its fast queue, a session in each worker, and as many processes for HTTP, by its default."""
+    # LitServe ends its processes on Ctrl-C alone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    api = ImageAPI(export, model_id)
+    server = LitServer(api, accelerator="cpu", workers_per_device=threads, fast_queue=True)
+    quiet = {"log_level": "warning", "access_log": False, "generate_client_file": False}
+    server.run(host="127.0.0.1", port=port, **quiet)
 
 
 if __name__ == "__main__":
-    main()
+    framework, export, model_id, threads, port = sys.argv[1:]
+    serve = {"fastapi": serve_fastapi, "litserve": serve_litserve}[framework]
+    serve(export, model_id, int(threads), int(port))

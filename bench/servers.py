@@ -39,7 +39,6 @@ WIDTHS = {"z_dim": 128, "w_dim": 256, "channel_base": 4096, "channel_max": 192}
 CLIENTS = 8
 START_LIMIT_SEC = 600.0
 POLL_SEC = 0.01
-HERE = Path(__file__).parent
 
 
 def write_export(folder: Path) -> int:
@@ -114,8 +113,8 @@ class Bench:
     @contextmanager
     def plain(self, framework: str, threads: int) -> Iterator[Server]:
         """A plain server: "fastapi" or "litserve"."""
-        script = {"fastapi": "plain.py", "litserve": "plain_litserve.py"}[framework]
-        command = [sys.executable, str(HERE / script), *self._model, str(threads)]
+        script = str(Path(__file__).with_name("plain.py"))
+        command = [sys.executable, script, framework, *self._model, str(threads)]
         with self._running(command, "/health") as server:
             yield server
 

@@ -51,8 +51,15 @@ def soak(load: Load, minutes: float) -> dict[str, Any]:
         window = load.open("poisson", rate, seconds)
         if len(window["latencies_ms"]) < MIN_ANSWERS:
             raise RuntimeError(f"the service does not answer any more: {window['messages']}")
+        for percent in (50, 99):
+            window[f"p{percent}_ms"] = percentile(window["latencies_ms"], percent)
         windows.append(window)
-        print(f"{index + 1}/{count}: {_line(window)}", flush=True)
+        print(
+            f"{index + 1}/{count}: {len(window['latencies_ms'])} answered, "
+            f"{window['errors']} errors, p50 {window['p50_ms']:.1f} ms, "
+            f"p99 {window['p99_ms']:.1f} ms, {window['rss_mb'][-1]:.1f} MB",
+            flush=True,
+        )
     rss = [sample for window in windows for sample in window["rss_mb"]]
     return {
         "minutes": (time.perf_counter() - start) / MINUTE_SEC,
@@ -61,20 +68,11 @@ def soak(load: Load, minutes: float) -> dict[str, Any]:
         "requests": sum(len(w["latencies_ms"]) + w["errors"] for w in windows),
         "errors": sum(window["errors"] for window in windows),
         "messages": [message for window in windows for message in window["messages"]][:10],
-        "p50_ms": [percentile(window["latencies_ms"], 50) for window in windows],
-        "p99_ms": [percentile(window["latencies_ms"], 99) for window in windows],
+        "p50_ms": [window["p50_ms"] for window in windows],
+        "p99_ms": [window["p99_ms"] for window in windows],
         "rss_mb": rss,
         "rss_growth": growth(rss[len(windows[0]["rss_mb"]) :]),
     }
-
-
-def _line(window: dict[str, Any]) -> str:
-    latencies, rss = window["latencies_ms"], window["rss_mb"]
-    return (
-        f"{len(latencies)} answered, {window['errors']} errors, "
-        f"p50 {percentile(latencies, 50):.1f} ms, p99 {percentile(latencies, 99):.1f} ms, "
-        f"{rss[-1]:.1f} MB"
-    )
 
 
 def main() -> None:

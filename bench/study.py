@@ -82,21 +82,24 @@ class Study:
         """Of all that was run."""
         return sorted({record["commit"] for records in self.records.values() for record in records})
 
-    def value(self, run: Run, metric: str) -> float:
-        """A metric's mean over a run's last evaluations."""
-        last = self.records[run][-self.plan.get("evaluations", 1) :]
-        return mean(record[metric] for record in last if metric in record)
+    def values(self, data: str, arm: str, seeds: Iterable[int], metric: str) -> dict[int, float]:
+        """A metric's mean over the last evaluations, by seeds that have run."""
+        found = {}
+        for seed in seeds:
+            last = self.records.get(Run(data, arm, seed), [])[-self.plan.get("evaluations", 1) :]
+            if last and metric in last[-1]:
+                found[seed] = mean(record[metric] for record in last if metric in record)
+        return found
 
     def log_ratios(self, data: str, arm: str, seeds: Iterable[int]) -> dict[int, float]:
         """Logarithm of an arm's score over the reference's, by seeds that both have run on."""
-        score, logs = self.plan["score"], {}
-        for seed in seeds:
-            pair = [Run(data, name, seed) for name in (arm, self.plan["reference"])]
-            if all(run in self.records for run in pair):
-                over, under = (self.value(run, score) for run in pair)
-                if over > 0 and under > 0:  # unbiased distances may be below 0
-                    logs[seed] = math.log(over / under)
-        return logs
+        over, under = (
+            self.values(data, name, seeds, self.plan["score"])
+            for name in (arm, self.plan["reference"])
+        )
+        both = [seed for seed in over if seed in under]
+        positive = [seed for seed in both if min(over[seed], under[seed]) > 0]  # unbiased distances
+        return {seed: math.log(over[seed] / under[seed]) for seed in positive}
 
     def arms_of(self, stage: dict[str, Any]) -> list[str]:
         """The names of a stage's arms."""
@@ -148,38 +151,32 @@ class Study:
 
     def table(self, data: str, arms: Iterable[str], seeds: list[int]) -> str:
         """What arms reached on a dataset, a row for each."""
-        reference = self.plan["reference"]
-        found: dict[str, list[Run]] = {}
-        for arm in arms:
-            runs = [Run(data, arm, seed) for seed in seeds]
-            found[arm] = [run for run in runs if run in self.records]
-        last = {run: self.records[run][-1] for runs in found.values() for run in runs}
+        last = {run: self.records[run][-1] for run in self.records if run.data == data}
         metrics = [name for name in METRICS if any(name in record for record in last.values())]
         rows = []
-        for arm, runs in found.items():
-            cells = []
-            for name in metrics:
-                values = [self.value(run, name) for run in runs if name in last[run]]
-                other = [] if arm == reference else self.differences(runs, name)
-                cells.append(spread(values) + (f" ({between(other)})" if len(other) > 1 else ""))
+        for arm in arms:
+            ends = [last[run] for seed in seeds if (run := Run(data, arm, seed)) in last]
+            cells = [self._cell(data, arm, seeds, metric) for metric in metrics]
+            is_reference = arm == self.plan["reference"]
             logs = list(self.log_ratios(data, arm, seeds).values())
-            over = "1" if arm == reference else ratio(logs)
-            masked = mean(last[run]["masked_share"] for run in runs) if runs else 0
-            kimg = mean(last[run]["nimg"] for run in runs) / 1000 if runs else 0
-            rows.append([arm, *cells, over, f"{masked:.0%}", f"{kimg:.0f}", str(len(runs))])
+            masked = mean(end["masked_share"] for end in ends) if ends else 0
+            kimg = mean(end["nimg"] for end in ends) / 1000 if ends else 0
+            over = "1" if is_reference else ratio(logs)
+            rows.append([arm, *cells, over, f"{masked:.0%}", f"{kimg:.0f}", str(len(ends))])
         names = (name.replace("_", " ") for name in metrics)
         return markdown(["arm", *names, "paired ratio", "masked", "kimg", "seeds"], rows)
 
-    def differences(self, runs: list[Run], metric: str) -> list[float]:
-        """Each run's metric less the reference's with the same seed; distances have ratios."""
-        pairs = [(run, run._replace(arm=self.plan["reference"])) for run in runs]
-        return [
-            self.value(run, metric) - self.value(other, metric)
-            for run, other in pairs
-            if not metric.endswith("distance")
-            and metric in self.records[run][-1]
-            and metric in self.records.get(other, [{}])[-1]
-        ]
+    def _cell(self, data: str, arm: str, seeds: list[int], metric: str) -> str:
+        """A metric and how far it is from the reference's with the same seeds, in brackets."""
+        values, others = (
+            self.values(data, name, seeds, metric) for name in (arm, self.plan["reference"])
+        )
+        differences = [values[seed] - others[seed] for seed in values if seed in others]
+        cell = spread(list(values.values()))
+        # Distances have their ratio instead.
+        if arm == self.plan["reference"] or metric.endswith("distance") or len(differences) < 2:
+            return cell
+        return f"{cell} ({between(differences)})"
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
