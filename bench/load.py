@@ -1,4 +1,4 @@
-"""A load on a server, from a process of its own (see servers.own_process)."""
+"""A load on a server."""
 
 import asyncio
 import itertools
@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 import aiohttp
+import httpx
 import psutil
-from measuring import image_hash
 
 from service.settings import load_settings
 
@@ -38,17 +38,38 @@ def arrivals(kind: str, rate: float, seconds: float, rng: random.Random) -> list
 
 
 class Load:
-    """Clients of one server; seeds never repeat."""
+    """Clients of one server; seeds never repeat.
 
-    def __init__(self, port: int, key: str, clients: int, server_pid: int) -> None:
-        self._url = f"http://127.0.0.1:{port}/v1/images/generations"
-        self._headers = {"Accept": "image/png", "Authorization": f"Bearer {key}"}
+    Attributes:
+        start_s: How many seconds the server took to start.
+    """
+
+    def __init__(self, port: int, key: str, clients: int, server_pid: int, start_s: float) -> None:
+        self.start_s = start_s
+        self._url, self._key = f"http://127.0.0.1:{port}/v1/images/generations", key
         self._clients, self._server = clients, psutil.Process(server_pid)
         self._seeds, self._rng = itertools.count(), random.Random(0)
 
-    def hash(self, seed: int) -> str:
-        """What `image_hash` returns for the image of a seed."""
-        return asyncio.run(self._hash(seed))
+    def check(self) -> None:
+        """Refuse to measure a server that does not check keys and requests.
+
+        Raises:
+            RuntimeError: It does not.
+        """
+        for key, field, expected in (("wrong", "seed", {401}), (self._key, "sede", {400, 422})):
+            headers = {"Authorization": f"Bearer {key}"}
+            status = httpx.post(self._url, json={field: 0}, headers=headers).status_code
+            if status not in expected:
+                raise RuntimeError(f"{self._url} answered {status}, not one of {expected}")
+
+    def image(self, seed: int) -> bytes:
+        """The PNG of one seed."""
+
+        async def request() -> bytes:
+            async with self._session() as session:
+                return await self._image(session, seed)
+
+        return asyncio.run(request())
 
     def closed(self, seconds: float) -> dict[str, float]:
         """Clients that send the next request as soon as the response is there.
@@ -76,7 +97,7 @@ class Load:
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            headers=self._headers,
+            headers={"Accept": "image/png", "Authorization": f"Bearer {self._key}"},
             connector=aiohttp.TCPConnector(limit=CONNECTIONS),
             timeout=aiohttp.ClientTimeout(total=None),
         )
@@ -93,10 +114,6 @@ class Load:
         if response.status != 200 or not content.startswith(b"\x89PNG"):
             raise RuntimeError(f"the service answered {response.status}: {content[:200]!r}")
         return content
-
-    async def _hash(self, seed: int) -> str:
-        async with self._session() as session:
-            return image_hash(await self._image(session, seed))
 
     async def _closed(self, seconds: float) -> dict[str, float]:
         received, stopped = 0, False

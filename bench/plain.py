@@ -29,7 +29,6 @@ import onnxruntime
 import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from litserve import LitAPI, LitServer
-from measuring import image_hash
 
 from models.manifest import GENERATOR_FILE, MANIFEST_FILE, OUTPUT_NAME, GeneratorManifest
 from service.images.imaging import Encoding, encode_image
@@ -80,10 +79,6 @@ class BareSession:
         """The PNG of the seed that is requested."""
         (seed,) = consecutive_seeds(request.seed, 1)
         return Response(self.image(seed), media_type="image/png")
-
-    def hash(self, seed: int) -> str:
-        """What `image_hash` returns for the image of a seed."""
-        return image_hash(self.image(seed))
 
     def closed(self, seconds: float) -> dict[str, float]:
         """Work in all threads, as Load.closed does; returns {pictures, seconds, cpu_s}."""

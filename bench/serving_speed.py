@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from load import Load
-from measuring import Measurement, interleaved, percentile, quotients
+from measuring import Measurement, image_hash, interleaved, percentile, quotients
 from plain import BareSession
 from servers import CLIENTS, NAME, Bench
 
@@ -34,15 +34,15 @@ def cold_starts(bench: Bench, rounds: int) -> list[float]:
     """Seconds from exec to the first readiness, service by service."""
     times = []
     for _ in range(rounds):
-        with bench.service() as server:
-            times.append(server.start_s)
+        with bench.service() as load:
+            times.append(load.start_s)
     return times
 
 
 def check_same_images(sides: dict[str, Load | BareSession]) -> None:
     """Refuse to compare sides that do not generate the same images."""
     for seed in (0, 5):
-        hashes = {name: side.hash(seed) for name, side in sides.items()}
+        hashes = {name: image_hash(side.image(seed)) for name, side in sides.items()}
         if len(set(hashes.values())) > 1:
             raise RuntimeError(f"the images of seed {seed} differ: {hashes}")
 
@@ -79,17 +79,16 @@ def measure(quick: bool) -> Measurement:
         bench = Bench(Path(folder))
         threads = load_settings().workers
         starts = cold_starts(bench, 1 if quick else 5)
-        sides = {"session": stack.enter_context(bench.bare_session(threads))}
         servers = {"service": bench.service(), **{f: bench.plain(f, threads) for f in PLAIN}}
-        for name, starting in servers.items():
-            server = stack.enter_context(starting)
-            bench.check(server)
-            sides[name] = stack.enter_context(bench.load(server))
+        loads = {name: stack.enter_context(starting) for name, starting in servers.items()}
+        for load in loads.values():
+            load.check()
+        sides = {"session": BareSession(*bench.model, threads), **loads}
         check_same_images(sides)
         closed = closed_rounds(sides, rounds, seconds)
         rate = HALF * statistics.median(throughputs(closed["service"]))
         rounds, seconds = (1, 1.0) if quick else (5, 20.0)
-        latencies = open_rounds(sides["service"], rate, rounds, seconds)
+        latencies = open_rounds(loads["service"], rate, rounds, seconds)
     measurement = Measurement()
     add_throughputs(measurement, closed)
     add_latencies(measurement, latencies)

@@ -84,7 +84,7 @@ def main() -> None:
     facts = {"commit": commit(), "machine": machine()}
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
         bench = Bench(Path(name))
-        with bench.service() as server, bench.load(server) as load:
+        with bench.service() as load:
             result = soak(load, options.minutes)
     print(
         f"soak_rss_growth {result['rss_growth']:+.4f} in {result['minutes']:.1f} min, "

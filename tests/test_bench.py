@@ -244,7 +244,8 @@ def stalling() -> Iterator[StallingServer]:
 @pytest.mark.usefixtures("bench_modules")
 def test_latencies_count_from_when_requests_were_due(stalling: StallingServer) -> None:
     """Also those of requests that could not be sent, as all connections waited for answers."""
-    load = importlib.import_module("load").Load(stalling.server_address[1], "key", 1, os.getpid())
+    port = stalling.server_address[1]
+    load = importlib.import_module("load").Load(port, "key", 1, os.getpid(), 0.0)
     result = load.open("even", 300, 1.0)
     latencies = result["latencies_ms"]
     assert (len(latencies), result["errors"], len(result["rss_mb"])) == (297, 3, 6)
