@@ -3,9 +3,9 @@
     python bench/bench.py [PART ...]
 
 Prints one table and writes bench/results.json: the figures (medians) flat, the commit, the
-machine, and under "samples" and "raw" every round they were made of. Each part is measured in a
-process of its own; named parts alone are printed and not written. All of it takes about twenty
-minutes on two idle cores; what else runs meanwhile makes the figures worse.
+machine, and under "samples" and "raw" every round they were computed from. Each part is measured
+in a process of its own; named parts alone are printed and not written. All of it takes about
+twenty minutes on two idle cores; what else runs meanwhile makes the figures worse.
 """
 
 import argparse
@@ -63,9 +63,9 @@ def measure_all(parts: Sequence[str], quick: bool) -> Measurement:
     return whole
 
 
-def table(measured: Measurement, facts: dict[str, Any]) -> Table:
+def table(measured: Measurement, host: dict[str, Any]) -> Table:
     """All figures, with their spread and goals."""
-    title = f"{facts['processor']}, {facts['cores']} cores, load {facts['load_average_at_start']}"
+    title = f"{host['processor']}, {host['cores']} cores, load {host['load_average_at_start']}"
     shown = Table("figure", "median", "lowest", "highest", "rounds", "goal", title=title)
     for name, value in measured.figures.items():
         samples = measured.samples[name]
@@ -82,18 +82,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a trial of the bench: rough figures")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    facts = machine()
-    if facts["load_average_at_start"] > facts["cores"] / 2:
+    host = machine()
+    if host["load_average_at_start"] > host["cores"] / 2:
         console.print("the machine is busy: take these figures for a trial", style="yellow")
     measured = measure_all(options.parts or PARTS, options.quick)
-    console.print(table(measured, facts))
+    console.print(table(measured, host))
     if options.parts:
         return
     before = read_results(options.out)  # what `make soak` left there stays, with its own commit
     results = {
         **measured.figures,
         "commit": commit(),
-        "machine": facts,
+        "machine": host,
         "quick": options.quick,
         "samples": measured.samples,
         "raw": measured.raw,

@@ -1,4 +1,4 @@
-"""`make demo`: the whole job by the public commands, from photos to pictures over HTTP."""
+"""`make demo`: the whole job by the public commands, from photos to images over HTTP."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ from rich.table import Table
 console = Console(highlight=False)
 CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
 NAME = "shop"
-# Of the training time; it looks at pictures that the generator, which is done, makes quickly.
+# Of the training time; the generator, which is trained, quickly generates what it learns from.
 ENCODER_SHARE = 0.2
 BASE = "clothing"
 BASE_EXPORT = Path(__file__).resolve().parent.parent / "training" / "data" / "bases" / BASE
@@ -91,11 +91,11 @@ def curl_line(port: int, category: str, image: Path) -> str:
 
 
 def move_aside(out: Path) -> None:
-    """Keep what an earlier demo made: it may have been trained on somebody's photos for hours."""
+    """Keep an earlier demo: it may have been trained on somebody's photos for hours."""
     if not out.exists():
         return
-    made = datetime.fromtimestamp(out.stat().st_mtime).astimezone()
-    aside = out.with_name(f"{out.name}-{made:%Y%m%d-%H%M%S}")
+    created = datetime.fromtimestamp(out.stat().st_mtime).astimezone()
+    aside = out.with_name(f"{out.name}-{created:%Y%m%d-%H%M%S}")
     out.rename(aside)
     console.print(f"the demo before is in {aside} now", soft_wrap=True, markup=False)
 

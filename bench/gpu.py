@@ -137,13 +137,13 @@ def train(call: Call, _: int) -> None:
     pieces_of(trainer)  # would they fit? Better known before than after
     if weights:
         weights.continue_in(trainer)
-    begun, start = trainer.nimg, time.monotonic()
+    first, start = trainer.nimg, time.monotonic()
     trainer.train(show, lambda: False)
     seconds = time.monotonic() - start
     for name, data in pieces_of(trainer).items():
         (out / name).write_bytes(data)
     shutil.copy(max((trainer.run / "grids").iterdir()), out / "samples.png")
-    per_s = (trainer.nimg - begun) / seconds
+    per_s = (trainer.nimg - first) / seconds
     call.add("train", minutes=seconds / 60, images_per_s=per_s, images=trainer.nimg)
     call.add("train", augment_p=trainer.augmentation.p)
 
@@ -204,11 +204,11 @@ def run_part(call: Call, name: str, size: int) -> None:
         traceback.print_exc()
         call.failures.append(f"{name} at {size} px: {error}")
     call.add(f"{name}_{size}", seconds=time.monotonic() - start)
-    facts = {"commit": commit(), "machine": machine(), "failures": call.failures}
-    facts["gpu"] = "none" if call.on_cpu else torch.cuda.get_device_name()
+    metadata = {"commit": commit(), "machine": machine(), "failures": call.failures}
+    metadata["gpu"] = "none" if call.on_cpu else torch.cuda.get_device_name()
     kept = HERE / "gpu.json"
     before = {} if call.on_cpu else read_results(kept)
-    results = {**before, **call.figures, **facts}
+    results = {**before, **call.figures, **metadata}
     for path in [call.options.out / "gpu.json", *([] if call.on_cpu else [kept])]:
         write_results(path, results)
 

@@ -10,14 +10,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
-
-from training.files import replace_file
 
 CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -159,20 +157,15 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
     """Replace results.json as a whole."""
-    replace_file(path, (json.dumps(results, indent=1) + "\n").encode())
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
 
 
 def keep_soak(path: Path, result: dict[str, Any]) -> None:
     """Put the result of a soak into results.json; all else there stays."""
     soak = dict(zip(SOAK, (result["rss_growth"], result), strict=True))
     write_results(path, read_results(path) | soak)
-
-
-def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table."""
-    head = list(header)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def image_hash(png: bytes) -> str:

@@ -13,18 +13,15 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import torch
 from gpu_bundle import MemoryDataset
 from load import Load
 from measuring import CATALOGAN
 from processes import running, usable_port
+from training_speed import new_trainer
 
 from service.registry.store import Registry
 from training.export.export import ExportOptions, export_run
 from training.learning.config import resolve
-from training.learning.distributed import Ranks
-from training.learning.run import write_run
-from training.learning.trainer import Trainer
 
 NAME = "bench-128"
 SIZE_PX = 128
@@ -40,12 +37,9 @@ def write_export(folder: Path) -> int:
     photos = np.zeros((count, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
     dataset = MemoryDataset(photos, np.arange(count), CATEGORIES)
     config = resolve({"model": WIDTHS, "batch_size": count, "max_kimg": count / 1000})
-    run = folder / "run"
-    run.mkdir()
-    write_run(run, config, dataset)
-    trainer = Trainer(run, dataset, config, torch.device("cpu"), Ranks())
+    trainer = new_trainer(folder / "run", dataset, config)
     trainer.train(lambda _: None, lambda: False)
-    export_run(run, folder / "export", ExportOptions(name=NAME, licence="CC0-1.0"))
+    export_run(trainer.run, folder / "export", ExportOptions(name=NAME, licence="CC0-1.0"))
     return sum(parameter.numel() for parameter in trainer.generator.parameters())
 
 

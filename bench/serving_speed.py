@@ -1,11 +1,11 @@
 """How fast the service is: against the bare session, and against plain servers.
 
 `catalogan serve` runs as it would in earnest: in a process of its own, with an API key, its
-log going to a file. Eight clients ask for one PNG each, again and again. The bare ONNX
+log going to a file. Eight clients request one PNG each, again and again. The bare ONNX
 Runtime session with the same encoder and marks works in as many threads as the service, and
-so do servers in plain FastAPI and LitServe; all in turns, on the same pictures, which is
+so do servers in plain FastAPI and LitServe; all in turns, on the same images, which is
 checked. Latencies are then taken at half of the throughput, where requests come whether or
-not earlier ones are answered: evenly spread, which tells of the service alone, and at
+not earlier responses are there: evenly spread, which tells of the service alone, and at
 random, where they also meet each other (two workers with a constant time for each would
 have a p99 of 2.5 times the median).
 """
@@ -109,12 +109,12 @@ def measure(quick: bool) -> Measurement:
 
 
 def throughputs(rounds: Rounds) -> list[float]:
-    """Pictures a second, round by round."""
+    """Images a second, round by round."""
     return [one["pictures"] / one["seconds"] for one in rounds]
 
 
 def add_throughputs(measurement: Measurement, closed: dict[str, Rounds]) -> None:
-    """What was made at the limit, and what CPU time it took."""
+    """What was generated at the limit, and what CPU time it took."""
     served = {name: throughputs(rounds) for name, rounds in closed.items()}
     measurement.add("serve_pictures_per_s", served["service"])
     measurement.add("session_pictures_per_s", served["session"])

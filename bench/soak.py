@@ -4,7 +4,7 @@
 
 Requests come at random at 0.8 of the throughput that is measured first. The service's
 memory is read every ten seconds; latencies, counted from when a request was to be sent, and
-errors are told for each minute. `soak_rss_growth` is the mean memory of the last tenth of
+errors are printed for each minute. `soak_rss_growth` is the mean memory of the last tenth of
 the time over that of the first tenth, less 1; the first minute counts as warm-up. What took
 five minutes or more goes into bench/results.json, beside what `make bench` writes there.
 """
@@ -26,7 +26,7 @@ MINUTE_SEC = 60.0
 TRIAL_SEC = 5.0
 # Too short ones still have windows to compare.
 MIN_WINDOWS = 5
-MIN_ANSWERS = 2
+MIN_RESPONSES = 2
 # Below that, memory says nothing.
 MIN_KEPT_MINUTES = 5.0
 
@@ -38,7 +38,7 @@ def soak(load: Load, minutes: float) -> dict[str, Any]:
         What results.json holds under "soak".
 
     Raises:
-        RuntimeError: The service does not answer any more.
+        RuntimeError: The service does not respond any more.
     """
     trial_sec = min(TRIAL_SEC, minutes * MINUTE_SEC / 10)
     trials = [load.closed(trial_sec) for _ in range(3)]
@@ -49,8 +49,8 @@ def soak(load: Load, minutes: float) -> dict[str, Any]:
     start = time.perf_counter()
     for index in range(count):
         window = load.open("poisson", rate, seconds)
-        if len(window["latencies_ms"]) < MIN_ANSWERS:
-            raise RuntimeError(f"the service does not answer any more: {window['messages']}")
+        if len(window["latencies_ms"]) < MIN_RESPONSES:
+            raise RuntimeError(f"the service does not respond any more: {window['messages']}")
         for percent in (50, 99):
             window[f"p{percent}_ms"] = percentile(window["latencies_ms"], percent)
         windows.append(window)
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    facts = {"commit": commit(), "machine": machine()}
+    metadata = {"commit": commit(), "machine": machine()}
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
         bench = Bench(Path(name))
         with bench.service() as load:
@@ -91,7 +91,7 @@ def main() -> None:
         f"{result['requests']} requests at {result['rate']:.1f}/s, {result['errors']} errors"
     )
     if result["minutes"] >= MIN_KEPT_MINUTES:
-        keep_soak(options.out, {**result, **facts})
+        keep_soak(options.out, {**result, **metadata})
     if result["errors"]:
         sys.exit(f"soak: {result['errors']} requests failed: {result['messages']}")
 

@@ -1,4 +1,4 @@
-"""What the long studies found, as figures for `make bench`: no study is begun here.
+"""What the long studies found, as figures for `make bench`: no study is run here.
 
 masking (docs/masking.md): does hiding features help? bench/masking.json was written down before its
 first run, but for the strengths of R1. finetuning (docs/fine-tuning.md): a base learns a catalogue
@@ -12,7 +12,8 @@ import math
 from pathlib import Path
 
 from measuring import Measurement
-from study import Run, Study, interval
+from study import Run, Study
+from tables import interval
 
 UNSEEN = range(10, 15)  # seeds on which no choice was made
 WINNER = "both-0.2"

@@ -29,11 +29,11 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
 
-from measuring import REPOSITORY, commit, cores, markdown
-from scipy.stats import t as student
+from measuring import REPOSITORY, commit, cores
+from tables import between, markdown, ratio, spread
 
 NEVER_KIMG = 1e6
 SAMPLES = 2048
@@ -43,6 +43,12 @@ METRICS = (
     *("accuracy_trained_on_generated", "label_agreement"),
 )
 Record = dict[str, Any]
+
+
+def read_lines(file: Path) -> list[Record]:
+    """The records of a file of JSON lines, if it is there."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 class Run(NamedTuple):
@@ -64,9 +70,8 @@ class Study:
         self.ledger = plan.with_suffix(".jsonl")
         self.records: dict[Run, list[Record]] = {}
         self._writing = threading.Lock()
-        if self.ledger.exists():
-            for line in self.ledger.read_text(encoding="utf-8").splitlines():
-                self._take(json.loads(line))
+        for record in read_lines(self.ledger):
+            self._take(record)
 
     def _take(self, record: Record) -> None:
         run = Run(record["data"], record["arm"], record["seed"])
@@ -179,34 +184,6 @@ class Study:
         return f"{cell} ({between(differences)})"
 
 
-def interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval (Student's t)."""
-    centre, count = mean(values), len(values)
-    error = stdev(values) / math.sqrt(count) if count > 1 else math.nan
-    return centre, *student.interval(0.95, count - 1, centre, error)
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation; a dash for nothing."""
-    if not values:
-        return "-"
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
-
-
-def ratio(logs: list[float]) -> str:
-    """Geometric mean with its 95 % interval, of logarithms."""
-    if not logs:
-        return "-"
-    centre, low, high = map(math.exp, interval(logs))
-    return f"{centre:.3f}" + (f" ({low:.3f} to {high:.3f})" if len(logs) > 1 else "")
-
-
-def between(differences: list[float]) -> str:
-    """Mean of paired differences with its 95 % interval."""
-    centre, low, high = interval(differences)
-    return f"{centre:+.3f}: {low:+.3f} to {high:+.3f}"
-
-
 def _in_process(what: str, task: dict[str, Any], checkout: Path) -> Record:
     """Train or judge in a process whose path chooses the code."""
     done = subprocess.run(
@@ -251,14 +228,14 @@ def train(task: dict[str, Any]) -> Record:
             from training.learning.sources import open_source
 
             trainer.start_from(open_source(task["source"]))
-    begun, nimg, cpu_sec = time.process_time(), task.get("nimg", math.inf), task.get("cpu_sec")
+    start, nimg, cpu_sec = time.process_time(), task.get("nimg", math.inf), task.get("cpu_sec")
 
     def is_over() -> bool:
-        spent = time.process_time() - begun
+        spent = time.process_time() - start
         return trainer.nimg >= nimg or (cpu_sec is not None and spent >= cpu_sec)
 
     trainer.train(lambda _: None, is_over)
-    return {"nimg": trainer.nimg, "cpu_sec": round(time.process_time() - begun, 1)}
+    return {"nimg": trainer.nimg, "cpu_sec": round(time.process_time() - start, 1)}
 
 
 def judge(task: dict[str, Any]) -> Record:
@@ -274,9 +251,8 @@ def judge(task: dict[str, Any]) -> Record:
         samples=task["samples"], served_truncation_psi=1.0, served_noise_scale=1.0
     )
     found = evaluate(RunSampler(run), dataset, wanted, run / "evaluation").headline()
-    stats = run / "stats.jsonl"  # not there before the first tick
-    lines = stats.read_text(encoding="utf-8").splitlines() if stats.exists() else []
-    masked = [tick["mask_active"] for tick in map(json.loads, lines) if tick["kind"] == "tick"]
+    stats = read_lines(run / "stats.jsonl")  # none before the first tick
+    masked = [tick["mask_active"] for tick in stats if tick["kind"] == "tick"]
     rounded = {name: float(f"{value:.5g}") for name, value in found.items()}
     return {**rounded, "masked_share": round(mean(masked), 4) if masked else 0.0}
 

@@ -3,10 +3,10 @@
     python bench/train_base.py --photos DIR --validation DIR --out training/data/bases/clothing
 
 An image costs little at 32 px; the blocks that 64 px add then start from a generator that knows
-the shapes. Datasets that are there are not made again, and what was stopped goes on where it was.
-Smaller steps at the end take the distance down once more: fewer --large-kimg end a run sooner, and
-well. Hours of a processor. Not run to its end yet: the base that ships was made by this file as of
-commit 5acf454.
+the shapes. Datasets that are there are not prepared again, and what was stopped goes on where it
+was. Smaller steps at the end take the distance down once more: fewer --large-kimg end a run sooner,
+and well. Hours of a processor. Not run to its end yet: the base that ships was trained by this file
+as of commit 5acf454.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from measuring import CATALOGAN, REPOSITORY
 
 WIDTHS = ("--set", "model.channel_base=2048")
-# Ticks and pictures less often than in the demo: the run is fifty times as long.
+# Ticks and sample grids less often than in the demo: the run is fifty times as long.
 PACE = ("--set", "tick_kimg=2", "--set", "grid_kimg=10", "--set", "checkpoint_kimg=10")
 ADAPTATION = ("--set", "augment.adjust_kimg=200")
 
@@ -31,8 +31,8 @@ def catalogan(*arguments: object) -> None:
 
 def train(dataset: Path, run: Path, kimg: float, *settings: str) -> None:
     """Train, or go on where it was stopped."""
-    begun = list(run.glob("checkpoint-*.pt"))
-    how = ("--resume",) if begun else (*settings, *PACE, *ADAPTATION)
+    checkpoints = list(run.glob("checkpoint-*.pt"))
+    how = ("--resume",) if checkpoints else (*settings, *PACE, *ADAPTATION)
     catalogan("train", dataset, "--out", run, "--max-kimg", f"{kimg:g}", *how)
 
 

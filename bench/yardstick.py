@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from measuring import REPOSITORY, markdown
+from measuring import REPOSITORY
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+from tables import markdown
 
 from training.dataset import PreparedDataset
 from training.evaluation.contact_sheet import FAINT, INK, PAPER, fitted, font
@@ -31,7 +32,7 @@ Change = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True)
 class Judged:
-    """A set of images and what is said of it."""
+    """A set of images and its scores."""
 
     name: str
     images: NDArray[np.uint8]
