@@ -34,15 +34,7 @@ from training.learning.run import (
 )
 from training.report.figures import draw_charts
 from training.report.history import read_history
-from training.report.tables import (
-    arm_rows,
-    category_rows,
-    headline_tiles,
-    metric_rows,
-    number,
-    percent,
-    usefulness_verdict,
-)
+from training.report.tables import duration, gain, number, percent, score, usefulness_verdict
 
 _logger = logging.getLogger(__name__)
 
@@ -95,7 +87,12 @@ def _page(run: Path) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        number=number, percent=percent, arm_rows=arm_rows, verdict=usefulness_verdict
+        number=number,
+        percent=percent,
+        duration=duration,
+        score=score,
+        gain=gain,
+        verdict=usefulness_verdict,
     )
     template = (files("training") / "data" / _TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -103,15 +100,12 @@ def _page(run: Path) -> str:
         history=history,
         settings=_flat(config),
         preset=config.get("preset"),
-        masking=_mode(config),
+        masking=config.get("masking"),
         dataset=dataset,
         notes=notes,
         charts=draw_charts(history),
         grids=_grids(run),
         evaluation=evaluation,
-        tiles=headline_tiles(history.nimg, history.seconds, evaluation),
-        metrics=metric_rows(evaluation) if evaluation else [],
-        categories=category_rows(evaluation) if evaluation else [],
         sheet=_embedded(run / EVALUATION_FOLDER / SHEET_FILE, _SHEET_WIDTH_PX, notes),
         nearest=_embedded(run / EVALUATION_FOLDER / NEAREST_FILE, _SHEET_WIDTH_PX, notes),
     )
@@ -126,12 +120,6 @@ def _settings(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise RunError(f"{path.parent} is no training run ({path} holds no settings)")
     return config
-
-
-def _mode(config: dict[str, Any]) -> str | None:
-    """How the run was masked."""
-    masking = config.get("masking")
-    return str(masking["mode"]) if isinstance(masking, dict) and "mode" in masking else None
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
