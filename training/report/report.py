@@ -8,8 +8,6 @@ import base64
 import io
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -43,14 +41,6 @@ _TEMPLATE: Final = "report.html.j2"
 _MAX_GRIDS: Final = 6
 _GRID_WIDTH_PX: Final = 768
 _SHEET_WIDTH_PX: Final = 2400
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A sample grid after so many thousand images."""
-
-    kimg: float
-    picture: str  # data: address
 
 
 def write_report(run: Path) -> Path:
@@ -171,19 +161,20 @@ def _evaluation(run: Path, notes: list[str]) -> EvaluationReport | None:
     return report
 
 
-def _grids(run: Path) -> list[Grid]:
-    """Some grids, evenly spread over training, the first and the last among them."""
+def _grids(run: Path) -> list[tuple[float, str]]:
+    """Thousand images and data: address of some grids, evenly spread, first and last among them.
+
+    Those that are not whole, or have another name, are left out.
+    """
     paths = sorted((run / GRID_FOLDER).glob("grid-*.png"))
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MAX_GRIDS)).round())
-    return [grid for i in chosen for grid in _grid(paths[int(i)])]
-
-
-def _grid(path: Path) -> Iterator[Grid]:
-    """One grid; nothing where the file is not whole or has another name."""
-    number = path.stem.removeprefix("grid-")
-    picture = _embedded(path, _GRID_WIDTH_PX, [])
-    if number.isdecimal() and picture is not None:
-        yield Grid(int(number) / 1000, picture)
+    grids = []
+    for path in (paths[int(i)] for i in chosen):
+        number = path.stem.removeprefix("grid-")
+        picture = _embedded(path, _GRID_WIDTH_PX, [])
+        if number.isdecimal() and picture is not None:
+            grids.append((int(number) / 1000, picture))
+    return grids
 
 
 def _embedded(path: Path, width_px: int, notes: list[str]) -> str | None:
