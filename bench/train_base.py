@@ -11,6 +11,7 @@ as of commit 5acf454.
 
 import argparse
 import subprocess
+import sys
 from pathlib import Path
 
 from measuring import CATALOGAN, REPOSITORY
@@ -34,6 +35,9 @@ def train(dataset: Path, run: Path, kimg: float, *settings: str) -> None:
     checkpoints = list(run.glob("checkpoint-*.pt"))
     how = ("--resume",) if checkpoints else (*settings, *PACE, *ADAPTATION)
     catalogan("train", dataset, "--out", run, "--max-kimg", f"{kimg:g}", *how)
+    shown = max(int(path.stem.split("-")[1]) for path in run.glob("checkpoint-*.pt"))
+    if shown < 1000 * kimg:  # a signal ends it without an error
+        sys.exit(f"{run}: stopped at {shown:,} images; the same command goes on with it")
 
 
 def main() -> None:
