@@ -106,7 +106,7 @@ class ProjectedConfig(_Config):
     ] = 0.3
     interval_steps: Annotated[
         int, Field(ge=1, description="Steps between the heads' own, with both; so much heavier.")
-    ] = 2
+    ] = 1
 
 
 class AugmentConfig(_Config):

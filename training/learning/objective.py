@@ -120,10 +120,9 @@ class HingeObjective(Objective):
 class CombinedObjective(Objective):
     """Both, the heads in every so many steps; the convolutional discriminator tells of overfitting.
 
-    In a step without them a processor has half of the work, and in the same time the generator
-    sees more images, at the same pull of the heads (docs/decisions/0019). Their weight matters to
-    the generator alone: the discriminators share no parameters, and Adam's steps do not depend on
-    a loss's scale.
+    A step without them is half of the work for a processor; whether the more images in the same
+    time are worth it is not known yet (docs/decisions/0019). Their weight matters to the generator
+    alone: the discriminators share no parameters, and Adam's steps do not depend on a loss's scale.
     """
 
     def __init__(

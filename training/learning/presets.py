@@ -24,7 +24,7 @@ def _gpu(**settings: Any) -> dict[str, Any]:
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     # 32 px on two processor cores within minutes.
     "cpu-demo": {
-        # Three fifths of the images in the same time, at a lower distance: docs/decisions/0019.
+        # Half the images in the same time, at a lower distance: docs/decisions/0019.
         "discriminator": "both",
         "batch_size": 16,
         "model": {"channel_base": 1024},
