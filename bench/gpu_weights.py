@@ -19,6 +19,7 @@ from training.learning.checkpoint import save_best
 from training.learning.config import TrainingConfig
 from training.learning.ema import only_average
 from training.learning.run import write_run
+from training.learning.sources import Source
 from training.learning.trainer import Trainer
 
 PIECE_BYTES = 16_000_000
@@ -39,6 +40,8 @@ class Weights:
     def continue_in(self, trainer: Trainer) -> None:
         """Let `trainer` go on from here; its learning rate warms up again.
 
+        One of larger images starts from these weights, as by `catalogan train --from`.
+
         Raises:
             ValueError: It has photos of other categories.
         """
@@ -46,11 +49,26 @@ class Weights:
             raise ValueError(
                 f"the weights are of other categories: {', '.join(self.info.categories)}"
             )
+        trainer.augmentation.load_state_dict({"strength": self.augment_p})
+        if trainer.dataset.info.width != self.info.width:
+            trainer.start_from(self._source())
+            return
         trainer.generator.load_state_dict(self.networks["generator"])
         trainer.discriminator.load_state_dict(self.networks["discriminator"])
         trainer.ema.load_state_dict(only_average(self.networks["ema"]))
-        trainer.augmentation.load_state_dict({"strength": self.augment_p})
         trainer.nimg = trainer.first_nimg = self.nimg
+
+    def _source(self) -> Source:
+        return Source(
+            name=f"{self.info.width} px",
+            model=self.config.model,
+            categories=self.info.categories,
+            height=self.info.height,
+            width=self.info.width,
+            channels=self.info.channels,
+            generator=self.networks["ema"],
+            discriminator=self.networks["discriminator"],
+        )
 
 
 def pieces_of(trainer: Trainer) -> dict[str, bytes]:
