@@ -36,13 +36,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 from training_speed import Intervals
 
+from training.learning.cuda_graphs import PLAIN_STEPS
 from training.learning.recorder import Tick
 
 HERE = Path(__file__).parent
 # Categories are the same: no network need tell which are alike.
 GOING_ON = {"optimizer": {"warmup_kimg": 2.0}, "fine_tuning": {"new_categories": "mean"}}
-# Widths of which 16-bit weights are 16 MB at 64 px and 24 MB at 128 px, those of gpu-128 141 MB, and
-# which a processor can fine-tune, too.
+# Widths that a processor can fine-tune, too. 16-bit weights are 16 MB at 64 px, 24 MB at 128 px;
+# of gpu-128's they would be 141 MB.
 BASE = {
     "discriminator": "both",
     "model": {"channel_base": 4096, "channel_max": 128, "z_dim": 128, "w_dim": 128},
@@ -55,9 +56,14 @@ def measure_speed(call: Call, size: int) -> None:
     """Training by the size's preset, a mask held and R1 at its interval."""
     trainer = call.trainer(f"speed-{size}", noise(256, size), call.config(size, MASKED))
     steps = Intervals(trainer)
-    call.peak_mb()
+    graphs, trainer.pair.graphs = trainer.pair.graphs, None  # replays have no calls to record
     steps.run()
     with ConvolutionRecorder() as recorder:
+        steps.run()
+    plain_s = call.seconds(steps.run)
+    trainer.pair.graphs = graphs
+    call.peak_mb()
+    for _ in range(PLAIN_STEPS + 1):  # steps with R1 have been recorded, too
         steps.run()
     peak = call.peak_mb()
     replay = ConvolutionReplay(recorder.calls, call.device)
@@ -70,6 +76,7 @@ def measure_speed(call: Call, size: int) -> None:
     call.add(
         f"speed_{size}",
         images_per_s=images / statistics.median(training),
+        images_per_s_without_graphs=images / plain_s,
         convolutions_images_per_s=images / convolutions,
         step_over_convolutions=statistics.median(quotients(training, alone)),
         convolutions_teraflops=counter.get_total_flops() / convolutions / 1e12,
