@@ -42,14 +42,6 @@ from training.learning.recorder import Tick
 HERE = Path(__file__).parent
 # Categories are the same: no network need tell which are alike.
 GOING_ON = {"optimizer": {"warmup_kimg": 2.0}, "fine_tuning": {"new_categories": "mean"}}
-# Widths that a processor can fine-tune, too. 16-bit weights are 16 MB at 64 px, 24 MB at 128 px;
-# of gpu-128's they would be 141 MB.
-BASE = {
-    "discriminator": "both",
-    "model": {"channel_base": 4096, "channel_max": 128, "z_dim": 128, "w_dim": 128},
-    "optimizer": {"learning_rate": 0.004, "mapping_multiplier": 0.3, "r1_gamma": 1, "decay": 0.3},
-    "augment": {"adjust_kimg": 200},
-}
 
 
 def measure_speed(call: Call, size: int) -> None:
@@ -147,8 +139,13 @@ def train(call: Call, _: int) -> None:
     weights, out = call.weights, call.options.out
     photos = call.photos.smaller(call.options.train_size)
     minutes = min(call.options.train, (call.deadline - time.monotonic()) / 60)
-    before: list[Any] = [weights.config.model_dump(), GOING_ON] if weights else [BASE]
-    end = {"max_minutes": minutes, "max_kimg": 1e6, "grid_kimg": 1e6, "checkpoint_kimg": 1e6}
+    before: list[Any] = [GOING_ON] if weights else []
+    if weights and weights.info.width == photos.info.width:
+        before.insert(0, weights.config.model_dump())
+    elif weights:
+        before.append({"model": weights.config.model.model_dump()})
+    end = {"max_minutes": minutes, "optimizer": {"decay": 0.3}}
+    end |= dict.fromkeys(("max_kimg", "grid_kimg", "checkpoint_kimg"), 1e6)
     trainer = call.trainer("base", photos, call.config(photos.info.width, *before, end))
     pieces_of(trainer)  # would they fit? Better known before than after
     if weights:

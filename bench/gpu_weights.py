@@ -1,8 +1,9 @@
 """16-bit weights of a run, in pieces that travel: `make gpu` writes them, and goes on from them.
 
-    python bench/gpu_weights.py PIECES RUN
+    python bench/gpu_weights.py PIECES RUN DATASET
 
 makes a run of them, which `catalogan evaluate` and `catalogan export` take with `--snapshot best`.
+DATASET is prepared from the photos that the bundle was made of.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from training.dataset import DatasetInfo
+from training.dataset import DatasetInfo, PreparedDataset
 from training.learning.checkpoint import save_best
 from training.learning.config import TrainingConfig
 from training.learning.ema import only_average
@@ -119,10 +120,15 @@ def read_pieces(folder: Path) -> Weights:
 
 def main() -> None:
     """Make a run of pieces."""
-    pieces, run = map(Path, sys.argv[1:])
-    weights = read_pieces(pieces)
+    pieces, run, folder = map(Path, sys.argv[1:])
+    weights, dataset = read_pieces(pieces), PreparedDataset(folder)
+    if (dataset.info.width, dataset.info.categories) != (
+        weights.info.width,
+        weights.info.categories,
+    ):
+        sys.exit(f"{folder} is of another size or of other categories than {pieces}")
     run.mkdir(parents=True)
-    write_run(run, weights.config, weights)
+    write_run(run, weights.config, dataset)
     kept = {name: weights.networks[name] for name in ("ema", "discriminator")}
     save_best(run, weights.nimg, {"nimg": weights.nimg, **kept})
     print(f"{run}: {weights.nimg} images shown; use --snapshot best")
