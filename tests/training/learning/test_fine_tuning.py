@@ -77,6 +77,30 @@ def test_categories_are_matched_by_name_and_a_new_one_starts_from_the_mean(
     assert torch.equal(discriminator.embed[1], theirs["discriminator"]["embed"][0])
 
 
+@pytest.mark.parametrize("start", [None, "cups"])
+def test_new_categories_that_start_from_the_same_are_told_apart(
+    prepare: Prepare, tiny_run: Path, tiny_settings: dict[str, Any], start: str | None
+) -> None:
+    dataset = prepare(("bags", "belts", "cups"))
+    source, (generator, discriminator) = (
+        open_source(str(tiny_run)),
+        networks(dataset, tiny_settings),
+    )
+    transfer(source, generator, discriminator, {"bags": start, "belts": start, "cups": "cups"})
+    of_generator = source.generator["mapping.embed.weight"].t()
+    tables = (
+        (generator.mapping.embed.weight.t(), of_generator),
+        (discriminator.embed, source.discriminator["embed"]),
+    )
+    for table, theirs in tables:
+        cups = source.categories.index("cups")
+        assert torch.equal(table[2], theirs[cups])
+        assert not torch.equal(table[0], table[1])
+        if start:
+            alike = torch.cosine_similarity(table[:2], theirs[[cups]])
+            assert ((alike > 0.4) & (alike < 0.9)).all(), alike
+
+
 KINDS = ("convolutional", "projected", "both")
 
 
