@@ -14,17 +14,19 @@ from training.learning.recorder import to_pixels
 _CELL_PX: Final = 96
 _GAP_PX: Final = 6
 _MARGIN_PX: Final = 28
-_LABEL_PX: Final = 130
 _PAPER: Final = (250, 250, 248)
 _INK: Final = (32, 33, 36)
 
 
-def draw_sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], names: Sequence[str]) -> bytes:
+def draw_sheet(
+    rows: Sequence[tuple[str, NDArray[np.uint8]]], names: Sequence[str], label_px: int = 130
+) -> bytes:
     """Draw labelled rows of pictures.
 
     Args:
         rows: Each row's label and pictures, uint8 [N, height, width, channels].
         names: What stands above each column.
+        label_px: Room for the labels.
 
     Returns:
         A PNG.
@@ -33,7 +35,7 @@ def draw_sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], names: Sequence[st
     scale = _CELL_PX / max(height, width)
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))
     pitch = (cell[0] + _GAP_PX, cell[1] + _GAP_PX)
-    left, top = _MARGIN_PX + _LABEL_PX, _MARGIN_PX + 20
+    left, top = _MARGIN_PX + label_px, _MARGIN_PX + 20
     size = (
         left + len(names) * pitch[0] - _GAP_PX + _MARGIN_PX,
         top + len(rows) * pitch[1] - _GAP_PX + _MARGIN_PX,
