@@ -134,7 +134,7 @@ def test_the_manifest_and_the_card_say_what_it_costs(
         assert one.max_steps >= one.mean_steps
     card = (exports[precision] / "README.md").read_text()
     assert f"## What {precision} costs" in card
-    assert f"| 0.7 | 0 | 100 | {manifest.losses[1].psnr_db:.1f} |" in card
+    assert f"| 0.7 | 1 | 100 | {manifest.losses[1].psnr_db:.1f} |" in card
 
 
 def test_fp32_costs_nothing_and_says_so(exports: dict[str, Path]) -> None:
