@@ -101,6 +101,8 @@ def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
     """
     try:
         saved = json.loads((run / CONFIG_FILE).read_bytes())
+        if saved.get("projected", {}).get("interval_steps") == 1:  # as it always is by now
+            del saved["projected"]["interval_steps"]
         config = TrainingConfig.model_validate({k: v for k, v in saved.items() if k not in RETIRED})
         info = DatasetInfo.model_validate_json((run / INFO_FILE).read_bytes())
     except (OSError, ValueError) as error:
