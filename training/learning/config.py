@@ -17,7 +17,7 @@ from training.records import Fraction, LearningRate, Record, Seed
 MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
 # Moment of a run: its newest checkpoint, or its best one on the validation photos.
 Snapshot = Literal["last", "best"]
-DiscriminatorKind = Literal["convolutional", "projected", "both"]
+DiscriminatorKind = Literal["convolutional", "both"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -143,7 +143,7 @@ class TrainingConfig(Record):
     checkpoint_kimg: PositiveFloat = 20.0
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    # Projected: heads on a pretrained network; both: beside ours.
+    # Both: with heads on a pretrained network beside it.
     discriminator: DiscriminatorKind = "convolutional"
     model: ModelConfig = ModelConfig()
     projected: ProjectedConfig = ProjectedConfig()

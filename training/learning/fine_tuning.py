@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.discriminator import ConvolutionalDiscriminator, Discriminator
 from models.generator import Generator
 from models.manifest import category_index
-from models.projected import CombinedDiscriminator, ProjectedDiscriminator
+from models.projected import CombinedDiscriminator
 from training.dataset import PreparedDataset
 from training.learning.run import RunError
 from training.learning.samplers import GeneratorSampler
@@ -68,22 +68,19 @@ def transfer(
         torch.nn.init.zeros_(weight)
     deeper = generator.shape.pyramid.doublings - source.pyramid.doublings
     own, seen = _parts(source.discriminator)
-    if own:
-        own = _renumbered(_embedded(own, "embed", 0, rows, apart), deeper)
+    own = _renumbered(_embedded(own, "embed", 0, rows, apart), deeper)
     for name in [name for name in seen if name.endswith("embed")]:
         seen = _embedded(seen, name, 0, rows, apart)
     return fresh + _take(discriminator, _joined(own, seen, discriminator))
 
 
 def _parts(weights: Weights) -> tuple[Weights, Weights]:
-    """A discriminator's weights by kind: convolutional and projected, either may be empty."""
-    parts = [
+    """A discriminator's weights by kind: convolutional and projected, the latter may be empty."""
+    own, seen = (
         {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
         for prefix in ("convolutional.", "projected.")
-    ]
-    if any(parts):
-        return parts[0], parts[1]
-    return ({}, weights) if any(n.startswith("heads.") for n in weights) else (weights, {})
+    )
+    return own or weights, seen
 
 
 def _joined(own: Weights, seen: Weights, discriminator: Discriminator) -> Weights:
@@ -91,7 +88,7 @@ def _joined(own: Weights, seen: Weights, discriminator: Discriminator) -> Weight
     if isinstance(discriminator, CombinedDiscriminator):
         named = {f"convolutional.{n}": w for n, w in own.items()}
         return named | {f"projected.{n}": w for n, w in seen.items()}
-    return seen if isinstance(discriminator, ProjectedDiscriminator) else own
+    return own
 
 
 def _embedded(

@@ -70,27 +70,19 @@ def _build_discriminator(config: TrainingConfig, info: DatasetInfo) -> Discrimin
     sizes = {"height": info.height, "width": info.width, "categories": len(info.categories)}
     level = config.masking.level
 
-    def convolutional() -> ConvolutionalDiscriminator:
-        shape = DiscriminatorShape(
+    convolutional = ConvolutionalDiscriminator(
+        DiscriminatorShape(
             **sizes,
             channels=info.channels,
             channel_base=config.model.channel_base,
             channel_max=config.model.channel_max,
             mask_level=level,
         )
-        return ConvolutionalDiscriminator(shape)
-
-    def projected() -> ProjectedDiscriminator:
-        shape = ProjectedShape(**sizes, input_px=config.projected.input_px, mask_level=level)
-        return ProjectedDiscriminator(shape, LiteFeatureMaps())
-
-    match config.discriminator:
-        case "convolutional":
-            return convolutional()
-        case "projected":
-            return projected()
-        case "both":
-            return CombinedDiscriminator(convolutional(), projected())
+    )
+    if config.discriminator == "convolutional":
+        return convolutional
+    shape = ProjectedShape(**sizes, input_px=config.projected.input_px, mask_level=level)
+    return CombinedDiscriminator(convolutional, ProjectedDiscriminator(shape, LiteFeatureMaps()))
 
 
 def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
