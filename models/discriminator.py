@@ -154,15 +154,19 @@ class ConvolutionalDiscriminator(Discriminator):
             x = block(x)
         return x
 
-    def forward(
-        self, images: Tensor, category: Tensor, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
-        """Logits [N]; see Discriminator."""
+    def hidden_features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What a category's embedding is compared with, float32 [N, features]."""
         x = self.mask(self.features(images, dtype))
         for block in self.blocks[self.masked_block + 1 :]:
             x = block(x)
         x = leaky_relu(self.conv(minibatch_deviation(x, GROUP_SIZE)))
         pixels = x.permute(0, 2, 3, 1).flatten(1)  # a view where x is channels_last
-        hidden = leaky_relu(self.hidden(pixels)).float()
+        return leaky_relu(self.hidden(pixels)).float()
+
+    def forward(
+        self, images: Tensor, category: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Logits [N]; see Discriminator."""
+        hidden = self.hidden_features(images, dtype)
         logits: Tensor = self.logit(hidden).squeeze(1) + (hidden * (category @ self.embed)).sum(1)
         return logits

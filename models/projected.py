@@ -116,11 +116,16 @@ class Head(nn.Module):
         self.logit = _normalized(HEAD_FEATURES, 1, 1)
         self.embed = nn.Parameter(torch.randn(categories, HEAD_FEATURES))
 
-    def forward(self, x: Tensor, category: Tensor) -> Tensor:
-        """Judge maps x [N, C, H, W] of images of category [N, categories]."""
+    def hidden(self, x: Tensor) -> Tensor:
+        """What a category's embedding is compared with, [N, HEAD_FEATURES, h, w]."""
         for block in self.blocks:
             x = leaky_relu(block(x))
-        x = leaky_relu(self.conv(minibatch_deviation(x, GROUP_SIZE))).float()
+        hidden: Tensor = leaky_relu(self.conv(minibatch_deviation(x, GROUP_SIZE))).float()
+        return hidden
+
+    def forward(self, x: Tensor, category: Tensor) -> Tensor:
+        """Judge maps x [N, C, H, W] of images of category [N, categories]."""
+        x = self.hidden(x)
         # Of unit length, as spectral normalisation leaves the weights of the other summand.
         direction = rms_normalize(category @ self.embed) / HEAD_FEATURES**0.5
         logits: Tensor = self.logit(x).squeeze(1) + (x * direction[:, :, None, None]).sum(1)
@@ -187,6 +192,15 @@ class ProjectedDiscriminator(Discriminator):
         mixed[self.masked_map] = self._mask(mixed[self.masked_map])
         heads = zip(self.heads, mixed, strict=True)
         return torch.cat([head(x, category) for head, x in heads], dim=1)
+
+    def hidden_features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        """What a category's embedding in each head is compared with, [N, HEAD_FEATURES] each."""
+        heads = zip(self.heads, self._mixed(images, dtype), strict=True)
+        hidden = []
+        for head, x in heads:
+            assert isinstance(head, Head)
+            hidden.append(head.hidden(x).mean(dim=(2, 3)))
+        return hidden
 
     def forward(
         self, images: Tensor, category: Tensor, dtype: torch.dtype = torch.float32

@@ -7,18 +7,20 @@ resolution. Blocks that a larger image needs are new and start without a say in 
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.discriminator import ConvolutionalDiscriminator, Discriminator
 from models.generator import Generator
 from models.manifest import category_index
 from models.projected import CombinedDiscriminator
 from training.dataset import PreparedDataset
+from training.learning.loader import to_float
 from training.learning.run import RunError
 from training.learning.samplers import GeneratorSampler
 from training.learning.sources import Source, Weights
@@ -68,9 +70,9 @@ def transfer(
         torch.nn.init.zeros_(weight)
     deeper = generator.shape.pyramid.doublings - source.pyramid.doublings
     own, seen = _parts(source.discriminator)
-    own = _renumbered(_embedded(own, "embed", 0, rows, apart), deeper)
+    own = _renumbered(_embedded(own, "embed", 0, rows), deeper)
     for name in [name for name in seen if name.endswith("embed")]:
-        seen = _embedded(seen, name, 0, rows, apart)
+        seen = _embedded(seen, name, 0, rows)
     return fresh + _take(discriminator, _joined(own, seen, discriminator))
 
 
@@ -92,19 +94,20 @@ def _joined(own: Weights, seen: Weights, discriminator: Discriminator) -> Weight
 
 
 def _embedded(
-    weights: Weights, name: str, axis: int, rows: list[int | None], apart: list[bool]
+    weights: Weights, name: str, axis: int, rows: list[int | None], apart: Sequence[bool] = ()
 ) -> Weights:
     """`weights` with a category table whose rows along `axis` are those asked for.
 
-    Rows that are to be told `apart` are half noise: of new categories that start from the same one
-    a short training would never find out that they differ.
+    Rows that are to be told `apart` are half noise: what starts alike, a short training would leave
+    alike.
     """
     table = weights[name].movedim(axis, 0)
     picked = torch.stack([table.mean(dim=0) if row is None else table[row] for row in rows])
-    noise = torch.randn(picked.shape, generator=torch.Generator().manual_seed(0))
-    scale = table.square().mean().sqrt()
-    halves = (picked + noise.to(picked) * scale) / 2**0.5
-    picked = torch.where(torch.tensor(apart)[:, None], halves, picked)
+    if any(apart):
+        noise = torch.randn(picked.shape, generator=torch.Generator().manual_seed(0))
+        scale = table.square().mean().sqrt()
+        halves = (picked + noise.to(picked) * scale) / 2**0.5
+        picked = torch.where(torch.tensor(apart)[:, None], halves, picked)
     return {**weights, name: picked.movedim(0, axis).contiguous()}
 
 
@@ -120,6 +123,48 @@ def _renumbered(weights: Weights, deeper: int) -> Weights:
         elif block is None and not name.startswith("from_image."):
             moved[name] = tensor
     return moved
+
+
+@torch.no_grad()
+def recognise_new(discriminator: Discriminator, dataset: PreparedDataset, new: list[bool]) -> None:
+    """Let the discriminator know new categories by what it sees in their photos.
+
+    What a category adds to a logit is linear in the features; best is what tells its photos
+    from the others' (Miyato and Koyama 2018, section 3, arXiv 1802.05637). Each new embedding
+    becomes the category's mean feature less that of all, at the length of the others.
+
+    Args:
+        discriminator: Of `dataset`'s categories, with a source's weights.
+        dataset: What is to be learnt.
+        new: Which categories the source does not know.
+    """
+    if not any(new) or len(new) < 2:
+        return
+    train, means = dataset.indices("train"), []
+    for label in range(len(new)):
+        rows = train[dataset.labels[train] == label][:COMPARED_PHOTOS]
+        photos = to_float(torch.from_numpy(dataset.images[rows])).to(discriminator.device)
+        means.append([hidden.mean(dim=0) for hidden in _hidden(discriminator, photos)])
+    of_each_table = (torch.stack(table) for table in zip(*means, strict=True))
+    for embed, mean in zip(_embeddings(discriminator), of_each_table, strict=True):
+        apart = mean - mean.mean(dim=0)
+        lengths = apart.norm(dim=1, keepdim=True)
+        scale = embed.norm(dim=1).mean()
+        chosen = torch.tensor(new, device=embed.device)[:, None] & (lengths > 0)
+        embed.copy_(torch.where(chosen, apart / lengths.clamp(min=1e-12) * scale, embed))
+
+
+def _hidden(discriminator: Discriminator, images: Tensor) -> list[Tensor]:
+    if isinstance(discriminator, CombinedDiscriminator):
+        own, seen = discriminator.convolutional, discriminator.projected
+        return [*_hidden(own, images), *seen.hidden_features(images)]
+    assert isinstance(discriminator, ConvolutionalDiscriminator)
+    return [discriminator.hidden_features(images)]
+
+
+def _embeddings(discriminator: Discriminator) -> list[Tensor]:
+    """The tables of categories [categories, features], in the order of `_hidden`."""
+    return [p for name, p in discriminator.named_parameters() if name.split(".")[-1] == "embed"]
 
 
 def _take(module: torch.nn.Module, weights: Weights) -> list[str]:

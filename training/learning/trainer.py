@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from models.discriminator import GROUP_SIZE
+from models.manifest import category_index
 from training.dataset import PreparedDataset
 from training.features.load import load_extractor
 from training.learning.adversarial import AdversarialPair
@@ -18,7 +19,7 @@ from training.learning.config import TrainingConfig
 from training.learning.device import compute_dtype, memory_mb
 from training.learning.distributed import Ranks, largest
 from training.learning.ema import GeneratorEMA, only_average
-from training.learning.fine_tuning import find_likeness, freeze, transfer
+from training.learning.fine_tuning import find_likeness, freeze, recognise_new, transfer
 from training.learning.guardrails import Guardrails, TrainingDiverged, alarms
 from training.learning.loader import Batch, BatchLoader
 from training.learning.mask_control import MaskController, MaskEvent
@@ -93,6 +94,8 @@ class Trainer:
         extractor = load_extractor() if nearest else None
         likeness = find_likeness(source, self.dataset, extractor)
         fresh = transfer(source, self.generator, self.discriminator, likeness)
+        new = [category_index(name, source.categories) is None for name in likeness]
+        recognise_new(self.discriminator.eval(), self.dataset, new)
         logger.info("from %s; afresh: %s", source.name, ", ".join(fresh) or "nothing")
         self._place()
 

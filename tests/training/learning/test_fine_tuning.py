@@ -17,7 +17,8 @@ from training.dataset import PreparedDataset
 from training.learning.checkpoint import load_newest
 from training.learning.config import resolve
 from training.learning.distributed import Ranks
-from training.learning.fine_tuning import find_likeness, freeze, transfer
+from training.learning.fine_tuning import find_likeness, freeze, recognise_new, transfer
+from training.learning.loader import to_float
 from training.learning.recorder import Tick
 from training.learning.run import (
     RunError,
@@ -87,18 +88,49 @@ def test_new_categories_that_start_from_the_same_are_told_apart(
         networks(dataset, tiny_settings),
     )
     transfer(source, generator, discriminator, {"bags": start, "belts": start, "cups": "cups"})
-    of_generator = source.generator["mapping.embed.weight"].t()
-    tables = (
-        (generator.mapping.embed.weight.t(), of_generator),
-        (discriminator.embed, source.discriminator["embed"]),
-    )
-    for table, theirs in tables:
-        cups = source.categories.index("cups")
-        assert torch.equal(table[2], theirs[cups])
-        assert not torch.equal(table[0], table[1])
-        if start:
-            alike = torch.cosine_similarity(table[:2], theirs[[cups]])
-            assert ((alike > 0.4) & (alike < 0.9)).all(), alike
+    table, theirs = generator.mapping.embed.weight.t(), source.generator["mapping.embed.weight"].t()
+    cups = source.categories.index("cups")
+    assert torch.equal(table[2], theirs[cups])
+    assert not torch.equal(table[0], table[1])
+    if start:
+        alike = torch.cosine_similarity(table[:2], theirs[[cups]])
+        assert ((alike > 0.4) & (alike < 0.9)).all(), alike
+
+
+@pytest.mark.parametrize("kind", ["convolutional", "both"])
+def test_a_discriminator_knows_new_categories_by_their_photos(
+    prepare: Prepare, tiny_settings: dict[str, Any], kind: str
+) -> None:
+    dataset = prepare(("bags", "belts", "cups"))
+    _, discriminator = networks(dataset, {**tiny_settings, "discriminator": kind})
+    tables = [p for name, p in discriminator.named_parameters() if name.endswith("embed")]
+    before = [table.detach().clone() for table in tables]
+    recognise_new(discriminator.eval(), dataset, [True, True, False])
+    for table, old in zip(tables, before, strict=True):
+        assert torch.equal(table[2], old[2])
+        torch.testing.assert_close(table[:2].norm(dim=1), old.norm(dim=1).mean().expand(2))
+
+    def logits(label: int, asked: int) -> float:
+        """Of photos of one category that are asked for as of another."""
+        rows = dataset.indices("train")
+        rows = rows[dataset.labels[rows] == label]
+        photos = to_float(torch.from_numpy(dataset.images[rows]))
+        category = torch.eye(3)[[asked] * len(rows)]
+        with torch.no_grad():
+            return float(discriminator(photos, category).mean())
+
+    # Each table entry is compared on both kinds of photos, so that what a row adds to all cancels.
+    assert logits(0, 0) + logits(1, 1) > logits(0, 1) + logits(1, 0)
+
+
+def test_one_category_has_nothing_to_be_told_from(
+    prepare: Prepare, tiny_settings: dict[str, Any]
+) -> None:
+    dataset = prepare(("bags",))
+    discriminator = networks(dataset, tiny_settings)[1].eval()
+    before = discriminator.get_parameter("embed").detach().clone()
+    recognise_new(discriminator, dataset, [True])
+    assert torch.equal(discriminator.get_parameter("embed"), before)
 
 
 KINDS = ("convolutional", "both")
