@@ -26,6 +26,7 @@ class _Room:
 _TRAINING: Final = _Room("training.cli", "cpu,train")
 _MODEL: Final = _Room("training.model_cli", "cpu,train")
 _ENCODER: Final = _Room("training.encoder_cli", "cpu,train")
+_UPSCALER: Final = _Room("training.upscaler_cli", "cpu,train")
 _WATERMARK: Final = _Room("training.watermark_cli", "cpu,train")
 _SERVICE: Final = _Room("service.cli", "cpu")
 _MARKS: Final = _Room("service.marks_cli", "cpu")
@@ -40,6 +41,7 @@ _COMMANDS: Final = {
     "evaluate": (_MODEL, "Measure a run or an export against a dataset."),
     "report": (_MODEL, "Write a run's report.html."),
     "train-encoder": (_ENCODER, "Train an encoder for a run, from photo to style."),
+    "train-upscaler": (_UPSCALER, "Train an upscaler for a run, on larger photos."),
     "train-watermark": (_WATERMARK, "Train an invisible mark on a dataset's photos."),
     "judge-watermark": (_WATERMARK, "Measure how often a trained mark is found."),
     "export": (_MODEL, "Export a run's generator to ONNX."),

@@ -27,6 +27,7 @@ from models.manifest import (
     PREVIEW_FILE,
     SERVED_NOISE_SCALE,
     SERVED_TRUNCATION_PSI,
+    UPSCALER_FILE,
     WATERMARK_FILES,
     WEIGHTS_FILE,
     EncoderRecord,
@@ -35,9 +36,11 @@ from models.manifest import (
     Name,
     ParityCertificate,
     PictureLoss,
+    UpscalerRecord,
     WatermarkRecord,
     check_synonyms,
 )
+from models.upscaler import Upscaler
 from training.evaluation.record import read_headline
 from training.export.card import model_card
 from training.export.graphs import (
@@ -48,6 +51,7 @@ from training.export.graphs import (
     encoder_to_onnx,
     mapping_to_onnx,
     to_onnx,
+    upscaler_to_onnx,
     watermark_to_onnx,
 )
 from training.export.loss import FULL_VARIETY, Setting, measure_loss
@@ -55,6 +59,7 @@ from training.export.parity import (
     measure_encoder_parity,
     measure_mapping_parity,
     measure_parity,
+    measure_upscaler_parity,
     measure_watermark_parity,
 )
 from training.export.quantization import quantize
@@ -62,6 +67,7 @@ from training.inversion.encoder_run import EncoderCard, load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
 from training.learning.run import load_networks
+from training.upscaling.upscaler_run import UpscalerCard, load_upscaler
 from training.watermark.watermark_folder import WatermarkError, load_watermark
 
 
@@ -80,6 +86,7 @@ class ExportOptions:
     metrics: dict[str, float] | None = None  # None: what `catalogan evaluate` left in the run
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by category, for prompts
     encoder: bool = True  # take the run's encoder along, if it has one
+    upscaler: bool = True  # and its upscaler
     watermark: Path | None = None  # what `catalogan train-watermark` wrote
 
 
@@ -95,6 +102,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         ExportError: The name is none, `out` exists, the graph is not portable, parity is over
             tolerance, or the precision costs too much.
         EncoderError: The run's encoder is damaged, or of another generator.
+        UpscalerError: The run's upscaler is damaged.
         WatermarkError: options.watermark is no watermark, or is damaged.
         RunError, CheckpointError: The run has nothing to export.
         ValueError: A synonym names no category, or two.
@@ -105,6 +113,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     generator, discriminator, config, info, nimg = load_networks(run, options.snapshot)
     check_synonyms(options.synonyms, info.categories)
     trained = load_encoder(run, config, generator) if options.encoder else None
+    enlarging = load_upscaler(run, info) if options.upscaler else None
     served = Setting(options.truncation_psi, options.noise_scale)
     graph, parity, losses = generator_graph(generator, options.precision, served)
     files = {
@@ -116,6 +125,9 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     encoder = None
     if trained is not None:
         files[ENCODER_FILE], encoder = _encoder(*trained, generator)
+    upscaler = None
+    if enlarging is not None:
+        files[UPSCALER_FILE], upscaler = _upscaler(*enlarging, generator)
     watermark = None
     if options.watermark is not None:
         graphs, watermark = _watermark(options.watermark)
@@ -150,6 +162,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         parity=parity,
         losses=losses,
         encoder=encoder,
+        upscaler=upscaler,
         watermark=watermark,
         files=_records(files),
     )
@@ -225,6 +238,21 @@ def _encoder(
     graph = encoder_to_onnx(encoder)
     parity = measure_encoder_parity(encoder, generator, graph)
     return graph, EncoderRecord(nimg=card.nimg, parity=parity, errors=card.errors)
+
+
+def _upscaler(
+    upscaler: Upscaler, card: UpscalerCard, generator: Generator
+) -> tuple[bytes, UpscalerRecord]:
+    graph = upscaler_to_onnx(upscaler, (generator.shape.height, generator.shape.width))
+    record = UpscalerRecord(
+        factor=upscaler.shape.factor,
+        nimg=card.nimg,
+        parity=measure_upscaler_parity(upscaler, generator, graph),
+        judged=card.judged,
+        photos=card.photos,
+        generated=card.generated,
+    )
+    return graph, record
 
 
 def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:

@@ -19,7 +19,10 @@ from models.manifest import (
     MAPPING_OUTPUT_NAME,
     OUTPUT_NAME,
     STYLE_OFFSET_NAME,
+    UPSCALER_INPUT_NAMES,
+    UPSCALER_OUTPUT_NAME,
 )
+from models.upscaler import Upscaler
 from models.watermark import (
     DECODER_NAMES,
     ENCODER_NAMES,
@@ -113,6 +116,16 @@ def encoder_to_onnx(encoder: Encoder) -> bytes:
     category = torch.eye(shape.categories)[[0, -1]]
     example = (torch.rand(2, shape.channels, shape.height, shape.width), category)
     return seal(_trace(encoder, example, ENCODER_INPUT_NAMES, STYLE_OFFSET_NAME))
+
+
+def upscaler_to_onnx(upscaler: Upscaler, size: tuple[int, int]) -> bytes:
+    """The upscaler's graph for images of `size` (height, width).
+
+    Raises:
+        ExportError: The graph would depend on other files or on operators of ours.
+    """
+    example = (torch.rand(2, upscaler.shape.channels, *size),)
+    return seal(_trace(upscaler, example, UPSCALER_INPUT_NAMES, UPSCALER_OUTPUT_NAME))
 
 
 def watermark_to_onnx(encoder: WatermarkEncoder, decoder: WatermarkDecoder) -> tuple[bytes, bytes]:

@@ -17,8 +17,10 @@ from models.manifest import (
     MAPPING_INPUT_NAMES,
     PARITY_TOLERANCE,
     STYLE_OFFSET_NAME,
+    UPSCALER_INPUT_NAMES,
     ParityCertificate,
 )
+from models.upscaler import Upscaler
 from models.watermark import (
     DECODER_NAMES,
     ENCODER_NAMES,
@@ -98,6 +100,25 @@ def measure_encoder_parity(
         offsets = encoder(*(torch.from_numpy(a) for a in given.values()))
         worst = max(worst, _difference(session, offsets.numpy(), given))
     return _certificate("encoder", worst, PARITY_TOLERANCE["fp32"], generator)
+
+
+@torch.no_grad()
+def measure_upscaler_parity(
+    upscaler: Upscaler, generator: Generator, graph: bytes
+) -> ParityCertificate:
+    """Compare enlarged images of every category.
+
+    Raises:
+        ExportError: A pixel differs by more than the tolerance.
+    """
+    session = open_graph(graph)
+    worst = 0.0
+    for feed in _feeds(generator):
+        images = paint(generator, feed).clip(-1, 1)
+        expected = upscaler(torch.from_numpy(images)).numpy()
+        given = dict(zip(UPSCALER_INPUT_NAMES, (images,), strict=True))
+        worst = max(worst, _difference(session, expected, given))
+    return _certificate("upscaler", worst, PARITY_TOLERANCE["fp32"], generator)
 
 
 @torch.no_grad()

@@ -38,7 +38,9 @@ class ExtractorInfo(BaseModel):
 class FeatureExtractor(Protocol):
     """Images in, feature vectors out; the same image gives the same vector."""
 
-    info: ExtractorInfo
+    @property
+    def info(self) -> ExtractorInfo:
+        """What a report says about it."""
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features [N, info.dimensions] of images [N, height, width, 1 | 3 | 4]."""

@@ -21,10 +21,10 @@ from training.inversion.encoder_run import (
 )
 from training.inversion.encoder_training import EncoderTick, EncoderTrainer, Inversion
 from training.inversion.reconstruction import judge, judged_rows, reconstructed
-from training.inversion.reconstruction_sheet import draw_sheet
 from training.learning.device import compute_dtype, keep_freed_memory
 from training.learning.run import load_networks, locked
 from training.metrics.features import load_extractor
+from training.sheets import draw_sheet
 
 logger = logging.getLogger(__name__)
 

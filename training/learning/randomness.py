@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     VALIDATION = 7
     ENCODER = 8
     WATERMARK = 9
+    UPSCALER = 10
 
 
 def seed_for(seed: int, purpose: Purpose, position: int = 0) -> int:

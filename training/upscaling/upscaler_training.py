@@ -1,0 +1,188 @@
+"""Trains an upscaler: photos say what detail is right, a critic what detail looks like a photo's.
+
+Of photos the large original is known: pixels and frozen features are compared with it. Of
+generated images it is not: they only have to stay what they are when made small again, and to
+convince the critic, which sees them beside photos. Sources: Ledig et al. 2017, arXiv 1609.04802
+(features and a critic for larger images); Johnson et al. 2016, arXiv 1603.08155 (features).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models.upscaler import Upscaler
+from training.learning.randomness import Purpose, seed_for
+from training.upscaling.critic import Critic, FeatureMaps, adversarial_loss, critic_loss
+from training.upscaling.crops import Crops, CropSampler
+from training.upscaling.upscaler_run import UpscalerError, UpscalerSettings
+
+_TICK_STEPS: Final = 20
+_AVERAGE_DECAY: Final = 0.995
+# The last part of the training, in which steps become smaller and smaller.
+_COOL_DOWN: Final = 0.3
+
+
+@dataclass(frozen=True)
+class UpscalerTick:
+    """Where training is; the losses are means over the steps since the tick before."""
+
+    nimg: int
+    pixels: float
+    features: float
+    critic: float
+
+
+class UpscalerTrainer:
+    """One upscaler's training.
+
+    Attributes:
+        average: The moving average of the upscaler's weights, which is what is used.
+    """
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        crops: CropSampler,
+        settings: UpscalerSettings,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Train `upscaler` where it is, its feature maps and the critic's in `dtype`."""
+        self.upscaler, self.crops, self.settings = upscaler, crops, settings
+        self.dtype = dtype
+        self.nimg = 0
+        self.device = next(upscaler.parameters()).device
+        self.maps = FeatureMaps().to(self.device)
+        photos = self._drawn().large
+        with torch.no_grad():
+            maps = self.maps(photos)
+        # Features differ in scale from map to map: each counts in units of its own spread.
+        self.spread = [features.std() + 1e-3 for features in maps]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(settings.seed, Purpose.UPSCALER, 1))
+            self.critic = Critic(maps).to(self.device)
+        self.average = AveragedModel(upscaler, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))
+        self.optimizers = (
+            torch.optim.Adam(upscaler.parameters(), settings.learning_rate, (0.9, 0.99)),
+            torch.optim.Adam(self.critic.parameters(), settings.critic_learning_rate, (0.0, 0.99)),
+        )
+
+    def train(
+        self, on_tick: Callable[[UpscalerTick], None], should_stop: Callable[[], bool]
+    ) -> None:
+        """Train until the configured end, or until should_stop.
+
+        Raises:
+            UpscalerError: A loss is not finite.
+        """
+        started, steps = time.monotonic(), 0
+        sums = torch.zeros(3, device=self.device)
+        rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        while (done := self._done(time.monotonic() - started)) < 1 and not should_stop():
+            for optimizer, rate in zip(self.optimizers, rates, strict=True):
+                optimizer.param_groups[0]["lr"] = rate * min(1.0, (1 - done) / _COOL_DOWN)
+            sums += self._step(self._drawn())
+            self.average.update_parameters(self.upscaler)
+            self.nimg += self.settings.batch_size
+            steps += 1
+            if steps % _TICK_STEPS == 0:
+                on_tick(self._tick(sums / _TICK_STEPS))
+                sums.zero_()
+
+    @property
+    def trained(self) -> Upscaler:
+        """The averaged upscaler, ready for use."""
+        module = self.average.module
+        assert isinstance(module, Upscaler)
+        return module.eval().requires_grad_(False)
+
+    def _drawn(self) -> Crops:
+        drawn = self.crops.draw(self.settings.batch_size, self.settings.seed, self.nimg)
+        return Crops(
+            *(part.to(self.device) for part in (drawn.small, drawn.large, drawn.generated))
+        )
+
+    def _done(self, elapsed_sec: float) -> float:
+        """How much of the training is over, 0 to 1."""
+        kimg, minutes = self.settings.max_kimg, self.settings.max_minutes
+        by_images = 0.0 if kimg is None else self.nimg / (kimg * 1000)
+        by_time = 0.0 if minutes is None else elapsed_sec / (minutes * 60)
+        return max(by_images, by_time)
+
+    def _step(self, crops: Crops) -> Tensor:
+        """One step of critic and upscaler; pixel, feature and critic loss, [3]."""
+        settings, count = self.settings, len(crops.small)
+        upscaled = self.upscaler(torch.cat([crops.small, crops.generated]), self.dtype)
+        maps = self._scaled_maps(upscaled)
+        with torch.no_grad():
+            photo_maps = self._scaled_maps(crops.large)
+        judged = self._teach_critic(crops.large, photo_maps, upscaled, maps)
+        pixels = (upscaled[:count] - crops.large).abs().mean()
+        features = torch.stack(
+            [
+                (got[:count] - wanted).abs().mean()
+                for got, wanted in zip(maps, photo_maps, strict=True)
+            ]
+        ).mean()
+        total = (
+            settings.pixel_weight * pixels
+            + settings.feature_weight * features
+            + settings.critic_weight * adversarial_loss(self._judged(upscaled, maps))
+            + settings.fidelity_weight * fidelity_loss(upscaled[count:], crops.generated)
+        )
+        self.optimizers[0].zero_grad(set_to_none=True)
+        total.backward()
+        self.optimizers[0].step()
+        return torch.stack([pixels.detach(), features.detach(), judged])
+
+    def _teach_critic(
+        self, photos: Tensor, photo_maps: list[Tensor], upscaled: Tensor, maps: list[Tensor]
+    ) -> Tensor:
+        """One step of the critic, and its loss; its weights take no gradient afterwards."""
+        self.critic.requires_grad_(True)
+        detached = [features.detach() for features in maps]
+        loss = critic_loss(
+            self._judged(photos, photo_maps), self._judged(upscaled.detach(), detached)
+        )
+        self.optimizers[1].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[1].step()
+        self.critic.requires_grad_(False)
+        return loss.detach()
+
+    def _judged(self, images: Tensor, maps: list[Tensor]) -> list[Tensor]:
+        lower = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype if lower else None, enabled=lower):
+            logits = self.critic(images, maps)
+        return [one.float() for one in logits]
+
+    def _scaled_maps(self, images: Tensor) -> list[Tensor]:
+        return [
+            features / spread
+            for features, spread in zip(self.maps(images), self.spread, strict=True)
+        ]
+
+    def _tick(self, means: Tensor) -> UpscalerTick:
+        pixels, features, critic = means.tolist()
+        if not math.isfinite(pixels + features + critic):
+            raise UpscalerError(
+                f"the upscaler's loss is not finite before {self.nimg} crops: train it again "
+                "with another --seed"
+            )
+        return UpscalerTick(self.nimg, pixels, features, critic)
+
+
+def fidelity_loss(upscaled: Tensor, images: Tensor) -> Tensor:
+    """Mean absolute difference of [N, C, fH, fW] from [N, C, H, W], both at half of H and W.
+
+    No finer: outlines that a generator blurred may become sharp.
+    """
+    coarse = F.avg_pool2d(images, 2)
+    factor = upscaled.shape[2] // coarse.shape[2]
+    return (F.avg_pool2d(upscaled, factor) - coarse).abs().mean()
