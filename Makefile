@@ -4,7 +4,7 @@ RUNTIME ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-masking bench-precision soak fuzz container clean
+.PHONY: setup demo test lint bench bench-masking bench-precision gpu gpu-bundle soak fuzz container clean
 
 setup: $(VENV)/.ready
 
@@ -40,14 +40,34 @@ soak: setup
 
 # Hours; goes on where it was stopped. PHOTOS and VALIDATION are folders of categories.
 bench-masking: setup
-	$(BIN)/python bench/masking_runs.py --photos '$(PHOTOS)' --validation '$(VALIDATION)'
-	$(BIN)/python bench/masking_report.py
+	$(BIN)/python bench/studies.py masking --photos '$(PHOTOS)' --validation '$(VALIDATION)'
 
 # About ten minutes. PHOTOS and VALIDATION are folders of the categories of SOURCE: a run, an
 # export, or the base that ships.
 bench-precision: setup
 	$(BIN)/python bench/precision.py --photos '$(PHOTOS)' --validation '$(VALIDATION)' \
 		--source '$(or $(SOURCE),base:clothing)'
+
+# What only a GPU can show, within MINUTES=9, on a machine with torch, torchvision, ONNX Runtime and
+# no network: it takes this checkout and the folder BUNDLE, and leaves its findings in OUT.
+# TRAIN=minutes trains the 128 px base, WEIGHTS=folder from what an earlier call left. PARTS, SIZES
+# and SET (as of catalogan train) are for less or other than all; DEVICE=cpu is for trying it out.
+BUNDLE ?= build/gpu-bundle
+OUT ?= build/gpu
+gpu:
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target '$(BUNDLE)-packages' \
+		$(wildcard $(BUNDLE)/*.whl)
+	PYTHONPATH='$(BUNDLE)-packages:.' CUBLAS_WORKSPACE_CONFIG=:4096:8 $(PYTHON) bench/gpu.py \
+		--out '$(OUT)' --bundle '$(BUNDLE)' $(if $(DEVICE),--device $(DEVICE)) \
+		$(if $(PARTS),--parts $(PARTS)) $(if $(SIZES),--sizes $(SIZES)) $(if $(SET),--set $(SET)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(TRAIN),--train $(TRAIN)) $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+
+# Gathers BUNDLE where there is a network. PHOTOS is a folder of categories to train on; WITH and
+# WITHOUT name packages: those of some discriminators, those that the machine has.
+gpu-bundle: setup
+	$(BIN)/python bench/gpu_bundle.py --out '$(BUNDLE)' $(if $(PHOTOS),--photos '$(PHOTOS)') \
+		$(if $(WITH),--with $(WITH)) $(if $(WITHOUT),--without $(WITHOUT))
 
 # Mutates uploads and requests for so long each; what fails is written to build/fuzz.
 SECONDS ?= 60

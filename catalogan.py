@@ -34,7 +34,7 @@ _API_KEYS: Final = _Room("service.api_keys_cli", "cpu")
 
 # Command -> its room, and its line in the overview.
 _COMMANDS: Final = {
-    "sample-catalogue": (_TRAINING, "Render a catalogue of product-like photos to try things on."),
+    "sample-catalogue": (_TRAINING, "Unpack 1,000 rendered product photos to try things on."),
     "prepare": (_TRAINING, "Make a dataset from product photos."),
     "train": (_MODEL, "Train a generator on a dataset."),
     "bases": (_TRAINING, "List the trained models that ship with Catalogan."),

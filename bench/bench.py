@@ -1,32 +1,36 @@
-"""`make bench`: training, preparing and serving, each against what it can't be faster than.
+"""`make bench`: training, preparing, evaluating and serving, against what can't be beaten.
+
+    python bench/bench.py [PART ...]
 
 Prints one table and writes bench/results.json: the figures (medians) flat, the commit, the
-machine, and under "samples" and "raw" every round they were made of. Each part runs in a
-process of its own and can be run alone, as `python bench/serving_speed.py`. It takes about
-twenty minutes on two idle cores; what else runs meanwhile makes the figures worse.
+machine, and under "samples" and "raw" every round they were made of. Each part is measured in a
+process of its own; named parts alone are printed and not written. All of it takes about twenty
+minutes on two idle cores; what else runs meanwhile makes the figures worse.
 """
 
 import argparse
+import importlib
 import json
-import subprocess
+import multiprocessing
+import os
 import sys
-import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from machine import commit, machine
-from measuring import SOAK, Figure, Measurement, write_results
+from measuring import RESULTS, SOAK, Figure, Measurement, commit, machine, write_results
 from rich.console import Console
 from rich.table import Table
 
-HERE = Path(__file__).parent
-PARTS = ("training_speed", "study_figures", "preparing_speed", "serving_speed")
+PARTS = ("training_speed", "studies", "command_speed", "serving_speed")
 # What the project wants of itself, in words and as a test of the figure.
 GOALS = {
     "train_step_over_convolutions": ("1.6 or less", lambda value: value <= 1.6),
     "masking_cost": ("under 0.03", lambda value: value < 0.03),
     "masking_dynamic_over_off": ("0.9 or less", lambda value: value <= 0.9),
     "finetune_images_over_scratch": ("1/3 or less", lambda value: value <= 1 / 3),
+    "evaluate_1000_s": ("30 or less", lambda value: value <= 30),
     "serve_over_session": ("at least 0.9", lambda value: value >= 0.9),
     "serve_over_fastapi_cpu": ("1.15 or less", lambda value: value <= 1.15),
     "serve_over_litserve_cpu": ("under 1", lambda value: value < 1.0),
@@ -39,16 +43,20 @@ GOALS = {
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
-def measure_part(part: str, quick: bool) -> Measurement:
-    """Run one part in a process of its own; end with its message if it fails."""
-    console.print(f"measuring: {part} ...", markup=False)
-    with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as folder:
-        out = Path(folder) / "part.json"
-        command = [sys.executable, str(HERE / f"{part}.py"), "--out", str(out)]
-        done = subprocess.run([*command, *(["--quick"] if quick else [])], check=False)
-        if done.returncode:
-            sys.exit(f"bench: {part} ended with {done.returncode}")
-        return Measurement.load(out)
+def measure(part: str, quick: bool) -> Measurement:
+    """One part's figures."""
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    measured: Measurement = importlib.import_module(part).measure(quick)
+    return measured
+
+
+def measure_all(parts: Sequence[str], quick: bool) -> Iterator[Measurement]:
+    """Part by part, each in a process of its own."""
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawned, max_tasks_per_child=1) as pool:
+        for part in parts:
+            console.print(f"measuring: {part} ...", markup=False)
+            yield pool.submit(measure, part, quick).result()
 
 
 def table(figures: list[Figure], facts: dict[str, Any]) -> Table:
@@ -57,28 +65,27 @@ def table(figures: list[Figure], facts: dict[str, Any]) -> Table:
     shown = Table("figure", "median", "lowest", "highest", "rounds", "goal", title=title)
     for figure in figures:
         goal, reached = GOALS.get(figure.name, ("", lambda _: True))
-        shown.add_row(
-            figure.name,
-            f"{figure.value:.4g}",
-            f"{min(figure.samples):.4g}",
-            f"{max(figure.samples):.4g}",
-            str(len(figure.samples)),
-            goal if reached(figure.value) else f"[bold red]{goal}: missed[/]",
-        )
+        numbers = (figure.value, min(figure.samples), max(figure.samples))
+        said = goal if reached(figure.value) else f"[bold red]{goal}: missed[/]"
+        cells = [f"{number:.4g}" for number in numbers]
+        shown.add_row(figure.name, *cells, str(len(figure.samples)), said)
     return shown
 
 
 def main() -> None:
-    """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="a trial of the bench: rough figures")
-    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     facts = machine()
     if facts["load_average_at_start"] > facts["cores"] / 2:
         console.print("the machine is busy: take these figures for a trial", style="yellow")
-    measured = [measure_part(part, options.quick) for part in PARTS]
+    measured = list(measure_all(options.parts or PARTS, options.quick))
     figures = [figure for measurement in measured for figure in measurement.figures]
+    console.print(table(figures, facts))
+    if options.parts:
+        return
     results: dict[str, Any] = {
         **{figure.name: figure.value for figure in figures},
         "commit": commit(),
@@ -91,7 +98,6 @@ def main() -> None:
         before = json.loads(options.out.read_text(encoding="utf-8"))
         results |= {key: before[key] for key in SOAK if key in before}
     write_results(options.out, results)
-    console.print(table(figures, facts))
     console.print(f"written to {options.out}", markup=False)
 
 

@@ -22,9 +22,9 @@ class TensorSpec:
     dtype: torch.dtype
 
     def make(self, random: torch.Generator) -> Tensor:
-        """A tensor of this layout with standard normal values."""
+        """A tensor of this layout with standard normal values, on the generator's device."""
         length = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
-        storage = torch.randn(length, generator=random).to(self.dtype)
+        storage = torch.randn(length, generator=random, device=random.device).to(self.dtype)
         return storage.as_strided(self.shape, self.stride)
 
 
@@ -69,8 +69,8 @@ class ConvolutionReplay:
     replay faster, never the work that it is compared with.
     """
 
-    def __init__(self, calls: list[Call]) -> None:
-        random = torch.Generator().manual_seed(0)
+    def __init__(self, calls: list[Call], device: torch.device | str = "cpu") -> None:
+        random = torch.Generator(device).manual_seed(0)
         made: dict[Call, tuple[Any, ...]] = {}
         for call in calls:
             if call not in made:

@@ -138,7 +138,7 @@ def train_export(options: argparse.Namespace, timer: Timer) -> Path:
     photos = options.photos
     if photos is None:
         photos = out / "photos"
-        timer.run("Render photos", "sample-catalogue", "--out", str(photos))
+        timer.run("Unpack photos", "sample-catalogue", "--out", str(photos))
     dataset, run, export = (str(out / name) for name in ("dataset", "run", "export"))
     size = options.size or (str(base_manifest()["width"]) if options.base else "32")
     source = ["--from", f"base:{BASE}"] if options.base else []
@@ -176,7 +176,9 @@ def show(metrics: dict[str, float], seconds: dict[str, float]) -> None:
 def main() -> None:
     """Run it all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, help="folder of photos; rendered ones if not given")
+    parser.add_argument(
+        "--photos", type=Path, help="folder of photos; the sample catalogue if not given"
+    )
     parser.add_argument("--minutes", type=float, default=4.0, help="training time")
     parser.add_argument("--size", help="picture size; 32, or the base's")
     parser.add_argument("--port", type=int, default=3000)

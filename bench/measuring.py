@@ -1,17 +1,21 @@
-"""What all measurements share: interleaved rounds, medians, and the figures they give."""
+"""What all measurements share: interleaved rounds, medians, the machine, and where figures go."""
 
-import argparse
+import importlib.metadata
 import json
 import os
+import platform
 import statistics
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
 REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "bench" / "results.json"
 # The keys of results.json that `make soak` writes, and `make bench` leaves as they are.
 SOAK = ("soak_rss_growth", "soak")
 
@@ -45,17 +49,6 @@ class Measurement:
         centre = statistics.median(samples) if value is None else value
         self.figures.append(Figure(name, centre, tuple(samples)))
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: Path) -> "Measurement":
-        """Read what `save` wrote."""
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        figures = [Figure(f["name"], f["value"], tuple(f["samples"])) for f in stored["figures"]]
-        return cls(figures, stored["raw"])
-
 
 def interleaved(rounds: int, *sides: Callable[[], A]) -> list[list[A]]:
     """Run all in turn, so that what else the machine does meets them alike.
@@ -72,6 +65,25 @@ def interleaved(rounds: int, *sides: Callable[[], A]) -> list[list[A]]:
             results.append(side())
         order.reverse()
     return given
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long it takes once."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def run(*command: str) -> None:
+    """Run a command that must succeed, and show what it says only where it does not."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-500:]}")
+
+
+def catalogan(*arguments: Any) -> None:
+    """Run one of the public commands."""
+    run(CATALOGAN, *map(str, arguments))
 
 
 def quotients(over: Sequence[float], under: Sequence[float]) -> list[float]:
@@ -97,6 +109,45 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def commit(checkout: Path = REPOSITORY) -> str:
+    """Hash of the checked-out commit, with "-dirty" where files differ; "unknown" without git."""
+    git = ["git", "-C", str(checkout)]
+    try:
+        head, changes = (
+            subprocess.run([*git, *command], check=True, capture_output=True, text=True).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno", "-z"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    # What is measured changes these with every run.
+    findings = ("bench/results.json", ".jsonl")
+    dirty = any(not line.endswith(findings) for line in changes.split("\0") if line)
+    return head.strip() + "-dirty" * dirty
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, versions, and how busy the machine is already."""
+    installed = {d.name: d.version for d in importlib.metadata.distributions()}
+    runtimes = ("onnxruntime", "onnxruntime-gpu")
+    return {
+        "processor": _processor(),
+        "cores": cores(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": installed["torch"],
+        "onnxruntime": next((f"{r} {installed[r]}" for r in runtimes if r in installed), "none"),
+        "load_average_at_start": round(os.getloadavg()[0], 2),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
 def write_results(path: Path, results: dict[str, Any]) -> None:
     """Replace results.json as a whole."""
     aside = path.with_name(f".{path.name}.partial")
@@ -108,23 +159,3 @@ def keep_soak(path: Path, result: dict[str, Any]) -> None:
     """Put the result of a soak into results.json; all else there stays."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_results(path, {**kept, **dict(zip(SOAK, (result["rss_growth"], result), strict=True))})
-
-
-def run_part(description: str | None, measure: Callable[[bool], Measurement]) -> None:
-    """Command line of one part: measure, then print the figures or save them.
-
-    Args:
-        description: Shown by --help.
-        measure: Takes whether to be quick.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="seconds, and rough")
-    parser.add_argument("--out", type=Path, help="JSON file; else the figures are printed")
-    options = parser.parse_args()
-    measurement = measure(options.quick)
-    if options.out:
-        measurement.save(options.out)
-        return
-    for figure in measurement.figures:
-        spread = f"{min(figure.samples):.4g} to {max(figure.samples):.4g}"
-        print(f"{figure.name:32} {figure.value:10.4g}   ({spread}, n={len(figure.samples)})")

@@ -9,21 +9,28 @@ that are the same for all.
 """
 
 import argparse
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, median
 from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
 import torch
-from machine import commit, machine
-from measuring import CATALOGAN, REPOSITORY, interleaved, quotients, write_results
+from measuring import (
+    REPOSITORY,
+    catalogan,
+    commit,
+    interleaved,
+    machine,
+    quotients,
+    write_results,
+)
 from numpy.typing import NDArray
+from pages import DOCS, fill, markdown, spread
 from PIL import Image
 
 from models.generator import Generator
@@ -32,11 +39,11 @@ from training.dataset import PreparedDataset
 from training.export.export import generator_graph
 from training.export.graphs import Precision
 from training.export.loss import FULL_VARIETY, Setting
-from training.learning.fine_tuning import open_source
+from training.features.load import load_extractor
 from training.learning.recorder import to_pixels
 from training.learning.samplers import random_inputs
+from training.learning.sources import open_source
 from training.metrics.distances import frechet_distance, kernel_distance
-from training.metrics.features import load_extractor
 
 RESULTS, PAGE, SHEET = "precision.json", "precision.md", "precision.webp"
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -107,7 +114,7 @@ def measure_distances(
 ) -> dict[str, dict[Precision, list[dict[str, float]]]]:
     """Distances to the validation photos, by setting and precision, for each set of seeds."""
     rows = dataset.indices("validation")
-    extractor = load_extractor("catalogan")
+    extractor = load_extractor()
     real = extractor(dataset.images[rows])
     # The validation photos' own mix of categories.
     labels = np.resize(np.random.default_rng(0).permutation(dataset.labels[rows]), samples)
@@ -139,9 +146,8 @@ def prepare(options: argparse.Namespace, size: str) -> Path:
     """The dataset at the source's size, by the public command; one that is there is taken."""
     dataset: Path = options.work / f"dataset-{size}"
     if not dataset.exists():
-        command = [CATALOGAN, "prepare", str(options.photos), "--size", size]
-        command += ["--validation", str(options.validation), "--out", str(dataset)]
-        subprocess.run(command, check=True)
+        split = ("--validation", options.validation)
+        catalogan("prepare", options.photos, "--size", size, *split, "--out", dataset)
     return dataset
 
 
@@ -161,7 +167,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         graphs[precision], _, found = generator_graph(generator, precision, SETTINGS["as served"])
         losses[precision] = [loss.model_dump() for loss in found]
     painters = {precision: Painter(generator, graph) for precision, graph in graphs.items()}
-    draw_sheet(painters, len(source.categories), (options.out or REPOSITORY / "docs") / SHEET)
+    draw_sheet(painters, len(source.categories), (options.out or DOCS) / SHEET)
     return {
         "commit": commit(),
         "machine": facts,
@@ -178,129 +184,57 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def write_page(results: dict[str, Any], path: Path) -> None:
-    """The figures for people."""
-    facts = results["machine"]
-    text = f"""# Precision: what fp16 and int8 cost, and save
-
-Written by `python bench/precision.py --photos DIR --validation DIR` ({results["source"]},
-{results["size"]} px; commit {results["commit"][:7]}; {facts["processor"]},
-load {facts["load_average_at_start"]:g} on {facts["cores"]} cores at the start).
-
-`catalogan export run --out export --precision fp32|fp16|int8` chooses. All three keep the same
-inputs and outputs in float32, and are served alike.
-
-Time on one thread, median of {results["rounds"]} rounds (lowest to highest):
-
-| precision | generator | ms a picture | over fp32 |
-|---|---|---|---|
-{_rows(_speed_row, results)}
-
-Against the float32 pictures of the same seeds, in steps of 255:
-
-| precision | pictures | PSNR | of the worst | mean difference | largest |
-|---|---|---|---|---|---|
-{_rows(_loss_rows, results)}
-
-Against {results["photos"]} validation photos: distances on this project's own features (no FID),
-the mean over {results["sets"]} sets of {results["samples"]} seeds, and how far each set was from
-that of fp32, mean and standard deviation:
-
-| precision | pictures | Frechet distance | change | kernel distance | change |
-|---|---|---|---|---|---|
-{_rows(_distance_rows, results)}
-
-![Rows: fp32, fp16, int8; a column for each category](precision.webp)
-
-From above: fp32, fp16, int8; the same seeds, as served.
-
-{_NOTES}"""
-    path.write_text(text, encoding="utf-8")
-
-
-def _rows(write: Callable[[str, dict[str, Any]], list[str]], results: dict[str, Any]) -> str:
-    lines = [line for precision in PRECISIONS for line in write(precision, results)]
-    return "\n".join(lines)
-
-
-def _speed_row(precision: str, results: dict[str, Any]) -> list[str]:
-    speed, size = results["speed"][precision], results["bytes"][precision]
-    ratios = speed["over_fp32"]
-    return [
-        f"| {precision} | {size / 1e6:.2f} MB | {median(speed['ms']):.2f} "
-        f"| {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
-    ]
-
-
-def _loss_rows(precision: str, results: dict[str, Any]) -> list[str]:
-    lines = []
-    for name, loss in zip(SETTINGS, results["losses"][precision], strict=False):
-        decibels = (
-            "none" if d is None else f"{d:.1f} dB" for d in (loss["psnr_db"], loss["worst_psnr_db"])
+def tables(results: dict[str, Any], name: str) -> str:
+    """What goes into the page at <!-- table NAME -->."""
+    if name == "run":
+        facts = results["machine"]
+        return (
+            f"Of {results['source']}, {results['size']} px; commit {results['commit'][:7]}; "
+            f"{facts['processor']}, load {facts['load_average_at_start']:g} on {facts['cores']} "
+            f"cores at the start; median of {results['rounds']} rounds (lowest to highest); "
+            f"{results['photos']} validation photos, {results['sets']} sets of "
+            f"{results['samples']} seeds."
         )
-        lines.append(
-            f"| {precision} | {name} | {' | '.join(decibels)} | {loss['mean_steps']:.2g} "
-            f"| {loss['max_steps']:g} |"
-        )
-    return lines
+    header, rows = {"speed": _speed, "losses": _losses, "distances": _distances}[name](results)
+    return markdown(header, rows)
 
 
-def _distance_rows(precision: str, results: dict[str, Any]) -> list[str]:
-    lines = []
-    for name in SETTINGS:
-        cells = []
-        for metric, digits in (("frechet_distance", 2), ("kernel_distance", 4)):
-            ours, plain = (
-                [one[metric] for one in results["distances"][name][p]] for p in (precision, "fp32")
-            )
-            changes = [a - b for a, b in zip(ours, plain, strict=True)]
-            cells += [
-                f"{mean(ours):.{digits}f}",
-                ""
-                if precision == "fp32"
-                else f"{mean(changes):+.{digits}f} ± {stdev(changes):.{digits}f}",
-            ]
-        lines.append(f"| {precision} | {name} | {' | '.join(cells)} |")
-    return lines
+def _speed(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for precision in PRECISIONS:
+        speed, ratios = results["speed"][precision], results["speed"][precision]["over_fp32"]
+        over = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        size = f"{results['bytes'][precision] / 1e6:.2f} MB"
+        rows.append([precision, size, f"{median(speed['ms']):.2f}", over])
+    return ["precision", "generator", "ms an image", "over fp32"], rows
 
 
-_NOTES = """## int8
+def _losses(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for precision in PRECISIONS:
+        for name, loss in zip(SETTINGS, results["losses"][precision], strict=False):
+            decibels = (loss["psnr_db"], loss["worst_psnr_db"])
+            cells = ["none" if d is None else f"{d:.1f} dB" for d in decibels]
+            steps = [f"{loss['mean_steps']:.2g}", f"{loss['max_steps']:g}"]
+            rows.append([precision, name, *cells, *steps])
+    return ["precision", "images", "PSNR", "of the worst", "mean difference", "largest"], rows
 
-Quantised are the synthesis convolutions alone, by ONNX Runtime's own tools (`quantize_static`,
-QDQ): they take nearly all the time. Mapping, modulation, activations, to-RGB and upsampling stay in
-float32. Scales are static, from 200 pictures of the generator itself in all its categories, half of
-them at truncation 1 and half as served, so that no picture depends on others of its batch.
 
-- Activations are uint8; ranges leave out the rarest 0.005 % of values at each end. On 400 pictures
-  of an earlier base, as served, this gave 36.4 dB, ranges that hold all values 33.9 dB. A picture
-  with such extremes is cut there: hence the single values that are far off.
-- Weights are int8 with a scale for each output channel, and use seven bits (`reduce_range`). x86
-  processors that lack VNNI (AVX2, early AVX-512) add two products in 16 bits, and with eight bits
-  the sum saturates: the same file would paint wrong pictures there. The eighth bit would give 0.3
-  to 0.4 dB.
-- Activation functions in int8, too, cost 0.7 to 1.6 dB and saved no time; the first or the last
-  convolution left in float32 gained 0.4 dB or less.
-- Sums in float32 differ in their last bits between kinds of processors. Where such a value lies on
-  the edge between two steps, int8 makes a whole step of it. So a seed has the same pixels on one
-  kind of processor, as in float32; between two kinds they may differ by more than the 1/255 of
-  float32 (not measured).
-
-`catalogan export` measures the loss on 100 pictures of either kind, or one of each category where
-there are more, writes it into the manifest (`losses`) and the model card, and refuses an int8 graph
-under 28 dB and an fp16 one under 45 dB. Distances judge crowds of pictures: where int8 brings one
-down, as of pictures as served, that does not say that any of them is better.
-
-To the eye, most pictures are the same: outlines move by less than a pixel, and even areas get a
-faint grain. Of 100 pictures of an earlier base as served half are above 37 dB, and one in twenty
-under 34 dB. In the worst one a detail grows and changes its colour; at truncation 1 one was of
-another hue.
-
-## fp16
-
-Weights of convolutions take half the bytes. On x86 ONNX Runtime has no convolutions in half
-precision: it casts to float32 and back, and nothing is gained in time. On a GPU neither fp16 nor
-int8 has been measured; ONNX Runtime's quantised convolutions are those of its CPU provider.
-"""
+def _distances(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for precision in PRECISIONS:
+        for name in SETTINGS:
+            cells = []
+            for metric, digits in (("frechet_distance", 2), ("kernel_distance", 4)):
+                ours, exact = (
+                    [one[metric] for one in results["distances"][name][p]]
+                    for p in (precision, "fp32")
+                )
+                changes = [a - b for a, b in zip(ours, exact, strict=True)]
+                changed = "" if precision == "fp32" else spread(changes, digits)
+                cells += [f"{mean(ours):.{digits}f}", changed]
+            rows.append([precision, name, *cells])
+    return ["precision", "images", "Frechet distance", "change", "kernel distance", "change"], rows
 
 
 def main() -> None:
@@ -317,7 +251,7 @@ def main() -> None:
     options = parser.parse_args()
     results = measure(options)
     write_results((options.out or REPOSITORY / "bench") / RESULTS, results)
-    write_page(results, (options.out or REPOSITORY / "docs") / PAGE)
+    fill(PAGE, partial(tables, results), options.out or DOCS)
 
 
 if __name__ == "__main__":

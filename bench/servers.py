@@ -22,8 +22,8 @@ from measuring import CATALOGAN
 from service.registry.store import Registry
 
 CLIENTS = 8
-START_LIMIT_SEC = 60.0
-STOP_LIMIT_SEC = 60.0
+START_LIMIT_SEC = 600.0
+STOP_LIMIT_SEC = 600.0
 POLL_SEC = 0.01
 HERE = Path(__file__).parent
 

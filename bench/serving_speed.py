@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_model import NAME
-from measuring import Measurement, interleaved, percentile, quotients, run_part
+from measuring import Measurement, interleaved, percentile, quotients
 from servers import CLIENTS, Bench, Helper
 
 from service.settings import load_settings
@@ -145,7 +145,3 @@ def add_latencies(measurement: Measurement, opened: dict[str, Rounds]) -> None:
         measurement.add(f"{prefix}p50_ms", median)
         measurement.add(f"{prefix}p99_ms", high)
         measurement.add(f"{prefix}p99_over_p50", quotients(high, median))
-
-
-if __name__ == "__main__":
-    run_part(__doc__, measure)

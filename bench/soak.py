@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import commit, machine
-from measuring import REPOSITORY, growth, keep_soak, percentile
+from measuring import RESULTS, commit, growth, keep_soak, machine, percentile
 from servers import Bench, Helper
 
 SHARE = 0.8
@@ -81,7 +80,7 @@ def main() -> None:
     """Soak, print, and keep what is long enough."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "bench" / "results.json")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     facts = {"commit": commit(), "machine": machine()}
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:

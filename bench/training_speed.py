@@ -1,58 +1,41 @@
-"""How fast training is, and how much of a step is more than its convolutions.
+"""How fast training is, how much of a step is more than its convolutions, and what masks cost.
 
-Both eager, as a short run trains, and compiled, as a long one does; compiled before the clock
-starts. The convolutions are those of the eager steps: the same calls on the same shapes.
+The convolutions are those of the steps: the same calls on the same shapes.
 
-The photos are rendered ones at 32 px, the preset is cpu-demo. Its augmentation starts at
-strength 0, at which it costs nothing, so that it is fixed above; how strong it is does not
-change its cost.
+The photos are the sample catalogue's at 32 px, the preset is cpu-demo. Its augmentation starts at
+probability 0, at which it costs nothing, so that it is fixed above; what it is does not change
+its cost.
 """
 
 import itertools
-import os
-import subprocess
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from convolutions import ConvolutionRecorder, ConvolutionReplay
-from measuring import CATALOGAN, Measurement, interleaved, quotients, run_part
+from measuring import Measurement, catalogan, interleaved, quotients, seconds
 
 from training.dataset import PreparedDataset
-from training.learning.config import merge as merge_settings
-from training.learning.config import resolve
+from training.learning.config import merge, resolve
 from training.learning.device import keep_freed_memory
 from training.learning.distributed import Ranks
-from training.learning.ema import ema_decay
 from training.learning.presets import PRESETS
 from training.learning.trainer import Trainer
 
 PRESET = "cpu-demo"
 SIZE_PX = 32
-AUGMENT_STRENGTH = 0.3
+AUGMENT_P = 0.3
 
 
-def prepare_photos(folder: Path, count: int, size_px: int = SIZE_PX) -> PreparedDataset:
-    """Render `count` photos and prepare them, by the public commands."""
-    photos, dataset = folder / "photos", folder / "dataset"
-    for arguments in (
-        ("sample-catalogue", "--out", str(photos), "--count", str(count), "--size", "64"),
-        ("prepare", str(photos), "--out", str(dataset), "--size", str(size_px)),
-    ):
-        subprocess.run([CATALOGAN, *arguments], check=True, capture_output=True)
-    return PreparedDataset(dataset)
-
-
-def make_trainer(run: Path, dataset: PreparedDataset, **overrides: Any) -> Trainer:
+def make_trainer(run: Path, dataset: PreparedDataset, **masking: Any) -> Trainer:
     """A trainer of the preset on the CPU, as `catalogan train` makes it."""
-    augment = {"mode": "fixed", "strength": AUGMENT_STRENGTH}
-    settings = merge_settings(
-        {**PRESETS[PRESET], "preset": PRESET}, {"augment": augment, **overrides}
-    )
+    augment = {"mode": "fixed", "p": AUGMENT_P}
+    settings = {"preset": PRESET, "augment": augment, "masking": masking, "max_kimg": 1000}
     run.mkdir()
-    return Trainer(run, dataset, resolve(settings), torch.device("cpu"), Ranks())
+    config = resolve(merge(PRESETS[PRESET], settings))
+    return Trainer(run, dataset, config, torch.device("cpu"), Ranks())
 
 
 class Intervals:
@@ -70,76 +53,54 @@ class Intervals:
             trainer.mask.update(
                 trainer.generator, trainer.discriminator, trainer.nimg, trainer.dtype
             )
-            trainer.pair.step(batch, trainer.nimg, trainer.strength.strength, trainer.ranks)
+            trainer.pair.step(batch, trainer.nimg, trainer.augmentation.p, trainer.ranks)
             trainer.nimg += config.batch_size
-            settings = config.optimizer
-            decay = ema_decay(
-                trainer.nimg, config.batch_size, settings.ema_kimg, settings.ema_rampup
-            )
-            trainer.ema.update(decay)
-
-    def seconds(self) -> float:
-        """Time of one run."""
-        return _seconds(self.run)
-
-
-def _seconds(work: Any) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+            trainer.ema.update(trainer.nimg, config.batch_size)
 
 
 def measure(quick: bool) -> Measurement:
-    """Measure all figures; a quick trial is of smaller pictures, which compile sooner."""
-    os.environ["PYTHONWARNINGS"] = "ignore"
+    """Measure all figures; a quick trial is of smaller images."""
     keep_freed_memory()
-    rounds = 2 if quick else 9
     measurement = Measurement()
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
         folder = Path(name)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")
-        dataset = prepare_photos(folder, 24 if quick else 160, 8 if quick else SIZE_PX)
+        catalogan("sample-catalogue", "--out", folder / "photos")
+        size = 8 if quick else SIZE_PX
+        catalogan("prepare", folder / "photos", "--out", folder / "dataset", "--size", size)
+        dataset, level = PreparedDataset(folder / "dataset"), {"level": 0} if quick else {}
 
         # A mask is held all the time, as in the dearest of steps.
-        eager, compiled = (
-            Intervals(
-                make_trainer(
-                    folder / f"steps-{way}",
-                    dataset,
-                    masking={"mode": "static"} | ({"level": 0} if quick else {}),
-                    max_kimg=1000,
-                    compile=way == "compiled",
-                )
-            )
-            for way in ("eager", "compiled")
-        )
-        eager.run()
-        measurement.add("train_compile_s", [compiled.seconds()])
-        compiled.run()
+        steps = Intervals(make_trainer(folder / "steps", dataset, mode="static", **level))
+        steps.run()
         with ConvolutionRecorder() as recorder:
-            eager.run()
+            steps.run()
         replay = ConvolutionReplay(recorder.calls)
         replay.run()
-        slower, faster, convolutions = interleaved(
-            rounds, eager.seconds, compiled.seconds, lambda: _seconds(replay.run)
+        whole, convolutions = interleaved(
+            2 if quick else 9, partial(seconds, steps.run), partial(seconds, replay.run)
         )
-    images = eager.steps * eager.trainer.config.batch_size
-    for prefix, steps in (("", faster), ("eager_", slower)):
-        measurement.add(f"{prefix}train_images_per_s", [images / seconds for seconds in steps])
-        measurement.add(f"{prefix}train_step_over_convolutions", quotients(steps, convolutions))
-    measurement.add("compiled_over_eager_step", quotients(faster, slower))
+
+        # As many steps as lie between two measurements of lag, and then some.
+        off, dynamic = (
+            Intervals(make_trainer(folder / mode, dataset, mode=mode, **level), 1 if quick else 8)
+            for mode in ("off", "dynamic")
+        )
+        off.run()
+        dynamic.run()
+        without, masked = interleaved(
+            1 if quick else 7, partial(seconds, off.run), partial(seconds, dynamic.run)
+        )
+    images = steps.steps * steps.trainer.config.batch_size
+    measurement.add("train_images_per_s", [images / taken for taken in whole])
+    measurement.add("train_step_over_convolutions", quotients(whole, convolutions))
+    measurement.add("masking_cost", [ratio - 1 for ratio in quotients(masked, without)])
     measurement.raw["training"] = {
         "threads": torch.get_num_threads(),
-        "dtype": str(eager.trainer.dtype),
-        "batch_size": eager.trainer.config.batch_size,
-        "steps_in_interval": eager.steps,
+        "dtype": str(steps.trainer.dtype),
+        "batch_size": steps.trainer.config.batch_size,
+        "steps_in_interval": steps.steps,
         "convolutions_in_interval": len(recorder.calls),
-        "compiled_interval_s": faster,
-        "interval_s": slower,
+        "interval_s": whole,
         "interval_convolutions_s": convolutions,
     }
     return measurement
-
-
-if __name__ == "__main__":
-    run_part(__doc__, measure)

@@ -1,4 +1,4 @@
-"""Residual discriminator with minibatch deviation, projection conditioning and a mask.
+"""What a discriminator is, and the convolutional one.
 
 Sources: Karras et al. 2020, arXiv 1912.04958 (residual blocks); Karras et al. 2018, arXiv
 1710.10196 (minibatch standard deviation); Miyato and Koyama 2018, arXiv 1802.05637
@@ -6,6 +6,7 @@ Sources: Karras et al. 2020, arXiv 1912.04958 (residual blocks); Karras et al. 2
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +17,7 @@ from models.layers import LEAKY_GAIN, Conv2d, FromImage, Linear, downsample, lea
 from models.masking import FeatureMask
 from models.pyramid import Pyramid
 
-GROUP_SIZE: Final = 4  # pictures that share a deviation statistic
+GROUP_SIZE: Final = 4  # images that share a deviation statistic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,49 @@ class DiscriminatorShape:
     channel_base: int = 2048
     channel_max: int = 128
     mask_level: int = 1  # pyramid level whose features the mask covers; 1 = 8 x 8 of square sizes
-    group_size: int = GROUP_SIZE
 
     @property
     def pyramid(self) -> Pyramid:
         """Resolutions of the discriminator."""
         return Pyramid.of(self.height, self.width)
+
+
+class Discriminator(nn.Module, ABC):
+    """Image and category -> logit, with a mask over one feature map."""
+
+    @property
+    @abstractmethod
+    def mask(self) -> FeatureMask:
+        """Hides part of the feature map while it is held."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    @abstractmethod
+    def mask_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the feature map that the mask covers."""
+
+    @abstractmethod
+    def features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The feature map that the mask covers, before masking: [N, *mask_shape]."""
+
+    @abstractmethod
+    def forward(
+        self, images: Tensor, category: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Judge images.
+
+        Args:
+            images: [N, channels, H, W], nominally in [-1, 1].
+            category: Weights [N, categories].
+            dtype: Of the feature maps.
+
+        Returns:
+            Logits, float32 [N]; positive means real.
+        """
 
 
 class DiscriminatorBlock(nn.Module):
@@ -56,14 +94,14 @@ class DiscriminatorBlock(nn.Module):
 
 
 def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
-    """Append a map of how much pictures of a group differ: [N, C, H, W] -> [N, C + 1, H, W].
+    """Append a map of how much images of a group differ: [N, C, H, W] -> [N, C + 1, H, W].
 
-    Groups are neighbours in the batch, so real and generated pictures can go through in
+    Groups are neighbours in the batch, so real and generated images can go through in
     one batch, halves apart. A batch that group_size does not divide is one group.
     """
     n, _, h, w = x.shape
     size = group_size if n % group_size == 0 else n
-    pixels = x.permute(0, 2, 3, 1)  # one stretch of memory a picture where x is channels_last
+    pixels = x.permute(0, 2, 3, 1)  # one stretch of memory an image where x is channels_last
     grouped = pixels.float().reshape(n // size, size, -1)
     variance = (grouped - grouped.mean(dim=1, keepdim=True)).square().mean(dim=1)
     deviation = (variance + 1e-8).sqrt().mean(dim=1)
@@ -71,8 +109,8 @@ def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
     return torch.cat([x, plane.expand(n, 1, h, w)], dim=1)
 
 
-class Discriminator(nn.Module):
-    """Picture and category -> logit, with a mask over one level's features."""
+class ConvolutionalDiscriminator(Discriminator):
+    """A residual network of its own, learnt from the first pixel on."""
 
     def __init__(self, shape: DiscriminatorShape) -> None:
         super().__init__()
@@ -89,7 +127,7 @@ class Discriminator(nn.Module):
         self.from_image = FromImage(shape.channels, widths[0])
         self.blocks = nn.ModuleList(DiscriminatorBlock(a, b) for a, b in itertools.pairwise(widths))
         self.masked_block = pyramid.doublings - 1 - shape.mask_level
-        self.mask = FeatureMask()
+        self._mask = FeatureMask()
         features = widths[-1]
         self.conv = Conv2d(features + 1, features, 3, gain=LEAKY_GAIN)
         cells = pyramid.base[0] * pyramid.base[1]
@@ -98,14 +136,19 @@ class Discriminator(nn.Module):
         self.embed = nn.Parameter(torch.randn(shape.categories, features) / features**0.5)
 
     @property
+    def mask(self) -> FeatureMask:
+        """Over the map of the shape's mask_level."""
+        return self._mask
+
+    @property
     def mask_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the feature map that the mask covers."""
+        """Channels, height and width of that map."""
         level, shape = self.shape.mask_level, self.shape
         channels = shape.pyramid.channels(level, shape.channel_base, shape.channel_max)
         return channels, *shape.pyramid.shape(level)
 
     def features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The feature map that the mask covers, before masking: [N, *mask_shape]."""
+        """That map before masking, [N, *mask_shape]."""
         x = leaky_relu(self.from_image(images.to(dtype)))
         for block in self.blocks[: self.masked_block + 1]:
             x = block(x)
@@ -114,20 +157,11 @@ class Discriminator(nn.Module):
     def forward(
         self, images: Tensor, category: Tensor, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Judge pictures.
-
-        Args:
-            images: [N, channels, H, W], nominally in [-1, 1].
-            category: Weights [N, categories].
-            dtype: Of the feature maps.
-
-        Returns:
-            Logits, float32 [N]; positive means real.
-        """
+        """Logits [N]; see Discriminator."""
         x = self.mask(self.features(images, dtype))
         for block in self.blocks[self.masked_block + 1 :]:
             x = block(x)
-        x = leaky_relu(self.conv(minibatch_deviation(x, self.shape.group_size)))
+        x = leaky_relu(self.conv(minibatch_deviation(x, GROUP_SIZE)))
         pixels = x.permute(0, 2, 3, 1).flatten(1)  # a view where x is channels_last
         hidden = leaky_relu(self.hidden(pixels)).float()
         logits: Tensor = self.logit(hidden).squeeze(1) + (hidden * (category @ self.embed)).sum(1)

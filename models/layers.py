@@ -58,7 +58,7 @@ class FromImage(Linear):
 
 
 class Conv2d(nn.Module):
-    """Same-size convolution that follows its input's dtype; weights N(0, gain^2 / fan_in)."""
+    """Convolution that follows its input's dtype; weights N(0, gain^2 / fan_in)."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class Conv2d(nn.Module):
         out_channels: int,
         kernel_size: int,
         *,
+        stride: int = 1,
         gain: float = 1.0,
         bias: bool = True,
     ) -> None:
@@ -76,44 +77,22 @@ class Conv2d(nn.Module):
             (weight * (gain / math.sqrt(fan_in))).contiguous(memory_format=torch.channels_last)
         )
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.padding = kernel_size // 2
+        self.stride, self.padding = stride, (kernel_size - 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_channels, H, W] -> [N, out_channels, H, W]."""
+        """[N, in_channels, H, W] -> [N, out_channels, H / stride, W / stride]."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.conv2d(x, self.weight.to(x.dtype), bias, padding=self.padding)
-
-
-# These three have a second form for torch.compile, of the same values. The compiler writes
-# interpolation's gradient as a scatter, element by element, and a leaky ReLU's with a stored
-# table of signs that it reads and writes byte by byte: each made a compiled step slower than
-# an eager one. Exporting traces the first form.
+        return F.conv2d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """Leaky ReLU, in place where it is not compiled; gains live in the weights."""
-    if torch.compiler.is_dynamo_compiling():
-        rise, fall = (1 + LEAKY_SLOPE) / 2, (1 - LEAKY_SLOPE) / 2
-        return x * (torch.copysign(torch.full_like(x, fall), x.detach()) + rise)
+    """Leaky ReLU, in place; gains live in the weights."""
     return F.leaky_relu_(x, LEAKY_SLOPE)
 
 
 def upsample(x: Tensor) -> Tensor:
     """Double height and width, bilinear: [N, C, H, W] -> [N, C, 2H, 2W]."""
-    if torch.compiler.is_dynamo_compiling():
-        pixels = x.permute(0, 2, 3, 1)  # the vectors are along the channels
-        return _double(_double(pixels, 1), 2).permute(0, 3, 1, 2)
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
-def _double(x: Tensor, dim: int) -> Tensor:
-    """Twice as many along `dim`, each a quarter of the way to the next, edges repeated."""
-    size = x.shape[dim]
-    first, last = x.narrow(dim, 0, 1), x.narrow(dim, size - 1, 1)
-    before = torch.cat([first, x.narrow(dim, 0, size - 1)], dim)
-    after = torch.cat([x.narrow(dim, 1, size - 1), last], dim)
-    pairs = [0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after]
-    return torch.stack(pairs, dim + 1).flatten(dim, dim + 1)
 
 
 def downsample(x: Tensor) -> Tensor:
@@ -121,8 +100,6 @@ def downsample(x: Tensor) -> Tensor:
 
     Bilinear at a half is that mean; its bfloat16 gradient takes two thirds of avg_pool2d's.
     """
-    if torch.compiler.is_dynamo_compiling():
-        return F.avg_pool2d(x, 2)
     return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)
 
 

@@ -5,6 +5,8 @@ Which part, how much and for how long is decided by training/learning/mask_contr
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -55,6 +57,16 @@ class FeatureMask(nn.Module):
     def hold(self, mask: Tensor | None) -> None:
         """Keep `mask` for the forward passes to come; None lets every feature through."""
         self.held = mask
+
+    @contextmanager
+    def lifted(self, lift: bool = True) -> Iterator[None]:
+        """While inside, let every feature through; not if `lift` is false."""
+        held = self.held
+        self.held = None if lift else held
+        try:
+            yield
+        finally:
+            self.held = held
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> the same shape."""

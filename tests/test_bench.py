@@ -30,10 +30,6 @@ CLOTHES = (
 PLAUSIBLE = {
     "train_images_per_s": (0.1, 1e5),
     "train_step_over_convolutions": (0.2, 50),
-    "eager_train_images_per_s": (0.1, 1e5),
-    "eager_train_step_over_convolutions": (0.2, 50),
-    "compiled_over_eager_step": (0.02, 20),
-    "train_compile_s": (1, 600),
     "masking_cost": (-0.99, 100),
     "prepare_over_decode": (0.001, 10),
     "serve_over_session": (0.01, 20),
@@ -47,7 +43,7 @@ PLAUSIBLE = {
     "p99_ms": (0.5, 60_000),
     "p99_over_p50": (1, 1000),
     "poisson_p99_over_p50": (1, 1000),
-    "cold_start_s": (0.2, 60),
+    "cold_start_s": (0.02, 600),
     "service_rss_mb": (50, 5000),
 }
 
@@ -58,7 +54,7 @@ def test_bench_measures_everything(tmp_path: Path) -> None:
     soaked = {"soak_rss_growth": 0.01, "soak": {"minutes": 60.0}}
     out.write_text(json.dumps({**soaked, "train_images_per_s": 0.0}))
     command = [sys.executable, str(BENCH), "--quick", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=550)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
     results = json.loads(out.read_text())
@@ -80,7 +76,7 @@ def test_bench_measures_everything(tmp_path: Path) -> None:
 def test_soak_measures_and_keeps_no_trial(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     command = [sys.executable, str(FOLDER / "soak.py"), "--minutes", "0.02", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5/5: " in done.stdout
     assert "soak_rss_growth" in done.stdout
@@ -104,7 +100,7 @@ def test_precision_writes_its_page(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "precision.py"), "--out", str(out), "--photos"]
     command += [str(tmp_path / "train"), "--validation", str(tmp_path / "validation")]
     command += ["--work", str(tmp_path / "work"), "--sets", "2", "--samples", "40"]
-    done = subprocess.run([*command, "--rounds", "3"], capture_output=True, text=True, timeout=500)
+    done = subprocess.run([*command, "--rounds", "3"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
     results = json.loads((out / "precision.json").read_text())
@@ -122,6 +118,23 @@ def test_precision_writes_its_page(tmp_path: Path) -> None:
     assert page.count("| int8 | as served |") == 2
     with Image.open(out / "precision.webp") as sheet:
         assert sheet.size == (10 * 64, 3 * 64)
+
+
+@pytest.fixture
+def tiny_photos(tmp_path: Path) -> Path:
+    """A dataset of 100 soft blobs in two categories at 16 px."""
+    from training.photos.catalogue import prepare_dataset
+    from training.photos.options import PrepareOptions
+
+    rng = np.random.default_rng(0)
+    for i in range(100):
+        folder = tmp_path / "photos" / ("cups", "hats")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        blob = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8))
+        blob.resize((40, 48), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    options = {"width": 16, "height": 16, "validation_share": 0.4}
+    prepare_dataset(tmp_path / "photos", tmp_path / "data", PrepareOptions.model_validate(options))
+    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -148,6 +161,56 @@ def test_growth_compares_the_last_tenth_with_the_first() -> None:
     growth = importlib.import_module("measuring").growth
     assert growth([100.0] * 30) == 0
     assert growth([90.0, 110.0, *[500.0] * 16, 109.0, 111.0]) == pytest.approx(0.1)
+
+
+@pytest.mark.usefixtures("bench_modules")
+def test_a_study_compares_arms_on_the_same_seeds() -> None:
+    """Distances by their ratio, shares by their difference, on the seeds that both have."""
+    study = importlib.import_module("discriminator_study")
+    figures = {
+        ("before", 0): (0.4, 0.2),
+        ("before", 1): (0.8, 0.3),
+        ("both", 0): (0.1, 0.25),
+        ("both", 1): (0.4, 0.31),
+        ("both", 2): (9.0, 0.9),
+    }
+    judged = [
+        {
+            "data": "/data/shop32",
+            "arm": arm,
+            "seed": seed,
+            "nimg": 50_000,
+            "kernel_distance": distance,
+            "kernel_distance_floor": 0.01,
+            "recall": recall,
+        }
+        for (arm, seed), (distance, recall) in figures.items()
+    ]
+    photos, before, both, overall = study.summary(judged, "before", ["before", "both"])
+    assert photos == "shop32: photos kernel_distance_floor 0.01"
+    assert "2 seeds, 50 kimg; kernel_distance 0.6; recall 0.25" in before
+    # The logarithms -1.386 and -0.693, and the differences 0.05 and 0.01, by Student's t of 12.706.
+    assert "kernel_distance 3.167 (x 0.354, 0.004 to 28.902)" in both
+    assert "recall 0.4867 (+0.030, -0.224 to +0.284)" in both
+    assert "over before on 1 datasets: 0.354" in overall
+
+
+@pytest.mark.slow
+def test_a_study_trains_and_judges(tmp_path: Path, tiny_photos: Path) -> None:
+    arms = {"conv": {}, "both": {"discriminator": "both"}}
+    small = {"batch_size": 8, "model": {"channel_base": 128, "channel_max": 16}}
+    (tmp_path / "arms.json").write_text(json.dumps({k: v | small for k, v in arms.items()}))
+    for what in ("train", "judge"):
+        command = [sys.executable, str(FOLDER / "discriminator_study.py"), what]
+        command += [str(tmp_path / "arms.json"), "--data", str(tiny_photos)]
+        command += ["--work", str(tmp_path / "work"), "--minutes", "0.05", "--samples", "40"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert "kernel_distance" in done.stdout
+    judged = [json.loads(x) for x in (tmp_path / "work/judged.jsonl").read_text().splitlines()]
+    assert [j["arm"] for j in judged] == ["conv", "both"]
+    assert all(j["cpu_sec"] >= 3 and j["nimg"] > 0 for j in judged)
+    assert len(list(tmp_path.rglob("contact-sheet.png"))) == 2
 
 
 @pytest.mark.usefixtures("bench_modules")
@@ -222,9 +285,7 @@ def test_latencies_count_from_when_requests_were_due(stalling: StallingServer) -
     """Also those of requests that could not be sent, as all connections waited for answers."""
     port = stalling.server_address[1]
     command = [sys.executable, str(FOLDER / "load.py"), str(port), "key", "1", str(os.getpid())]
-    done = subprocess.run(
-        command, input="open even 300 1.0\n", capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(command, input="open even 300 1.0\n", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     latencies = result["latencies_ms"]

@@ -44,7 +44,6 @@ def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess
         text=True,
         check=False,
         env=environment,
-        timeout=300,
     )
 
 
@@ -148,7 +147,27 @@ def test_prepare_refuses_in_one_line(
 
 def test_sample_catalogue(tmp_path: Path) -> None:
     out = tmp_path / "shop"
-    done = run("sample-catalogue", "--out", str(out), "--count", "8", "--size", "32")
+    done = run("sample-catalogue", "--out", str(out), "--part", "second")
     assert done.returncode == 0, done.stderr
-    assert len(list(out.glob("*/*.*"))) == 8
-    assert "8 photos in" in done.stdout.replace("\n", " ")
+    assert {path.name: len(list(path.iterdir())) for path in out.iterdir()} == {
+        "shirt": 125,
+        "shoe": 125,
+    }
+    assert "250 photos (CC0-1.0) in" in done.stdout.replace("\n", " ")
+
+
+def test_sample_catalogue_never_mixes_with_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    done = run("sample-catalogue", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        f"Error: --out {tmp_path} exists and is not an empty folder: choose another or remove it"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_sample_catalogue_names_the_parts(tmp_path: Path) -> None:
+    done = run("sample-catalogue", "--out", str(tmp_path / "shop"), "--part", "third")
+    assert done.returncode == 2
+    assert "'third' is not one of 'first', 'second'" in done.stderr
+    assert not (tmp_path / "shop").exists()

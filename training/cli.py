@@ -183,31 +183,30 @@ def _print_report(report: Any, out: Path) -> None:
 
 @app.command("sample-catalogue")
 def sample_catalogue(
-    out: Annotated[Path, typer.Option(help="Where the photos go.")],
-    count: Annotated[int, typer.Option(min=1, help="How many photos.")] = 1000,
-    size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels of each side.")] = 256,
-    seed: Annotated[int, typer.Option(help="Same seed, same photos.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where the photos go: a new or an empty folder.")],
+    part: Annotated[
+        Literal["first", "second"] | None,
+        typer.Option(help="Only the first six categories, or the other two.", show_default="all"),
+    ] = None,
 ) -> None:
-    """Render a catalogue of product-like photos to try things on."""
-    from training.sample_catalogue.render import render_catalogue
+    """Unpack the 1,000 rendered product photos that ship with Catalogan."""
+    from training.sample_catalogue import (
+        LICENCE,
+        SampleCatalogueError,
+        unpack_sample_catalogue,
+    )
 
     configure_logging()
     try:
-        with terminated_as_interrupt(), progress("Rendering", "photos") as update:
-            counts = render_catalogue(
-                out,
-                count=count,
-                size_px=size,
-                seed=seed,
-                on_progress=lambda done: update(done, count),
-            )
-    except (ValueError, OSError) as error:
+        with terminated_as_interrupt():
+            counts = unpack_sample_catalogue(out, part)
+    except SampleCatalogueError as error:
         fail(str(error))
     table = Table("category", "photos")
     for category, number in counts.items():
         table.add_row(escape(category), str(number))
     _out.print(table)
-    _out.print(f"{sum(counts.values())} photos in {escape(str(out))}")
+    _out.print(f"{sum(counts.values())} photos ({LICENCE}) in {escape(str(out))}")
 
 
 @app.command("bases")

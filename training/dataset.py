@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -63,6 +62,8 @@ class PreparedDataset:
         Raises:
             DatasetError: A file is missing, damaged, or disagrees with the others.
         """
+        import pyarrow.parquet as pq  # large, and only the index is in its format
+
         self.path: Final = path
         try:
             self.info = DatasetInfo.model_validate_json((path / INFO_FILE).read_bytes())
@@ -94,6 +95,8 @@ class PreparedDataset:
         Raises:
             DatasetError: The index has no paths.
         """
+        import pyarrow.parquet as pq
+
         try:
             paths = pq.read_table(self.path / INDEX_FILE, columns=["path"])["path"]
         except (OSError, ValueError, KeyError) as error:

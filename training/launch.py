@@ -1,6 +1,5 @@
 """From a dataset and settings to a finished run: everything around the loop."""
 
-import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -16,13 +15,20 @@ from models.pyramid import Pyramid
 from training.dataset import PreparedDataset
 from training.learning.checkpoint import CheckpointError, list_checkpoints
 from training.learning.config import ConfigError, Device, TrainingConfig, merge, resolve
-from training.learning.device import can_compile, keep_freed_memory, pick_device
+from training.learning.device import keep_freed_memory, pick_device
 from training.learning.distributed import Ranks, joined
-from training.learning.fine_tuning import Source, open_source
 from training.learning.guardrails import TrainingDiverged, check_disk, check_memory
 from training.learning.presets import PRESETS, default_preset
 from training.learning.recorder import Tick
-from training.learning.run import RunError, check_same_dataset, locked, read_run, write_run
+from training.learning.run import (
+    RunError,
+    check_same_dataset,
+    locked,
+    read_run,
+    refuse_retired,
+    write_run,
+)
+from training.learning.sources import Source, open_source
 from training.learning.trainer import Outcome, Trainer
 
 # What a run that starts from trained weights does otherwise. A fresh Adam's first steps are as
@@ -31,12 +37,15 @@ from training.learning.trainer import Outcome, Trainer
 FINE_TUNING: Final[dict[str, Any]] = {"optimizer": {"warmup_kimg": 1.0, "ema_rampup": 0.25}}
 
 # The networks hang on these.
-DECIDED_AT_THE_START: Final = ("preset", "model", "masking.level", "fine_tuning")
+DECIDED_AT_THE_START: Final = (
+    "preset",
+    "model",
+    "discriminator",
+    "projected.input_px",
+    "masking.level",
+    "fine_tuning",
+)
 ENDS: Final = ("max_kimg", "max_minutes")
-# From here on a run on a processor is compiled unless told otherwise: that takes a minute or
-# two at its start, and takes about a fifth off each step (docs/performance.md).
-LONG_RUN_MINUTES: Final = 30
-LONG_RUN_KIMG: Final = 300
 
 
 class LaunchError(RuntimeError):
@@ -84,8 +93,6 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
                 source = None if wanted.source is None else open_source(wanted.source)
                 config = _fresh(wanted, data, device.type, source)
             check_shares(config, ranks)
-            if config.compile and not can_compile(device):
-                config = config.model_copy(update={"compile": False})
             wanted.run.mkdir(parents=True, exist_ok=True)
             with locked(wanted.run) if ranks.is_main else nullcontext():
                 if ranks.is_main and not wanted.resume:
@@ -110,7 +117,8 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
         raise LaunchError(str(error)) from error
     except torch.OutOfMemoryError as error:
         raise LaunchError(
-            f"the GPU's memory is full: go on with a smaller --batch-size ({error})"
+            "the GPU's memory is full: go on with fewer images at a time, which changes no result, "
+            f"as by --set batch_gpu={GROUP_SIZE} ({error})"
         ) from error
     except RuntimeError as error:
         if "RANK" not in os.environ:
@@ -169,21 +177,13 @@ def _fresh(
         raise ConfigError(
             f"masking.level {config.masking.level}: {size} px allow at most {levels - 1}"
         )
-    if wanted.overrides.get("compile") is None and device == "cpu":
-        return config.model_copy(update={"compile": is_long(config)})
     return config
-
-
-def is_long(config: TrainingConfig) -> bool:
-    """Whether compiling pays; of two ends, the first to come counts."""
-    minutes = math.inf if config.max_minutes is None else config.max_minutes
-    kimg = math.inf if config.max_kimg is None else config.max_kimg
-    return minutes >= LONG_RUN_MINUTES and kimg >= LONG_RUN_KIMG
 
 
 def _resumed(wanted: Launch, data: PreparedDataset) -> TrainingConfig:
     """The saved configuration, with a new end or learning rate where given."""
     saved, _ = read_run(wanted.run)
+    refuse_retired(wanted.run)
     check_same_dataset(wanted.run, data)
     for option, value in (("--preset", wanted.preset), ("--from", wanted.source)):
         if value is not None:
@@ -215,16 +215,22 @@ def _refuse(overrides: dict[str, Any], reasons: dict[str, str]) -> None:
 
 
 def check_shares(config: TrainingConfig, ranks: Ranks) -> None:
-    """Minibatch deviation compares pictures in groups, which no two processes share.
+    """Minibatch deviation compares images in groups, which no processes and no passes share.
 
     Raises:
-        ConfigError: The batch size does not do.
+        ConfigError: The batch size, or the part of it that goes through at once, does not do.
     """
     together = ranks.world_size * GROUP_SIZE
     if config.batch_size % together:
         raise ConfigError(
             f"--batch-size {config.batch_size}: every process takes pictures in groups of "
             f"{GROUP_SIZE}, so give a multiple of {together}"
+        )
+    shard = config.batch_size // ranks.world_size
+    if config.batch_gpu and (config.batch_gpu % GROUP_SIZE or shard % config.batch_gpu):
+        raise ConfigError(
+            f"batch_gpu {config.batch_gpu}: give a multiple of {GROUP_SIZE} that divides the "
+            f"{shard} images of a process"
         )
 
 

@@ -16,7 +16,14 @@ from rich.table import Table
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
 from training.cli import SNAPSHOT_HELP, configure_logging, fail, invalid
 from training.faults import first_fault
-from training.learning.config import Device, MaskingMode, Objective, Snapshot, TrainingConfig
+from training.features.names import FeaturesName
+from training.learning.config import (
+    Device,
+    DiscriminatorKind,
+    MaskingMode,
+    Snapshot,
+    TrainingConfig,
+)
 
 if TYPE_CHECKING:
     from training.evaluation.record import Memorisation
@@ -44,8 +51,9 @@ def train(
     masking: Annotated[
         MaskingMode | None, typer.Option(help="When the discriminator's features are hidden.")
     ] = None,
-    objective: Annotated[
-        Objective | None, typer.Option(help="Loss; relativistic is R3GAN's, with R1 and R2.")
+    discriminator: Annotated[
+        DiscriminatorKind | None,
+        typer.Option(help="projected looks through a pretrained network; both combines the two."),
     ] = None,
     max_kimg: Annotated[
         float | None, typer.Option(help="Stop after so many thousand images shown.")
@@ -64,13 +72,6 @@ def train(
         bool | None, typer.Option("--mirror/--no-mirror", help="No mirror keeps text readable.")
     ] = None,
     precision: Annotated[Literal["auto", "fp32", "bf16"] | None, typer.Option()] = None,
-    compiled: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile",
-            help="A start that is a minute or two longer, then faster; a long run on a CPU does.",
-        ),
-    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any other: masking.ratio=0.3 and the like.")
     ] = None,
@@ -85,8 +86,7 @@ def train(
         "max_minutes": max_minutes,
         "batch_size": batch_size,
         "precision": precision,
-        "compile": compiled,
-        "objective": objective,
+        "discriminator": discriminator,
         "masking": {"mode": masking},
         "augment": {"mode": augment, "mirror": mirror},
         "optimizer": {"learning_rate": learning_rate, "r1_gamma": r1_gamma},
@@ -181,14 +181,15 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="For evaluation.json and the sheet; the run's own folder.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="Generated pictures, at least.")] = 2000,
+    samples: Annotated[int, typer.Option(help="Generated images, at least.")] = 1000,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
     truncation_psi: Annotated[float, typer.Option(help="1 judges the whole variety.")] = 1.0,
     features: Annotated[
-        Literal["catalogan", "inception"], typer.Option(help="Which network compares.")
-    ] = "catalogan",
-    inception_weights: Annotated[
-        Path | None, typer.Option(help="torch-fidelity's weights file.")
+        FeaturesName,
+        typer.Option(help="Which network compares; the last two where their weights are there."),
+    ] = "efficientnet-lite2",
+    feature_weights: Annotated[
+        Path | None, typer.Option(help="File of Inception's or DINOv2's weights.")
     ] = None,
     snapshot: Annotated[Snapshot, typer.Option(help=SNAPSHOT_HELP)] = "last",
     device: Annotated[Device, typer.Option(help="Where torch runs.")] = "auto",
@@ -211,8 +212,8 @@ def evaluate(
 ) -> None:
     """Measure how near the pictures are to the validation photos."""
     from training.dataset import PreparedDataset
-    from training.evaluation.evaluation import EvaluationOptions
     from training.evaluation.evaluation import evaluate as run_evaluation
+    from training.evaluation.options import EvaluationOptions
     from training.evaluation.usefulness import UsefulnessOptions
     from training.learning.checkpoint import CheckpointError
     from training.learning.device import pick_device
@@ -228,7 +229,7 @@ def evaluate(
             seed=seed,
             truncation_psi=truncation_psi,
             features=features,
-            inception_weights=inception_weights,
+            feature_weights=feature_weights,
             usefulness=UsefulnessOptions(photos_per_category=few_photos, seeds=repetitions)
             if usefulness
             else None,
@@ -244,12 +245,14 @@ def evaluate(
     table = Table("metric", "value")
     for name, value in report.headline().items():
         table.add_row(name, f"{value:.4g}")
+    for name, reason in report.overall.reasons.items():
+        table.add_row(name, f"left out: {reason}")
     _out.print(table)
     if target is not None:
         _out.print(f"report and contact sheet in {target}", markup=False, soft_wrap=True)
     if target == model / EVALUATION_FOLDER:
         try_report(model)
-    if max_memorised is not None and report.memorisation is not None:
+    if max_memorised is not None:
         check_memorised(report.memorisation, max_memorised)
 
 

@@ -3,14 +3,18 @@
 import pytest
 import torch
 
-from models.discriminator import Discriminator, DiscriminatorShape, minibatch_deviation
+from models.discriminator import (
+    ConvolutionalDiscriminator,
+    DiscriminatorShape,
+    minibatch_deviation,
+)
 from models.masking import Granularity, feature_mask
 
 
-def make(height: int = 16, width: int = 16, **settings: int) -> Discriminator:
+def make(height: int = 16, width: int = 16, **settings: int) -> ConvolutionalDiscriminator:
     torch.manual_seed(0)
     values = {"channels": 3, "categories": 3, "channel_base": 256, "channel_max": 32, **settings}
-    return Discriminator(DiscriminatorShape(height=height, width=width, **values))
+    return ConvolutionalDiscriminator(DiscriminatorShape(height=height, width=width, **values))
 
 
 def test_logits_are_one_a_picture_and_unit_scale() -> None:
@@ -98,9 +102,9 @@ def test_hidden_positions_do_not_reach_the_logit() -> None:
     x = torch.randn(4, 3, 16, 16, requires_grad=True)
     discriminator(x, category).sum().backward()
     assert x.grad is not None
-    # The receptive field of a hidden column reaches a few pixels over the edge, no more.
-    assert x.grad[..., :3].abs().max() == 0
-    assert x.grad[..., 12:].abs().max() > 0
+    # The receptive field of a hidden column reaches a few pixels over the edge, no more. Some
+    # processors' convolutions give nearly zero for zero.
+    assert x.grad[..., :3].abs().max() < 1e-5 * x.grad[..., 12:].abs().max()
 
 
 def test_a_level_that_is_not_there_is_refused() -> None:

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from models.generator import Generator, GeneratorShape, ModulatedConv
-from models.layers import LEAKY_GAIN
+from models.generator import Generator, GeneratorShape, ModulatedConv, SynthesisBlock
+from models.layers import LEAKY_GAIN, upsample
 from models.pyramid import Pyramid
 
 
-def make(height: int = 16, width: int = 16, channels: int = 3, categories: int = 3) -> Generator:
+def make(
+    height: int = 16,
+    width: int = 16,
+    channels: int = 3,
+    categories: int = 3,
+    noise_max_px: int | None = None,
+) -> Generator:
     torch.manual_seed(0)
     generator = Generator(
         GeneratorShape(
@@ -23,6 +29,7 @@ def make(height: int = 16, width: int = 16, channels: int = 3, categories: int =
             w_dim=16,
             channel_base=256,
             channel_max=32,
+            noise_max_px=noise_max_px,
         )
     )
     with torch.no_grad():  # so that noise counts
@@ -141,21 +148,68 @@ def test_latent_category_and_noise_each_change_the_picture() -> None:
         assert (generator(*changed) - base).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize(
+    ("noise_max_px", "levels"), [(None, 3), (16, 3), (15, 2), (8, 2), (7, 1), (1, 1)]
+)
+def test_noise_ends_at_the_level_that_is_asked_for(noise_max_px: int | None, levels: int) -> None:
+    """At 12 x 16 px levels are of 3 x 4, 6 x 8 and 12 x 16."""
+    generator, whole = make(12, 16, noise_max_px=noise_max_px), make(12, 16)
+    assert generator.noise_dim == sum([12, 48, 192][:levels])
+    names = whole.state_dict().keys() - generator.state_dict().keys()
+    assert len(names) == 3 - levels
+    assert all(name.endswith("noise_strength") for name in names)
+    whole.load_state_dict({**whole.state_dict(), **generator.state_dict()})
+    z, category, noise = inputs(whole, 2)
+    noise[:, generator.noise_dim :] = 0  # as if the finer ones were off
+    image = generator(z, category, None, noise[:, : generator.noise_dim])
+    torch.testing.assert_close(image, whole(z, category, None, noise))
+    assert (image - generator(z, category, None, 0 * noise[:, : generator.noise_dim])).std() > 0.01
+
+
+def demodulated(layer: ModulatedConv, style: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """StyleGAN2's weights of one sample, and what demodulation scaled each channel by."""
+    weight = layer.conv.weight * style[None, :, None, None]
+    demodulation = torch.rsqrt(weight.square().sum(dim=(1, 2, 3)) + 1e-8)
+    return weight * demodulation[:, None, None, None], demodulation[:, None, None]
+
+
 def test_activation_modulation_equals_weight_modulation() -> None:
-    """StyleGAN2's definition: modulated, demodulated weights of each sample."""
+    """StyleGAN2's modulated, demodulated weights of each sample; the bias is scaled, too."""
     torch.manual_seed(0)
     layer = ModulatedConv(6, 5, 8)
+    torch.nn.init.normal_(layer.conv.bias)
     x, w, before = torch.randn(3, 6, 7, 7), torch.randn(3, 8), torch.rand(3, 6) + 0.5
     got, gain = layer(x, before, w)
     style = layer.affine(w)
     for i in range(3):
-        weight = layer.conv.weight * style[i][None, :, None, None]
-        weight = weight * torch.rsqrt(weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
+        weight, demodulation = demodulated(layer, style[i])
         activation = (x[i] * before[i][:, None, None])[None]
-        expected = torch.nn.functional.conv2d(activation, weight, padding=1) * LEAKY_GAIN
+        expected = torch.nn.functional.conv2d(activation, weight, padding=1)
+        expected = expected + demodulation * layer.conv.bias[:, None, None]
         torch.testing.assert_close(
-            got[i : i + 1] * gain[i][None, :, None, None], expected, rtol=1e-4, atol=1e-5
+            got[i : i + 1] * gain[i][None, :, None, None],
+            expected * LEAKY_GAIN,
+            rtol=1e-4,
+            atol=1e-5,
         )
+
+
+def test_demodulation_scales_a_blocks_noise_as_its_signal() -> None:
+    torch.manual_seed(0)
+    shape = GeneratorShape(height=16, width=16, channels=3, categories=1, w_dim=8)
+    block = SynthesisBlock(6, 5, shape)
+    torch.nn.init.constant_(block.noise_strength, 0.7)
+    torch.nn.init.normal_(block.conv1.conv.bias)
+    x, ws, noise = torch.randn(1, 6, 4, 4), torch.randn(2, 1, 8) * 3, torch.randn(1, 1, 8, 8)
+    got, gain, _ = block(x, torch.ones(1, 6), torch.zeros(1, 3, 4, 4), ws.unbind(0), noise)
+    first, carried = block.conv0(x, torch.ones(1, 6), ws[0])
+    first = torch.nn.functional.leaky_relu(first, 0.2) * carried[..., None, None]
+    weight, demodulation = demodulated(block.conv1, block.conv1.affine(ws[1])[0])
+    signal = torch.nn.functional.conv2d(upsample(first), weight, padding=1)
+    added = block.conv1.conv.bias[:, None, None] + 0.7 * noise
+    expected = torch.nn.functional.leaky_relu(signal + demodulation * added, 0.2) * LEAKY_GAIN
+    torch.testing.assert_close(got * gain[..., None, None], expected, rtol=1e-4, atol=1e-5)
+    assert demodulation.min() < 0.7 * demodulation.max()  # else it would show little
 
 
 def test_bfloat16_features_give_nearly_the_same_picture() -> None:

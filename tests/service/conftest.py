@@ -49,9 +49,16 @@ with warnings.catch_warnings():
     from models.manifest import GeneratorManifest
     from service.inference.generation import GeneratorSession, PictureSpec
     from service.settings import Settings, load_settings
-    from service.state.database import locate
+    from service.state import database
+    from service.verification import manifests
 
 
+# Until something happens that does, however busy the machine; what never does is found by it.
+BACKSTOP_SEC = 600.0
+# What is not about time limits must not run into one.
+PATIENT = dict.fromkeys(
+    ("request_timeout", "max_queue_wait", "head_timeout", "body_timeout", "send_timeout"), "600"
+)
 GOLDEN = Path(__file__).parent / "golden-export"
 STYLES = {"num_ws": NUM_WS, "w_dim": W_DIM}
 ERRORS = {"reconstruction": 0.1, "nearest_photo": 0.2, "mean_photo": 0.3}
@@ -166,7 +173,7 @@ def write_upscaled_export(folder: Path, channels: int = 3, **changes: Any) -> Pa
 def model_store(home: Path, **environment: str) -> Iterator[Path]:
     """An own BENTOML_HOME, and no CATALOGAN_ settings but those given.
 
-    By default pictures are unsigned, so that equal ones have equal bytes.
+    By default images are unsigned, so that equal ones have equal bytes, and time limits are long.
     """
     (home / "models").mkdir(parents=True)
     # BentoML reads its home once in a process; tests want one each.
@@ -180,6 +187,8 @@ def model_store(home: Path, **environment: str) -> Iterator[Path]:
             patch.delenv(name)
         patch.setenv("BENTOML_HOME", str(home))
         patch.setenv("CATALOGAN_MARKS", "unsigned")
+        for limit, seconds in PATIENT.items():
+            patch.setenv(f"CATALOGAN_{limit.upper()}_SEC", seconds)
         for name, value in environment.items():
             patch.setenv(f"CATALOGAN_{name.upper()}", value)
         for provider, value in overrides.items():
@@ -187,6 +196,15 @@ def model_store(home: Path, **environment: str) -> Iterator[Path]:
         yield home
     for provider in overrides:
         provider.reset()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _patience() -> Iterator[None]:
+    """As PATIENT, for what is no setting."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (database, manifests):
+            patch.setattr(module, "TIMEOUT_SEC", BACKSTOP_SEC)
+        yield
 
 
 @contextmanager
@@ -201,11 +219,11 @@ def running_service(**environment: str) -> Iterator[TestClient]:
             yield client
 
 
-def wait_for(condition: Callable[[], bool], timeout_sec: float = 20) -> None:
-    end = time.monotonic() + timeout_sec
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + BACKSTOP_SEC
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
 
 
 @dataclass
@@ -228,7 +246,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     def wait_and_render(self: GeneratorSession, specs: Sequence[PictureSpec], *more: Any) -> Any:
         holding.painted.append(len(specs))
         holding.begun.set()
-        holding.release.wait(20)
+        holding.release.wait(BACKSTOP_SEC)
         return render(self, specs, *more)
 
     monkeypatch.setattr(GeneratorSession, "render", wait_and_render)
@@ -338,7 +356,7 @@ def postgres_of_module(postgres: str) -> str:
 
 def _new_database(postgres: str) -> str:
     name = f"test_{uuid.uuid4().hex}"
-    engine = create_engine(locate(f"{postgres}/postgres"), isolation_level="AUTOCOMMIT")
+    engine = create_engine(database.locate(f"{postgres}/postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()

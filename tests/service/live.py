@@ -31,7 +31,7 @@ def live_service(**environment: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join()
 
 
 @contextmanager
@@ -49,10 +49,12 @@ def slow_upload(address: str, key: str = "") -> Iterator[socket.socket]:
 
     def wait_until(pending: int) -> None:
         headers, wanted = {"X-API-Key": key}, f"{held} {pending}.0"
-        wait_for(lambda: wanted in httpx.get(f"{address}/metrics", headers=headers).text)
+        wait_for(
+            lambda: wanted in httpx.get(f"{address}/metrics", headers=headers, timeout=None).text
+        )
 
     wait_until(0)  # an answered request may still have the place
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port))) as connection:
         connection.sendall("\r\n".join((*head, "", "--x")).encode())
         wait_until(1)
         yield connection

@@ -20,7 +20,7 @@ from service.inference.generation import GeneratorSession
 from service.registry.store import Registry
 from service.state.quotas import Quota
 
-from .conftest import running_service
+from .conftest import BACKSTOP_SEC, running_service
 from .test_augmentations_http import photo
 from .test_bad_requests import check
 
@@ -230,7 +230,7 @@ def test_what_takes_too_long_is_given_back(shop: Shop, monkeypatch: pytest.Monke
     with running_service(**shop.environment, request_timeout_sec="0.3") as client:
         shop.client = client
         with monkeypatch.context() as patch:
-            patch.setattr(GeneratorSession, "render", lambda *_: release.wait(20) and [])
+            patch.setattr(GeneratorSession, "render", lambda *_: release.wait(BACKSTOP_SEC) and [])
             check(shop.generate("monthly", n=5), 504)
             release.set()
         assert shop.usage("monthly")["quotas"][0]["used"] == 0

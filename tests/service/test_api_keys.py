@@ -5,7 +5,6 @@ import json
 import logging
 import multiprocessing
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -314,8 +313,6 @@ def test_reading_while_it_is_written_never_fails(path: Path) -> None:
         for index in range(40):
             create_key(path, f"key{index}", ["generate"], None, None)
         os._exit(0)
-    end = time.monotonic() + 30
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         assert read_keys(path).keys[0].name == "first"
-        assert time.monotonic() < end
     assert len(read_keys(path).keys) == 41

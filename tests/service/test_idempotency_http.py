@@ -20,7 +20,7 @@ from service.registry.store import Registry
 from service.state.answers import KEPT_SEC, Answers, prune_answers
 from service.state.tables import answers
 
-from .conftest import Held, running_service
+from .conftest import BACKSTOP_SEC, Held, running_service
 from .test_augmentations_http import mask_file, photo
 from .test_bad_requests import check
 
@@ -182,7 +182,7 @@ def test_malformed_keys_are_400(client: TestClient, key: Any) -> None:
 def test_one_of_many_at_once_is_made(client: TestClient, held: Held) -> None:
     with ThreadPoolExecutor(12) as pool:
         first = pool.submit(post, client, json={})
-        assert held.begun.wait(20)
+        assert held.begun.wait(BACKSTOP_SEC)
         others = list(pool.map(lambda _: post(client, json={}), range(10)))
         held.release.set()
         for refused in others:
@@ -200,7 +200,7 @@ def test_an_abandoned_claim_is_taken_over_by_the_same_request(client: TestClient
     post(client, json={"seed": 1})
     forget = update(answers).values(status=None, headers=None, body=None, bytes=0)
     with database().engine.begin() as connection:
-        connection.execute(forget.values(leased_until=int(time.time()) + 60))
+        connection.execute(forget.values(leased_until=int(time.time()) + 3600))
     refused = check(post(client, json={"seed": 1}), 409, "Idempotency-Key")
     assert refused["code"] == "idempotency_in_progress"
     with database().engine.begin() as connection:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from service.errors import NotReady, SettingsError
+from service.marks import signing
 from service.marks.marker import open_marker, read_development_key
 from service.marks.marking import ENHANCED, GENERATED, Mark
 from service.marks.signing import Signer
@@ -166,26 +167,43 @@ def test_nothing_is_given_out_when_signing_fails(tmp_path: Path) -> None:
         stamped.sign(photo(), "image/png", Mark(ENHANCED, 1))
 
 
-def test_a_certificate_that_expires_on_the_way_signs_no_more(tmp_path: Path) -> None:
-    end = (datetime.datetime.now(datetime.UTC) - NOW).total_seconds() + 3
-    signer = Signer(read_signing_key(*write_key(tmp_path / "keys", days=(-1, end / 86400))))
+def test_a_certificate_that_expires_on_the_way_signs_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = Signer(read_signing_key(*write_key(tmp_path / "keys")))
     signer.sign(photo(), "image/png", Mark(ENHANCED, 1))
-    time.sleep(3.1)
+
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+            return signer.key.expires
+
+    monkeypatch.setattr(signing, "datetime", Later)
     with pytest.raises(NotReady):
         signer.sign(photo(), "image/png", Mark(ENHANCED, 1))
 
 
 def test_a_time_stamp_proves_when_a_picture_was_signed(tmp_path: Path) -> None:
-    end = (datetime.datetime.now(datetime.UTC) - NOW).total_seconds() + 5
-    key = read_signing_key(*write_key(tmp_path / "keys", days=(-1, end / 86400)))
-    mark = Mark(GENERATED, 1, "shop:1")
     with running_authority(tmp_path / "authority") as (url, clock_root):
-        stamped = Signer(key, timestamp_url=url).sign(photo(), "image/png", mark)
-    bare = Signer(key).sign(photo(), "image/png", mark)
-    root = (tmp_path / "keys" / "root.pem").read_bytes()
+
+        def sign_and_verify(folder: Path, seconds: float) -> tuple[bytes, bytes, Path, float]:
+            """With a certificate that ends so soon; a stamped image and a bare one."""
+            end = time.time() + seconds
+            days = (-1, (end - NOW.timestamp()) / 86400)
+            key, mark = read_signing_key(*write_key(folder, days=days)), Mark(GENERATED, 1, "s:1")
+            signers = (Signer(key, timestamp_url=url), Signer(key))
+            stamped, bare = (one.sign(photo(), "image/png", mark) for one in signers)
+            both = Verifier((folder / "root.pem").read_bytes() + clock_root.read_bytes(), None)
+            assert [both.verify(one, None).verdict for one in (stamped, bare)] == ["ours", "ours"]
+            return stamped, bare, folder / "root.pem", end
+
+        begun = time.monotonic()
+        sign_and_verify(tmp_path / "trial", 3600)
+        seconds = 3 + 5 * (time.monotonic() - begun)  # c2pa's clock can't be set
+        stamped, bare, signer_root, end = sign_and_verify(tmp_path / "keys", seconds)
+    root = signer_root.read_bytes()
     knows_both = Verifier(root + clock_root.read_bytes(), None)
-    assert [knows_both.verify(one, None).verdict for one in (stamped, bare)] == ["ours", "ours"]
-    time.sleep(max(0, end + NOW.timestamp() - time.time() + 1.1))  # certificates end on seconds
+    time.sleep(max(0, end - time.time() + 1.1))  # certificates end on seconds
     assert knows_both.verify(stamped, None).verdict == "ours"
     assert knows_both.verify(bare, None).verdict != "ours"
     assert Verifier(root, None).verify(stamped, None).verdict != "ours"

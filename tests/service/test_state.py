@@ -29,6 +29,9 @@ from service.state.records import Record, content_hash, prune_records
 from service.state.state import State
 from service.state.tables import metadata, records
 
+from ..processes import started
+from .conftest import wait_for
+
 RECORD = Record(
     sha256=content_hash(b"a picture"),
     kind="generation",
@@ -73,10 +76,7 @@ def test_the_same_bytes_are_recorded_once_as_last_asked(state: State) -> None:
 
 def test_rows_are_written_soon_without_being_asked_for(state: State) -> None:
     state.records.add([RECORD])
-    end = time.monotonic() + 10
-    while count_records(state) == 0:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_for(lambda: count_records(state) > 0)
 
 
 def test_closing_writes_what_is_pending(state_settings: Settings) -> None:
@@ -130,7 +130,7 @@ def test_processes_that_start_at_once_migrate_once(state_settings: Settings) -> 
     for process in starting:
         process.start()
     for process in starting:
-        process.join(60)
+        process.join()
         assert process.exitcode == 0
     assert failures.empty(), failures.get()
     State(state_settings).close()
@@ -143,10 +143,7 @@ def test_who_starts_while_another_migrates_waits(state_environment: dict[str, st
     with engine.connect() as connection, ThreadPoolExecutor(1) as pool:
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
         starting = pool.submit(lambda: State(load_settings(**state_environment)).close())
-        end = time.monotonic() + 20
-        while connection.execute(waiting).scalar_one() == 0:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_for(lambda: connection.execute(waiting).scalar_one() > 0)
         assert inspect(connection).get_table_names() == []
         connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
         starting.result()
@@ -181,9 +178,8 @@ def test_kill_loses_nothing_that_was_committed(state_settings: Settings) -> None
     environment = {**os.environ, "CATALOGAN_DATA_DIR": str(state_settings.data_dir)}
     if state_settings.state_url is not None:
         environment["CATALOGAN_STATE_URL"] = state_settings.state_url.get_secret_value()
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITE_FOR_EVER], env=environment, stdout=subprocess.PIPE, text=True
-    ) as writing:
+    command = [sys.executable, "-c", WRITE_FOR_EVER]
+    with started(command, env=environment, stdout=subprocess.PIPE) as writing:
         assert writing.stdout is not None
         committed = [int(writing.stdout.readline()) for _ in range(20)]
         writing.send_signal(signal.SIGKILL)
@@ -204,10 +200,7 @@ def test_a_database_that_is_away_is_503_and_rows_wait(
         state.flush()
     with pytest.raises(NotReady):
         state.records.find(RECORD.sha256)
-    end = time.monotonic() + 10
-    while "tried again" not in caplog.text:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_for(lambda: "tried again" in caplog.text)
     assert RECORD.sha256 not in caplog.text
     assert "request-1" not in caplog.text
     with state.database.engine.begin() as connection:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from service.datasets import plan as plan_module
 from service.inference.generation import GeneratorSession
 
+from .. import processes
 from .small_graphs import constant, generator_graph
 from .test_cli import ROOT, run
 from .test_imaging import IPTC, OURS, read_xmp
@@ -332,26 +332,18 @@ def test_interrupted_leaves_nothing_and_killed_is_made_anew(export: Path, tmp_pa
     command = [sys.executable, "-m", "catalogan", "synthesize", "--export", str(export)]
     command += ["--count", "400000", "--out", str(tmp_path / "set"), "--seed", "5"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    aside, end = tmp_path / ".set.partial", time.monotonic() + 60
+    aside = tmp_path / ".set.partial"
+
+    def is_begun() -> bool:
+        return not (aside / "left").exists() and (aside / "mugs").is_dir()
+
+    options = {"cwd": ROOT, "env": env, "stderr": subprocess.DEVNULL}
     for kind in (signal.SIGKILL, signal.SIGINT):
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=env,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=heed_interrupts,
-        )
-        try:
-            while (aside / "left").exists() or not (aside / "mugs").is_dir():
-                assert process.poll() is None
-                assert time.monotonic() < end, "nothing was begun in time"
-                time.sleep(0.02)
+        with processes.started(command, preexec_fn=heed_interrupts, **options) as process:
+            processes.wait_for(is_begun, process)
             (aside / "left").touch()  # the next one clears it away
             process.send_signal(kind)
-            assert process.wait(60) != 0
-        finally:
-            process.kill()
-            process.wait()
+            assert process.wait() != 0
         assert aside.exists() == (kind == signal.SIGKILL)
     assert not (tmp_path / "set").exists()
     assert files(synthesize(export, tmp_path / "set", "--count", 1))

@@ -11,7 +11,7 @@ from service.errors import Busy
 from service.http.metrics import Metrics
 from service.http.workers import Queue
 
-from .conftest import Held, running_service, wait_for
+from .conftest import BACKSTOP_SEC, Held, running_service, wait_for
 from .test_bad_requests import check
 
 URL = "/v1/images/generations"
@@ -41,7 +41,7 @@ def test_a_full_queue_answers_429(registered: Path, held: Held) -> None:
         ThreadPoolExecutor() as callers,
     ):
         first = callers.submit(client.post, URL, json={})
-        assert held.begun.wait(20)
+        assert held.begun.wait(BACKSTOP_SEC)
         refused = client.post(URL, json={})
         assert client.get("/livez").status_code == 200
         held.release.set()
@@ -66,7 +66,8 @@ def test_what_takes_too_long_is_504_and_gives_its_place_back(registered: Path, h
     with running_service(**limits) as client:
         check(client.post(URL, json={"n": 10}), 504)
         held.release.set()
-        wait_for(lambda: client.post(URL, json={}).status_code == 200)
+        # On a busy machine the next one may take too long as well, in the place it was given.
+        wait_for(lambda: client.post(URL, json={}).status_code in (200, 504))
 
 
 def test_who_waits_too_long_for_a_worker_is_429(registered: Path, held: Held) -> None:
@@ -76,7 +77,7 @@ def test_who_waits_too_long_for_a_worker_is_429(registered: Path, held: Held) ->
     ):
         # Its pictures wait for each other, which is no reason to refuse them.
         first = callers.submit(client.post, URL, json={"n": 3})
-        assert held.begun.wait(20)
+        assert held.begun.wait(BACKSTOP_SEC)
         late = callers.submit(client.post, URL, json={})
         wait_for(lambda: waiting(2) in client.get("/metrics").text)
         time.sleep(0.3)
@@ -84,4 +85,4 @@ def test_who_waits_too_long_for_a_worker_is_429(registered: Path, held: Held) ->
         assert len(first.result().json()["data"]) == 3
         assert "worker" in check(late.result(), 429)["message"]
         assert int(late.result().headers["retry-after"]) >= 1
-        assert client.post(URL, json={}).status_code == 200
+        wait_for(lambda: client.post(URL, json={}).status_code == 200)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 _VARIABLE = "CATALOGAN_TEST_PHOTOS"
@@ -78,6 +79,30 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def sample_catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 1,000 rendered product photos that ship, 125 in the folder of each of 8 categories."""
+    from training.sample_catalogue import unpack_sample_catalogue
+
+    folder = tmp_path_factory.mktemp("sample") / "catalogue"
+    unpack_sample_catalogue(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_images(sample_catalogue: Path) -> Callable[[str, int, int], NDArray[np.uint8]]:
+    """Loads the first photos of a category at a size: uint8 [count, size_px, size_px, 3]."""
+
+    def load(category: str, count: int, size_px: int) -> NDArray[np.uint8]:
+        paths = sorted((sample_catalogue / category).iterdir())[:count]
+        assert len(paths) == count
+        size = (size_px, size_px)
+        photos = [Image.open(path).resize(size, Image.Resampling.LANCZOS) for path in paths]
+        return np.asarray([np.asarray(photo.convert("RGB")) for photo in photos])
+
+    return load
+
+
+@pytest.fixture(scope="session")
 def tiny_dataset(
     tmp_path_factory: pytest.TempPathFactory, fill: Callable[[Path, range], list[Path]]
 ) -> Path:
@@ -102,7 +127,7 @@ TINY_SETTINGS: dict[str, Any] = {
     "precision": "fp32",
     "model": {"z_dim": 16, "w_dim": 16, "channel_base": 128, "channel_max": 16},
     "optimizer": {"r1_interval_steps": 4},
-    "augment": {"adjust_kimg": 0.5, "strength": 0.2},
+    "augment": {"adjust_kimg": 0.5, "p": 0.2},
     "masking": {"interval_kimg": 0.03, "period_kimg": 0.05, "probes": 16, "threshold": 1.5},
 }
 
@@ -113,25 +138,36 @@ def tiny_settings() -> dict[str, Any]:
     return TINY_SETTINGS
 
 
-@pytest.fixture(scope="session")
-def tiny_run(
-    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_settings: dict[str, Any]
-) -> Path:
-    """A finished run of 200 images."""
+def _finished(run: Path, dataset: Path, **settings: Any) -> Path:
+    """Train a tiny run to its end."""
     from training.dataset import PreparedDataset
     from training.learning.config import resolve
     from training.learning.distributed import Ranks
     from training.learning.run import write_run
     from training.learning.trainer import Trainer
 
-    run = tmp_path_factory.mktemp("runs") / "tiny"
     run.mkdir()
-    data = PreparedDataset(tiny_dataset)
-    config = resolve({**tiny_settings, "max_kimg": 0.2})
+    data = PreparedDataset(dataset)
+    config = resolve({**TINY_SETTINGS, **settings})
     write_run(run, config, data)
     trainer = Trainer(run, data, config, torch.device("cpu"), Ranks())
     trainer.train(lambda _: None, lambda: False)
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Path:
+    """A finished run of 200 images."""
+    return _finished(tmp_path_factory.mktemp("runs") / "tiny", tiny_dataset, max_kimg=0.2)
+
+
+@pytest.fixture(scope="session", params=["projected", "both"])
+def run_with_heads(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
+) -> Path:
+    """A finished run of 24 images, whose discriminator looks through a pretrained network."""
+    run = tmp_path_factory.mktemp("runs") / request.param
+    return _finished(run, tiny_dataset, max_kimg=0.024, discriminator=request.param)
 
 
 class _Silent:

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,11 @@ from typer.testing import CliRunner
 from training.bases import base_names, base_path
 from training.cli import app
 from training.dataset import PreparedDataset
-from training.launch import FINE_TUNING, Launch, LaunchError, check_shares, is_long, launch
+from training.launch import FINE_TUNING, Launch, LaunchError, check_shares, launch
 from training.learning.config import ConfigError, resolve
 from training.learning.distributed import Ranks
-from training.learning.fine_tuning import open_source
 from training.learning.run import read_run, write_run
+from training.learning.sources import open_source
 from training.learning.trainer import Outcome
 from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions
@@ -99,7 +97,7 @@ def test_a_configuration_that_fails_or_can_not_be_written_is_not_kept(
 def test_a_new_end_takes_the_place_of_the_old_one(
     run: Path, tiny_dataset: Path, silent: Any
 ) -> None:
-    outcome = resume(run, tiny_dataset, silent, overrides={"max_minutes": 0.0001})
+    outcome = resume(run, tiny_dataset, silent, overrides={"max_minutes": 1e-9})
     assert outcome is not None
     assert (outcome.reason, outcome.nimg) == ("finished", 208)
     assert read_run(run)[0].max_kimg is None
@@ -160,6 +158,16 @@ def test_processes_share_whole_groups() -> None:
         check_shares(config, Ranks(0, 8))
 
 
+@pytest.mark.parametrize(("part", "fits"), [(4, True), (8, True), (6, False), (12, False)])
+def test_parts_of_a_batch_are_whole_groups_and_make_up_a_shard(part: int, fits: bool) -> None:
+    config = resolve({"max_kimg": 1, "batch_size": 16, "batch_gpu": part})
+    if fits:
+        check_shares(config, Ranks(0, 2))
+        return
+    with pytest.raises(ConfigError, match="multiple of 4 that divides the 8 images of a process"):
+        check_shares(config, Ranks(0, 2))
+
+
 def test_the_base_of_the_readme_ships() -> None:
     assert base_names() == ["clothing"]
     result = CliRunner().invoke(app, ["bases"])
@@ -175,37 +183,3 @@ def test_a_shipped_base_can_be_started_from(name: str) -> None:
     assert source.discriminator["embed"].shape[0] == len(source.categories)
     sizes = [file.stat().st_size for file in base_path(name).iterdir()]
     assert sum(sizes) < 20_000_000
-
-
-@pytest.mark.parametrize(
-    ("ends", "long"),
-    [
-        ({"max_minutes": 480}, True),
-        ({"max_kimg": 1000}, True),
-        ({"max_kimg": 1000, "max_minutes": 480}, True),
-        ({"max_minutes": 4}, False),
-        ({"max_kimg": 20}, False),
-        ({"max_kimg": 1000, "max_minutes": 4}, False),
-    ],
-)
-def test_a_run_is_long_where_both_its_ends_are_far(ends: dict[str, float], long: bool) -> None:
-    assert is_long(resolve(ends)) is long
-
-
-@pytest.mark.slow
-def test_what_is_to_be_compiled_is_trained_without_a_compiler_too(
-    tmp_path: Path, tiny_dataset: Path
-) -> None:
-    """In a process of its own, as the compiler is looked up once."""
-    catalogan = str(Path(sys.executable).with_name("catalogan"))
-    wanted = ["--device", "cpu", "--compile", "--max-kimg", "0.016", "--batch-size", "8"]
-    done = subprocess.run(
-        [catalogan, "train", str(tiny_dataset), "--out", str(tmp_path / "run"), *wanted],
-        env={**os.environ, "CXX": "no-such", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "without torch.compile" in done.stderr
-    assert read_run(tmp_path / "run")[0].compile is False

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from training.dataset import PreparedDataset
-from training.evaluation.evaluation import EvaluationOptions, evaluate
+from training.evaluation.evaluation import evaluate
+from training.evaluation.options import EvaluationOptions
 from training.export.export import ExportOptions, export_run
 from training.launch import Launch, launch
 from training.learning.samplers import ExportSampler, RunSampler

@@ -1,4 +1,4 @@
-"""A small classifier trained on the real photos: are generated pictures what was asked?"""
+"""A small classifier of categories, trained from scratch."""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.dataset import PreparedDataset
-from training.metrics.features import to_rgb_tensor
+from training.features.extractor import to_rgb_tensor
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class LabelledPhotos:
 
 
 class CategoryClassifier:
-    """Names the category of a picture.
+    """Names the category of a image.
 
     Trained for a fixed number of steps on batches that draw every category alike, so that a
     rare category counts as much as a common one and the time is the same for any catalogue.
@@ -56,27 +56,27 @@ class CategoryClassifier:
         *,
         seed: int,
         device: str = "cpu",
-        steps: int = 600,
+        steps: int = 200,
         augment: bool = True,
     ) -> None:
         """Train.
 
         Args:
-            sources: Sets of pictures; each gives an equal share of every batch, however
+            sources: Sets of images; each gives an equal share of every batch, however
                 large it is, and each holds the same labels.
             categories: How many there are to choose from.
             seed: Fixes weights, order and augmentation.
             device: A torch device's name.
             steps: Batches of 64 photos.
-            augment: Whether pictures are flipped, shifted, scaled and recoloured.
+            augment: Whether images are flipped, shifted, scaled and recoloured.
 
         Raises:
             ValueError: A source is empty or holds other labels than the first.
         """
         if any(set(source.labels) != set(sources[0].labels) for source in sources):
-            raise ValueError("every source must hold pictures of the same categories")
+            raise ValueError("every source must hold images of the same categories")
         if not len(sources[0]):
-            raise ValueError("a classifier needs pictures to learn from")
+            raise ValueError("a classifier needs images to learn from")
         self._device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -89,7 +89,7 @@ class CategoryClassifier:
         self._network.eval().requires_grad_(False)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Most likely label of each picture.
+        """Most likely label of each image.
 
         Args:
             images: uint8 [N, height, width, 1 | 3 | 4].
@@ -138,23 +138,6 @@ class CategoryClassifier:
         _logger.info("category classifier: %d photos, last loss %.3f", len(photos), loss.item())
 
 
-def label_agreement(
-    labels: NDArray[np.int64], predicted: NDArray[np.int64], names: tuple[str, ...]
-) -> tuple[float, dict[str, float]]:
-    """Share of pictures whose label was predicted, overall and by category's name.
-
-    Args:
-        labels: [N], index into `names`.
-        predicted: [N], likewise.
-        names: Of all categories; those without a picture are left out of the answer.
-    """
-    right = labels == predicted
-    present = np.unique(labels)
-    return float(right.mean()), {
-        names[label]: float(right[labels == label].mean()) for label in present
-    }
-
-
 def training_photos(
     dataset: PreparedDataset,
     *,
@@ -181,7 +164,11 @@ def training_photos(
         raise ValueError(f"{dataset.path} has no train photos: prepare it again")
     of = dataset.labels[train]
     kept = [rng.permutation(train[of == label])[:per_category] for label in np.unique(of)]
-    rows = np.sort(np.concatenate(kept))
+    return read_photos(dataset, np.sort(np.concatenate(kept)))
+
+
+def read_photos(dataset: PreparedDataset, rows: NDArray[np.int64]) -> LabelledPhotos:
+    """Photos of `rows`, one or more, as the classifier takes them."""
     batches = [
         to_rgb_tensor(dataset.images[rows[start : start + 256]], INPUT_PX)
         for start in range(0, len(rows), 256)
@@ -190,7 +177,7 @@ def training_photos(
 
 
 def _rows_by_label(sources: Sequence[LabelledPhotos]) -> list[list[NDArray[np.int64]]]:
-    """Per label and source, the rows of its pictures in the sources laid end to end."""
+    """Per label and source, the rows of its images in the sources laid end to end."""
     starts = np.cumsum([0, *(len(source) for source in sources)])
     return [
         [
@@ -202,7 +189,7 @@ def _rows_by_label(sources: Sequence[LabelledPhotos]) -> list[list[NDArray[np.in
 
 
 def _network(categories: int) -> nn.Module:
-    """Three stages of two convolutions each; the picture's side halves after each stage."""
+    """Three stages of two convolutions each; the image's side halves after each stage."""
     layers: list[nn.Module] = []
     in_channels = 3
     for width in _WIDTHS:

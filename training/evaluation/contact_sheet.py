@@ -1,4 +1,4 @@
-"""A contact sheet: per category, real photos above generated pictures."""
+"""A contact sheet: per category, real photos above generated images."""
 
 import io
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One category's pictures, uint8 [K, height, width, 1 | 3 | 4]."""
+    """One category's images, uint8 [K, height, width, 1 | 3 | 4]."""
 
     category: str
     real: NDArray[np.uint8]
@@ -56,15 +56,15 @@ def draw_contact_sheet(rows: list[SheetRow], report: EvaluationReport) -> bytes:
 
     Args:
         rows: A block each, in this order.
-        report: For the numbers beside the pictures.
+        report: For the numbers beside the images.
 
     Returns:
         A PNG.
     """
     cell = cell_size(rows[0].real[0])
-    pictures = max(max(len(row.real), len(row.generated)) for row in rows)
+    images = max(max(len(row.real), len(row.generated)) for row in rows)
     columns = 1 if len(rows) <= _ONE_COLUMN else 2
-    block_width = _LABEL_PX + pictures * (cell[0] + _GAP_PX) - _GAP_PX
+    block_width = _LABEL_PX + images * (cell[0] + _GAP_PX) - _GAP_PX
     block_height = _HEADER_PX + 2 * (cell[1] + _GAP_PX)
     lines = -(-len(rows) // columns)
     width = _MARGIN_PX + columns * (block_width + _MARGIN_PX)
@@ -87,7 +87,7 @@ def as_png(sheet: Image.Image) -> bytes:
 
 
 def cell_size(image: NDArray[np.uint8]) -> tuple[int, int]:
-    """Width and height of a cell with the aspect of pictures [height, width, channels], in px."""
+    """Width and height of a cell with the aspect of images [height, width, channels], in px."""
     height, width = image.shape[:2]
     scale = _CELL_PX / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -95,18 +95,17 @@ def cell_size(image: NDArray[np.uint8]) -> tuple[int, int]:
 
 def _draw_title(draw: ImageDraw.ImageDraw, report: EvaluationReport) -> None:
     """Title and the headline numbers."""
-    draw.text((_MARGIN_PX, 28), "Real photos above, generated pictures below", INK, font(26))
+    draw.text((_MARGIN_PX, 28), "Real photos above, generated images below", INK, font(26))
     numbers = report.headline()
-    psi = report.classifier.generated_as_served.truncation_psi
-    floor = report.real_floor.train_against_validation
+    psi = report.agreement.generated_as_served.truncation_psi
     distances = [
-        "too few photos" if scores.frechet_distance is None else f"{scores.frechet_distance:.2f}"
-        for scores in (report.overall, floor)
+        "too few photos" if scores.kernel_distance is None else f"{scores.kernel_distance:.3f}"
+        for scores in (report.overall, report.real_floor)
     ]
     text = (
-        f"{report.features.frechet_name} {distances[0]} (real photos {distances[1]})"
-        f"  ·  labelled as asked {numbers['label_agreement_as_served']:.0%}"
-        f" at psi {psi:g} (real photos {numbers['classifier_accuracy']:.0%})"
+        f"kernel distance {distances[0]} (real photos {distances[1]}) on {report.features.name}"
+        f"  ·  in the category requested {numbers['label_agreement_as_served']:.0%}"
+        f" at psi {psi:g} (real photos {numbers['label_agreement_floor']:.0%})"
     )
     draw.text((_MARGIN_PX, 66), text, FAINT, font(16))
 
@@ -122,10 +121,10 @@ def _draw_block(
     draw = ImageDraw.Draw(sheet)
     left, top = corner
     draw.text((left, top + 8), shortened(row.category), INK, font(20))
-    share = report.classifier.generated_as_served.per_category.get(row.category)
+    share = report.agreement.generated_as_served.per_category.get(row.category)
     if share is not None:
         start = left + draw.textlength(shortened(row.category), font(20)) + 14
-        draw.text((start, top + 13), f"{share:.0%} labelled as asked", FAINT, font(14))
+        draw.text((start, top + 13), f"{share:.0%} recognised", FAINT, font(14))
     lines = (("real", REAL, row.real), ("generated", GENERATED, row.generated))
     for line, (label, colour, images) in enumerate(lines):
         y = top + _HEADER_PX + line * (cell[1] + _GAP_PX)
@@ -137,17 +136,17 @@ def _draw_block(
 
 
 def fitted(image: NDArray[np.uint8], cell: tuple[int, int]) -> Image.Image:
-    """One picture as RGB at the cell's size; transparency over white."""
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    if picture.mode == "RGBA":
-        white = Image.new("RGBA", picture.size, "white")
-        white.alpha_composite(picture)
-        picture = white
-    return picture.convert("RGB").resize(cell, Image.Resampling.LANCZOS)
+    """One image as RGB at the cell's size; transparency over white."""
+    shown = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    if shown.mode == "RGBA":
+        white = Image.new("RGBA", shown.size, "white")
+        white.alpha_composite(shown)
+        shown = white
+    return shown.convert("RGB").resize(cell, Image.Resampling.LANCZOS)
 
 
 def shortened(name: str, limit: int = 40) -> str:
-    """A name that fits beside pictures."""
+    """A name that fits beside images."""
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 

@@ -1,14 +1,14 @@
-"""Does the generator paint its training photos again?
+"""Does the generator show its training photos again?
 
-Photos that it never saw set the measure: a generated picture is too near when its distance
+Photos that it never saw set the measure: a generated image is too near when its distance
 to the nearest training photo is no larger than the 1 % quantile of the validation photos'
-distances to theirs. A generator as good as the photographer has 1 % of such pictures.
+distances to theirs. A generator as good as the photographer has 1 % of such images.
 
-Training may mirror pictures, so that a copy may come mirrored: every training photo is
-compared both ways.
+Training may mirror images, so that a copy may come mirrored: every training photo is
+compared both ways (training/evaluation/copy_distance.py).
 
 Source of the three samples (training, held out, generated): Meehan, Chaudhuri and Dasgupta
-2020, arXiv 2004.05675. Theirs is a test over all pictures; this counts the nearest ones.
+2020, arXiv 2004.05675. Theirs is a test over all images; this counts the nearest ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from scipy.stats import betabinom
 
 from training.evaluation.record import Memorisation, NearestPhoto
-from training.metrics.distances import Features, nearest
 
 QUANTILE: Final = 0.01
 KEPT_PAIRS: Final = 12
@@ -32,104 +31,97 @@ _BLINDED: Final = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingFeatures:
-    """All training photos as features.
+class Nearest:
+    """The training photos that some images are nearest to, one for each image.
 
     Attributes:
-        upright: [N, D].
-        mirrored: [N, D], of the same photos mirrored left to right.
+        distances: [N].
         rows: [N], the photos' rows in the dataset.
+        mirrored: [N], whether the photo is nearest when mirrored.
     """
 
-    upright: Features
-    mirrored: Features
+    distances: NDArray[np.float64]
     rows: NDArray[np.int64]
+    mirrored: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearPair:
-    """A generated picture and its nearest training photo."""
+    """A generated image and its nearest training photo."""
 
     distance: float
     row: int  # of the photo, in the dataset
     mirrored: bool  # the photo is nearest when mirrored
     too_near: bool
-    label: int  # what was asked of the generator
-    picture: NDArray[np.uint8]  # [height, width, channels]
+    label: int  # what was requested of the generator
+    image: NDArray[np.uint8]  # [height, width, channels]
 
 
 class MemorisationCheck:
-    """Counts pictures that are too near to a training photo, and keeps the nearest."""
+    """Counts images that are too near to a training photo, and keeps the nearest."""
 
-    def __init__(self, train: TrainingFeatures, validation: Features) -> None:
+    def __init__(self, validation: Nearest, train_count: int) -> None:
         """Find how near validation photos come.
 
         Args:
-            train: All photos that the generator was trained on.
-            validation: [M, D], M of 1 or more.
-
-        Raises:
-            ValueError: There is no training or no validation photo.
+            validation: Of photos never trained on, one or more.
+            train_count: Photos that the generator was trained on.
         """
-        # `twins` are a validation photo's number and a training photo's row, where so like
-        # each other that copies can't be told from photos never seen; None = they can.
-        self._known = np.concatenate([train.upright, train.mirrored])
-        self._rows = train.rows
-        held_out, positions = nearest(validation, self._known)
+        self._train_count: Final = train_count
+        held_out = validation.distances
         # The k-th smallest of M distances has an expected share of k / (M + 1) below it,
         # whatever the distribution; under 99 photos even k = 1 is more than 1 %.
         self.expected_share: Final = max(QUANTILE, 1 / (len(held_out) + 1))
         self.threshold: Final = float(np.quantile(held_out, self.expected_share, method="weibull"))
-        self.twins: Final = self._twins(held_out, positions)
+        # A validation photo's number and a training photo's row, where so like each other that
+        # copies can't be distinguished from photos never seen; None = they can.
+        self.twins: Final = self._twins(validation)
         self._validation_count: Final = len(held_out)
         self._generated_count = 0
         self._too_near = 0
         self._pairs: dict[int, NearPair] = {}
 
-    def add(self, images: NDArray[np.uint8], features: Features, labels: NDArray[np.int64]) -> None:
-        """Take a batch of generated pictures.
+    def add(self, images: NDArray[np.uint8], nearest: Nearest, labels: NDArray[np.int64]) -> None:
+        """Take a batch of generated images.
 
         Args:
             images: uint8 [N, height, width, channels].
-            features: [N, D], of the same pictures.
-            labels: [N], what was asked of the generator.
+            nearest: Their nearest training photos.
+            labels: [N], what was requested of the generator.
         """
-        distances, positions = nearest(features, self._known)
+        distances = nearest.distances
         self._generated_count += len(distances)
         self._too_near += int((distances <= self.threshold).sum())
         # The nearest alone can enter the kept pairs; the rest are not looked at.
         for i in np.argsort(distances, kind="stable"):
             if len(self._pairs) >= KEPT_PAIRS and distances[i] >= self._farthest_kept():
                 break
-            mirrored, photo = divmod(int(positions[i]), len(self._rows))
             self._keep(
                 NearPair(
                     distance=float(distances[i]),
-                    row=int(self._rows[photo]),
-                    mirrored=bool(mirrored),
+                    row=int(nearest.rows[i]),
+                    mirrored=bool(nearest.mirrored[i]),
                     too_near=bool(distances[i] <= self.threshold),
                     label=int(labels[i]),
-                    picture=images[i].copy(),
+                    image=images[i].copy(),
                 )
             )
 
-    def _twins(
-        self, held_out: NDArray[np.float64], positions: NDArray[np.int64]
-    ) -> tuple[int, int] | None:
+    def _twins(self, validation: Nearest) -> tuple[int, int] | None:
         """The nearest validation photo's number and its twin's row, if that blinds the check."""
-        if self.threshold > _BLINDED * np.median(held_out):
+        if self.threshold > _BLINDED * np.median(validation.distances):
             return None
-        number = int(held_out.argmin())
-        return number, int(self._rows[positions[number] % len(self._rows)])
+        number = int(validation.distances.argmin())
+        return number, int(validation.rows[number])
 
     @property
     def share(self) -> float:
-        """Share of the generated pictures that are too near."""
+        """Share of the generated images that are too near."""
         return self._too_near / max(self._generated_count, 1)
 
     @property
     def chance_share(self) -> float:
-        """What 95 of 100 honest generators stay at or under, with as many pictures and photos.
+        """What 95 of 100 honest generators stay at or under, with as many images and photos.
 
         The threshold comes from few validation photos, so that the share of an honest
         generator varies: beta-binomial, the threshold being an order statistic.
@@ -139,7 +131,7 @@ class MemorisationCheck:
         return float(betabinom.ppf(_CHANCE, count, k, self._validation_count + 1 - k)) / count
 
     def pairs(self) -> list[NearPair]:
-        """The nearest pairs, nearest first; of each training photo its nearest picture only."""
+        """The nearest pairs, nearest first; of each training photo its nearest image only."""
         return sorted(self._pairs.values(), key=lambda pair: pair.distance)
 
     def record(
@@ -153,7 +145,7 @@ class MemorisationCheck:
         """
         pairs = self.pairs()
         return Memorisation(
-            train_count=len(self._rows),
+            train_count=self._train_count,
             validation_count=self._validation_count,
             generated_count=self._generated_count,
             threshold=self.threshold,

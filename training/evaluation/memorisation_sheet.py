@@ -1,4 +1,4 @@
-"""A picture of the generated pictures that came nearest to training photos."""
+"""A image of the generated images that came nearest to training photos."""
 
 from typing import Final
 
@@ -28,7 +28,7 @@ _WARNING: Final = (176, 58, 46)
 
 
 def draw_memorisation(pairs: list[NearPair], dataset: PreparedDataset) -> bytes:
-    """Draw pairs, generated picture on the left, training photo on the right.
+    """Draw pairs, generated image on the left, training photo on the right.
 
     Args:
         pairs: One or more, in this order.
@@ -37,7 +37,7 @@ def draw_memorisation(pairs: list[NearPair], dataset: PreparedDataset) -> bytes:
     Returns:
         A PNG.
     """
-    cell = cell_size(pairs[0].picture)
+    cell = cell_size(pairs[0].image)
     block = (2 * cell[0] + _GAP_PX, cell[1] + _CAPTION_PX)
     lines = -(-len(pairs) // _COLUMNS)
     width = _MARGIN_PX + _COLUMNS * (block[0] + _MARGIN_PX)
@@ -51,7 +51,7 @@ def draw_memorisation(pairs: list[NearPair], dataset: PreparedDataset) -> bytes:
         left = _MARGIN_PX + (position % _COLUMNS) * (block[0] + _MARGIN_PX)
         top = _TITLE_PX + (position // _COLUMNS) * (block[1] + _MARGIN_PX // 2)
         photo = dataset.images[pair.row][:, :: -1 if pair.mirrored else 1]
-        sheet.paste(fitted(pair.picture, cell), (left, top))
+        sheet.paste(fitted(pair.image, cell), (left, top))
         sheet.paste(fitted(photo, cell), (left + cell[0] + _GAP_PX, top))
         name = shortened(dataset.info.categories[pair.label], 24)
         draw.text((left, top + cell[1] + 5), name, INK, font(15))

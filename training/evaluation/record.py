@@ -8,13 +8,13 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from training.faults import first_fault
+from training.features.extractor import ExtractorInfo
 from training.learning.run import EVALUATION_FOLDER
-from training.metrics.features import ExtractorInfo
-from training.metrics.scores import RealFloor, Scores
+from training.metrics.scores import Scores
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 REPORT_FILE: Final = "evaluation.json"
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -24,10 +24,10 @@ class _Record(BaseModel):
 
 
 class CategoryScores(_Record):
-    """A category's generated pictures, and its train photos, against its validation photos.
+    """A category's generated images, and its train photos, against its validation photos.
 
     Most scores need more photos than a category has; the covered share does not: its balls
-    are drawn among the photos of all categories. It is of this category's pictures alone.
+    are drawn among the photos of all categories. It is of this category's images alone.
     """
 
     generated: Scores
@@ -37,7 +37,7 @@ class CategoryScores(_Record):
 
 
 class Agreement(_Record):
-    """Share of generated pictures that the classifier labels as asked."""
+    """Share of generated images that the classifier puts where they were requested."""
 
     truncation_psi: float
     count: int
@@ -45,8 +45,8 @@ class Agreement(_Record):
     per_category: dict[str, Share]
 
 
-class ClassifierReport(_Record):
-    """The classifier trained on the real photos: how good it is, and what it says."""
+class AgreementReport(_Record):
+    """What a linear classifier of the photos' features says, and how good it is on photos."""
 
     validation_accuracy: Share
     validation_accuracy_per_category: dict[str, Share]
@@ -54,10 +54,22 @@ class ClassifierReport(_Record):
     generated_as_served: Agreement
 
 
-class NearestPhoto(_Record):
-    """A generated picture beside the training photo that it came nearest to."""
+class SecondOpinion(_Record):
+    """Validation photos that a small classifier names rightly, by what it was trained on.
 
-    category: str  # what was asked of the generator
+    It starts from scratch: it shares nothing with the features that the distances rest on.
+    """
+
+    trained_on_generated: Share
+    trained_on_photos: Share
+    generated_count: int
+    photo_count: int
+
+
+class NearestPhoto(_Record):
+    """A generated image beside the training photo that it came nearest to."""
+
+    category: str  # what was requested of the generator
     photo: str  # the training photo's path in the catalogue
     mirrored: bool  # it is nearest when mirrored
     distance: float
@@ -65,7 +77,7 @@ class NearestPhoto(_Record):
 
 
 class Memorisation(_Record):
-    """Share of generated pictures that are too near to a training photo.
+    """Share of generated images that are too near to a training photo.
 
     Too near: no farther than `threshold`, under which `expected_share` of photos from the
     same shoot would be, too; 95 of 100 honest generators stay at or under `chance_share`.
@@ -106,7 +118,7 @@ class Usefulness(_Record):
 class EvaluationReport(_Record):
     """An evaluation in numbers; the same seed and software give the same report."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     dataset_hash: str
     features: ExtractorInfo
     nimg: int | None = None  # images that the model had seen, where it says so
@@ -116,38 +128,44 @@ class EvaluationReport(_Record):
     categories_only_in_model: tuple[str, ...]
     categories_only_in_dataset: tuple[str, ...]
     overall: Scores
-    real_floor: RealFloor
+    real_floor: Scores  # train photos against the same validation photos
     per_category: dict[str, CategoryScores]
-    classifier: ClassifierReport
-    # None in a report from before these were measured, or where they weren't asked for.
-    memorisation: Memorisation | None = None
-    usefulness: Usefulness | None = None
+    agreement: AgreementReport
+    second_opinion: SecondOpinion | None  # None where there is one category
+    memorisation: Memorisation
+    usefulness: Usefulness | None = None  # None where it was not requested
 
     def headline(self) -> dict[str, float]:
         """The overall numbers under flat names, for a manifest or a table.
 
-        Keys end in `_floor` where the value is real photos against real photos.
+        Keys end in `_floor` where the value is real photos against real photos; `_low` and
+        `_high` are the ends of a 95 % interval.
         """
-        floor = self.real_floor.train_against_validation
-        named: dict[str, float | None] = {
-            self._frechet_key: self.overall.frechet_distance,
-            f"{self._frechet_key}_floor": floor.frechet_distance,
-            "kernel_distance": self.overall.kernel_distance,
-            "kernel_distance_floor": floor.kernel_distance,
-            "precision": self.overall.precision,
-            "recall": self.overall.recall,
-            "density": self.overall.density,
-            "coverage": self.overall.coverage,
-            "label_agreement": self.classifier.generated.overall,
-            "label_agreement_as_served": self.classifier.generated_as_served.overall,
-            "classifier_accuracy": self.classifier.validation_accuracy,
+        named = {
+            **_headline_scores(self.overall, self._frechet_key),
+            "kernel_distance_over_floor": self.kernel_distance_over_floor,
+            **_headline_scores(self.real_floor, self._frechet_key, "_floor"),
+            "label_agreement": self.agreement.generated.overall,
+            "label_agreement_as_served": self.agreement.generated_as_served.overall,
+            "label_agreement_floor": self.agreement.validation_accuracy,
+            "memorised_share": self.memorisation.share,
+            "memorised_share_floor": self.memorisation.expected_share,
         }
-        if self.memorisation is not None:
-            named["memorised_share"] = self.memorisation.share
-            named["memorised_share_floor"] = self.memorisation.expected_share
+        if self.second_opinion is not None:
+            named["accuracy_trained_on_generated"] = self.second_opinion.trained_on_generated
+            named["accuracy_trained_on_photos"] = self.second_opinion.trained_on_photos
         if self.usefulness is not None:
             named |= {f"few_photos_{arm}": v.mean for arm, v in self.usefulness.arms.items()}
         return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def kernel_distance_over_floor(self) -> float | None:
+        """How many times as far as photos; None where the photos' distance may be 0."""
+        floor, interval = self.real_floor.kernel_distance, self.real_floor.kernel_distance_interval
+        generated = self.overall.kernel_distance
+        if generated is None or floor is None or interval is None or interval[0] <= 0:
+            return None
+        return generated / floor
 
     def objections(self, nimg: int, dataset_hash: str) -> Iterator[str]:
         """Why its numbers don't speak for a model of `nimg` images, trained on that dataset."""
@@ -161,6 +179,21 @@ class EvaluationReport(_Record):
     @property
     def _frechet_key(self) -> str:
         return "fid" if self.features.frechet_name == "FID" else "frechet_distance"
+
+
+def _headline_scores(scores: Scores, frechet_key: str, suffix: str = "") -> dict[str, float | None]:
+    """The scores under flat names, the one to look at first."""
+    low, high = scores.kernel_distance_interval or (None, None)
+    return {
+        f"kernel_distance{suffix}": scores.kernel_distance,
+        f"kernel_distance{suffix}_low": low,
+        f"kernel_distance{suffix}_high": high,
+        f"{frechet_key}{suffix}": scores.frechet_distance,
+        f"precision{suffix}": scores.precision,
+        f"recall{suffix}": scores.recall,
+        f"density{suffix}": scores.density,
+        f"coverage{suffix}": scores.coverage,
+    }
 
 
 def read_headline(run: Path, nimg: int, dataset_hash: str) -> dict[str, float]:

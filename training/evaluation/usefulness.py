@@ -1,16 +1,16 @@
-"""Do generated pictures help where photos are few?
+"""Do generated images help where photos are few?
 
 A small classifier learns from a few real photos of each category, and from the same few
 with help, for equally many steps of equally large batches; it is scored on validation
-photos. Over several seeds, each of which draws other photos, weights and pictures.
+photos. Over several seeds, each of which draws other photos, weights and images.
 
 What it does not say: that ten photos are enough to train a generator. The generator has
-seen all training photos, and the question is whether its pictures hand on what it learnt.
+seen all training photos, and the question is whether its images hand on what it learnt.
 """
 
 from collections.abc import Callable, Iterable
 from statistics import mean, stdev
-from typing import Annotated, Final
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -25,13 +25,10 @@ from training.evaluation.classifier import (
     training_photos,
 )
 from training.evaluation.record import Usefulness, UsefulnessArm, UsefulnessArmName
-from training.metrics.features import to_rgb_tensor
+from training.evaluation.second_opinion import named_rightly, validation_rows
+from training.features.extractor import to_rgb_tensor
 
-# A share needs no more: 2,000 photos put it within a point or so.
-_MAX_VALIDATION_PHOTOS: Final = 2000
-_BATCH: Final = 256
-
-# Labels [N] and the number of the first picture -> uint8 pictures [n, height, width, channels],
+# Labels [N] and the number of the first image -> uint8 images [n, height, width, channels],
 # a batch at a time.
 Generate = Callable[[NDArray[np.int64], int], Iterable[NDArray[np.uint8]]]
 
@@ -61,7 +58,7 @@ def measure_usefulness(
     Args:
         dataset: Real photos.
         labels: The categories that count, two or more.
-        generate: Makes pictures of the dataset's labels.
+        generate: Makes images of the dataset's labels.
         options: How many of everything.
         seed: The first of the seeds.
         device: A torch device's name.
@@ -75,8 +72,8 @@ def measure_usefulness(
             f"{dataset.path} has {len(trained)} categories with train photos that the model "
             "knows: usefulness is measured by telling categories apart, and needs two"
         )
-    rows = _validation_rows(dataset, trained, seed)
-    asked = np.repeat(trained, options.generated_per_category)
+    rows = validation_rows(dataset, trained, seed)
+    requested = np.repeat(trained, options.generated_per_category)
     accuracies: dict[UsefulnessArmName, list[float]] = {}
     for repetition in range(options.seeds):
         real = training_photos(
@@ -85,7 +82,7 @@ def measure_usefulness(
             per_category=options.photos_per_category,
             labels=trained,
         )
-        generated = _as_source(generate(asked, repetition * len(asked)), asked)
+        generated = _as_source(generate(requested, repetition * len(requested)), requested)
         arms: dict[UsefulnessArmName, tuple[list[LabelledPhotos], bool]] = {
             "real": ([real], False),
             "augmented": ([real], True),
@@ -101,7 +98,7 @@ def measure_usefulness(
                 steps=options.steps,
                 augment=augment,
             )
-            accuracies.setdefault(name, []).append(_accuracy(classifier, dataset, rows))
+            accuracies.setdefault(name, []).append(named_rightly(classifier, dataset, rows))
     return Usefulness(
         photos_per_category=options.photos_per_category,
         generated_per_category=options.generated_per_category,
@@ -115,26 +112,6 @@ def measure_usefulness(
     )
 
 
-def _validation_rows(
-    dataset: PreparedDataset, labels: NDArray[np.int64], seed: int
-) -> NDArray[np.int64]:
-    """Validation photos of these categories, drawn by the seed where there are many."""
-    rows = dataset.indices("validation")
-    rows = rows[np.isin(dataset.labels[rows], labels)]
-    return np.sort(np.random.default_rng(seed).permutation(rows)[:_MAX_VALIDATION_PHOTOS])
-
-
 def _as_source(batches: Iterable[NDArray[np.uint8]], labels: NDArray[np.int64]) -> LabelledPhotos:
-    """Generated pictures as the classifier takes them; no more than a batch is held in full."""
+    """Generated images as the classifier takes them; no more than a batch is held in full."""
     return LabelledPhotos(torch.cat([to_rgb_tensor(b, INPUT_PX) for b in batches]), labels)
-
-
-def _accuracy(
-    classifier: CategoryClassifier, dataset: PreparedDataset, rows: NDArray[np.int64]
-) -> float:
-    """Share of photos whose category is named."""
-    predicted = [
-        classifier.predict(dataset.images[rows[start : start + _BATCH]])
-        for start in range(0, len(rows), _BATCH)
-    ]
-    return float((np.concatenate(predicted) == dataset.labels[rows]).mean())

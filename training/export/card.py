@@ -42,7 +42,7 @@ def model_card(manifest: GeneratorManifest) -> bytes:
     if manifest.metrics:
         lines += [
             "Against photos that were not trained on; names that end in `_floor` say what real "
-            "photos score instead. Distances are on Catalogan's own features unless named "
+            "photos score instead. Distances are on EfficientNet-Lite2's features unless named "
             "otherwise: no FID.",
             "",
             "| metric | value |",

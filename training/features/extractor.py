@@ -87,17 +87,20 @@ class LiteFeatures:
         features = np.empty((len(images), FEATURE_DIM), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), self._batch):
-                batch = to_rgb_tensor(images[start : start + self._batch]).to(self._device)
-                pooled = self._network(normalize(_scaled(batch)))
+                batch = to_rgb_tensor(images[start : start + self._batch], INPUT_PX)
+                batch = normalize(batch.to(self._device))
+                pooled = self._network(batch.contiguous(memory_format=torch.channels_last))
                 features[start : start + self._batch] = pooled.cpu()
         return features
 
 
-def to_rgb_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """Images as a network takes them, at their own size.
+def to_rgb_tensor(images: NDArray[np.uint8], size_px: int | None = None) -> Tensor:
+    """Images as a network takes them.
 
     Args:
         images: uint8 [N, height, width, channels]; 1 = grey, 3 = RGB, 4 = RGB and alpha.
+        size_px: Side of the square that the images are scaled to, bicubic with antialiasing;
+            None leaves their size.
 
     Returns:
         float32 [N, 3, height, width] in [-1, 1]; transparency over white.
@@ -113,13 +116,9 @@ def to_rgb_tensor(images: NDArray[np.uint8]) -> Tensor:
     x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
     if x.shape[1] == 4:
         x = x[:, :3] * x[:, 3:] + (1 - x[:, 3:])
+    if size_px is not None and x.shape[2:] != (size_px, size_px):
+        size = (size_px, size_px)
+        x = functional.interpolate(
+            x.contiguous(), size, mode="bicubic", antialias=True, align_corners=False
+        ).clamp(0, 1)
     return x.expand(-1, 3, -1, -1) * 2 - 1
-
-
-def _scaled(images: Tensor) -> Tensor:
-    """[N, 3, height, width] -> [N, 3, INPUT_PX, INPUT_PX], bicubic with antialiasing."""
-    size = (INPUT_PX, INPUT_PX)
-    scaled = functional.interpolate(
-        images.contiguous(), size, mode="bicubic", antialias=True, align_corners=False
-    )
-    return scaled.clamp(-1, 1).contiguous(memory_format=torch.channels_last)

@@ -22,7 +22,7 @@ from training.dataset import PreparedDataset
 from training.inversion.encoder_run import EncoderError, EncoderSettings
 from training.learning.distributed import Ranks
 from training.learning.loader import Batch, BatchLoader
-from training.learning.optimizer import Adam, equalized_groups
+from training.learning.optimizer import adam, equalized_groups
 from training.learning.randomness import Purpose, generator_for
 
 _TICK_STEPS: Final = 20
@@ -85,11 +85,17 @@ class EncoderTrainer:
         settings: EncoderSettings,
         mirror: bool,
     ) -> None:
-        self.networks, self.settings, self.mirror = networks, settings, mirror
+        self.networks, self.settings = networks, settings
         self.loader = BatchLoader(
-            dataset, settings.batch_size, settings.seed, networks.device, group_size=1
+            dataset,
+            settings.batch_size,
+            settings.seed,
+            networks.device,
+            group_size=1,
+            mirror=mirror,
         )
-        self.optimizer = Adam(equalized_groups(networks.encoder, settings.learning_rate), _BETAS)
+        groups = equalized_groups(networks.encoder, settings.learning_rate)
+        self.optimizer = adam([{**group, "betas": _BETAS} for group in groups])
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.style_variance = self._style_variance()
         self.nimg = 0
@@ -128,7 +134,7 @@ class EncoderTrainer:
             group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
         networks, settings = self.networks, self.settings
         random = generator_for(settings.seed, Purpose.ENCODER, self.nimg, networks.device)
-        photos = self._mirrored(batch.images, random)
+        photos = batch.images
         pictures, known, noise = self._generated(batch.category, random)
         both = torch.cat([photos, pictures])
         offsets = networks.encoder(both, batch.category.repeat(2, 1), networks.dtype)
@@ -148,13 +154,6 @@ class EncoderTrainer:
         total.backward()
         self.optimizer.step()
         return torch.stack([pixels.detach(), features.detach(), style.detach()])
-
-    def _mirrored(self, photos: Tensor, random: torch.Generator) -> Tensor:
-        """Every other photo mirrored, where the generator was trained so."""
-        if not self.mirror:
-            return photos
-        heads = torch.rand(len(photos), 1, 1, 1, device=photos.device, generator=random) < 0.5
-        return torch.where(heads, photos.flip(3), photos)
 
     @torch.no_grad()
     def _generated(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.dataset import PreparedDataset
+from training.features.load import load_extractor
 from training.inversion.encoder_run import (
     EncoderCard,
     EncoderError,
@@ -23,7 +24,6 @@ from training.inversion.encoder_training import EncoderTick, EncoderTrainer, Inv
 from training.inversion.reconstruction import judge, judged_rows, reconstructed
 from training.learning.device import compute_dtype, keep_freed_memory
 from training.learning.run import load_networks, locked
-from training.metrics.features import load_extractor
 from training.sheets import draw_sheet
 
 logger = logging.getLogger(__name__)
@@ -72,14 +72,13 @@ def train_encoder(
             discriminator=discriminator.to(device),
             dtype=compute_dtype(config, device),
         )
-        mirror = config.augment.mode != "off" and config.augment.mirror
-        trainer = EncoderTrainer(networks, dataset, settings, mirror)
+        trainer = EncoderTrainer(networks, dataset, settings, config.augment.mirror)
         trainer.train(on_tick, should_stop)
         logger.info("encoder: %d photos shown; judging", trainer.nimg)
         errors = judge(
             partial(reconstructed, networks),
             dataset,
-            load_extractor("catalogan", device=str(device)),
+            load_extractor(device=str(device)),
         )
         card = {
             "settings": settings,

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from models.manifest import Comparison, ReconstructionErrors
 from training.dataset import PreparedDataset
+from training.features.extractor import FeatureExtractor
 from training.inversion.encoder_run import EncoderError
 from training.inversion.encoder_training import Inversion
 from training.learning.loader import to_float
 from training.learning.recorder import to_pixels
-from training.metrics.features import FeatureExtractor
 
 _BATCH: Final = 64
 # Errors of so many photos are known within a few per cent; more would take time.

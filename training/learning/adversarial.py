@@ -1,8 +1,5 @@
 """One adversarial step: the discriminator learns, then the generator. No files, no logs."""
 
-import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +12,12 @@ from training.learning.augment import DRAWS, augment
 from training.learning.config import TrainingConfig
 from training.learning.distributed import Ranks, average_gradients
 from training.learning.loader import Batch
-from training.learning.losses import (
-    discriminator_loss,
-    gradient_penalty,
-    relativistic_loss,
-)
-from training.learning.optimizer import Adam, equalized_groups
-from training.learning.passes import Passes
+from training.learning.objective import Judgement, objective_for
+from training.learning.optimizer import adam, discriminator_groups, generator_groups, load_adam
 from training.learning.randomness import Purpose, generator_for
 
 
-@dataclass
+@dataclass(frozen=True)
 class StepStatistics:
     """Device tensors of one step, summed until they are read at a tick."""
 
@@ -34,12 +26,25 @@ class StepStatistics:
     real_logits: Tensor
     fake_logits: Tensor
     real_sign: Tensor
-    r1_penalty: Tensor | None  # with the next, of the steps with R1 only
-    gradient_norm: Tensor | None
+    r1_penalty: Tensor | None  # where it was computed
+    gradient_norm: Tensor | None  # of the same steps, or as often
+
+
+@dataclass
+class _Part:
+    """What goes through the networks at once, of one rank's shard of a batch."""
+
+    photos: Tensor
+    category: Tensor
+    z: Tensor
+    noise: Tensor
+    p: float  # of each augmentation
+    draws: Tensor  # three sets for augment: for the photos, and for what each network is shown
+    fakes: Tensor | None = None  # with their graph, where there is one part
 
 
 class AdversarialPair:
-    """Generator and discriminator with their optimisers."""
+    """Generator and discriminator with their objective and optimizers."""
 
     def __init__(
         self,
@@ -49,44 +54,25 @@ class AdversarialPair:
         dtype: torch.dtype,
     ) -> None:
         self.generator = generator
-        self.discriminator = discriminator
+        self.discriminator = discriminator.eval()
         self.config = config
         self.dtype = dtype
-        self.passes = Passes(generator, discriminator, config, dtype)
+        self.objective = objective_for(discriminator, config, dtype)
         self.generator_parameters = list(generator.parameters())
         self.discriminator_parameters = [p for p in discriminator.parameters() if p.requires_grad]
         self._parameters = (self.generator_parameters, self.discriminator_parameters)
-        settings = config.optimizer
-        self.generator_optimizer = _adam(
-            equalized_groups(
-                generator,
-                settings.learning_rate,
-                settings.mapping_multiplier,
-                settings.noise_multiplier,
-            ),
-            config,
-            lazy_interval=0,
-        )
-        self.discriminator_optimizer = _adam(
-            equalized_groups(discriminator, settings.learning_rate),
-            config,
-            lazy_interval=settings.r1_interval_steps,
-        )
-
+        self.generator_optimizer = adam(generator_groups(generator, config.optimizer))
+        self.discriminator_optimizer = adam(discriminator_groups(discriminator, config))
         self.optimizers = (self.generator_optimizer, self.discriminator_optimizer)
         self._rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
-        self._betas = [o.param_groups[0]["betas"] for o in self.optimizers]
         self._factor = 1.0
 
     def load_optimizers(self, generator: dict[str, Any], discriminator: dict[str, Any]) -> None:
-        """Take up saved optimiser states, at the learning rates and betas configured now."""
-        states = (generator, discriminator)
-        for optimizer, state, betas in zip(self.optimizers, states, self._betas, strict=True):
-            optimizer.load_state_dict(state)
-            for group in optimizer.param_groups:
-                group["betas"] = betas
-        self._factor = math.nan  # whatever the rates were then
-        self.set_learning_rate(1.0)
+        """Take up saved optimizer states, at the learning rates and betas configured now."""
+        load_adam(self.generator_optimizer, generator, self.generator, self.config.optimizer)
+        load_adam(
+            self.discriminator_optimizer, discriminator, self.discriminator, self.config.optimizer
+        )
 
     def set_learning_rate(self, factor: float) -> None:
         """Learn at `factor` of the configured rates from now on."""
@@ -97,112 +83,102 @@ class AdversarialPair:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = factor * rate
 
-    def step(self, batch: Batch, nimg: int, strength: float, ranks: Ranks) -> StepStatistics:
-        """Train both networks on one batch; both learn from the same generated pictures.
+    def step(self, batch: Batch, nimg: int, p: float, ranks: Ranks) -> StepStatistics:
+        """Train both networks on one batch; both learn from the same generated images.
 
         Args:
             batch: This rank's photos.
             nimg: Images shown before, over all ranks; fixes what is drawn.
-            strength: Of the augmentation.
+            p: Probability of each augmentation.
             ranks: Over which gradients are averaged.
         """
-        config = self.config
-        device = batch.images.device
-        random = generator_for(config.seed, Purpose.LATENTS, nimg, device)
-        share = ranks.share(config.batch_size)
-        count = config.batch_size
-        z = torch.randn(count, self.generator.z_dim, device=device, generator=random)[share]
-        noise = torch.randn(count, self.generator.noise_dim, device=device, generator=random)[share]
-        fakes = self.passes.paint(z, batch.category, noise)
-
-        random = generator_for(config.seed, Purpose.AUGMENT, nimg, device)
-        draws = torch.rand(3, DRAWS, count, device=device, generator=random)[..., share]
-        mirror = config.augment.mirror
-        both = torch.cat([batch.images, fakes.detach()])
-        both = augment(both, strength, mirror, draws[:2].transpose(0, 1).flatten(1))
-        with_r1 = (nimg // config.batch_size) % config.optimizer.r1_interval_steps == 0
-        statistics = self._discriminator_step(both, batch.category, with_r1, ranks)
-
-        shown = augment(fakes, strength, mirror, draws[2])
-        reals = both[: len(shown)]
-        statistics.generator_loss = self._generator_step(shown, reals, batch.category, ranks)
-        if with_r1:
-            norms = [_gradient_norm(parameters) for parameters in self._parameters]
-            statistics.gradient_norm = torch.maximum(*norms)
-        return statistics
-
-    def _discriminator_step(
-        self, both: Tensor, category: Tensor, with_r1: bool, ranks: Ranks
-    ) -> StepStatistics:
-        penalty = None
-        if with_r1:
-            loss, penalty, real_logits, fake_logits = self._penalized(both, category)
-            settings = self.config.optimizer
-            total = loss + penalty * (settings.r1_gamma / 2 * settings.r1_interval_steps)
-        else:
-            loss, real_logits, fake_logits = self.passes.discriminator_losses(both, category)
-            total = loss
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        total.backward(inputs=self.discriminator_parameters)
-        average_gradients(self.discriminator_parameters, ranks)
-        self.discriminator_optimizer.step()
-        # Relativistic logits mean something only against their partners'.
-        sure = real_logits - fake_logits if self.passes.relativistic else real_logits
+        parts = self._parts(batch, nimg, p, ranks)
+        penalized = (nimg // self.config.batch_size) % self.config.optimizer.r1_interval_steps == 0
+        judgements = self._discriminator_step(parts, penalized, ranks)
+        generator_loss = self._generator_step(parts, ranks)
+        norm = None
+        if penalized:
+            norm = torch.maximum(*(_gradient_norm(parameters) for parameters in self._parameters))
+        penalties = [j.penalty for j in judgements if j.penalty is not None]
         return StepStatistics(
-            generator_loss=loss.detach(),
-            discriminator_loss=loss.detach(),
-            real_logits=real_logits.detach().mean(),
-            fake_logits=fake_logits.detach().mean(),
-            real_sign=sure.detach().sign().mean(),
-            r1_penalty=None if penalty is None else penalty.detach(),
-            gradient_norm=None,
+            generator_loss=generator_loss,
+            discriminator_loss=_mean([j.loss for j in judgements]),
+            real_logits=_mean([j.real_logits for j in judgements]),
+            fake_logits=_mean([j.fake_logits for j in judgements]),
+            real_sign=_mean([j.real_sign for j in judgements]),
+            r1_penalty=_mean(penalties) if penalties else None,
+            gradient_norm=norm,
         )
 
-    def _penalized(self, both: Tensor, category: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Loss, mean penalty, real and fake logits."""
-        relativistic = self.passes.relativistic
-        reals, fakes = (half.detach() for half in both.chunk(2))
-        reals.requires_grad_(True)
-        fakes.requires_grad_(relativistic)
-        real_logits = self.discriminator(reals, category, self.dtype)
-        fake_logits = self.discriminator(fakes, category, self.dtype)
-        penalty = gradient_penalty(reals, real_logits).mean()
-        if relativistic:
-            penalty = penalty + gradient_penalty(fakes, fake_logits).mean()
-        judge = relativistic_loss if relativistic else discriminator_loss
-        return judge(real_logits, fake_logits), penalty, real_logits, fake_logits
+    def _parts(self, batch: Batch, nimg: int, p: float, ranks: Ranks) -> list[_Part]:
+        """This rank's shard in parts of batch_gpu; what is drawn is drawn for the whole batch."""
+        config, device = self.config, batch.category.device
+        shard = ranks.share(config.batch_size)
+        random = generator_for(config.seed, Purpose.LATENTS, nimg, device)
+        z, noise = (
+            torch.randn(config.batch_size, length, device=device, generator=random)[shard]
+            for length in (self.generator.z_dim, self.generator.noise_dim)
+        )
+        random = generator_for(config.seed, Purpose.AUGMENT, nimg, device)
+        draws = torch.rand(3, DRAWS, config.batch_size, device=device, generator=random)[..., shard]
+        size = config.batch_gpu or len(z)
+        return [
+            _Part(
+                photos=batch.images[start : start + size],
+                category=batch.category[start : start + size],
+                z=z[start : start + size],
+                noise=noise[start : start + size],
+                p=p,
+                draws=draws[..., start : start + size],
+            )
+            for start in range(0, len(z), size)
+        ]
 
-    def _generator_step(
-        self, fakes: Tensor, reals: Tensor, category: Tensor, ranks: Ranks
-    ) -> Tensor:
-        with _frozen(self.discriminator_parameters):
-            loss = self.passes.generator_loss(fakes, reals, category)
+    def _generate(self, part: _Part) -> Tensor:
+        images: Tensor = self.generator(part.z, part.category, None, part.noise, self.dtype)
+        return images
+
+    def _discriminator_step(
+        self, parts: list[_Part], penalized: bool, ranks: Ranks
+    ) -> list[Judgement]:
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        self.discriminator.train()  # spectral norms are estimated once a step, and only here
+        judgements = []
+        for part in parts:
+            if len(parts) == 1:  # the generator's step goes back through the same pass
+                part.fakes = self._generate(part)
+                fakes = part.fakes.detach()
+            else:
+                with torch.no_grad():
+                    fakes = self._generate(part)
+            both = torch.cat([part.photos, fakes])
+            both = augment(both, part.p, part.draws[:2].transpose(0, 1).flatten(1))
+            judgement = self.objective.judge(both, part.category, penalized)
+            self.discriminator.eval()
+            (judgement.total / len(parts)).backward(inputs=self.discriminator_parameters)
+            judgements.append(judgement)
+        average_gradients(self.discriminator_parameters, ranks)
+        self.discriminator_optimizer.step()
+        return judgements
+
+    def _generator_step(self, parts: list[_Part], ranks: Ranks) -> Tensor:
         self.generator_optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=self.generator_parameters)
+        losses = []
+        for part in parts:
+            fakes = self._generate(part) if part.fakes is None else part.fakes
+            shown = augment(fakes, part.p, part.draws[2])
+            loss = self.objective.deceive(shown, part.category)
+            (loss / len(parts)).backward(inputs=self.generator_parameters)
+            losses.append(loss.detach())
         average_gradients(self.generator_parameters, ranks)
         self.generator_optimizer.step()
-        return loss.detach()
+        return _mean(losses)
 
 
-@contextmanager
-def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Take no gradients for these: compiled passes would compute them all."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+def _mean(values: list[Tensor]) -> Tensor:
+    """Of one number for each part; parts are of one size."""
+    return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
 
 
 def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-
-def _adam(groups: Iterable[dict[str, Any]], config: TrainingConfig, *, lazy_interval: int) -> Adam:
-    """Adam with the time constants corrected for lazy R1 (arXiv 1912.04958, appendix B)."""
-    settings = config.optimizer
-    ratio = lazy_interval / (lazy_interval + 1) if lazy_interval else 1.0
-    corrected = [{**group, "lr": group["lr"] * ratio} for group in groups]
-    return Adam(corrected, (settings.beta1**ratio, settings.beta2**ratio))

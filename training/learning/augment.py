@@ -1,9 +1,10 @@
 """Differentiable augmentation of everything that the discriminator sees.
 
-Sources: Karras et al. 2020, arXiv 2006.06676 (one strength p, raised while the
+Sources: Karras et al. 2020, arXiv 2006.06676 (one probability p, raised while the
 discriminator overfits); Zhao et al. 2020, arXiv 2006.10738 (colour, translation, cutout).
-Each transform is applied to each picture with probability p, so that the generator does
-not learn to paint the augmentations.
+Each transform is applied to each image with probability p, so that the generator does not
+learn to generate the augmentations. Mirroring is none of them: photos are mirrored as they
+are loaded.
 """
 
 import math
@@ -15,29 +16,28 @@ from torch.nn import functional as F
 
 from training.learning.config import AugmentConfig
 
-DRAWS: Final = 10  # uniform numbers that augment takes for each picture
+DRAWS: Final = 9  # uniform numbers that augment takes for each picture
 
 
-def augment(images: Tensor, strength: float, mirror: bool, draws: Tensor) -> Tensor:
-    """Augment a batch; at strength 0 it comes back as it is.
+def augment(images: Tensor, p: float, draws: Tensor) -> Tensor:
+    """Augment a batch; at probability 0 it comes back as it is.
 
     Args:
         images: [N, C, H, W], nominally in [-1, 1]; gradients flow through.
-        strength: Probability of each transform, 0 to 1.
-        mirror: Whether pictures may be mirrored.
+        p: Probability of each transform, 0 to 1.
         draws: Uniform in [0, 1), [DRAWS, N].
 
     Returns:
         [N, C, H, W].
     """
-    if strength <= 0:
+    if p <= 0:
         return images
     images = images.contiguous()  # so few channels are faster as planes than channels_last
     # What is left of a draw that chose its picture says by how much: -0.5 to 0.5, else 0.
-    amounts = torch.where(draws < strength, draws / strength - 0.5, 0.0)
+    amounts = torch.where(draws < p, draws / p - 0.5, 0.0)
     images = _photometric(images, amounts[:3])
-    images = _geometric(images, amounts[3:8], mirror)
-    return _cutout(images, draws[8] < strength, amounts[8], draws[9])
+    images = _geometric(images, amounts[3:7])
+    return _cutout(images, draws[7] < p, amounts[7], draws[8])
 
 
 def _photometric(images: Tensor, amounts: Tensor) -> Tensor:
@@ -52,18 +52,17 @@ def _photometric(images: Tensor, amounts: Tensor) -> Tensor:
     return colour if images.shape[1] <= 3 else torch.cat([colour, images[:, 3:]], dim=1)
 
 
-def _geometric(images: Tensor, amounts: Tensor, mirror: bool) -> Tensor:
-    """Mirror, shift by up to 1/8, scale by up to a fifth, turn by up to 15 degrees."""
+def _geometric(images: Tensor, amounts: Tensor) -> Tensor:
+    """Shift by up to 1/8, scale by up to a fifth, turn by up to 15 degrees."""
     height, width = images.shape[2:]
-    flip = torch.where(amounts[0] < 0, -1.0, 1.0) if mirror else torch.ones_like(amounts[0])
-    scale = torch.exp2(0.5 * amounts[3])
-    angle = math.radians(30) * amounts[4]
+    scale = torch.exp2(0.5 * amounts[2])
+    angle = math.radians(30) * amounts[3]
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     aspect = height / width
     x, y = (2 * _centres(size, images.device) - 1 for size in (width, height))
-    along_x = torch.stack([cos * flip, sin * flip / aspect], dim=1)[..., None] * x  # [N, 2, W]
+    along_x = torch.stack([cos, sin / aspect], dim=1)[..., None] * x  # [N, 2, W]
     along_y = torch.stack([-sin * aspect, cos], dim=1)[..., None] * y  # [N, 2, H]
-    shift = 0.5 * amounts[1:3].t()[..., None, None]
+    shift = 0.5 * amounts[:2].t()[..., None, None]
     grid = along_x[:, :, None] + along_y[..., None] + shift  # what F.affine_grid gives, sooner
     grid = grid.permute(0, 2, 3, 1).to(images.dtype)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -84,26 +83,26 @@ def _centres(size: int, device: torch.device) -> Tensor:
     return (torch.arange(size, device=device) + 0.5) / size
 
 
-class AdaptiveStrength:
-    """Raises the strength while the discriminator is sure of real photos, else lowers it."""
+class AdaptiveProbability:
+    """Raises p while the discriminator is sure of real photos, else lowers it."""
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
-        self.strength = 0.0 if config.mode == "off" else config.strength
+        self.p = 0.0 if config.mode == "off" else min(config.p, config.max_p)
 
     def update(self, real_sign: float, images: int) -> None:
-        """Move the strength after `images` shown whose logits had the mean sign `real_sign`."""
+        """Move p after `images` shown whose logits had the mean sign `real_sign`."""
         if self.config.mode != "adaptive":
             return
         step = images / (self.config.adjust_kimg * 1000)
         direction = 1.0 if real_sign > self.config.target else -1.0
-        self.strength = min(1.0, max(0.0, self.strength + direction * step))
+        self.p = min(self.config.max_p, max(0.0, self.p + direction * step))
 
     def state_dict(self) -> dict[str, float]:
         """What a resumed run needs."""
-        return {"strength": self.strength}
+        return {"strength": self.p}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Take up where the saved run was, unless the strength is fixed now."""
+        """Take up where the saved run was, unless p is fixed now."""
         if self.config.mode == "adaptive":
-            self.strength = state["strength"]
+            self.p = min(state["strength"], self.config.max_p)

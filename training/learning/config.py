@@ -2,17 +2,29 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
 # Moment of a run: its newest checkpoint, or its best one on the validation photos.
 Snapshot = Literal["last", "best"]
-Objective = Literal["logistic", "relativistic"]
+DiscriminatorKind = Literal["convolutional", "projected", "both"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class ConfigError(ValueError):
     """A setting is out of range; the message names the field."""
+
+
+def _numbers(value: object) -> object:
+    """Several numbers, as the command line gives them: 0.3,1,3."""
+    return value.split(",") if isinstance(value, str) else value
 
 
 class _Config(BaseModel):
@@ -27,15 +39,22 @@ class ModelConfig(_Config):
     mapping_layers: Annotated[int, Field(ge=1, le=8)] = 2
     channel_base: Annotated[int, Field(ge=64, le=65536)] = 2048
     channel_max: Annotated[int, Field(ge=8, le=1024)] = 128
+    noise_max_px: Annotated[
+        int | None,
+        Field(ge=1, description="Longer side of the finest feature maps with noise; None: all."),
+    ] = None
 
 
 class OptimizerConfig(_Config):
-    """Adam, lazy R1 and the moving average of the generator's weights."""
+    """Adam, lazy R1 and the moving averages of the generator's weights."""
 
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.0025
     mapping_multiplier: Annotated[
         float, Field(gt=0, le=1, description="Learning rate of the mapping network, relative.")
     ] = 0.1
+    embedding_multiplier: Annotated[
+        float, Field(ge=0, le=10, description="Of the categories' embedding, relative.")
+    ] = 1.0
     noise_multiplier: Annotated[
         float, Field(ge=0, le=1, description="Of the noise strengths, relative; 0 = no noise.")
     ] = 0.01
@@ -46,26 +65,74 @@ class OptimizerConfig(_Config):
     warmup_kimg: Annotated[
         float, Field(ge=0, description="Images in which the learning rate rises from 0.")
     ] = 0.0
+    decay: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Last part of a run in which the learning rate falls: of max_kimg, or of "
+            "max_minutes, and then by the clock, so that no two runs are alike.",
+        ),
+    ] = 0.0
     ema_kimg: Annotated[float, Field(gt=0, description="Half-life of the average.")] = 10.0
     ema_rampup: Annotated[
         float, Field(gt=0, le=1, description="Half-life is at most this share of the images shown.")
     ] = 0.05
+    ema_lengths: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=100)], ...],
+        BeforeValidator(_numbers),
+        Field(
+            min_length=1,
+            max_length=5,
+            description="Averages of so many times this half-life; validation chooses one.",
+        ),
+    ] = (0.3, 1.0, 3.0)
+
+
+class ProjectedConfig(_Config):
+    """Heads on a frozen pretrained network (models/projected.py)."""
+
+    input_px: Annotated[
+        int | None,
+        Field(
+            ge=32,
+            le=512,
+            description="Longer side at which the network sees an image; None: by its size.",
+        ),
+    ] = None
+    learning_rate: Annotated[float, Field(gt=0, le=0.1, description="Of the heads.")] = 0.0002
+    weight: Annotated[
+        float, Field(gt=0, description="Of the heads in the generator's loss, with both.")
+    ] = 0.3
 
 
 class AugmentConfig(_Config):
-    """Augmentation of all that the discriminator sees, with one strength from 0 to 1."""
+    """Augmentation of all that the discriminator sees, each transform with probability p."""
 
     mode: Literal["off", "fixed", "adaptive"] = "adaptive"
-    strength: Annotated[
-        float, Field(ge=0, le=1, description="Fixed strength, or where adaptive starts.")
+    p: Annotated[
+        float, Field(ge=0, le=1, description="Fixed probability, or where adaptive starts.")
     ] = 0.0
     target: Annotated[
         float, Field(gt=0, lt=1, description="Mean sign of the logits of real photos to hold.")
     ] = 0.6
     adjust_kimg: Annotated[
-        float, Field(gt=0, description="Images in which the strength can go from 0 to 1.")
+        float, Field(gt=0, description="Images in which p can go from 0 to 1.")
     ] = 100.0
-    mirror: Annotated[bool, Field(description="Mirror pictures; off for goods with text.")] = True
+    max_p: Annotated[
+        float, Field(gt=0, le=1, description="No p above: it would leak into the images.")
+    ] = 0.8
+    mirror: Annotated[
+        bool, Field(description="Mirror every other photo; off for products with text.")
+    ] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_old_name(cls, values: Any) -> Any:
+        """Older runs call p strength."""
+        if not isinstance(values, dict) or "strength" not in values:
+            return values
+        return {**{k: v for k, v in values.items() if k != "strength"}, "p": values["strength"]}
 
 
 class MaskingConfig(_Config):
@@ -114,6 +181,10 @@ class TrainingConfig(_Config):
     preset: str = "cpu-demo"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     batch_size: Annotated[int, Field(ge=2, le=4096, description="Over all processes.")] = 32
+    batch_gpu: Annotated[
+        int | None,
+        Field(ge=4, description="Of a process's images, at a time; less memory, the same result."),
+    ] = None
     max_kimg: Annotated[float | None, Field(gt=0)] = None
     max_minutes: Annotated[float | None, Field(gt=0)] = None
     tick_kimg: Annotated[float, Field(gt=0, description="Between log lines.")] = 1.0
@@ -121,13 +192,12 @@ class TrainingConfig(_Config):
     checkpoint_kimg: Annotated[float, Field(gt=0)] = 20.0
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Annotated[
-        bool, Field(description="Compile the steps without R1: a slow start, then faster.")
-    ] = False
-    objective: Annotated[
-        Objective, Field(description="relativistic: real and generated in pairs, R1 and R2.")
-    ] = "logistic"
+    discriminator: Annotated[
+        DiscriminatorKind,
+        Field(description="projected: heads on a pretrained network; both: beside ours."),
+    ] = "convolutional"
     model: ModelConfig = ModelConfig()
+    projected: ProjectedConfig = ProjectedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augment: AugmentConfig = AugmentConfig()
     masking: MaskingConfig = MaskingConfig()

@@ -45,24 +45,6 @@ def compute_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if good else torch.float32
 
 
-def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works here; logs why not.
-
-    For a processor it writes C++, which takes a compiler and Python's headers.
-    """
-    try:
-        torch.compile(torch.sin)(torch.ones(8, device=device))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        logger.warning(
-            "training without torch.compile, which does not work here: it needs a C++ compiler "
-            "(g++), Python's headers and a cache folder (TORCHINDUCTOR_CACHE_DIR). %s",
-            reason,
-        )
-        return False
-    return True
-
-
 def memory_mb(device: torch.device) -> float:
     """Allocated on the GPU, or resident, in MB."""
     if device.type == "cuda":

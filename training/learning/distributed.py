@@ -67,13 +67,13 @@ def mean_over_ranks(values: Tensor, ranks: Ranks) -> Tensor:
     return values / ranks.world_size
 
 
-def any_rank(flags: Sequence[bool], device: torch.device, ranks: Ranks) -> list[bool]:
-    """For each flag, whether any rank says yes, so that all stop at the same step.
+def largest(values: Sequence[float], device: torch.device, ranks: Ranks) -> list[float]:
+    """The largest of each value over all ranks, so that all decide alike.
 
     With several ranks all wait for the device here.
     """
     if ranks.world_size == 1:
-        return list(flags)
-    votes = torch.tensor([float(flag) for flag in flags], device=device)
+        return list(values)
+    votes = torch.tensor(values, device=device)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-    return [vote > 0 for vote in votes.tolist()]
+    return [float(vote) for vote in votes.tolist()]

@@ -1,15 +1,25 @@
-"""Moving average of the generator's weights: what is sampled, evaluated and exported."""
+"""Moving averages of the generator's weights: one of them is sampled, evaluated and exported.
+
+How long an average should be depends on the network, the data and the learning rate, and costs
+little to find out: several are kept, and validation chooses (Karras et al. 2024, arXiv 2312.02696,
+section 3).
+"""
 
 import copy
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from models.generator import Generator
+from training.learning.config import OptimizerConfig
+
+# Measurements that are averaged before a moment, or a length, is called better than another.
+SMOOTHED: Final = 3
 
 
 def ema_decay(nimg: int, batch_size: int, ema_kimg: float, rampup: float) -> float:
-    """Weight that the average keeps in one step.
+    """Weight that an average keeps in one step.
 
     The half-life is ema_kimg, but at most `rampup` of the images shown so far, so that a
     young average does not drag the first noise along (Karras et al. 2020, arXiv 2006.06676).
@@ -19,14 +29,63 @@ def ema_decay(nimg: int, batch_size: int, ema_kimg: float, rampup: float) -> flo
 
 
 class GeneratorEMA:
-    """Holds the average of a generator."""
+    """Averages of a generator, of half-lives that are multiples of the configured one."""
 
-    def __init__(self, generator: Generator) -> None:
-        self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
-        self._averages: list[Tensor] = list(self.generator.parameters())
+    def __init__(self, generator: Generator, settings: OptimizerConfig) -> None:
+        self.settings = settings
+        self.lengths = settings.ema_lengths
+        self.generators = [
+            copy.deepcopy(generator).eval().requires_grad_(False) for _ in self.lengths
+        ]
+        self._averages: list[list[Tensor]] = [list(g.parameters()) for g in self.generators]
         self._latest: list[Tensor] = list(generator.parameters())
+        self._chosen = len(self.lengths) // 2
+        self._distances: list[list[float]] = []
+
+    @property
+    def generator(self) -> Generator:
+        """The one to use: that which validation chose, before that the middle one."""
+        return self.generators[self._chosen]
+
+    @property
+    def length(self) -> float:
+        """Its half-life, as a multiple of the configured one."""
+        return self.lengths[self._chosen]
 
     @torch.no_grad()
-    def update(self, decay: float) -> None:
-        """Move the average towards the generator as it is now, by 1 - decay."""
-        torch._foreach_lerp_(self._averages, self._latest, 1 - decay)
+    def update(self, nimg: int, batch_size: int) -> None:
+        """Move the averages towards the generator as it is now, after `nimg` images shown."""
+        settings = self.settings
+        decay = ema_decay(nimg, batch_size, settings.ema_kimg, settings.ema_rampup)
+        for length, average in zip(self.lengths, self._averages, strict=True):
+            torch._foreach_lerp_(average, self._latest, 1 - decay ** (1 / length))
+
+    def choose(self, distances: list[float]) -> None:
+        """Take a measurement of each; the lowest mean of the last few is the one to use."""
+        self._distances = [*self._distances, distances][-SMOOTHED:]
+        means = [sum(values) for values in zip(*self._distances, strict=True)]
+        self._chosen = means.index(min(means))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {
+            "lengths": list(self.lengths),
+            "weights": [average.state_dict() for average in self.generators],
+            "chosen": self._chosen,
+            "distances": list(self._distances),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where the saved run was; a length that it did not have starts from its chosen."""
+        saved, weights = list(state["lengths"]), state["weights"]
+        for length, average in zip(self.lengths, self.generators, strict=True):
+            same = saved.index(length) if length in saved else state["chosen"]
+            average.load_state_dict(weights[same])
+        if saved == list(self.lengths):
+            self._chosen = int(state["chosen"])
+            self._distances = [list(values) for values in state["distances"]]
+
+
+def only_average(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """The state of a run that has one average, with these weights."""
+    return {"lengths": [1.0], "weights": [weights], "chosen": 0, "distances": []}

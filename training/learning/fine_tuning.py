@@ -1,172 +1,32 @@
-"""Trained weights to start from: a run, an export, a registered model, or a shipped base.
+"""Fine-tuning: a new pair of networks takes the weights of a trained one.
 
 What crosses is matched by meaning, not by position: categories by name, blocks by their
-resolution. Blocks that a larger picture needs are new and start without a say in it.
+resolution. Blocks that a larger image needs are new and start without a say in it.
 """
 
 import json
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from torch import Tensor
 
-from models.discriminator import Discriminator
-from models.generator import Generator, GeneratorShape
-from models.manifest import (
-    MANIFEST_FILE,
-    WEIGHTS_FILE,
-    GeneratorManifest,
-    ManifestError,
-    category_index,
-)
-from models.pyramid import Pyramid
-from training.bases import base_names, base_path
+from models.discriminator import ConvolutionalDiscriminator, Discriminator
+from models.generator import Generator
+from models.manifest import category_index
+from models.projected import CombinedDiscriminator, ProjectedDiscriminator
 from training.dataset import PreparedDataset
-from training.faults import first_fault
-from training.learning.checkpoint import load_newest
-from training.learning.config import ModelConfig
-from training.learning.run import CONFIG_FILE, RunError, read_run
+from training.learning.run import RunError
 from training.learning.samplers import GeneratorSampler
+from training.learning.sources import Source, Weights
 
 logger = logging.getLogger(__name__)
 
-BASE_PREFIX: Final = "base:"
-_TAG: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*:[a-z0-9][a-z0-9_.-]*")
 _BLOCK: Final = re.compile(r"blocks\.(\d+)\.(.*)")
 COMPARED_PHOTOS: Final = 64  # of a category, to find the nearest one
-Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Weights of a trained pair, and what they were trained for."""
-
-    name: str
-    model: ModelConfig
-    categories: tuple[str, ...]
-    height: int
-    width: int
-    channels: int
-    generator: Weights
-    discriminator: Weights
-
-    @property
-    def pyramid(self) -> Pyramid:
-        """Resolutions of its pictures."""
-        return Pyramid.of(self.height, self.width)
-
-    def build_generator(self) -> Generator:
-        """The generator that it was."""
-        generator = Generator(
-            GeneratorShape(
-                height=self.height,
-                width=self.width,
-                channels=self.channels,
-                categories=len(self.categories),
-                **self.model.model_dump(),
-            )
-        )
-        generator.load_state_dict(self.generator)
-        # A run brings its mean styles up to date with its grids, not with its checkpoints.
-        generator.eval().requires_grad_(False).update_w_avg()
-        return generator
-
-
-def open_source(text: str) -> Source:
-    """Read RUN, EXPORT, `model:version` of the Model Store, or `base:name`.
-
-    Raises:
-        RunError: There is no such thing, or it has no weights to start from.
-        CheckpointError: None of the run's checkpoints is whole.
-    """
-    path = Path(text)
-    if text.startswith(BASE_PREFIX):
-        return _open_export(_base(text.removeprefix(BASE_PREFIX)), text)
-    if (path / MANIFEST_FILE).is_file():
-        return _open_export(path, text)
-    if (path / CONFIG_FILE).is_file():
-        return _open_run(path, text)
-    if not path.exists() and _TAG.fullmatch(text):
-        return _open_export(_registered(text), text)
-    raise RunError(
-        f"--from {text}: neither a run, nor an export, nor a registered model:version, nor "
-        f"one of {', '.join(BASE_PREFIX + name for name in base_names()) or 'the shipped bases'}"
-    )
-
-
-def _base(name: str) -> Path:
-    if name not in base_names():
-        known = ", ".join(BASE_PREFIX + known for known in base_names()) or "none"
-        raise RunError(f"--from {BASE_PREFIX}{name}: there is no such base; shipped: {known}")
-    return base_path(name)
-
-
-def _registered(tag: str) -> Path:
-    import bentoml
-    from bentoml.exceptions import BentoMLException
-
-    try:
-        return Path(bentoml.models.get(tag).path)
-    except BentoMLException as error:
-        raise RunError(
-            f"--from {tag}: {error}; `catalogan models list` shows what is registered"
-        ) from error
-
-
-def _open_run(run: Path, name: str) -> Source:
-    config, info = read_run(run)
-    state = load_newest(run)
-    return Source(
-        name=name,
-        model=config.model,
-        categories=info.categories,
-        height=info.height,
-        width=info.width,
-        channels=info.channels,
-        generator=state["ema"],
-        discriminator=state["discriminator"],
-    )
-
-
-def _open_export(folder: Path, name: str) -> Source:
-    try:
-        manifest = GeneratorManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-        if WEIGHTS_FILE not in manifest.files:
-            raise RunError(
-                f"--from {name}: it was exported without {WEIGHTS_FILE}; export the run again, "
-                "or start from the run itself"
-            )
-        manifest.verify_files(lambda file: (folder / file).read_bytes())
-        weights = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
-        model = ModelConfig.model_validate(manifest.training.get("model", {}))
-    except (OSError, ManifestError, ValidationError, SafetensorError) as error:
-        raise RunError(f"--from {name}: {first_fault(error)}") from error
-
-    def part(prefix: str) -> Weights:
-        return {
-            k.removeprefix(prefix): w.float() for k, w in weights.items() if k.startswith(prefix)
-        }
-
-    return Source(
-        name=name,
-        model=model,
-        categories=manifest.categories,
-        height=manifest.height,
-        width=manifest.width,
-        channels=manifest.channels,
-        generator=part("generator."),
-        discriminator=part("discriminator."),
-    )
 
 
 def transfer(
@@ -204,10 +64,32 @@ def transfer(
     for i in range(source.pyramid.doublings, generator.shape.pyramid.doublings):
         weight = generator.get_parameter(f"synthesis.blocks.{i}.to_image.weight")
         torch.nn.init.zeros_(weight)
-    deeper = discriminator.shape.pyramid.doublings - source.pyramid.doublings
-    theirs = _embedded(source.discriminator, "embed", 0, rows)
-    fresh += _take(discriminator, _renumbered(theirs, deeper))
-    return fresh
+    deeper = generator.shape.pyramid.doublings - source.pyramid.doublings
+    own, seen = _parts(source.discriminator)
+    if own:
+        own = _renumbered(_embedded(own, "embed", 0, rows), deeper)
+    for name in [name for name in seen if name.endswith("embed")]:
+        seen = _embedded(seen, name, 0, rows)
+    return fresh + _take(discriminator, _joined(own, seen, discriminator))
+
+
+def _parts(weights: Weights) -> tuple[Weights, Weights]:
+    """A discriminator's weights by kind: convolutional and projected, either may be empty."""
+    parts = [
+        {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        for prefix in ("convolutional.", "projected.")
+    ]
+    if any(parts):
+        return parts[0], parts[1]
+    return ({}, weights) if any(n.startswith("heads.") for n in weights) else (weights, {})
+
+
+def _joined(own: Weights, seen: Weights, discriminator: Discriminator) -> Weights:
+    """Those of them that a discriminator of this kind has, under its names."""
+    if isinstance(discriminator, CombinedDiscriminator):
+        named = {f"convolutional.{n}": w for n, w in own.items()}
+        return named | {f"projected.{n}": w for n, w in seen.items()}
+    return seen if isinstance(discriminator, ProjectedDiscriminator) else own
 
 
 def _embedded(weights: Weights, name: str, axis: int, rows: list[int | None]) -> Weights:
@@ -281,7 +163,9 @@ def freeze(discriminator: Discriminator, blocks: int) -> None:
     The layers next to the picture know edges and textures of any product; with few photos
     they are better kept than relearnt. Source: Mo et al. 2020, arXiv 2002.10964.
     """
-    if blocks:
+    if isinstance(discriminator, CombinedDiscriminator):
+        discriminator = discriminator.convolutional
+    if blocks and isinstance(discriminator, ConvolutionalDiscriminator):
         discriminator.from_image.requires_grad_(False)
         for block in list(discriminator.blocks)[:blocks]:
             block.requires_grad_(False)

@@ -26,8 +26,8 @@ MIN_NORM_HISTORY: Final = 4
 OVERFITTING: Final = 0.8
 # Spread of generated features within a category over that of the photos.
 COLLAPSE: Final = 0.1
-# Checkpoints hold the pair, its average, Adam's two moments and the lag reference.
-_CHECKPOINT_COPIES: Final = 6
+# Checkpoints hold the pair, its averages, Adam's two moments and the lag reference.
+_CHECKPOINT_COPIES: Final = 8
 
 
 class TrainingDiverged(RuntimeError):

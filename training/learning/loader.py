@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.dataset import DatasetError, PreparedDataset
 from training.learning.distributed import Ranks
-from training.learning.randomness import epoch_order
+from training.learning.randomness import Purpose, epoch_order, seed_for
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,18 @@ class BatchLoader:
         seed: int,
         device: torch.device,
         group_size: int,
+        mirror: bool = False,
     ) -> None:
-        """Read `batch_size` photos a step, over all ranks, on to `device`, in groups."""
+        """Read `batch_size` photos a step, over all ranks, on to `device`.
+
+        Args:
+            dataset: Whose training photos.
+            batch_size: Over all ranks.
+            seed: Decides their order, and which are mirrored.
+            device: Where batches go.
+            group_size: Neighbours in a batch that are of one category.
+            mirror: Mirror each photo with probability 1/2, drawn again in each epoch.
+        """
         self.dataset = dataset
         self.rows = dataset.indices("train")
         self.labels = dataset.labels[self.rows]
@@ -58,11 +68,10 @@ class BatchLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
-        # Sorting a million photos takes longer than a step; a batch is of two passes at most,
+        self.mirror = mirror
+        # Sorting a million photos takes longer than a step; a batch is of two epochs at most,
         # unless there are fewer photos than in a batch.
-        self._order = lru_cache(maxsize=2)(
-            partial(epoch_order, seed, labels=self.labels, group_size=group_size)
-        )
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     def batches(self, nimg: int, ranks: Ranks) -> Iterator[Batch]:
         """Batches from image count `nimg` on; the next one is read in a thread."""
@@ -81,17 +90,26 @@ class BatchLoader:
                 ] = 1.0
                 yield Batch(to_float(images.to(self.device, non_blocking=True)), category)
 
-    def positions(self, nimg: int, ranks: Ranks) -> NDArray[np.int64]:
-        """Rows of the dataset that this rank takes at image count `nimg`."""
+    def positions(self, nimg: int, ranks: Ranks) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows of the dataset that this rank takes at image count `nimg`, and which to mirror."""
         share = ranks.share(self.batch_size)
         wanted = np.arange(nimg + share.start, nimg + share.stop)
         epochs, offsets = np.divmod(wanted, self.epoch_length)
-        picked = [self._order(int(e))[o] for e, o in zip(epochs, offsets, strict=True)]
-        return self.rows[np.asarray(picked, dtype=np.int64)]
+        drawn = (self._epoch(int(epoch))[:, o] for epoch, o in zip(epochs, offsets, strict=True))
+        order, mirrored = np.stack(list(drawn), axis=1)
+        return self.rows[order], mirrored.astype(bool)
+
+    def _draw_epoch(self, epoch: int) -> NDArray[np.int64]:
+        """The order of an epoch's photos, and which of them are mirrored: [2, epoch_length]."""
+        order = epoch_order(self.seed, epoch, self.labels, self.group_size)
+        random = np.random.default_rng(seed_for(self.seed, Purpose.MIRROR, epoch))
+        return np.stack([order, (random.random(len(order)) < 0.5) & self.mirror])
 
     def _read(self, nimg: int, ranks: Ranks) -> tuple[Tensor, Tensor]:
-        rows = self.positions(nimg, ranks)
-        images = torch.from_numpy(np.ascontiguousarray(self.dataset.images[rows]))
+        rows, mirrored = self.positions(nimg, ranks)
+        pixels = np.ascontiguousarray(self.dataset.images[rows])
+        pixels[mirrored] = pixels[mirrored][:, :, ::-1]
+        images = torch.from_numpy(pixels)
         labels = torch.from_numpy(self.dataset.labels[rows])
         if self.device.type == "cuda":
             return images.pin_memory(), labels.pin_memory()

@@ -246,7 +246,7 @@ class MaskController:
             granularity=self.config.granularity,
             generator=generator_for(self.seed, Purpose.MASK, nimg),
         )
-        discriminator.mask.hold(mask.to(discriminator.embed.device))
+        discriminator.mask.hold(mask.to(discriminator.device))
         return MaskEvent("mask", nimg, {"hidden": float((mask == 0).float().mean())})
 
     def _lift(self, discriminator: Discriminator, nimg: int) -> MaskEvent:
@@ -269,7 +269,7 @@ class MaskController:
     ) -> None:
         """Take up where the saved run was, on the same mask, bit by bit."""
         held = state["held"]
-        discriminator.mask.hold(None if held is None else held.to(discriminator.embed.device))
+        discriminator.mask.hold(None if held is None else held.to(discriminator.device))
         self.masked_until = state["masked_until"]
         self.next_measure = state["next_measure"]
         self.detector.load_state_dict(state["detector"], generator, discriminator)

@@ -19,8 +19,8 @@ STATISTICS: Final = (
     "r1_penalty",
     "gradient_norm",
 )
-# Known only of the steps with R1.
-R1_STATISTICS: Final = ("r1_penalty", "gradient_norm")
+# Known only of some steps: those with R1, or as many where there is no R1.
+LAZY_STATISTICS: Final = ("r1_penalty", "gradient_norm")
 
 
 class Meter:
@@ -37,14 +37,14 @@ class Meter:
         """Start a new mean."""
         self.steps = 0
         self.masked_steps = 0
-        self.r1_steps = 0
+        self.lazy_steps = 0
         self.sums = torch.zeros(len(STATISTICS), device=self.device)
 
     def add(self, statistics: StepStatistics, masked: bool) -> None:
         """Count one step."""
         self.steps += 1
         self.masked_steps += masked
-        self.r1_steps += statistics.r1_penalty is not None
+        self.lazy_steps += statistics.gradient_norm is not None
         values = [getattr(statistics, name) for name in STATISTICS]
         self.sums += torch.stack(
             [torch.zeros_like(self.sums[0]) if v is None else v.float() for v in values]
@@ -52,7 +52,8 @@ class Meter:
 
     def means(self, ranks: Ranks) -> dict[str, float]:
         """Means over steps and ranks since the last reset; this waits for the device."""
-        counts = [self.r1_steps if name in R1_STATISTICS else self.steps for name in STATISTICS]
+        lazy = self.lazy_steps
+        counts = [lazy if name in LAZY_STATISTICS else self.steps for name in STATISTICS]
         totals = mean_over_ranks(self.sums, ranks).tolist()
         means = {
             name: total / count
@@ -66,14 +67,14 @@ class Meter:
         return {
             "steps": self.steps,
             "masked_steps": self.masked_steps,
-            "r1_steps": self.r1_steps,
+            "r1_steps": self.lazy_steps,
             "sums": mean_over_ranks(self.sums, ranks).cpu(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where the saved run was."""
         self.steps, self.masked_steps = state["steps"], state["masked_steps"]
-        self.r1_steps = state["r1_steps"]
+        self.lazy_steps = state["r1_steps"]
         self.sums = state["sums"].to(self.device)
 
 
@@ -82,6 +83,7 @@ class Clock:
 
     def __init__(self, nimg: int, config: TrainingConfig) -> None:
         self.started = time.monotonic()
+        self.max_sec = math.inf if config.max_minutes is None else config.max_minutes * 60
         self.intervals = {
             "tick": config.tick_kimg,
             "grid": config.grid_kimg,
@@ -117,3 +119,7 @@ class Clock:
     def elapsed(self) -> float:
         """Seconds since training started."""
         return time.monotonic() - self.started
+
+    def spent(self) -> float:
+        """Fraction of the run's time that is over; 0 for a run that ends by its images."""
+        return self.elapsed() / self.max_sec

@@ -1,9 +1,117 @@
-"""What the networks learn with: Adam at equalised learning rates."""
+"""What the networks learn with: Adam, with a learning rate for each kind of parameter."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from models.discriminator import Discriminator
+from models.generator import Generator
+from models.projected import CombinedDiscriminator, ProjectedDiscriminator
+from training.learning.config import OptimizerConfig, TrainingConfig
+
+Groups = list[dict[str, Any]]
+EMBEDDING: Final = "mapping.embed.weight"
+DECAYED: Final = 0.05  # of the learning rate, at the end of a run whose rate falls
+
+
+def rate_factor(settings: OptimizerConfig, shown: int, progress: float) -> float:
+    """Fraction of the configured learning rates at which a step learns.
+
+    Args:
+        settings: How long the rate rises, and how long it falls.
+        shown: Images after the step.
+        progress: Fraction of the run that is over, 0 to 1.
+
+    Returns:
+        Rises linearly from 0 over warmup_kimg, and falls linearly to DECAYED over the last part.
+    """
+    warmup = settings.warmup_kimg * 1000
+    rising = min(1.0, shown / warmup) if warmup else 1.0
+    left = min(1.0, max(0.0, 1 - progress) / settings.decay) if settings.decay else 1.0
+    return rising * (DECAYED + (1 - DECAYED) * left)
+
+
+def generator_groups(generator: Generator, settings: OptimizerConfig) -> Groups:
+    """Parameter groups of the generator.
+
+    The categories' embedding starts at standard deviation 1, and its rate is in proportion to
+    that: by its shape and as a part of the mapping network it would hardly move.
+    """
+    groups = []
+    for group in _unsplit_groups(generator, settings):
+        named = group["params"]
+        embedding = [(name, p) for name, p in named if name == EMBEDDING]
+        others = [(name, p) for name, p in named if name != EMBEDDING]
+        rate = settings.learning_rate * settings.embedding_multiplier
+        groups += [{**group, "params": others}] if others else []
+        groups += [{"params": embedding, "lr": rate}] if embedding else []
+    return [{**group, "betas": (settings.beta1, settings.beta2)} for group in groups]
+
+
+def discriminator_groups(discriminator: Discriminator, config: TrainingConfig) -> Groups:
+    """Parameter groups of a discriminator of any kind."""
+    if isinstance(discriminator, CombinedDiscriminator):
+        parts = (discriminator.convolutional, discriminator.projected)
+        prefixes = ("convolutional.", "projected.")
+        return [
+            {**group, "params": [(prefix + name, p) for name, p in group["params"]]}
+            for prefix, part in zip(prefixes, parts, strict=True)
+            for group in discriminator_groups(part, config)
+        ]
+    settings = config.optimizer
+    if isinstance(discriminator, ProjectedDiscriminator):
+        betas = (settings.beta1, settings.beta2)
+        named = list(_trained(discriminator))
+        return [{"params": named, "lr": config.projected.learning_rate, "betas": betas}]
+    # Time constants corrected for lazy R1 (Karras et al. 2020, appendix B, arXiv 1912.04958).
+    ratio = settings.r1_interval_steps / (settings.r1_interval_steps + 1)
+    betas = (settings.beta1**ratio, settings.beta2**ratio)
+    return [
+        {**group, "lr": group["lr"] * ratio, "betas": betas}
+        for group in equalized_groups(discriminator, settings.learning_rate)
+    ]
+
+
+def adam(groups: Groups) -> torch.optim.Adam:
+    """Adam over named groups that hold their own rates and betas.
+
+    Not fused on a processor: there it takes the wrong elements where a gradient lies in memory
+    in another order than its parameter, without a word (torch 2.14).
+    """
+    on_gpu = groups[0]["params"][0][1].is_cuda
+    return torch.optim.Adam(groups, eps=1e-8, fused=on_gpu, foreach=not on_gpu)
+
+
+def load_adam(
+    optimizer: torch.optim.Adam, saved: dict[str, Any], module: nn.Module, settings: OptimizerConfig
+) -> None:
+    """Take up the moments of a saved state; rates, betas and all else stay as configured now.
+
+    Args:
+        optimizer: Of `module`'s parameters.
+        saved: Its state dict, or that of an optimizer from before parameters had names.
+        module: The network, in whose order those groups were made.
+        settings: That those groups were made by.
+    """
+    groups = saved["param_groups"]
+    unnamed = (name for group in _unsplit_groups(module, settings) for name, _ in group["params"])
+    names = [n for group in groups for n in group.get("param_names", ())] or list(unnamed)
+    indices = [index for group in groups for index in group["params"]]
+    state = {
+        name: saved["state"][index]
+        for name, index in zip(names, indices, strict=True)
+        if index in saved["state"]
+    }
+    now = optimizer.state_dict()["param_groups"]
+    ids = {
+        name: index
+        for group in now
+        for name, index in zip(group["param_names"], group["params"], strict=True)
+    }
+    state = {ids[name]: moments for name, moments in state.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": now})
 
 
 def equalized_groups(
@@ -11,84 +119,33 @@ def equalized_groups(
     learning_rate: float,
     mapping_multiplier: float = 1.0,
     noise_multiplier: float = 1.0,
-) -> list[dict[str, Any]]:
-    """Parameter groups with equalised learning rates.
+) -> Groups:
+    """Named parameter groups with equalised learning rates.
 
     Adam's step does not depend on the gradient's scale, so a learning rate in proportion
     to the initial standard deviation, 1 / sqrt(fan_in), does what scaling each weight in
     every forward pass does, for free (Karras et al. 2018, arXiv 1710.10196).
     """
-    groups: dict[float, list[nn.Parameter]] = {}
-    trained = ((n, p) for n, p in module.named_parameters() if p.requires_grad)
-    for name, parameter in trained:
+    groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in _trained(module):
         rate = learning_rate
         if parameter.ndim in (2, 4):  # matrices and kernels; not biases and the constant
             rate /= parameter[0].numel() ** 0.5
         if parameter.ndim == 0:
             # A noise strength speaks for a whole map: at the full rate it outruns the
-            # features early on, and pictures come out peppered.
+            # features early on, and images come out peppered.
             rate *= noise_multiplier
         if name.startswith("mapping."):
             rate *= mapping_multiplier
-        groups.setdefault(rate, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+        groups.setdefault(rate, []).append((name, parameter))
+    return [{"params": named, "lr": rate} for rate, named in groups.items()]
 
 
-class Adam(torch.optim.Adam):
-    """torch's fused Adam in little more than half its time, which counts for small networks.
+def _unsplit_groups(module: nn.Module, settings: OptimizerConfig) -> Groups:
+    return equalized_groups(
+        module, settings.learning_rate, settings.mapping_multiplier, settings.noise_multiplier
+    )
 
-    The parameters count their steps in one tensor, not in one each. Kernels in channels_last
-    are handed over in the order of their memory: the fused step on a CPU copies their
-    gradients otherwise, and where gradient and parameter lie in memory in different orders it
-    takes the wrong elements without a word (torch 2.14). Saved states are as torch's.
-    """
 
-    def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> None:
-        super().__init__(groups, betas=betas, eps=1e-8, fused=True)
-        self._steps = torch.zeros((), device=self.param_groups[0]["params"][0].device)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a saved state: empty, or of as many steps for every parameter."""
-        super().load_state_dict(state_dict)
-        self._steps = torch.zeros_like(self._steps)
-        for state in self.state.values():
-            state["step"] = self._steps.copy_(state["step"])
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
-        """Learn from the gradients; a parameter without one stays as it is."""
-        self._steps += 1
-        for group in self.param_groups:
-            learning = [self._in_memory_order(p) for p in group["params"] if p.grad is not None]
-            if not learning:
-                continue
-            parameters, gradients, means, squares = zip(*learning, strict=True)
-            beta1, beta2 = group["betas"]
-            torch._fused_adam_(
-                parameters,
-                gradients,
-                means,
-                squares,
-                [],
-                [self._steps] * len(learning),
-                lr=group["lr"],
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=0.0,
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-            )
-
-    def _in_memory_order(self, parameter: nn.Parameter) -> list[Tensor]:
-        """The parameter, its gradient and their moments, all contiguous."""
-        assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["step"] = self._steps
-            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
-        tensors = [parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]]
-        if not parameter.is_contiguous():
-            tensors = [tensor.permute(0, 2, 3, 1) for tensor in tensors]
-        tensors[1] = tensors[1].contiguous()
-        return tensors
+def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, p) for name, p in module.named_parameters() if p.requires_grad)

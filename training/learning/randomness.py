@@ -24,7 +24,8 @@ class Purpose(IntEnum):
     VALIDATION = 7
     ENCODER = 8
     WATERMARK = 9
-    UPSCALER = 10
+    MIRROR = 10
+    UPSCALER = 11
 
 
 def seed_for(seed: int, purpose: Purpose, position: int = 0) -> int:

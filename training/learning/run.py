@@ -23,10 +23,16 @@ from typing import Any, Final
 
 import torch
 
-from models.discriminator import Discriminator, DiscriminatorShape
+from models.discriminator import (
+    ConvolutionalDiscriminator,
+    Discriminator,
+    DiscriminatorShape,
+)
 from models.generator import Generator, GeneratorShape
+from models.projected import CombinedDiscriminator, ProjectedDiscriminator, ProjectedShape
 from training.dataset import DatasetError, DatasetInfo, PreparedDataset
 from training.faults import first_fault
+from training.features.feature_maps import LiteFeatureMaps
 from training.files import replace_file
 from training.learning.checkpoint import load_best, load_newest
 from training.learning.config import Snapshot, TrainingConfig
@@ -41,33 +47,58 @@ GRID_FOLDER: Final = "grids"
 EVALUATION_FOLDER: Final = "evaluation"
 
 
+# Settings that are gone, and that older runs hold.
+RETIRED: Final = ("compile", "objective")
+
+
 class RunError(ValueError):
     """A run directory that can't be used; the message says what to do."""
 
 
 def build_networks(config: TrainingConfig, info: DatasetInfo) -> tuple[Generator, Discriminator]:
     """Both networks with their initial weights, on the CPU."""
-    model = config.model
-    sizes: dict[str, Any] = {
-        "height": info.height,
-        "width": info.width,
-        "channels": info.channels,
-        "categories": len(info.categories),
-        "channel_base": model.channel_base,
-        "channel_max": model.channel_max,
-    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.seed, Purpose.INIT))
-        generator = Generator(
-            GeneratorShape(
-                **sizes,
-                z_dim=model.z_dim,
-                w_dim=model.w_dim,
-                mapping_layers=model.mapping_layers,
-            )
+        return _build_generator(config, info), _build_discriminator(config, info)
+
+
+def _build_generator(config: TrainingConfig, info: DatasetInfo) -> Generator:
+    return Generator(
+        GeneratorShape(
+            height=info.height,
+            width=info.width,
+            channels=info.channels,
+            categories=len(info.categories),
+            **config.model.model_dump(),
         )
-        discriminator = Discriminator(DiscriminatorShape(**sizes, mask_level=config.masking.level))
-    return generator, discriminator
+    )
+
+
+def _build_discriminator(config: TrainingConfig, info: DatasetInfo) -> Discriminator:
+    sizes = {"height": info.height, "width": info.width, "categories": len(info.categories)}
+    level = config.masking.level
+
+    def convolutional() -> ConvolutionalDiscriminator:
+        shape = DiscriminatorShape(
+            **sizes,
+            channels=info.channels,
+            channel_base=config.model.channel_base,
+            channel_max=config.model.channel_max,
+            mask_level=level,
+        )
+        return ConvolutionalDiscriminator(shape)
+
+    def projected() -> ProjectedDiscriminator:
+        shape = ProjectedShape(**sizes, input_px=config.projected.input_px, mask_level=level)
+        return ProjectedDiscriminator(shape, LiteFeatureMaps())
+
+    match config.discriminator:
+        case "convolutional":
+            return convolutional()
+        case "projected":
+            return projected()
+        case "both":
+            return CombinedDiscriminator(convolutional(), projected())
 
 
 def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
@@ -77,11 +108,26 @@ def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
         RunError: `run` is no run directory.
     """
     try:
-        config = TrainingConfig.model_validate_json((run / CONFIG_FILE).read_bytes())
+        saved = json.loads((run / CONFIG_FILE).read_bytes())
+        config = TrainingConfig.model_validate({k: v for k, v in saved.items() if k not in RETIRED})
         info = DatasetInfo.model_validate_json((run / INFO_FILE).read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{run} is no training run ({first_fault(error)})") from error
     return config, info
+
+
+def refuse_retired(run: Path) -> None:
+    """Refuse to go on with a run whose objective is gone.
+
+    Raises:
+        RunError: It had the relativistic one.
+    """
+    objective = json.loads((run / CONFIG_FILE).read_bytes()).get("objective", "logistic")
+    if objective != "logistic":
+        raise RunError(
+            f"{run} was trained by the {objective} objective, which is gone: "
+            f"use --from {run} to go on from its weights in a new run"
+        )
 
 
 def write_run(run: Path, config: TrainingConfig, dataset: PreparedDataset) -> None:
@@ -107,8 +153,12 @@ def load_generator(
     Raises:
         RunError, CheckpointError: There is nothing usable.
     """
-    generator, _, config, info, nimg = load_networks(run, snapshot)
-    return generator, config, info, nimg
+    config, info = read_run(run)
+    state = load_snapshot(run, snapshot)
+    generator = _build_generator(config, info)
+    generator.load_state_dict(state["ema"])
+    generator.eval().requires_grad_(False).update_w_avg()
+    return generator, config, info, int(state["nimg"])
 
 
 def load_networks(
@@ -119,14 +169,11 @@ def load_networks(
     Raises:
         RunError, CheckpointError: There is nothing usable.
     """
-    config, info = read_run(run)
-    state = load_snapshot(run, snapshot)
-    generator, discriminator = build_networks(config, info)
-    generator.load_state_dict(state["ema"])
-    discriminator.load_state_dict(state["discriminator"])
-    generator.eval().requires_grad_(False).update_w_avg()
+    generator, config, info, nimg = load_generator(run, snapshot)
+    discriminator = _build_discriminator(config, info)
+    discriminator.load_state_dict(load_snapshot(run, snapshot)["discriminator"])
     discriminator.eval().requires_grad_(False)
-    return generator, discriminator, config, info, int(state["nimg"])
+    return generator, discriminator, config, info, nimg
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class GeneratorSampler:
         truncation_psi: float = 1.0,
         noise_scale: float = 1.0,
     ) -> NDArray[np.uint8]:
-        """See training.evaluation.evaluation.Sampler."""
+        """See training.evaluation.generated.Sampler."""
         inputs = random_inputs(
             labels,
             categories=len(self.categories),
@@ -135,7 +135,7 @@ class ExportSampler:
         truncation_psi: float = 1.0,
         noise_scale: float = 1.0,
     ) -> NDArray[np.uint8]:
-        """See training.evaluation.evaluation.Sampler."""
+        """See training.evaluation.generated.Sampler."""
         manifest = self.manifest
         z, category, noise = random_inputs(
             labels,

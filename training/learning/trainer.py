@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,27 +9,30 @@ from typing import Any, Final
 
 import torch
 
+from models.discriminator import GROUP_SIZE
 from training.dataset import PreparedDataset
+from training.features.load import load_extractor
 from training.learning.adversarial import AdversarialPair
-from training.learning.augment import AdaptiveStrength
+from training.learning.augment import AdaptiveProbability
 from training.learning.checkpoint import checkpoint_path, load_newest, save_best, save_checkpoint
 from training.learning.config import TrainingConfig
 from training.learning.device import compute_dtype, memory_mb
-from training.learning.distributed import Ranks, any_rank
-from training.learning.ema import GeneratorEMA, ema_decay
-from training.learning.fine_tuning import Source, find_likeness, freeze, transfer
+from training.learning.distributed import Ranks, largest
+from training.learning.ema import GeneratorEMA, only_average
+from training.learning.fine_tuning import find_likeness, freeze, transfer
 from training.learning.guardrails import Guardrails, TrainingDiverged, alarms
 from training.learning.loader import Batch, BatchLoader
 from training.learning.mask_control import MaskController, MaskEvent
 from training.learning.meter import Clock, Meter
+from training.learning.optimizer import rate_factor
 from training.learning.recorder import GridSampler, Recorder, Tick
 from training.learning.run import build_networks
-from training.learning.validation import ValidationMonitor
-from training.metrics.features import load_extractor
+from training.learning.sources import Source
+from training.learning.validation import BestMoment, ValidationMonitor
 
 logger = logging.getLogger(__name__)
 
-# Of several processes on whether to end: each vote waits for the device.
+# Of several processes on the time and whether to end: each vote waits for the device.
 STEPS_BETWEEN_VOTES: Final = 16
 
 
@@ -60,18 +62,21 @@ class Trainer:
         self.generator, self.discriminator = build_networks(config, dataset.info)
         freeze(self.discriminator, config.fine_tuning.freeze_blocks)
         self.nimg = 0
+        self.time_spent = 0.0  # fraction of max_minutes, as all ranks know it
+        self.first_nimg = 0  # when the optimisers began; above 0 after weights alone were loaded
         self.loader = BatchLoader(
             dataset,
             config.batch_size,
             config.seed,
             device,
-            self.discriminator.shape.group_size,
+            GROUP_SIZE,
+            config.augment.mirror,
         )
         self.mask = MaskController(config.masking, config.seed)
-        self.strength = AdaptiveStrength(config.augment)
+        self.augmentation = AdaptiveProbability(config.augment)
         self.meter = Meter(device)
         self.guardrails = Guardrails()
-        self.best_distance = math.inf
+        self.best = BestMoment()
         self.monitor: ValidationMonitor | None = None
         if ranks.is_main and ValidationMonitor.is_possible(dataset):
             self.monitor = ValidationMonitor(dataset, config.seed, device)
@@ -82,7 +87,7 @@ class Trainer:
         self.generator.to(self.device)
         self.discriminator.to(self.device)
         self.pair = AdversarialPair(self.generator, self.discriminator, self.config, self.dtype)
-        self.ema = GeneratorEMA(self.generator)
+        self.ema = GeneratorEMA(self.generator, self.config.optimizer)
 
     def start_from(self, source: Source) -> None:
         """Begin with trained weights.
@@ -91,7 +96,7 @@ class Trainer:
             RunError: They don't fit.
         """
         nearest = self.config.fine_tuning.new_categories == "nearest"
-        extractor = load_extractor("catalogan") if nearest else None
+        extractor = load_extractor() if nearest else None
         likeness = find_likeness(source, self.dataset, extractor)
         fresh = transfer(source, self.generator, self.discriminator, likeness)
         logger.info("from %s; afresh: %s", source.name, ", ".join(fresh) or "nothing")
@@ -109,7 +114,7 @@ class Trainer:
         """
         clock = Clock(self.nimg, self.config)
         recorder = self._recorder()
-        if self.nimg == 0:
+        if self.nimg == self.first_nimg:
             self._save()  # what the first minutes are rolled back to
         elif recorder:
             recorder.note("resume", self.nimg)
@@ -149,10 +154,10 @@ class Trainer:
     def _roll_back(self, reason: str, recorder: Recorder | None) -> None:
         """Load the last checkpoint and save it again with the smaller steps noted."""
         message = self.guardrails.roll_back(reason)
-        rollbacks, best_distance = self.guardrails.rollbacks, self.best_distance
+        rollbacks, best = self.guardrails.rollbacks, self.best
         self.resume()
         # The best snapshot stays, even where it is of the stretch that is now left.
-        self.guardrails.rollbacks, self.best_distance = rollbacks, best_distance
+        self.guardrails.rollbacks, self.best = rollbacks, best
         self._save()
         logger.warning("%s", message)
         if recorder:
@@ -163,36 +168,38 @@ class Trainer:
         self._refuse_broken_weights()
         if recorder is None:
             return
+        monitor = self.monitor if judge else None
+        if monitor is not None and len(self.ema.generators) > 1:
+            self.ema.choose(monitor.distances(self.ema.generators, self.nimg))
         self.ema.generator.update_w_avg()
         recorder.snapshot(self.ema.generator, self.nimg)
-        if self.monitor is None or not judge:
+        if monitor is None:
             return
-        measured = self.monitor.measure(self.ema.generator, self.discriminator, self.dtype)
-        recorder.note("validation", self.nimg, **measured)
+        measured = monitor.measure(self.ema.generator, self.discriminator, self.dtype)
+        recorder.note("validation", self.nimg, **measured, ema_length=self.ema.length)
         for alarm in alarms(measured):
             logger.warning("%s at %d images: %s", alarm.name, self.nimg, alarm.message)
             recorder.note("alarm", self.nimg, name=alarm.name, message=alarm.message)
-        if measured["frechet_distance"] < self.best_distance:
-            self.best_distance = measured["frechet_distance"]
+        if self.best.is_now(measured["kernel_distance"]):
             save_best(self.run, self.nimg, self._snapshot())
 
     def _advance(self, batch: Batch) -> list[MaskEvent]:
         """One step of everything that a checkpoint holds."""
-        config, settings = self.config, self.config.optimizer
         events = self.mask.update(self.generator, self.discriminator, self.nimg, self.dtype)
         masked = self.discriminator.mask.held is not None
         self.pair.set_learning_rate(self._learning_rate_factor())
-        statistics = self.pair.step(batch, self.nimg, self.strength.strength, self.ranks)
+        statistics = self.pair.step(batch, self.nimg, self.augmentation.p, self.ranks)
         self.meter.add(statistics, masked)
-        self.nimg += config.batch_size
-        decay = ema_decay(self.nimg, config.batch_size, settings.ema_kimg, settings.ema_rampup)
-        self.ema.update(decay)
+        self.nimg += self.config.batch_size
+        self.ema.update(self.nimg, self.config.batch_size)
         return events
 
     def _learning_rate_factor(self) -> float:
-        warmup = self.config.optimizer.warmup_kimg * 1000
-        shown = self.nimg + self.config.batch_size
-        return self.guardrails.learning_rate_factor * min(1.0, shown / warmup if warmup else 1.0)
+        config, shown = self.config, self.nimg + self.config.batch_size
+        by_images = 0.0 if config.max_kimg is None else shown / (config.max_kimg * 1000)
+        progress = max(by_images, self.time_spent)
+        since = shown - self.first_nimg
+        return self.guardrails.learning_rate_factor * rate_factor(config.optimizer, since, progress)
 
     def _recorder(self) -> Recorder | None:
         if not self.ranks.is_main:
@@ -203,14 +210,14 @@ class Trainer:
         """Read the meter, adjust the augmentation, and refuse what is not healthy."""
         means = self.meter.means(self.ranks)
         self.guardrails.check(means)
-        self.strength.update(means["real_sign"], self.meter.steps * self.config.batch_size)
+        self.augmentation.update(means["real_sign"], self.meter.steps * self.config.batch_size)
         self.meter.reset()
         shown, seconds = clock.lap(self.nimg)
         return Tick(
             nimg=self.nimg,
             elapsed_sec=round(clock.elapsed(), 3),
             images_per_sec=round(shown / seconds, 1),
-            augment_strength=self.strength.strength,
+            augment_strength=self.augmentation.p,
             memory_mb=round(memory_mb(self.device), 1),
             **means,
         )
@@ -219,16 +226,16 @@ class Trainer:
         return self.config.max_kimg is not None and self.nimg >= self.config.max_kimg * 1000
 
     def _reason_to_end(self, clock: Clock, should_stop: Callable[[], bool]) -> str | None:
-        config = self.config
         if self._is_long_enough():
             return "finished"
-        if self.ranks.world_size > 1 and self.nimg // config.batch_size % STEPS_BETWEEN_VOTES:
+        step = self.nimg // self.config.batch_size
+        if self.ranks.world_size > 1 and step % STEPS_BETWEEN_VOTES:
             return None
-        out_of_time = config.max_minutes is not None and clock.elapsed() >= config.max_minutes * 60
-        is_over, is_stopped = any_rank((out_of_time, should_stop()), self.device, self.ranks)
-        if is_over:
+        votes = (clock.spent(), float(should_stop()))
+        self.time_spent, stop = largest(votes, self.device, self.ranks)
+        if self.time_spent >= 1:
             return "finished"
-        return "stopped" if is_stopped else None
+        return "stopped" if stop else None
 
     def _save(self) -> Path:
         self._refuse_broken_weights()
@@ -254,14 +261,15 @@ class Trainer:
         """Everything that decides the steps to come."""
         return {
             **self._snapshot(),
+            "averages": self.ema.state_dict(),
             "generator": self.generator.state_dict(),
             "generator_optimizer": self.pair.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.pair.discriminator_optimizer.state_dict(),
-            "augment": self.strength.state_dict(),
+            "augment": self.augmentation.state_dict(),
             "meter": self.meter.state_dict(self.ranks),
             "mask": self.mask.state_dict(self.discriminator),
             "guardrails": self.guardrails.state_dict(),
-            "best_distance": self.best_distance,
+            "best": self.best.state_dict(),
         }
 
     def resume(self) -> None:
@@ -273,13 +281,16 @@ class Trainer:
         state = load_newest(self.run, self.device)
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
-        self.ema.generator.load_state_dict(state["ema"])
+        # Older runs have one average.
+        self.ema.load_state_dict(state.get("averages") or only_average(state["ema"]))
         self.pair.load_optimizers(state["generator_optimizer"], state["discriminator_optimizer"])
-        self.strength.load_state_dict(state["augment"])
+        self.augmentation.load_state_dict(state["augment"])
         self.meter.load_state_dict(state["meter"])
         self.mask.load_state_dict(state["mask"], self.generator, self.discriminator)
         self.guardrails.load_state_dict(state["guardrails"])
-        self.best_distance = float(state["best_distance"])
+        self.best = BestMoment()
+        if "best" in state:  # before, the lowest Frechet distance was kept
+            self.best.load_state_dict(state["best"])
         self.nimg = int(state["nimg"])
         logger.info("resumed %s at %d images", self.run, self.nimg)
 

@@ -1,6 +1,8 @@
 """How a run does on photos that it does not learn from, measured while it trains."""
 
-from typing import Final
+import math
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -8,41 +10,82 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from models.discriminator import Discriminator
+from models.discriminator import GROUP_SIZE, Discriminator
 from models.generator import Generator
 from training.dataset import PreparedDataset, Split
+from training.features.load import load_extractor
+from training.learning.ema import SMOOTHED
 from training.learning.loader import to_float
 from training.learning.randomness import Purpose, epoch_order, seed_for
 from training.learning.samplers import GeneratorSampler
-from training.metrics.features import load_extractor
-from training.metrics.scores import FeatureSet, score
+from training.metrics.distances import coverage, kernel_distance, recall
+from training.metrics.photo_features import photo_features
+from training.metrics.scores import MIN_KERNEL_PHOTOS, MIN_NEIGHBOUR_PHOTOS, FeatureSet
 
 MAX_PHOTOS: Final = 1000
-SAMPLES: Final = 512
-MIN_PHOTOS: Final = 20
+# On a processor 50 images take a second, and every measurement is training time lost.
+SAMPLES: Final = 256
 LOGIT_PHOTOS: Final = 256
+# With which averages of a generator are compared: of the same latents, their distances differ by
+# less than each by itself wavers, and three measurements of other latents each are taken together.
+COMPARED: Final = 64
 _BATCH: Final = 64
+
+
+class BestMoment:
+    """Finds the moment whose kernel distance, averaged with those just before, is the lowest.
+
+    A single measurement wavers by more than late training gains: the lowest of many would be
+    the luckiest.
+    """
+
+    def __init__(self) -> None:
+        self.recent: list[float] = []
+        self.lowest = math.inf
+
+    def is_now(self, kernel_distance: float) -> bool:
+        """Take a measurement; whether its moment is the best so far."""
+        self.recent = [*self.recent, kernel_distance][-SMOOTHED:]
+        mean = sum(self.recent) / len(self.recent)
+        if mean >= self.lowest:
+            return False
+        self.lowest = mean
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"recent": list(self.recent), "lowest": self.lowest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where the saved run was."""
+        self.recent, self.lowest = list(state["recent"]), float(state["lowest"])
 
 
 class ValidationMonitor:
     """Compares the averaged generator with validation photos, on the same latents each time."""
 
     def __init__(self, dataset: PreparedDataset, seed: int, device: torch.device) -> None:
-        """Extract the validation photos' features once."""
+        """Have the validation photos' features at hand."""
         self.dataset, self.seed, self.device = dataset, seed, device
-        self.extractor = load_extractor("catalogan", device=str(device))
+        self.extractor = load_extractor(device=str(device))
         rng = np.random.default_rng(seed_for(seed, Purpose.VALIDATION))
-        rows = np.sort(rng.permutation(dataset.indices("validation"))[:MAX_PHOTOS])
-        self.real = FeatureSet(
-            features=self.extractor(dataset.images[rows]), labels=dataset.labels[rows]
-        )
-        repeats = -(-SAMPLES // len(rows))
-        self.labels = rng.permutation(np.tile(dataset.labels[rows], repeats))[:SAMPLES]
+        features = photo_features(dataset, self.extractor, "validation")
+        chosen = np.sort(rng.permutation(len(features))[:MAX_PHOTOS])
+        labels = dataset.labels[dataset.indices("validation")[chosen]]
+        self.real = FeatureSet(features=features[chosen], labels=labels)
+        self.labels = rng.permutation(np.tile(labels, -(-SAMPLES // len(labels))))[:SAMPLES]
 
     @staticmethod
     def is_possible(dataset: PreparedDataset) -> bool:
         """Whether there are validation photos enough to say anything."""
-        return len(dataset.indices("validation")) >= MIN_PHOTOS
+        return len(dataset.indices("validation")) >= MIN_KERNEL_PHOTOS
+
+    def distances(self, generators: Sequence[Generator], nimg: int) -> list[float]:
+        """Kernel distance of each, of COMPARED images of the same latents, drawn by `nimg`."""
+        labels = self.labels[:COMPARED]
+        samplers = (GeneratorSampler(g, self.dataset.info.categories) for g in generators)
+        images = (sampler.sample(labels, seed=self.seed + nimg) for sampler in samplers)
+        return [kernel_distance(self.real.features, self.extractor(made)) for made in images]
 
     def measure(
         self, generator: Generator, discriminator: Discriminator, dtype: torch.dtype
@@ -50,17 +93,20 @@ class ValidationMonitor:
         """Judge the pair.
 
         Returns:
-            frechet_distance, precision, recall and coverage of SAMPLES pictures on the
-            frozen features; diversity: their spread within categories over the photos';
-            overfitting: how far from training photos (0) to generated pictures (1) the
+            kernel_distance, and where there are photos enough recall and coverage, of SAMPLES
+            images on the frozen features; diversity: their spread within categories over the
+            photos'; overfitting: how far from training photos (0) to generated images (1) the
             discriminator places validation photos (Karras et al. 2020, arXiv 2006.06676).
         """
         sampler = GeneratorSampler(generator, self.dataset.info.categories)
         images = sampler.sample(self.labels, seed=self.seed)
         generated = FeatureSet(features=self.extractor(images), labels=self.labels)
-        found = score(self.real, generated, frechet_minimum=2)
-        names = ("frechet_distance", "precision", "recall", "coverage")
-        measured = {n: float(v) for n in names if (v := getattr(found, n)) is not None}
+        real, made = self.real.features, generated.features
+        measured = {"kernel_distance": kernel_distance(real, made)}
+        if min(len(real), len(made)) >= MIN_NEIGHBOUR_PHOTOS:
+            count = min(len(real), len(made))
+            measured["recall"] = recall(real[:count], made[:count])
+            measured["coverage"] = coverage(real[:count], made[:count])
         measured["diversity"] = _spread(generated) / max(_spread(self.real), 1e-12)
         measured["overfitting"] = self._overfitting(discriminator, images, dtype)
         return measured
@@ -72,7 +118,7 @@ class ValidationMonitor:
         held = discriminator.mask.held
         discriminator.mask.hold(None)
         train, validation = (self._split_logits(discriminator, s, dtype) for s in _SPLITS)
-        order = epoch_order(self.seed, 0, self.labels, discriminator.shape.group_size)
+        order = epoch_order(self.seed, 0, self.labels, GROUP_SIZE)
         order = order[:LOGIT_PHOTOS]
         generated = self._logits(discriminator, fakes[order], self.labels[order], dtype)
         discriminator.mask.hold(held)
@@ -83,7 +129,7 @@ class ValidationMonitor:
         self, discriminator: Discriminator, split: Split, dtype: torch.dtype
     ) -> float:
         rows = self.dataset.indices(split)
-        order = epoch_order(self.seed, 0, self.dataset.labels[rows], discriminator.shape.group_size)
+        order = epoch_order(self.seed, 0, self.dataset.labels[rows], GROUP_SIZE)
         rows = rows[order[:LOGIT_PHOTOS]]
         return self._logits(
             discriminator, self.dataset.images[rows], self.dataset.labels[rows], dtype
@@ -96,7 +142,7 @@ class ValidationMonitor:
         labels: NDArray[np.int64],
         dtype: torch.dtype,
     ) -> float:
-        """Mean logit of pictures in groups of one category, as in training."""
+        """Mean logit of images in groups of one category, as in training."""
         categories = len(self.dataset.info.categories)
         logits: list[Tensor] = []
         for start in range(0, len(images), _BATCH):
@@ -111,10 +157,10 @@ class ValidationMonitor:
 _SPLITS: Final[tuple[Split, Split]] = ("train", "validation")
 
 
-def _spread(pictures: FeatureSet) -> float:
+def _spread(images: FeatureSet) -> float:
     """Mean squared distance of features from their category's mean."""
     total = 0.0
-    for label in np.unique(pictures.labels):
-        features = pictures.of(label).features
+    for label in np.unique(images.labels):
+        features = images.of(label).features
         total += float(np.square(features - features.mean(axis=0)).sum())
-    return total / len(pictures)
+    return total / len(images)

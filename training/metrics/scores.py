@@ -1,4 +1,4 @@
-"""Feature vectors of two sets of pictures -> the scores of a report."""
+"""Feature vectors of two sets of images -> the scores of a report."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,34 +9,30 @@ from pydantic import BaseModel, Field
 
 from training.metrics import distances
 
-# Below these a score says more about chance than about the pictures.
-MIN_KERNEL_PHOTOS: Final = 10
-MIN_NEIGHBOUR_PHOTOS: Final = 20
-MIN_FRECHET_PHOTOS: Final = 20
+# Below these a score says more about chance than about the images: docs/evaluation.md,
+# "How many photos it takes".
+MIN_KERNEL_PHOTOS: Final = 20
+MIN_NEIGHBOUR_PHOTOS: Final = 100
+MIN_FRECHET_PHOTOS: Final = 100
 
 
 class Scores(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """One set of pictures against one set of real photos.
+    """One set of images against one set of real photos.
 
     A score that the photos are too few for is None, and `reasons` says why under its name.
     """
 
     real_count: int
     compared_count: int
-    frechet_distance: float | None = None
     kernel_distance: float | None = None
+    # Its 95 % interval, from halves drawn without replacement.
+    kernel_distance_interval: tuple[float, float] | None = None
+    frechet_distance: float | None = None
     precision: float | None = None
     recall: float | None = None
     density: float | None = None
     coverage: float | None = None
     reasons: dict[str, str] = Field(default_factory=dict)
-
-
-class RealFloor(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """Real photos against real photos, by the same procedure: how low a distance can go."""
-
-    train_against_validation: Scores
-    train_against_train: Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,72 +43,71 @@ class FeatureSet:
     labels: NDArray[np.int64]
 
     def of(self, label: int) -> "FeatureSet":
-        """The pictures of one category, in their order."""
+        """The images of one category, in their order."""
         rows = self.labels == label
         return FeatureSet(features=self.features[rows], labels=self.labels[rows])
 
     def taken(self, rows: NDArray[np.int64]) -> "FeatureSet":
-        """The pictures of `rows`, in that order."""
+        """The images of `rows`, in that order."""
         return FeatureSet(features=self.features[rows], labels=self.labels[rows])
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def score(real: FeatureSet, compared: FeatureSet, *, frechet_minimum: int) -> Scores:
-    """All scores of one set of pictures against real photos.
+def score(real: FeatureSet, compared: FeatureSet) -> Scores:
+    """All scores of one set of images against real photos.
 
     Args:
         real: The photos to be matched.
-        compared: The pictures judged; the neighbour scores take them in rounds of as many
+        compared: The images judged; the neighbour scores take them in rounds of as many
             as there are photos, in order, and average.
-        frechet_minimum: Photos or pictures below which no Frechet distance is given.
 
     Returns:
         Scores; each that the counts are too low for is None, with its reason.
     """
     count = min(len(real), len(compared))
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
-    def lacking(minimum: int, *names: str) -> bool:
+    def enough(minimum: int, *names: str) -> bool:
         if count < minimum:
             reasons.update(dict.fromkeys(names, f"{count} photos, needs {minimum}"))
-        return count < minimum
+        return count >= minimum
 
-    if not lacking(frechet_minimum, "frechet_distance"):
+    if enough(MIN_KERNEL_PHOTOS, "kernel_distance"):
+        pair = (real.features, compared.features)
+        values["kernel_distance"] = distances.kernel_distance(*pair)
+        values["kernel_distance_interval"] = distances.kernel_distance_interval(*pair)
+    if enough(MIN_FRECHET_PHOTOS, "frechet_distance"):
         values["frechet_distance"] = distances.frechet_distance(real.features, compared.features)
-    if not lacking(MIN_KERNEL_PHOTOS, "kernel_distance"):
-        values["kernel_distance"] = distances.kernel_distance(real.features, compared.features)
-    if not lacking(MIN_NEIGHBOUR_PHOTOS, "precision", "recall", "density", "coverage"):
+    if enough(MIN_NEIGHBOUR_PHOTOS, "precision", "recall", "density", "coverage"):
         values |= _neighbour_scores(real.features, compared.features, count)
     return Scores(real_count=len(real), compared_count=len(compared), **values, reasons=reasons)
 
 
-def real_floor(train: FeatureSet, validation: FeatureSet, compared: int) -> RealFloor:
-    """Real photos against real photos, at counts as near the generated ones as there are.
+def real_floor(train: FeatureSet, validation: FeatureSet, compared: int) -> Scores:
+    """Train photos against validation photos: how well a generator could do at best.
 
     Args:
-        train: Train photos in random order.
+        train: Train photos in random order; taken in the validation photos' mix of
+            categories, which is that of the generated images.
         validation: Validation photos.
-        compared: How many generated pictures the floor stands beside.
+        compared: How many generated images the floor stands beside: as many are taken, or
+            as many as keep the mix.
     """
-    half = min(len(validation), len(train) // 2)
-    rows = np.arange(len(train))
-    return RealFloor(
-        train_against_validation=score(
-            validation, train.taken(rows[:compared]), frechet_minimum=MIN_FRECHET_PHOTOS
-        ),
-        train_against_train=score(
-            train.taken(rows[:half]),
-            train.taken(rows[half : half + compared]),
-            frechet_minimum=MIN_FRECHET_PHOTOS,
-        ),
-    )
+    labels, wanted = np.unique(validation.labels, return_counts=True)
+    there = np.asarray([np.count_nonzero(train.labels == label) for label in labels])
+    times = min(compared / len(validation), (there / wanted).min())
+    rows = [
+        np.flatnonzero(train.labels == label)[: round(times * count)]
+        for label, count in zip(labels, wanted, strict=True)
+    ]
+    return score(validation, train.taken(np.sort(np.concatenate(rows))))
 
 
 def covered_share(label: int, real: FeatureSet, compared: FeatureSet) -> float | None:
-    """Share of a category's photos that have a picture of the category near them.
+    """Share of a category's photos that have an image of the category near them.
 
     Near: within the photo's ball among all `real` photos, so that a handful of photos of
     one category is enough.
@@ -120,25 +115,25 @@ def covered_share(label: int, real: FeatureSet, compared: FeatureSet) -> float |
     Args:
         label: The category.
         real: Photos of all categories.
-        compared: The pictures judged; taken in rounds of as many as the category has photos.
+        compared: The images judged; taken in rounds of as many as the category has photos.
 
     Returns:
-        The mean over rounds; None with fewer pictures of the category than a round, without
+        The mean over rounds; None with fewer images of the category than a round, without
         a photo of it, or with too few photos in all for a ball.
     """
     rows = np.flatnonzero(real.labels == label)
-    pictures = compared.of(label).features
-    if not 0 < len(rows) <= len(pictures) or len(real) <= distances.NEAREST_K:
+    images = compared.of(label).features
+    if not 0 < len(rows) <= len(images) or len(real) <= distances.NEAREST_K:
         return None
     photos = real.features[rows]
     radii = distances.ball_radii(photos, real.features)
-    shares = [distances.covered_share(photos, radii, part) for part in _rounds(pictures, len(rows))]
+    shares = [distances.covered_share(photos, radii, part) for part in _rounds(images, len(rows))]
     return float(np.mean(shares))
 
 
-def _rounds(pictures: distances.Features, count: int) -> list[distances.Features]:
+def _rounds(images: distances.Features, count: int) -> list[distances.Features]:
     """Whole parts of `count` rows."""
-    return [pictures[start : start + count] for start in range(0, len(pictures) - count + 1, count)]
+    return [images[start : start + count] for start in range(0, len(images) - count + 1, count)]
 
 
 def _neighbour_scores(

@@ -77,9 +77,9 @@ class _Plan:
 _PLANS: Final = (
     _Plan(
         "validation",
-        {"frechet_distance": "Frechet distance"},
+        {"kernel_distance": "kernel distance"},
         "Distance to validation photos",
-        "How far generated pictures are from photos that were not trained on. It should fall, "
+        "How far generated images are from photos that were not trained on. It should fall, "
         "then level off; when it rises again, more training does harm.",
         logarithmic=True,
     ),
@@ -94,7 +94,7 @@ _PLANS: Final = (
         "validation",
         {"diversity": "diversity"},
         "Diversity",
-        "How much the generated pictures of a category differ from each other; 1 is as much as "
+        "How much the generated images of a category differ from each other; 1 is as much as "
         "the photos do. A fall towards 0 is a collapse: the same picture again and again.",
     ),
     _Plan(
@@ -102,7 +102,7 @@ _PLANS: Final = (
         {"overfitting": "overfitting"},
         "Overfitting",
         "Where the discriminator places photos that it never saw: at 0 with those it was trained "
-        "on, at 1 with generated pictures. Near 1 it goes by heart.",
+        "on, at 1 with generated images. Near 1 it goes by heart.",
     ),
     _Plan(
         "tick",
@@ -113,7 +113,7 @@ _PLANS: Final = (
     ),
     _Plan(
         "tick",
-        {"real_logits": "real photos", "fake_logits": "generated pictures"},
+        {"real_logits": "real photos", "fake_logits": "generated images"},
         "What the discriminator says",
         "Above 0 it takes a picture for a photo. Lines that drift far apart mean that it can "
         "tell too easily, and teaches the generator little.",
@@ -122,7 +122,7 @@ _PLANS: Final = (
         "tick",
         {"augment_strength": "strength", "real_sign": "sign of real logits"},
         "Augmentation",
-        "How often pictures are altered before the discriminator sees them. Adaptive "
+        "How often images are altered before the discriminator sees them. Adaptive "
         "augmentation raises it while the discriminator knows the photos by heart.",
     ),
 )

@@ -10,11 +10,12 @@ from training.evaluation.record import (
     Usefulness,
     UsefulnessArmName,
 )
+from training.metrics.scores import Scores
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric, what it is for generated pictures, and what it is for real photos."""
+    """A metric, what it is for generated images, and what it is for real photos."""
 
     name: str
     generated: str
@@ -59,78 +60,100 @@ class Tile:
 _ARMS: Final[dict[UsefulnessArmName, str]] = {
     "real": "few real photos",
     "augmented": "the same, classically augmented",
-    "generated": "the same and generated pictures",
-    "generated_augmented": "the same and generated pictures, all augmented",
+    "generated": "the same and generated images",
+    "generated_augmented": "the same and generated images, all augmented",
 }
 
 # Score's name -> how it is called, which way is better, and what it says.
 _SCORES: Final = {
-    "frechet_distance": (
-        "Frechet distance",
-        "lower",
-        "How far the generated pictures, taken as a crowd, are from the validation photos in "
-        "what they show and how sharp, noisy and coloured they are.",
-    ),
     "kernel_distance": (
         "Kernel distance",
         "lower",
-        "The same question, asked so that few photos do not bias the answer: about 0 where "
-        "nothing tells the two crowds apart.",
+        "How far the generated images, taken as a crowd, are from the validation photos in what "
+        "they show and how it looks: about 0 where nothing distinguishes the two crowds, however "
+        "few the photos. In brackets its 95 % interval.",
+    ),
+    "frechet_distance": (
+        "Frechet distance",
+        "lower",
+        "The same question under another formula, which is biased by how few the photos are: "
+        "read it against the photos' own.",
     ),
     "precision": (
         "Precision",
         "higher",
-        "Share of generated pictures that look like photos of the catalogue do.",
+        "Share of generated images that look like photos of the catalogue do.",
     ),
     "density": (
         "Density",
         "nearer to the photos'",
-        "How thickly generated pictures lie around real photos. Far above the photos' own value "
-        "means that they crowd around typical goods.",
+        "How thickly generated images lie around real photos. Far above the photos' own value "
+        "means that they crowd around typical products.",
     ),
     "recall": (
         "Recall",
         "higher",
-        "Share of validation photos that lie within the range of the generated pictures.",
+        "Share of validation photos that lie within the range of the generated images.",
     ),
     "coverage": (
         "Coverage",
         "higher",
-        "Share of validation photos that have a generated picture right beside them: how much of "
-        "the catalogue's variety is painted at all.",
+        "Share of validation photos that have a generated image right beside them: how much of "
+        "the catalogue's variety is generated at all.",
     ),
 }
 
 
 def metric_rows(report: EvaluationReport) -> list[MetricRow]:
     """Every overall metric, beside what real photos score by the same procedure."""
-    floor = report.real_floor.train_against_validation
     rows = [
         MetricRow(
             report.features.frechet_name if name == "frechet_distance" else called,
-            number(getattr(report.overall, name)),
-            number(getattr(floor, name)),
+            _score(report.overall, name),
+            _score(report.real_floor, name),
             better,
             explanation,
         )
         for name, (called, better, explanation) in _SCORES.items()
     ]
-    classifier = report.classifier
-    for agreement in (classifier.generated, classifier.generated_as_served):
+    opinion = report.second_opinion
+    if opinion is not None:
         rows.append(
             MetricRow(
-                f"Labelled as asked at psi {agreement.truncation_psi:g}",
-                percent(agreement.overall),
-                percent(classifier.validation_accuracy),
+                "Teaches a classifier",
+                percent(opinion.trained_on_generated),
+                percent(opinion.trained_on_photos),
                 "higher",
-                "Share of generated pictures that a small classifier, trained on the real photos, "
-                "puts into the category that was asked for. A smaller psi gives more typical and "
-                "less varied pictures.",
+                "Validation photos that a small classifier names rightly when it was trained from "
+                "scratch on generated images alone; beside it, on photos alone. A second opinion, "
+                "which does not rest on the distances' features.",
             )
         )
-    if report.memorisation is not None:
-        rows.append(_memorised_row(report.memorisation))
-    return rows
+    found = report.agreement
+    for agreement in (found.generated, found.generated_as_served):
+        rows.append(
+            MetricRow(
+                f"In the category requested, at psi {agreement.truncation_psi:g}",
+                percent(agreement.overall),
+                percent(found.validation_accuracy),
+                "higher",
+                "Share of generated images that a classifier of the photos' features puts into "
+                "the category that was requested. A smaller psi gives more typical and less "
+                "varied images.",
+            )
+        )
+    return [*rows, _memorised_row(report.memorisation)]
+
+
+def _score(scores: Scores, name: str) -> str:
+    """A score, the kernel distance with its interval; where there is none, why."""
+    value = getattr(scores, name)
+    if value is None:
+        return scores.reasons.get(name, "–")
+    if name != "kernel_distance" or scores.kernel_distance_interval is None:
+        return number(value)
+    low, high = scores.kernel_distance_interval
+    return f"{number(value)} ({number(low)} to {number(high)})"
 
 
 def _memorised_row(found: Memorisation) -> MetricRow:
@@ -139,7 +162,7 @@ def _memorised_row(found: Memorisation) -> MetricRow:
         percent(found.share),
         percent(found.expected_share),
         "lower",
-        "Share of generated pictures that are nearer to a training photo than "
+        "Share of generated images that are nearer to a training photo than "
         f"{percent(1 - found.expected_share)} of the validation photos are. With "
         f"{found.validation_count} validation photos up to {percent(found.chance_share)} can be "
         "chance.",
@@ -148,7 +171,7 @@ def _memorised_row(found: Memorisation) -> MetricRow:
 
 def category_rows(report: EvaluationReport) -> list[CategoryRow]:
     """A row for each category, in the dataset's order."""
-    labelled = report.classifier.generated_as_served.per_category
+    labelled = report.agreement.generated_as_served.per_category
     return [
         CategoryRow(
             name=name,
@@ -177,7 +200,7 @@ def arm_rows(found: Usefulness) -> list[ArmRow]:
 
 
 def usefulness_verdict(found: Usefulness) -> str:
-    """What generated pictures add to the classical way, in one sentence."""
+    """What generated images add to the classical way, in one sentence."""
     with_them, without = found.arms["generated_augmented"], found.arms["augmented"]
     gains = [100 * (a - b) for a, b in zip(with_them.accuracies, without.accuracies, strict=True)]
     # Fewer seeds than it takes for a test of significance: only a gain that is clear of its
@@ -185,9 +208,9 @@ def usefulness_verdict(found: Usefulness) -> str:
     margin = 2 * stdev(gains) / len(gains) ** 0.5
     amount = f"{mean(gains):+.1f} points on top of classical augmentation"
     if mean(gains) > margin and min(gains) > 0:
-        return f"Generated pictures helped: {amount}."
+        return f"Generated images helped: {amount}."
     if mean(gains) < -margin and max(gains) < 0:
-        return f"Generated pictures did harm: {amount}."
+        return f"Generated images did harm: {amount}."
     return f"No clear difference: {amount}, which is within the scatter over seeds."
 
 
@@ -196,13 +219,15 @@ def headline_tiles(nimg: int, seconds: float, report: EvaluationReport | None) -
     tiles = [Tile("images shown in training", f"{nimg:,}", f"in {duration(seconds)}")]
     if report is None:
         return tiles
-    floor = report.real_floor.train_against_validation
-    if report.overall.frechet_distance is not None:
+    floor = report.real_floor
+    if report.overall.kernel_distance is not None:
+        times = report.kernel_distance_over_floor
         tiles.append(
             Tile(
-                "FID" if report.features.frechet_name == "FID" else "Frechet distance",
-                number(report.overall.frechet_distance),
-                f"real photos {number(floor.frechet_distance)}; lower is better",
+                "kernel distance",
+                number(report.overall.kernel_distance),
+                f"real photos {number(floor.kernel_distance)}; lower is better"
+                + ("" if times is None else f" ({number(times)} times as far)"),
             )
         )
     if report.overall.coverage is not None:
@@ -213,12 +238,12 @@ def headline_tiles(nimg: int, seconds: float, report: EvaluationReport | None) -
                 f"real photos {percent(floor.coverage)}",
             )
         )
-    served = report.classifier.generated_as_served
-    accuracy = percent(report.classifier.validation_accuracy)
-    tiles.append(Tile("labelled as asked", percent(served.overall), f"real photos {accuracy}"))
-    if report.memorisation is not None:
-        tiles.append(_memorised_tile(report.memorisation))
-    return tiles
+    served = report.agreement.generated_as_served
+    accuracy = percent(report.agreement.validation_accuracy)
+    tiles.append(
+        Tile("in the category requested", percent(served.overall), f"real photos {accuracy}")
+    )
+    return [*tiles, _memorised_tile(report.memorisation)]
 
 
 def _memorised_tile(found: Memorisation) -> Tile:

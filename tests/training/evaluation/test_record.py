@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from training.dataset import PreparedDataset
-from training.evaluation.evaluation import EvaluationOptions, evaluate
+from training.evaluation.evaluation import evaluate
+from training.evaluation.options import EvaluationOptions
 from training.evaluation.record import read_headline
 from training.learning.samplers import RunSampler
 

@@ -14,15 +14,18 @@ from PIL import Image
 from safetensors.torch import load
 
 from models.manifest import INPUT_NAMES, GeneratorManifest, ManifestError
+from training.dataset import PreparedDataset
 from training.export import parity as parity_module
 from training.export.card import model_card
 from training.export.export import ExportOptions, _portable, export_run
 from training.export.graphs import ExportError, probe, to_onnx
 from training.export.parity import measure_parity, open_graph
 from training.learning.checkpoint import load_newest
-from training.learning.fine_tuning import open_source
-from training.learning.run import RunError, load_generator
+from training.learning.fine_tuning import find_likeness, transfer
+from training.learning.loader import to_float
+from training.learning.run import RunError, build_networks, load_generator, load_networks
 from training.learning.samplers import ExportSampler, RunSampler, open_sampler
+from training.learning.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +108,32 @@ def test_the_weights_are_those_of_generator_and_discriminator(export: Path, tiny
         assert torch.equal(tensor, expected[name].half()), name
 
 
+def test_a_run_with_heads_exports_without_the_network_that_they_look_through(
+    tmp_path: Path, run_with_heads: Path, tiny_dataset: Path
+) -> None:
+    """And the export is a source whose heads see what they saw."""
+    export_run(run_with_heads, tmp_path / "export", ExportOptions(name="heads"))
+    assert (tmp_path / "export/weights.safetensors").stat().st_size < 8e6  # the network has 9 MB
+    _, trained, config, info, _ = load_networks(run_with_heads)
+    source = open_source(str(tmp_path / "export"))
+    assert source.discriminator.keys() == trained.state_dict().keys()
+    dataset = PreparedDataset(tiny_dataset)
+    generator, started = build_networks(config.model_copy(update={"seed": 1}), info)
+    fresh = transfer(source, generator, started, find_likeness(source, dataset, None))
+    assert fresh == ["mapping.w_avg"]
+    photos = to_float(torch.from_numpy(np.array(dataset.images[:8])))
+    category = torch.eye(3)[torch.from_numpy(dataset.labels[:8])]
+    logits = [d.eval()(photos, category) for d in (trained, started)]
+    torch.testing.assert_close(*logits, rtol=0.02, atol=0.02)  # float16 lies between
+    sampled = ExportSampler(tmp_path / "export").sample(np.arange(3), seed=0)
+    difference = sampled - RunSampler(run_with_heads).sample(np.arange(3), seed=0).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
 def test_the_style_offset_may_be_left_out_and_changes_nothing_then(
     export: Path, tiny_run: Path
 ) -> None:
-    """Callers of before the offset get the pixels of a graph that never had one."""
+    """Callers of before the offset get the images of a graph that never had one."""
     generator, *_ = load_generator(tiny_run)
 
     class Before(torch.nn.Module):
@@ -144,7 +169,7 @@ def test_the_style_offset_may_be_left_out_and_changes_nothing_then(
         psi = np.full(count, 0.7, dtype=np.float32)
         feed = dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
         (plain,) = session.run(None, feed)
-        np.testing.assert_array_equal(plain, before.run(None, feed)[0])
+        np.testing.assert_allclose(plain, before.run(None, feed)[0], atol=1e-5)
         for rows in {1, count}:
             offset = random.standard_normal((rows, *generator.style_shape), np.float32)
             (moved,) = session.run(None, feed | {"style_offset": offset})
@@ -234,8 +259,10 @@ def test_a_changed_file_is_refused(tmp_path: Path, export: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(12, 16), (16, 12)])
-@pytest.mark.parametrize("channels", [1, 4])
-def test_other_shapes_and_channels_export(size: tuple[int, int], channels: int) -> None:
+@pytest.mark.parametrize(("channels", "noise_max_px"), [(1, None), (4, 8)])
+def test_other_shapes_channels_and_levels_of_noise_export(
+    size: tuple[int, int], channels: int, noise_max_px: int | None
+) -> None:
     from models.generator import Generator, GeneratorShape
 
     torch.manual_seed(0)
@@ -249,6 +276,7 @@ def test_other_shapes_and_channels_export(size: tuple[int, int], channels: int) 
             w_dim=8,
             channel_base=64,
             channel_max=8,
+            noise_max_px=noise_max_px,
         )
     ).eval()
     generator.requires_grad_(False).update_w_avg(64)

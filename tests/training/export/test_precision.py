@@ -154,13 +154,15 @@ def test_a_manifest_without_losses_loads(exports: dict[str, Path]) -> None:
 def test_int8_pictures_do_not_depend_on_their_batch(
     exports: dict[str, Path], generator: Generator
 ) -> None:
-    session = open_graph(graph(exports["int8"]))
+    """But where a value lies between two levels: a processor may round it here and there."""
+    session, exact = (open_graph(graph(exports[name])) for name in ("int8", "fp32"))
     feed = next(inputs(generator, FULL_VARIETY, 3))
     (together,) = session.run(None, feed)
     assert len(together) == 10
-    for i in range(len(together)):
-        alone = session.run(None, {name: a[i : i + 1] for name, a in feed.items()})[0]
-        np.testing.assert_allclose(alone, together[i : i + 1], atol=1e-5)
+    one_by_one = [{name: a[i : i + 1] for name, a in feed.items()} for i in range(10)]
+    alone = np.concatenate([session.run(None, one)[0] for one in one_by_one])
+    cost = np.abs(together - exact.run(None, feed)[0]).mean()
+    assert np.abs(alone - together).mean() < 0.1 * cost
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from models.manifest import GeneratorManifest
 from training.dataset import PreparedDataset
 from training.encoder_cli import app as encoder_app
 from training.export.parity import open_graph
+from training.features.load import load_extractor
 from training.inversion import reconstruction as reconstruction_module
 from training.inversion.encoder_run import (
     EncoderError,
@@ -30,7 +31,6 @@ from training.inversion.reconstruction import judge, reconstructed
 from training.learning.checkpoint import load_newest, save_checkpoint
 from training.learning.run import load_networks
 from training.learning.samplers import RunSampler
-from training.metrics.features import load_extractor
 from training.model_cli import app as model_app
 from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions
@@ -92,13 +92,32 @@ def test_an_encoder_learns_to_paint_photos_again(tiny_run: Path, painted: Prepar
     errors = judge(
         lambda photos, labels: reconstructed(networks, photos, labels),
         painted,
-        load_extractor("catalogan"),
+        load_extractor(),
     )
     for error in (errors.pixel_mse, errors.feature_distance):
         assert error.reconstruction < 0.8 * error.mean_photo, errors
         assert error.reconstruction < error.nearest_photo, errors
     for loss in ("pixels", "features", "style"):
         assert getattr(ticks[-1], loss) < 0.8 * getattr(ticks[0], loss), loss
+
+
+def test_a_run_with_heads_teaches_an_encoder_by_what_they_see(
+    run_with_heads: Path, tiny_dataset: Path
+) -> None:
+    networks, data = untrained(run_with_heads), PreparedDataset(tiny_dataset)
+    before = {n: t.clone() for n, t in networks.discriminator.state_dict().items()}
+    weights = {"pixel_weight": 0, "style_weight": 0, "pull_weight": 0}  # by features alone
+    settings = EncoderSettings(max_kimg=0.016, batch_size=4, **weights)
+    start = [p.detach().clone() for p in networks.encoder.parameters()]
+    EncoderTrainer(networks, data, settings, True).train(lambda _: None, lambda: False)
+    moved = [
+        float((p - q).abs().max())
+        for p, q in zip(networks.encoder.parameters(), start, strict=True)
+    ]
+    assert max(moved) > 0
+    assert all(np.isfinite(moved))
+    after = networks.discriminator.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_seed_fixes_the_encoder(tiny_run: Path, tiny_dataset: Path) -> None:
@@ -142,9 +161,9 @@ def test_photos_are_mirrored_only_where_the_run_mirrored_its_pictures(
             run, data, settings, device, lambda _: None, lambda: False
         ).weights_sha256
 
-    plain = trained("plain", mirror=False)
-    assert trained("off", mode="off") == plain
-    assert trained("mirrored") != plain
+    mirrored = trained("mirrored")
+    assert trained("off", mode="off") == mirrored  # photos are, whatever augmentation does
+    assert trained("plain", mirror=False) != mirrored
 
 
 def test_stopping_early_keeps_what_was_learned(
@@ -181,7 +200,7 @@ def test_photos_are_compared_with_their_nearest_and_their_mean(
         mates = data.images[train[data.labels[train] == data.labels[row]]]
         nearest.append(min(mse(mate, data.images[row]) for mate in mates))
         mean.append(mse(mates.mean(axis=0).round(), data.images[row]))
-    errors = judge(lambda photos, _: photos, data, load_extractor("catalogan"))
+    errors = judge(lambda photos, _: photos, data, load_extractor())
     assert errors.photos == len(rows)
     assert errors.pixel_mse.reconstruction == errors.feature_distance.reconstruction == 0
     assert errors.pixel_mse.nearest_photo == pytest.approx(np.mean(nearest), rel=1e-5)
@@ -307,4 +326,4 @@ def test_a_dataset_without_validation_photos_is_named(
     data = PreparedDataset(tiny_dataset)
     monkeypatch.setattr(data, "splits", np.full_like(data.splits, "train"))
     with pytest.raises(EncoderError, match="no validation photos to judge"):
-        judge(lambda photos, _: photos, data, load_extractor("catalogan"))
+        judge(lambda photos, _: photos, data, load_extractor())

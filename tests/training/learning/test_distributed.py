@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import torch
 
 from training.learning.checkpoint import list_checkpoints, load_newest
 from training.learning.config import resolve
+
+from ...processes import started, wait_for
 
 STEPS, BATCH = 12, 32
 BIN = Path(sys.executable).parent
@@ -27,22 +28,40 @@ def settings(tiny: dict[str, Any]) -> dict[str, Any]:
         "batch_size": BATCH,
         "max_kimg": STEPS * BATCH / 1000,
         "tick_kimg": 5 * BATCH / 1000,
-        "masking": {**tiny["masking"], "interval_kimg": 2 * BATCH / 1000, "period_kimg": 0.1},
+        "augment": {"adjust_kimg": 2.0, "p": 0.5},
+        # Any change counts as lag, so that a mask is held from the first measurement on.
+        "masking": {
+            **tiny["masking"],
+            "interval_kimg": 2 * BATCH / 1000,
+            "period_kimg": 1.0,
+            "floor": 1e6,
+        },
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(
+    scope="module",
+    params=[
+        "convolutional",
+        pytest.param("projected", marks=pytest.mark.slow),
+        pytest.param("both", marks=pytest.mark.slow),
+    ],
+)
 def runs(
-    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_settings: dict[str, Any]
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_dataset: Path,
+    tiny_settings: dict[str, Any],
 ) -> tuple[Path, Path]:
-    """Folders with the states of one process, and of two."""
+    """Folders with the states of one process, and of two, for each kind of discriminator."""
     alone, pair = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("pair")
-    config = resolve(settings(tiny_settings)).model_dump_json()
+    wanted = {**settings(tiny_settings), "discriminator": request.param}
+    config = resolve(wanted).model_dump_json()
     for run, command in ((alone, [sys.executable]), (pair, TORCHRUN)):
         (run / "config.json").write_text(config)
         arguments = [str(run), str(tiny_dataset), str(run / "config.json")]
         command = [*command, str(Path(__file__).with_name("save_state.py")), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
     return alone, pair
 
@@ -57,6 +76,8 @@ def test_ranks_agree_bit_by_bit(runs: tuple[Path, Path]) -> None:
     for part in ("generator", "discriminator", "ema"):
         names = first[part].keys() - {"mapping.w_avg"}  # only the main process paints grids
         assert all(torch.equal(first[part][n], second[part][n]) for n in names)
+    for a, b in zip(first["averages"]["weights"], second["averages"]["weights"], strict=True):
+        assert torch.equal(a["synthesis.constant"], b["synthesis.constant"])
     assert first["augment"] == second["augment"]
     assert first["mask"]["detector"]["history"] == second["mask"]["detector"]["history"]
     held = [state["mask"]["held"] for state in (first, second)]
@@ -67,7 +88,7 @@ def test_ranks_agree_bit_by_bit(runs: tuple[Path, Path]) -> None:
 
 
 def test_two_of_sixteen_are_one_of_thirty_two(runs: tuple[Path, Path]) -> None:
-    """Sums of another order differ in their last bits; Adam makes that a little more."""
+    """In float64, sums of another order differ by next to nothing: see save_state.py."""
     start = load(runs[0] / "start-0.pt")
     alone, pair = (load(run / "end-0.pt") for run in runs)
     assert alone["nimg"] == pair["nimg"] == STEPS * BATCH
@@ -76,11 +97,12 @@ def test_two_of_sixteen_are_one_of_thirty_two(runs: tuple[Path, Path]) -> None:
         moved = torch.cat([(alone[part][n] - start[part][n]).flatten() for n in names])
         apart = torch.cat([(alone[part][n] - pair[part][n]).flatten() for n in names])
         assert moved.norm() > 0.1
-        assert apart.norm() < 0.01 * moved.norm()
+        assert apart.norm() < 1e-9 * moved.norm()
     assert torch.equal(alone["mask"]["held"], pair["mask"]["held"])
     assert alone["augment"]["strength"] == pytest.approx(pair["augment"]["strength"])
+    assert alone["augment"]["strength"] not in (0.0, 0.5, 1.0)  # it moved, and to no bound
     histories = [torch.tensor(s["mask"]["detector"]["history"]) for s in (alone, pair)]
-    torch.testing.assert_close(*histories, rtol=0.02, atol=1e-4)
+    torch.testing.assert_close(*histories, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.slow
@@ -90,27 +112,26 @@ def test_a_killed_rank_ends_the_run_and_another_number_of_ranks_resumes(
 ) -> None:
     run = tmp_path / "run"
     small = ["model.channel_base=128", "model.channel_max=16", "checkpoint_kimg=0.16"]
-    options = ["--batch-size", "16", "--device", "cpu", *(f"--set={s}" for s in small)]
+    options = [
+        "--batch-size",
+        "16",
+        "--device",
+        "cpu",
+        *(f"--set={s}" for s in small),
+    ]
     command = [*TORCHRUN, str(CATALOGAN), "train", str(tiny_dataset)]
     command += ["--out", str(run), "--max-kimg", "1000", *options]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        deadline = time.monotonic() + 300  # beside other tests, on two cores
-        while len(list_checkpoints(run) if run.exists() else []) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        wait_for(lambda: run.exists() and len(list_checkpoints(run)) >= 2, process)
         os.kill(rank_pid(process.pid, victim), signal.SIGKILL)
-        killed = time.monotonic()
-        output, _ = process.communicate(timeout=60)
-        assert time.monotonic() - killed < 30
+        output, _ = process.communicate()
     assert process.returncode != 0
     assert "SIGKILL" in output  # torchrun names the rank and what ended it
     nimg = load_newest(run)["nimg"]
     assert nimg > 0
     resume = [str(CATALOGAN), "train", str(tiny_dataset), "--out", str(run), "--resume"]
     resume += ["--max-kimg", str(nimg / 1000 + 0.1), "--device", "cpu"]
-    done = subprocess.run(resume, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(resume, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert load_newest(run)["nimg"] >= nimg + 100
 

@@ -1,6 +1,7 @@
 """Starting from trained weights: by name, by resolution, from each kind of source."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.discriminator import Discriminator
 from models.generator import Generator
@@ -15,10 +17,17 @@ from training.dataset import PreparedDataset
 from training.learning.checkpoint import load_newest
 from training.learning.config import resolve
 from training.learning.distributed import Ranks
-from training.learning.fine_tuning import Source, find_likeness, freeze, open_source, transfer
+from training.learning.fine_tuning import find_likeness, freeze, transfer
 from training.learning.recorder import Tick
-from training.learning.run import RunError, build_networks, load_generator, write_run
+from training.learning.run import (
+    RunError,
+    build_networks,
+    load_generator,
+    read_run,
+    write_run,
+)
 from training.learning.samplers import GeneratorSampler
+from training.learning.sources import Source, open_source
 from training.learning.trainer import Trainer
 from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions
@@ -66,6 +75,72 @@ def test_categories_are_matched_by_name_and_a_new_one_starts_from_the_mean(
     assert torch.equal(table[:, 2], known[:, 2])
     torch.testing.assert_close(table[:, 0].detach(), known.mean(dim=1))
     assert torch.equal(discriminator.embed[1], theirs["discriminator"]["embed"][0])
+
+
+KINDS = ("convolutional", "projected", "both")
+
+
+def parts(kind: str, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """A discriminator's weights by the kind of its parts, under the names that they have alone."""
+    if kind != "both":
+        return {kind: dict(weights)}
+    prefixes = ("convolutional.", "projected.")
+    return {
+        prefix[:-1]: {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        for prefix in prefixes
+    }
+
+
+@pytest.fixture(scope="module")
+def sources(tiny_run: Path, tiny_settings: dict[str, Any]) -> dict[str, Source]:
+    """Weights of each kind of discriminator for cups, hats and mats, none of them as at a start."""
+    source, (_, info) = open_source(str(tiny_run)), read_run(tiny_run)
+    found = {}
+    for kind in KINDS:
+        config = resolve({**tiny_settings, "max_kimg": 1, "discriminator": kind, "seed": 5})
+        found[kind] = replace(source, discriminator=build_networks(config, info)[1].state_dict())
+    return found
+
+
+@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_discriminator_starts_from_each_by_what_they_share(
+    prepare: Prepare,
+    sources: dict[str, Source],
+    tiny_settings: dict[str, Any],
+    kind: str,
+    target: str,
+) -> None:
+    dataset, source = prepare(("Mats", "Cups")), sources[kind]
+    generator, discriminator = networks(dataset, {**tiny_settings, "discriminator": target})
+    initial = {name: w.clone() for name, w in discriminator.state_dict().items()}
+    fresh = transfer(source, generator, discriminator, by_name(source, dataset))
+    theirs, before = parts(kind, source.discriminator), parts(target, initial)
+    now = parts(target, discriminator.state_dict())
+    for part, weights in now.items():
+        for name, weight in weights.items():
+            if part not in theirs:
+                expected = before[part][name]
+            elif name.endswith("embed"):
+                expected = theirs[part][name][[0, 2]]  # Cups, Mats of cups, hats, mats
+            else:
+                expected = theirs[part][name]
+            assert torch.equal(weight, expected), (part, name)
+    prefix = f"{target}." if target != "both" else ""
+    missing = {f"{part}." for part in now if part not in theirs}
+    reinitialised = {n for n in initial if f"{prefix}{n}".startswith(tuple(missing))}
+    assert set(fresh) == {"mapping.w_avg", *reinitialised}
+
+
+@pytest.mark.parametrize("kind", ["projected", "both"])
+def test_heads_fit_another_size_where_they_look_at_maps_of_the_same(
+    prepare: Prepare, sources: dict[str, Source], tiny_settings: dict[str, Any], kind: str
+) -> None:
+    """The pretrained network sees images of any size at one."""
+    dataset, source = prepare(("cups", "hats", "mats"), 32), sources[kind]
+    generator, discriminator = networks(dataset, {**tiny_settings, "discriminator": kind})
+    fresh = transfer(source, generator, discriminator, by_name(source, dataset))
+    assert not [name for name in fresh if "heads." in name or ".mix." in name]
 
 
 def test_a_new_category_starts_from_the_one_that_looks_most_like_it(

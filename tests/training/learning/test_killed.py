@@ -1,8 +1,6 @@
 """A run that is killed again and again ends where the undisturbed one does."""
 
-import contextlib
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -14,8 +12,9 @@ import torch
 
 from training.learning.checkpoint import load_newest
 
+from ...processes import started, wait_for
+
 CATALOGAN = Path(sys.executable).with_name("catalogan")
-KILLS = 10
 SETTINGS = {
     "batch_size": 8,
     "tick_kimg": 0.04,
@@ -28,6 +27,7 @@ SETTINGS = {
     "masking.threshold": 1.5,
     "augment.adjust_kimg": 1.0,
     "optimizer.r1_interval_steps": 4,
+    "optimizer.decay": 0.5,
     "precision": "fp32",
 }
 
@@ -42,38 +42,44 @@ def equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def wait_for_a_checkpoint(run: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until the process has got on, however fast the machine is."""
-    before = set(run.glob("checkpoint-*.pt"))
-    while process.poll() is None and set(run.glob("checkpoint-*.pt")) <= before:
-        time.sleep(0.01)
+def wait_for_a_checkpoint(run: Path, process: "subprocess.Popen[str]") -> float:
+    """Until the process has got on; returns the seconds from then to one more checkpoint."""
+    times = []
+    for _ in range(2):
+        before = set(run.glob("checkpoint-*.pt"))
+        wait_for(lambda before=before: not set(run.glob("checkpoint-*.pt")) <= before, process)
+        times.append(time.monotonic())
+    return times[1] - times[0]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("discriminator", "kimg", "kills"),
+    [("convolutional", 6, 10), ("projected", 1.2, 4), ("both", 1.2, 4)],
+)
 def test_killed_at_random_moments_and_resumed_equals_undisturbed(
-    tmp_path: Path, tiny_dataset: Path
+    tmp_path: Path, tiny_dataset: Path, discriminator: str, kimg: float, kills: int
 ) -> None:
+    """A process is killed within three checkpoints, so that it never gets to the end."""
     options = [f"--set={name}={value}" for name, value in SETTINGS.items()]
-    common = ["train", str(tiny_dataset), "--device", "cpu", "--max-kimg", "6"]
+    options += ["--discriminator", discriminator]
+    common = ["train", str(tiny_dataset), "--device", "cpu", "--max-kimg", str(kimg)]
 
     def command(run: Path) -> list[str]:
         started = list(run.glob("checkpoint-*.pt"))
         return [str(CATALOGAN), *common, "--out", str(run), *(["--resume"] if started else options)]
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command(whole), check=True, capture_output=True, timeout=300)
+    subprocess.run(command(whole), check=True, capture_output=True)
     rng = random.Random(0)
-    for kill in range(KILLS):
-        with subprocess.Popen(
-            command(parts), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            if kill:  # the first one may come before anything is there
-                wait_for_a_checkpoint(parts, process)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=rng.uniform(0, 0.4 if kill else 4))
-            assert process.returncode is None, "it ended before it was killed"
-            process.send_signal(signal.SIGKILL)
-    subprocess.run(command(parts), check=True, capture_output=True, timeout=300)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for kill in range(kills):
+        with started(command(parts), **quiet) as process:
+            if kill:
+                time.sleep(rng.uniform(0, wait_for_a_checkpoint(parts, process)))
+            else:  # hardly begun
+                wait_for(parts.exists, process)
+            assert process.poll() is None, "it ended before it was killed"
+    subprocess.run(command(parts), check=True, capture_output=True)
     assert not list(parts.glob("*.partial"))
     assert equal(load_newest(whole), load_newest(parts))

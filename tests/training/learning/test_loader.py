@@ -38,25 +38,48 @@ def test_every_photo_is_seen_within_a_few_passes() -> None:
 def test_ranks_share_a_batch_and_any_count_is_a_place_to_start(tiny_dataset: Path) -> None:
     data = PreparedDataset(tiny_dataset)
     loader = BatchLoader(data, 8, 0, torch.device("cpu"), 4)
-    whole = loader.positions(24, Ranks())
-    halves = [loader.positions(24, Ranks(rank, 2)) for rank in range(2)]
+    whole, _ = loader.positions(24, Ranks())
+    halves = [loader.positions(24, Ranks(rank, 2))[0] for rank in range(2)]
     assert np.array_equal(whole, np.concatenate(halves))
     batches = loader.batches(0, Ranks())
     for nimg in (0, 8, 16):
         batch = next(batches)
-        rows = loader.positions(nimg, Ranks())
+        rows, _ = loader.positions(nimg, Ranks())
         assert torch.equal(batch.images, to_float(torch.from_numpy(data.images[rows])))
         assert batch.category.argmax(dim=1).tolist() == data.labels[rows].tolist()
         assert batch.category.sum(dim=1).tolist() == [1.0] * 8
+
+
+def test_half_of_the_photos_are_mirrored_by_seed_and_count_alone(tiny_dataset: Path) -> None:
+    data = PreparedDataset(tiny_dataset)
+    device = torch.device("cpu")
+    plain, mirrored, other = (
+        BatchLoader(data, 8, seed, device, 4, mirror)
+        for seed, mirror in ((0, False), (0, True), (1, True))
+    )
+    counts = range(0, 400, 8)
+    flips = np.concatenate([mirrored.positions(n, Ranks())[1] for n in counts])
+    assert 0.4 < flips.mean() < 0.6
+    assert not any(plain.positions(n, Ranks())[1].any() for n in counts)
+    seeds_differ = np.concatenate([other.positions(n, Ranks())[1] for n in counts])
+    assert not np.array_equal(flips, seeds_differ)
+    by_rank = [mirrored.positions(24, Ranks(rank, 2))[1] for rank in range(2)]
+    assert np.array_equal(np.concatenate(by_rank), mirrored.positions(24, Ranks())[1])
+    batch, as_it_is = (next(loader.batches(24, Ranks())) for loader in (mirrored, plain))
+    flipped = torch.from_numpy(flips[24:32])
+    assert flipped.any()
+    assert torch.equal(batch.images[flipped], as_it_is.images[flipped].flip(3))
+    assert torch.equal(batch.images[~flipped], as_it_is.images[~flipped])
+    assert torch.equal(batch.category, as_it_is.category)
 
 
 def test_a_pass_is_sorted_once(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a million photos that takes longer than a step."""
     sorted_passes = []
 
-    def noted(seed: int, epoch: int, **others: Any) -> Any:
+    def noted(seed: int, epoch: int, *others: Any) -> Any:
         sorted_passes.append(epoch)
-        return epoch_order(seed, epoch, **others)
+        return epoch_order(seed, epoch, *others)
 
     monkeypatch.setattr(loader_module, "epoch_order", noted)
     loader = BatchLoader(PreparedDataset(tiny_dataset), 8, 0, torch.device("cpu"), 4)
@@ -69,7 +92,7 @@ def test_a_pass_is_sorted_once(tiny_dataset: Path, monkeypatch: pytest.MonkeyPat
 def test_only_training_photos_are_read(tiny_dataset: Path) -> None:
     data = PreparedDataset(tiny_dataset)
     loader = BatchLoader(data, 8, 0, torch.device("cpu"), 4)
-    rows = {int(r) for n in range(0, 400, 8) for r in loader.positions(n, Ranks())}
+    rows = {int(r) for n in range(0, 400, 8) for r in loader.positions(n, Ranks())[0]}
     assert rows == set(data.indices("train").tolist())
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from models.discriminator import Discriminator, DiscriminatorShape
+from models.discriminator import ConvolutionalDiscriminator, Discriminator, DiscriminatorShape
 from models.generator import Generator, GeneratorShape
 from training.learning import mask_control
 from training.learning.config import MaskingConfig
@@ -26,7 +26,7 @@ FP32 = torch.float32
 def pair() -> tuple[Generator, Discriminator]:
     torch.manual_seed(0)
     generator = Generator(GeneratorShape(**SIZES, **NARROW, z_dim=16, w_dim=16))
-    return generator, Discriminator(DiscriminatorShape(**SIZES, **NARROW))
+    return generator, ConvolutionalDiscriminator(DiscriminatorShape(**SIZES, **NARROW))
 
 
 def nudge(module: torch.nn.Module, amount: float) -> None:

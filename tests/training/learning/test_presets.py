@@ -43,7 +43,7 @@ def test_a_preset_is_built_stepped_and_exported(name: str, monkeypatch: pytest.M
     statistics = pair.step(
         Batch(to_float(torch.from_numpy(photos)), torch.eye(2)),
         0,
-        strength=0.5,
+        p=0.5,
         ranks=Ranks(),
     )
     assert statistics.r1_penalty is not None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,13 +11,13 @@ import torch
 
 from models.generator import Generator
 from training.dataset import PreparedDataset
-from training.learning import adversarial
+from training.learning import adversarial, meter
 from training.learning.augment import DRAWS
 from training.learning.checkpoint import list_checkpoints, load_newest
 from training.learning.config import ConfigError, resolve
 from training.learning.distributed import Ranks
 from training.learning.guardrails import TrainingDiverged
-from training.learning.losses import gradient_penalty
+from training.learning.objective import gradient_penalty
 from training.learning.randomness import Purpose, generator_for
 from training.learning.recorder import Tick
 from training.learning.run import RunError, load_generator, locked, write_run
@@ -64,7 +65,7 @@ def test_real_and_generated_pictures_are_augmented_by_draws_of_their_own(
     batch = next(trainer.loader.batches(0, trainer.ranks))
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def spy(images: torch.Tensor, _: float, __: bool, draws: torch.Tensor) -> torch.Tensor:
+    def spy(images: torch.Tensor, _: float, draws: torch.Tensor) -> torch.Tensor:
         calls.append((images.detach(), draws))
         return images
 
@@ -78,12 +79,21 @@ def test_real_and_generated_pictures_are_augmented_by_draws_of_their_own(
     assert torch.equal(second, generated)
 
 
-@pytest.mark.parametrize("stop_at", [56, 104])
+@pytest.mark.parametrize(
+    ("stop_at", "discriminator"),
+    [(56, "convolutional"), (104, "convolutional"), (104, "projected"), (56, "both")],
+)
 def test_interrupted_equals_uninterrupted(
-    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any], stop_at: int
+    tmp_path: Path,
+    tiny_dataset: Path,
+    tiny_settings: dict[str, Any],
+    stop_at: int,
+    discriminator: str,
 ) -> None:
-    """Stopped between ticks, with a mask held and the augmentation on its way."""
-    settings = {**tiny_settings, "max_kimg": 0.2}
+    """Stopped between ticks, with a mask held, the augmentation and the rates on their way."""
+    settings = {**tiny_settings, "max_kimg": 0.2, "discriminator": discriminator}
+    settings["masking"] = {**tiny_settings["masking"], "threshold": 2.0}  # a mask in any case
+    settings["optimizer"] = {**tiny_settings["optimizer"], "decay": 0.6}
     whole = start(tmp_path / "whole", tiny_dataset, settings)
     assert train(whole).reason == "finished"
 
@@ -116,46 +126,18 @@ def test_the_seed_decides_and_another_seed_differs(
     assert not torch.equal(states[0]["synthesis.constant"], states[2]["synthesis.constant"])
 
 
-@pytest.mark.parametrize("objective", ["logistic", "relativistic"])
-def test_the_penalty_is_r1_and_for_the_relativistic_objective_r2_too(
-    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any], objective: str
+def test_the_penalty_is_that_of_the_photos(
+    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
 ) -> None:
-    settings = {**tiny_settings, "objective": objective, "max_kimg": 1, "augment": {"mode": "off"}}
+    settings = {**tiny_settings, "max_kimg": 1, "augment": {"mode": "off"}}
     trainer = start(tmp_path / "run", tiny_dataset, settings)
     batch = next(iter(trainer.loader.batches(0, Ranks())))
-    random = generator_for(0, Purpose.LATENTS, 0)
-    z = torch.randn(8, trainer.generator.z_dim, generator=random)
-    noise = torch.randn(8, trainer.generator.noise_dim, generator=random)
-    fakes = trainer.generator(z, batch.category, None, noise).detach()
-    penalties = []
-    for images in (batch.images, fakes):
-        images = images.clone().requires_grad_(True)
-        logits = trainer.discriminator(images, batch.category)
-        penalties.append(gradient_penalty(images, logits).mean().item())
+    images = batch.images.clone().requires_grad_(True)
+    logits = trainer.discriminator(images, batch.category)
+    expected = gradient_penalty(images, logits).mean().item()
     statistics = trainer.pair.step(batch, 0, 0.0, Ranks())
     assert statistics.r1_penalty is not None
-    expected = sum(penalties) if objective == "relativistic" else penalties[0]
     assert statistics.r1_penalty.item() == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("mode", ["off", "dynamic"])
-def test_the_relativistic_objective_trains_and_resumes(
-    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any], mode: str
-) -> None:
-    settings = {**tiny_settings, "objective": "relativistic", "max_kimg": 0.1}
-    settings["masking"] = {**tiny_settings["masking"], "mode": mode}
-    whole = start(tmp_path / "whole", tiny_dataset, settings)
-    train(whole)
-    first = start(tmp_path / "parts", tiny_dataset, settings)
-    train(first, 56)
-    second = start(tmp_path / "parts", tiny_dataset, settings)
-    second.resume()
-    train(second)
-    assert_same(load_newest(tmp_path / "whole"), load_newest(tmp_path / "parts"))
-    plain = start(tmp_path / "plain", tiny_dataset, {**settings, "objective": "logistic"})
-    train(plain)
-    ours, theirs = (load_newest(tmp_path / n)["ema"] for n in ("whole", "plain"))
-    assert not torch.equal(ours["synthesis.constant"], theirs["synthesis.constant"])
 
 
 def test_a_run_leaves_figures_grids_and_checkpoints(tiny_run: Path) -> None:
@@ -240,22 +222,59 @@ def test_a_run_that_breaks_again_and_again_stops_and_keeps_the_checkpoint(
     assert all(torch.isfinite(v).all() for v in state["discriminator"].values())
 
 
+def rates_of(trainer: Trainer, after_step: Callable[[], Any] = lambda: None) -> list[float]:
+    """The learning rate of each step of a run, relative."""
+    groups = [o.param_groups[-1] for o in trainer.pair.optimizers]
+    full = [group["lr"] for group in groups]
+    rates = []
+
+    def note() -> bool:
+        both = {round(g["lr"] / rate, 6) for g, rate in zip(groups, full, strict=True)}
+        assert len(both) == 1
+        rates.append(both.pop())
+        after_step()
+        return False
+
+    trainer.train(lambda _: None, note)
+    return rates
+
+
 def test_the_learning_rate_warms_up(
     tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
 ) -> None:
     settings = {**tiny_settings, "max_kimg": 0.1}
     settings["optimizer"] = {**tiny_settings["optimizer"], "warmup_kimg": 0.08}
-    trainer = start(tmp_path / "run", tiny_dataset, settings)
-    full = trainer.pair.generator_optimizer.param_groups[0]["lr"]
-    rates = []
+    rates = rates_of(start(tmp_path / "run", tiny_dataset, settings))
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0])
 
-    def note() -> bool:
-        rates.append(trainer.pair.generator_optimizer.param_groups[0]["lr"] / full)
-        return False
 
-    trainer.train(lambda _: None, note)
-    expected = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0]
-    assert rates == pytest.approx(expected)
+def test_the_learning_rate_falls_in_the_last_part_of_a_run_by_its_images(
+    tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
+) -> None:
+    settings = {**tiny_settings, "max_kimg": 0.08}
+    settings["optimizer"] = {**tiny_settings["optimizer"], "decay": 0.4}
+    rates = rates_of(start(tmp_path / "run", tiny_dataset, settings))
+    assert rates == pytest.approx([1, 1, 1, 1, 1, 1, 0.7625, 0.525, 0.2875])  # 0.05 for the last
+
+
+def test_the_learning_rate_falls_in_the_last_part_of_a_run_by_its_time(
+    tmp_path: Path,
+    tiny_dataset: Path,
+    tiny_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that the test winds: 10 of 60 seconds a step."""
+    now = [0.0]
+    monkeypatch.setattr(meter, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    settings = {**tiny_settings, "max_minutes": 1}
+    settings["optimizer"] = {**tiny_settings["optimizer"], "decay": 0.5}
+
+    def wind() -> None:
+        now[0] += 10
+
+    rates = rates_of(start(tmp_path / "run", tiny_dataset, settings), wind)
+    # A step knows the time that was when the one before ended.
+    assert rates == pytest.approx([1, 1, 1, 1, 1, 0.683333, 0.366667])
 
 
 def test_a_resumed_run_takes_a_new_learning_rate_and_masking_off(
@@ -298,23 +317,23 @@ def test_a_static_mask_may_begin_with_a_resume(
     assert history.series("tick", "generator_loss").nimg[0] < begun  # what was before stays
 
 
-@pytest.mark.parametrize(("mode", "strength"), [("off", 0.0), ("fixed", 0.3), ("adaptive", 0.25)])
+@pytest.mark.parametrize(("mode", "p"), [("off", 0.0), ("fixed", 0.3), ("adaptive", 0.25)])
 def test_a_resumed_run_takes_new_augmentation_and_betas(
     tmp_path: Path,
     tiny_dataset: Path,
     tiny_settings: dict[str, Any],
     mode: str,
-    strength: float,
+    p: float,
 ) -> None:
     settings = {**tiny_settings, "max_kimg": 0.008}
     first = start(tmp_path / "run", tiny_dataset, settings)
-    first.strength.strength = 0.25
+    first.augmentation.p = 0.25
     train(first)
-    settings["augment"] = {"mode": mode, "strength": 0.3}
+    settings["augment"] = {"mode": mode, "p": 0.3}
     settings["optimizer"] = {**tiny_settings["optimizer"], "beta1": 0.5, "beta2": 0.9}
     second = start(tmp_path / "run", tiny_dataset, settings)
     second.resume()
-    assert second.strength.strength == strength
+    assert second.augmentation.p == p
     for group in second.pair.generator_optimizer.param_groups:
         assert group["betas"] == (0.5, 0.9)
 

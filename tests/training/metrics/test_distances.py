@@ -48,6 +48,27 @@ def test_frechet_distance_is_symmetric_and_at_float32_precision():
     )
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.3])
+def test_the_interval_of_the_kernel_distance_holds_the_truth(mean):
+    truth = distances.kernel_distance(normal(4000, 5, seed=1), normal(4000, 5, seed=2, mean=mean))
+    hits = widths = 0
+    for i in range(60):
+        real, generated = normal(40, 5, seed=10 + i), normal(90, 5, seed=100 + i, mean=mean)
+        low, high = distances.kernel_distance_interval(real, generated, seed=i)
+        hits += low <= truth <= high
+        widths += high - low
+    # Of 60 with 95 %, fewer than 50 come once in 10,000 times.
+    assert hits >= 50
+    # Nor is it so wide that it says nothing: four photos in place of 40 say far less.
+    few = distances.kernel_distance_interval(normal(4, 5, seed=3), normal(4, 5, seed=4, mean=mean))
+    assert few[1] - few[0] > 3 * widths / 60
+
+
+def test_too_few_photos_have_no_interval():
+    with pytest.raises(ValueError, match="needs 4 rows"):
+        distances.kernel_distance_interval(normal(3, 5, seed=1), normal(9, 5, seed=2))
+
+
 def test_kernel_distance_is_unbiased_for_one_distribution():
     estimates = [
         distances.kernel_distance(normal(12, 5, seed=2 * i), normal(30, 5, seed=2 * i + 1))

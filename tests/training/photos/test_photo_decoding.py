@@ -152,16 +152,23 @@ def test_pixels_are_in_the_row_of_the_file(tmp_path: Path, images: ImagesFile, f
 
 
 @pytest.mark.parametrize(
-    ("sent", "reason"), [(signal.SIGKILL, "decoder_died"), (signal.SIGSTOP, "took_too_long")]
+    ("sent", "reason", "limits"),
+    [
+        (signal.SIGKILL, "decoder_died", TimeLimits()),
+        (signal.SIGSTOP, "took_too_long", TimeLimits(wall_sec=8)),
+    ],
 )
 def test_a_process_that_dies_or_hangs_costs_one_photo(
-    tmp_path: Path, images: ImagesFile, fill: Any, sent: signal.Signals, reason: str
+    tmp_path: Path,
+    images: ImagesFile,
+    fill: Any,
+    sent: signal.Signals,
+    reason: str,
+    limits: TimeLimits,
 ) -> None:
     files = [str(file) for file in fill(tmp_path, range(40))]
     outcomes: dict[int, DecodedPhoto | UnusablePhoto] = {}
-    for row, outcome in decode_all(
-        files, target(), images, processes=1, limits=TimeLimits(wall_sec=8)
-    ):
+    for row, outcome in decode_all(files, target(), images, processes=1, limits=limits):
         if not outcomes:
             victim = multiprocessing.active_children()[0].pid
             assert victim is not None
@@ -181,7 +188,9 @@ def test_a_photo_that_costs_too_much_work_is_given_up(
     files = [str(file) for file in fill(tmp_path, range(12))]
     Image.effect_noise((6000, 6000), 50).save(tmp_path / "huge.png", compress_level=1)
     files.insert(3, str(tmp_path / "huge.png"))
-    limits = TimeLimits(cpu_sec=0.15)
+    begun = time.process_time()
+    decode_photo(files[3], target())
+    limits = TimeLimits(cpu_sec=(time.process_time() - begun) / 3)  # far above what others need
     outcomes = dict(decode_all(files, target(), images, processes=1, limits=limits))
     lost = {row: o.reason for row, o in outcomes.items() if isinstance(o, UnusablePhoto)}
     assert lost == {3: "took_too_long"}
@@ -200,7 +209,5 @@ def test_stopping_early_leaves_no_process(
     files = [str(file) for file in fill(tmp_path, range(40))]
     outcomes = decode_all(files, target(), images, processes=2, limits=TimeLimits())
     next(outcomes)
-    start = time.monotonic()
     outcomes.close()
     assert not multiprocessing.active_children()
-    assert time.monotonic() - start < 20

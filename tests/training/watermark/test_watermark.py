@@ -228,13 +228,13 @@ def watermark(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
 @pytest.mark.slow
 def test_a_watermark_learns_to_be_read(dataset: Path) -> None:
     ticks: list[WatermarkTick] = []
-    trainer = WatermarkTrainer(
-        PreparedDataset(dataset), WatermarkSettings(max_kimg=300), torch.device("cpu")
-    )
-    trainer.train(ticks.append, lambda: trainer.steps >= 200)
+    settings = WatermarkSettings(
+        max_kimg=16
+    )  # 3.2 were enough here; rounding makes it more or less
+    trainer = WatermarkTrainer(PreparedDataset(dataset), settings, torch.device("cpu"))
+    trainer.train(ticks.append, lambda: bool(ticks) and ticks[-1].bits_right > 0.7)
     assert ticks[0].bits_right < 0.6
     assert ticks[-1].bits_right > 0.7
-    assert ticks[-1].nimg == 3200
 
 
 def test_a_watermark_is_kept_with_its_figures(watermark: Path) -> None:

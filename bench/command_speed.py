@@ -1,0 +1,97 @@
+"""How long `catalogan prepare` and `catalogan evaluate` take, as whole commands.
+
+`prepare` against Pillow alone in as many processes, on the same JPEG files: the sample catalogue
+enlarged to 256 px, and fewer of its photos enlarged to 1500 px, as cameras and shops have them.
+Pillow reads photos, brings them to RGB, crops and resizes them as `prepare` does it by default, and
+throws them away: no checks, no colour management, no hashes, no dataset.
+
+`evaluate` on 1,000 images at 64 px, once the photos' features are kept, of a generator of preset
+cpu-64 that has hardly learnt: what it shows does not change the time.
+"""
+
+import multiprocessing
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from measuring import Measurement, catalogan, cores, interleaved, quotients, run, seconds
+from PIL import Image, ImageOps
+
+SIZE_PX, SMALL_PX, LARGE_PX = 64, 256, 1500
+SAMPLES = 1000
+
+
+def enlarge(photos: Path, folder: Path, count: int, side_px: int) -> None:
+    """Enlarge `count` of the photos, taken from all categories in turn, and save them as JPEG."""
+    by_category = [sorted(c.iterdir()) for c in sorted(photos.iterdir()) if c.is_dir()]
+    in_turn = [photo for row in zip(*by_category, strict=False) for photo in row]
+    for photo in in_turn[:count]:
+        target = folder / photo.parent.name / f"{photo.stem}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(photo) as image:
+            enlarged = image.resize((side_px, side_px), Image.Resampling.BICUBIC)
+        enlarged.save(target, "JPEG", quality=90)
+
+
+def bare_decode(path: Path) -> int:
+    """What Pillow alone does with a photo."""
+    with Image.open(path) as image:
+        fitted = ImageOps.fit(image.convert("RGB"), (SIZE_PX, SIZE_PX), Image.Resampling.LANCZOS)
+    return len(fitted.tobytes())
+
+
+def bare_decode_all(folder: Path) -> None:
+    """The whole command that `prepare` is compared with."""
+    with multiprocessing.Pool(cores()) as pool:
+        done = pool.map(bare_decode, sorted(folder.glob("*/*.jpg")), chunksize=8)
+    if set(done) != {3 * SIZE_PX**2}:
+        sys.exit("not every photo was decoded")
+
+
+def add_preparing(measurement: Measurement, photos: Path, folder: Path, quick: bool) -> None:
+    """Both kinds of photos."""
+    for prefix, count, side_px in (("", 1000, SMALL_PX), ("large_", 200, LARGE_PX)):
+        enlarged, out = folder / f"{prefix}photos", folder / f"{prefix}dataset"
+        enlarge(photos, enlarged, 16 if quick else count, side_px)
+        count = len(list(enlarged.glob("*/*.jpg")))
+        prepare = partial(
+            catalogan, "prepare", enlarged, "--out", out, "--size", SIZE_PX, "--overwrite"
+        )
+        bare = partial(run, sys.executable, __file__, str(enlarged))
+        prepare()  # the files are in memory from now on
+        ours, theirs = interleaved(
+            1 if quick else 5, partial(seconds, prepare), partial(seconds, bare)
+        )
+        measurement.add(f"prepare_{prefix}photos_per_s", [count / taken for taken in ours])
+        measurement.add(f"prepare_{prefix}over_decode", quotients(theirs, ours))
+        measurement.raw[f"preparing_{prefix}bare_photos_per_s"] = [count / t for t in theirs]
+
+
+def add_evaluating(measurement: Measurement, photos: Path, folder: Path, quick: bool) -> None:
+    """The first evaluation computes the photos' features, and is not counted."""
+    size, samples = (16, 100) if quick else (SIZE_PX, SAMPLES)
+    dataset, trained = folder / "dataset", folder / "run"
+    catalogan("prepare", photos, "--out", dataset, "--size", size)
+    catalogan("train", dataset, "--out", trained, "--preset", "cpu-64", "--max-kimg", 0.1)
+    evaluate = partial(catalogan, "evaluate", trained, "--data", dataset, "--samples", samples)
+    evaluate()
+    taken = [seconds(evaluate) for _ in range(1 if quick else 3)]
+    measurement.add("evaluate_1000_s", [s * SAMPLES / samples for s in taken])
+
+
+def measure(quick: bool) -> Measurement:
+    """Measure both commands."""
+    measurement = Measurement()
+    with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
+        photos = Path(name) / "sample"
+        catalogan("sample-catalogue", "--out", photos, *(["--part", "second"] if quick else []))
+        for part in ("preparing", "evaluating"):
+            (Path(name) / part).mkdir()
+        add_preparing(measurement, photos, Path(name) / "preparing", quick)
+        add_evaluating(measurement, photos, Path(name) / "evaluating", quick)
+    return measurement
+
+
+if __name__ == "__main__":
+    bare_decode_all(Path(sys.argv[1]))

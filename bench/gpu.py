@@ -1,0 +1,218 @@
+"""`make gpu`: what only a GPU can show, in one call of a few minutes, without a network.
+
+    step             losses, gradients, weights after two steps, against a processor in float64
+    resume           a run that was stopped and resumed against runs that were not; its export
+    speed            images/s and memory at each size, beside the same convolutions on their own
+    lightweight_gan  the same of lightweight-gan, by its own trainer
+    train            the 128 px base for --train minutes, from the 16-bit weights of an earlier call
+
+Figures are printed at once, and gpu.json is written after each part. A part that fails keeps no
+other from running; the exit code tells. With --device cpu all of it runs on a processor.
+"""
+
+import argparse
+import gc
+import itertools
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+from contextlib import nullcontext
+from functools import reduce
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from convolutions import ConvolutionRecorder, ConvolutionReplay
+from gpu_checks import AUGMENT_P, MASKED, Call, check_resume, check_step, noise
+from gpu_weights import pieces_of
+from measuring import commit, interleaved, machine, quotients, write_results
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+from training_speed import Intervals
+
+from training.learning.recorder import Tick
+
+HERE = Path(__file__).parent
+WARMUP = {"optimizer": {"warmup_kimg": 2.0}}
+# gpu-128 has 141 MB in 16 bits; with these widths 35, and a step is a quarter of the work.
+BASE = {"model": {"channel_base": 8192, "channel_max": 256, "z_dim": 128, "w_dim": 256}}
+
+
+def measure_speed(call: Call, size: int) -> None:
+    """Training by the size's preset, a mask held and R1 at its interval."""
+    trainer = call.trainer(f"speed-{size}", noise(256, size), call.config(size, MASKED))
+    steps = Intervals(trainer)
+    call.peak_mb()
+    steps.run()
+    with ConvolutionRecorder() as recorder:
+        steps.run()
+    peak = call.peak_mb()
+    replay = ConvolutionReplay(recorder.calls, call.device)
+    with FlopCounterMode(display=False) as counter:
+        replay.run()
+    training, alone = interleaved(
+        call.options.rounds, lambda: call.seconds(steps.run), lambda: call.seconds(replay.run)
+    )
+    images, convolutions = steps.steps * trainer.config.batch_size, statistics.median(alone)
+    call.add(
+        f"speed_{size}",
+        images_per_s=images / statistics.median(training),
+        convolutions_images_per_s=images / convolutions,
+        step_over_convolutions=statistics.median(quotients(training, alone)),
+        convolutions_teraflops=counter.get_total_flops() / convolutions / 1e12,
+        memory_mb=peak,
+        parameters_m=millions(trainer.generator, trainer.discriminator),
+    )
+
+
+def millions(*networks: torch.nn.Module) -> float:
+    """Parameters, in millions."""
+    return sum(p.numel() for network in networks for p in network.parameters()) / 1e6
+
+
+class OnProcessor(TorchFunctionMode):
+    """Lets code that knows CUDA only run on a processor."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Leave tensors where they are."""
+        kwargs = dict(kwargs or {})
+        if "cuda" in str(kwargs.get("device")):
+            kwargs["device"] = "cpu"
+        return args[0] if func is Tensor.cuda else func(*args, **kwargs)
+
+
+def measure_lightweight_gan(call: Call, size: int) -> None:
+    """Its trainer, with the defaults of its command line, on images in memory.
+
+    At our batch size, in mixed precision; its gradient penalty comes every fourth step. What it
+    spends on reading photos, and after 20,000 steps on its average, is not counted.
+    """
+    with mock.patch("torch.cuda.is_available", return_value=True):  # or its import fails
+        from lightweight_gan import Trainer as TheirTrainer
+    batch = call.config(size).batch_size
+    count = 1 if call.on_cpu else 4  # one of four has its penalty; a processor takes seconds
+    theirs = TheirTrainer(
+        base_dir=call.work, image_size=size, batch_size=batch, attn_res_layers=[32],
+        aug_prob=AUGMENT_P, amp=not call.on_cpu, use_aim=False,
+    )  # fmt: skip
+    photos = torch.rand(batch, 3, size, size, device=call.device)
+    theirs.loader = (photos.clone() for _ in itertools.count())  # it wants their gradients
+    theirs.steps = 1  # at 0 it saves and samples
+
+    def steps() -> None:
+        for _ in range(count):
+            theirs.train()
+
+    call.peak_mb()
+    with OnProcessor() if call.on_cpu else nullcontext():
+        if not call.on_cpu:
+            steps()  # warms up
+        seconds = statistics.median(call.seconds(steps) for _ in range(call.options.rounds))
+    call.add(
+        f"lightweight_gan_{size}",
+        images_per_s=count * batch / seconds,
+        memory_mb=call.peak_mb(),
+        parameters_m=millions(theirs.GAN.G, theirs.GAN.D),
+    )
+
+
+def show(tick: Tick) -> None:
+    """Print how training goes."""
+    losses = f"{tick.discriminator_loss:.3f} {tick.generator_loss:.3f}"
+    print(tick.nimg, tick.images_per_sec, losses, f"{tick.augment_strength:.3f}", flush=True)
+
+
+def train(call: Call, _: int) -> None:
+    """Train the base for as long as there is time, and write its weights and samples."""
+    photos, weights, out = call.photos, call.weights, call.options.out
+    minutes = min(call.options.train, (call.deadline - time.monotonic()) / 60)
+    before: list[Any] = [weights.config.model_dump(), WARMUP] if weights else [BASE]
+    end = {"max_minutes": minutes, "max_kimg": 1e6, "grid_kimg": 1e6, "checkpoint_kimg": 1e6}
+    trainer = call.trainer("base", photos, call.config(photos.info.width, *before, end))
+    pieces_of(trainer)  # would they fit? Better known before than after
+    if weights:
+        weights.continue_in(trainer)
+    begun, start = trainer.nimg, time.monotonic()
+    trainer.train(show, lambda: False)
+    seconds = time.monotonic() - start
+    for name, data in pieces_of(trainer).items():
+        (out / name).write_bytes(data)
+    shutil.copy(max((trainer.run / "grids").iterdir()), out / "samples.png")
+    per_s = (trainer.nimg - begun) / seconds
+    call.add("train", minutes=seconds / 60, images_per_s=per_s, images=trainer.nimg)
+    call.add("train", augment_p=trainer.augmentation.p)
+
+
+PARTS = {
+    "step": check_step,
+    "resume": check_resume,
+    "speed": measure_speed,
+    "lightweight_gan": measure_lightweight_gan,
+    "train": train,
+}
+EACH_SIZE = ("speed", "lightweight_gan")
+
+
+def setting(text: str) -> Any:
+    """`a.b=1` as {"a": {"b": "1"}}: the configuration reads numbers."""
+    path, _, value = text.partition("=")
+    return reduce(lambda tree, name: {name: tree}, reversed(path.split(".")), value)
+
+
+def main() -> None:
+    """Run the parts in turn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="for gpu.json, weights, samples")
+    parser.add_argument("--bundle", type=Path, help="what make gpu-bundle gathered")
+    parser.add_argument("--weights", type=Path, help="pieces that an earlier call wrote")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 128, 256, 512])
+    parser.add_argument("--minutes", type=float, default=9, help="for the whole call")
+    parser.add_argument("--rounds", type=int, default=3, help="of which speeds are medians")
+    parser.add_argument("--train", type=float, help="minutes of training, if there are so many")
+    parser.add_argument("--set", nargs="*", type=setting, default=[], help="as of catalogan train")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="catalogan-gpu-") as work:
+        try:
+            call = Call(options, Path(work))
+        except ValueError as error:
+            sys.exit(f"gpu: {error}")
+        for name in [p for p in options.parts if p != "train" or options.train]:
+            for size in options.sizes if name in EACH_SIZE else options.sizes[:1]:
+                run_part(call, name, size)
+    for failure in call.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    sys.exit(bool(call.failures))
+
+
+def run_part(call: Call, name: str, size: int) -> None:
+    """Run one part, if there is time, and write what is known by then."""
+    gc.collect()  # what the part before left on the GPU
+    start = time.monotonic()
+    try:
+        if start > call.deadline:
+            raise TimeoutError("no time left")
+        PARTS[name](call, size)
+    except Exception as error:  # the other parts' figures are worth having
+        traceback.print_exc()
+        call.failures.append(f"{name} at {size} px: {error}")
+    call.add(f"{name}_{size}", seconds=time.monotonic() - start)
+    facts = {"commit": commit(), "machine": machine(), "failures": call.failures}
+    facts["gpu"] = "none" if call.on_cpu else torch.cuda.get_device_name()
+    kept = HERE / "gpu.json"
+    before = json.loads(kept.read_text()) if kept.exists() and not call.on_cpu else {}
+    results = {**before, **call.figures, **facts}
+    for path in [call.options.out / "gpu.json", *([] if call.on_cpu else [kept])]:
+        write_results(path, results)
+
+
+if __name__ == "__main__":
+    main()

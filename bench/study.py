@@ -1,0 +1,299 @@
+"""Which settings are better? Runs of several arms on several datasets, with several seeds.
+
+    python bench/study.py STUDY.json --data NAME=DATASET ... --work DIR
+
+STUDY.json holds "arms": settings by name, in a tree, as `--set` takes them one by one. Beside them
+an arm may name a "checkout", the folder of another commit that is to train it, and "from", what it
+starts from. "stages" come one after the other; each has "data", "arms", "seeds" and its length:
+"kimg", or "minutes" of one thread's CPU time, in so many "slices". Among the names of "arms" may be
+{"best": 2, "data": NAME, "seeds": [0]}: those that came out best there. "score" is what counts, the
+mean over a run's last "evaluations" slices, over that of the arm "reference" with the same seed;
+"samples" images are judged.
+
+Runs of a stage take turns, slice by slice, so that what else the machine does meets all alike, each
+on one thread. After a slice its images are judged by the code here, which is no part of its time,
+and a line goes into STUDY.jsonl; a study that was stopped goes on where it was.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from measuring import REPOSITORY, commit, cores
+from pages import fill, markdown, spread
+
+NEVER_KIMG = 1e6
+SAMPLES = 2048
+METRICS = ("kernel_distance", "frechet_distance", "precision", "recall", "coverage")
+Record = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """One arm on one dataset with one seed."""
+
+    data: str
+    arm: str
+    seed: int
+
+    def folder(self, work: Path) -> Path:
+        return work / "runs" / "-".join(map(str, self))
+
+
+class Study:
+    """A study's plan, and all that was found so far."""
+
+    def __init__(self, plan: Path) -> None:
+        self.plan: dict[str, Any] = json.loads(plan.read_text(encoding="utf-8"))
+        self.ledger = plan.with_suffix(".jsonl")
+        self.records: dict[Run, list[Record]] = {}
+        self._writing = threading.Lock()
+        if self.ledger.exists():
+            for line in self.ledger.read_text(encoding="utf-8").splitlines():
+                self._take(json.loads(line))
+
+    def _take(self, record: Record) -> None:
+        run = Run(record["data"], record["arm"], record["seed"])
+        self.records.setdefault(run, []).append(record)
+
+    def add(self, record: Record) -> None:
+        """Note a slice."""
+        with self._writing, self.ledger.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            self._take(record)
+
+    def commits(self) -> list[str]:
+        """Of all that was run."""
+        return sorted({record["commit"] for records in self.records.values() for record in records})
+
+    def value(self, run: Run, metric: str) -> float:
+        """A metric's mean over a run's last evaluations."""
+        last = self.records[run][-self.plan.get("evaluations", 1) :]
+        return mean(record[metric] for record in last)
+
+    def log_ratios(
+        self, data: str, arm: str, seeds: Iterable[int], reference: str | None = None
+    ) -> dict[int, float]:
+        """Logarithm of an arm's score over the reference's, by seeds that both have run on."""
+        reference, score = reference or self.plan["reference"], self.plan["score"]
+        logs = {}
+        for seed in seeds:
+            pair = [Run(data, name, seed) for name in (arm, reference)]
+            if all(run in self.records for run in pair):
+                over, under = (self.value(run, score) for run in pair)
+                if over > 0 and under > 0:  # unbiased distances may be below 0
+                    logs[seed] = math.log(over / under)
+        return logs
+
+    def arms_of(self, stage: dict[str, Any]) -> list[str]:
+        """The names of a stage's arms."""
+        names = []
+        for arm in stage["arms"]:
+            names += [arm] if isinstance(arm, str) else self._best(**arm)
+        return names
+
+    def _best(self, best: int, data: str, seeds: list[int]) -> list[str]:
+        """Of the arms that have run on all these seeds, so many of the lowest score."""
+        logs = {arm: self.log_ratios(data, arm, seeds) for arm in self.plan["arms"]}
+        ran = {arm: mean(log.values()) for arm, log in logs.items() if len(log) == len(seeds)}
+        ran.pop(self.plan["reference"], None)
+        return sorted(ran, key=lambda arm: ran[arm])[:best]
+
+    def run(self, datasets: dict[str, str], work: Path, processes: int) -> None:
+        """Do what is missing, stage by stage."""
+        for stage in self.plan["stages"]:
+            names = [(d, a) for d in stage["data"] for a in self.arms_of(stage)]
+            runs = [Run(*name, seed) for seed in stage["seeds"] for name in names]
+            with ThreadPoolExecutor(processes) as pool:
+                for index in range(stage["slices"]):
+                    due = [run for run in runs if len(self.records.get(run, ())) == index]
+                    list(pool.map(lambda run, s=stage: self._slice(run, s, datasets, work), due))
+
+    def _slice(self, run: Run, stage: dict[str, Any], datasets: dict[str, str], work: Path) -> None:
+        before, slices = self.records.get(run, []), stage["slices"]
+        settings = dict(self.plan["arms"][run.arm])
+        checkout = Path(settings.pop("checkout", REPOSITORY))
+        source = settings.pop("from", None)
+        task: dict[str, Any] = {
+            "run": str(run.folder(work)),
+            "data": datasets[run.data],
+            "settings": {"preset": "cpu-demo", **settings, "seed": run.seed},
+            "samples": self.plan.get("samples", SAMPLES),
+            "source": source and str(run._replace(**source).folder(work)),
+        }
+        if "kimg" in stage:
+            task["nimg"] = stage["kimg"] * 1000 * (len(before) + 1) / slices
+        else:
+            spent = sum(record["cpu_sec"] for record in before)
+            task["cpu_sec"] = stage["minutes"] * 60 * (len(before) + 1) / slices - spent
+        record = {**run._asdict(), "commit": commit(checkout)}
+        record |= _in_process("train", task, checkout) | _in_process("judge", task, REPOSITORY)
+        self.add(record)
+        print(f"{' '.join(map(str, run))}: {record}", flush=True)
+
+    def table(self, specification: str) -> str:
+        """Rows of {"data", "arms", "seeds"}; "over" names another reference than the study's."""
+        given = json.loads(specification)
+        data, seeds = given["data"], given["seeds"]
+        rows = []
+        for arm in given["arms"]:
+            runs = [r for r in (Run(data, arm, s) for s in seeds) if r in self.records]
+            cells = []
+            for name in METRICS:
+                values = [self.value(r, name) for r in runs if name in self.records[r][-1]]
+                cells.append(spread(values))
+            masked = [r["masked_share"] for run in runs for r in self.records[run][-1:]]
+            reference = given.get("over", self.plan["reference"])
+            logs = list(self.log_ratios(data, arm, seeds, reference).values())
+            kimg = mean(self.records[r][-1]["nimg"] for r in runs) / 1000 if runs else 0
+            shown = [f"{mean(masked):.0%}" if masked else "-", f"{kimg:.0f}", str(len(runs))]
+            rows.append([arm, *cells, "1" if arm == reference else ratio(logs), *shown])
+        names = (name.replace("_", " ") for name in METRICS)
+        return markdown(["arm", *names, "paired ratio", "masked", "kimg", "seeds"], rows)
+
+
+def ratio(logs: list[float]) -> str:
+    """Geometric mean with its 95 % interval, of logarithms."""
+    if not logs:
+        return "-"
+    centre, low, high = interval(logs)
+    return f"{centre:.3f}" + (f" ({low:.3f} to {high:.3f})" if len(logs) > 1 else "")
+
+
+def interval(logs: list[float]) -> tuple[float, float, float]:
+    """Geometric mean and its 95 % interval (Student's t), of logarithms."""
+    from scipy.stats import t as student
+
+    half = math.nan
+    if len(logs) > 1:
+        half = student.ppf(0.975, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
+    return math.exp(mean(logs)), math.exp(mean(logs) - half), math.exp(mean(logs) + half)
+
+
+def _in_process(what: str, task: dict[str, Any], checkout: Path) -> Record:
+    """Train or judge in a process whose path chooses the code."""
+    done = subprocess.run(
+        [sys.executable, __file__, what, json.dumps(task)],
+        env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: Record = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def train(task: dict[str, Any]) -> Record:
+    """Train for a slice."""
+    import torch
+
+    from training.dataset import PreparedDataset
+    from training.learning import trainer as trainer_module
+    from training.learning.checkpoint import list_checkpoints
+    from training.learning.config import merge, resolve
+    from training.learning.device import keep_freed_memory
+    from training.learning.distributed import Ranks
+    from training.learning.presets import PRESETS
+    from training.learning.run import write_run
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    run, dataset = Path(task["run"]), PreparedDataset(Path(task["data"]))
+    never = dict.fromkeys(("max_kimg", "grid_kimg", "checkpoint_kimg"), NEVER_KIMG)
+    settings = {**task["settings"], **never, "keep_checkpoints": 2}
+    config = resolve(merge(PRESETS[settings["preset"]], settings))
+    # Judged afterwards, all by the same code.
+    trainer_module.ValidationMonitor.is_possible = staticmethod(lambda _: False)  # type: ignore[method-assign]
+    run.mkdir(parents=True, exist_ok=True)
+    trainer = trainer_module.Trainer(run, dataset, config, torch.device("cpu"), Ranks())
+    if list_checkpoints(run):
+        trainer.resume()
+    else:
+        write_run(run, config, dataset)
+        if task["source"]:
+            from training.learning.sources import open_source
+
+            trainer.start_from(open_source(task["source"]))
+    begun, nimg, cpu_sec = time.process_time(), task.get("nimg", math.inf), task.get("cpu_sec")
+
+    def is_over() -> bool:
+        spent = time.process_time() - begun
+        return trainer.nimg >= nimg or (cpu_sec is not None and spent >= cpu_sec)
+
+    trainer.train(lambda _: None, is_over)
+    return {"nimg": trainer.nimg, "cpu_sec": round(time.process_time() - begun, 1)}
+
+
+def judge(task: dict[str, Any]) -> Record:
+    """Score the averaged generator, in the validation photos' mix of categories."""
+    import numpy as np
+
+    from training.dataset import PreparedDataset
+    from training.features.load import load_extractor
+    from training.learning.samplers import RunSampler
+    from training.metrics.photo_features import photo_features
+    from training.metrics.scores import FeatureSet, score
+
+    run, dataset, extractor = (
+        Path(task["run"]),
+        PreparedDataset(Path(task["data"])),
+        load_extractor(),
+    )
+    of_photos = dataset.labels[dataset.indices("validation")]
+    real = photo_features(dataset, extractor, "validation")
+    labels = np.resize(np.random.default_rng(0).permutation(of_photos), task["samples"])
+    generated = extractor(RunSampler(run).sample(labels, seed=0))
+    found = score(
+        FeatureSet(features=real, labels=of_photos), FeatureSet(features=generated, labels=labels)
+    )
+    stats = run / "stats.jsonl"  # not there before the first tick
+    lines = stats.read_text(encoding="utf-8").splitlines() if stats.exists() else []
+    masked = [tick["mask_active"] for tick in map(json.loads, lines) if tick["kind"] == "tick"]
+    scores = {name: getattr(found, name) for name in METRICS}
+    known = {name: round(value, 5) for name, value in scores.items() if value is not None}
+    return {**known, "masked_share": round(mean(masked), 4) if masked else 0.0}
+
+
+def split_photos(photos: Path, count: int, first: Path, others: Path) -> None:
+    """Copy the first `count` photos of each category to one folder and the others to another."""
+    for category in sorted(p for p in photos.iterdir() if p.is_dir()):
+        for i, photo in enumerate(sorted(category.iterdir())):
+            target = (first if i < count else others) / category.name
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(photo, target / photo.name)
+
+
+def main() -> None:
+    if sys.argv[1:2] in (["train"], ["judge"]):
+        print(json.dumps({"train": train, "judge": judge}[sys.argv[1]](json.loads(sys.argv[2]))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--data", nargs="+", default=[], help="NAME=DATASET, prepared")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--processes", type=int, default=cores(), help="runs side by side")
+    parser.add_argument("--page", help="of docs/, whose tables are filled")
+    options = parser.parse_args()
+    study = Study(options.study)
+    study.run(dict(d.split("=", 1) for d in options.data), options.work, options.processes)
+    if options.page:
+        fill(options.page, study.table)
+        return
+    for stage in study.plan["stages"]:
+        for data in stage["data"]:
+            given = {"data": data, "arms": study.arms_of(stage), "seeds": stage["seeds"]}
+            print(f"\n{data}\n{study.table(json.dumps(given))}")
+
+
+if __name__ == "__main__":
+    main()

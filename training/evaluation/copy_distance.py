@@ -1,0 +1,98 @@
+"""How far is an image from the training photo that it is most like?
+
+Two views of both, multiplied. The pretrained features see what is shown and where it does not
+matter, but noise, blur and recompression carry them as far as another product does; small
+images compared pixel by pixel, over shifts of a few pixels, hardly notice those. An image is
+a copy where both say that it is near.
+"""
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from training.features.extractor import to_rgb_tensor
+from training.metrics.distances import Features
+
+_SHIFTED_PX: Final = 32  # the size at which images are shifted, by a pixel each way
+_COMPARED_PX: Final = 8  # the size at which pixels are compared
+# Images compared at a time, so that memory grows with the photos alone.
+_BLOCK: Final = 64
+_EPSILON: Final = 1e-9
+
+
+class TrainingPhotos:
+    """All training photos, upright and mirrored."""
+
+    def __init__(
+        self, upright: Features, mirrored: Features, photos: list[NDArray[np.uint8]]
+    ) -> None:
+        """Prepare them to be compared with.
+
+        Args:
+            upright: Features [N, D], N of 1 or more.
+            mirrored: Features of the same photos mirrored left to right, [N, D].
+            photos: The photos themselves, in parts [n, height, width, channels].
+        """
+        self._count = len(upright)
+        self._directions = _unit(torch.from_numpy(np.concatenate([upright, mirrored])).float())
+        planes = torch.cat([_unshifted(part) for part in photos])
+        self._pixels = torch.cat([_unit_pixels(planes), _unit_pixels(planes.flip(3))])
+
+    def nearest(
+        self, images: NDArray[np.uint8], features: Features
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
+        """The nearest training photo of each image.
+
+        Args:
+            images: [N, height, width, channels].
+            features: Of the images, [N, D].
+
+        Returns:
+            Distances [N], 0 for a photo itself, about 1 for unlike ones; numbers of the photos
+            [N]; and whether each is nearest when mirrored [N].
+        """
+        found = [
+            self._nearest(images[start : start + _BLOCK], features[start : start + _BLOCK])
+            for start in range(0, len(images), _BLOCK)
+        ]
+        distances, positions = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+        mirrored, photos = np.divmod(positions, self._count)
+        return distances.astype(np.float64), photos, mirrored.astype(np.bool_)
+
+    def _nearest(self, images: NDArray[np.uint8], features: Features) -> tuple[Tensor, Tensor]:
+        directions = _unit(torch.from_numpy(np.asarray(features)).float())
+        by_features = _squared_distances(directions, self._directions)
+        planes = functional.pad(_unshifted(images), (1, 1, 1, 1), mode="replicate")
+        by_pixels = torch.full_like(by_features, torch.inf)
+        for down in range(3):
+            for right in range(3):
+                moved = planes[:, :, down : down + _SHIFTED_PX, right : right + _SHIFTED_PX]
+                apart = _squared_distances(_unit_pixels(moved), self._pixels)
+                torch.minimum(by_pixels, apart, out=by_pixels)
+        nearest = (by_features * by_pixels).min(dim=1)
+        return nearest.values.pow(0.25), nearest.indices  # geometric mean of both distances
+
+
+def _unshifted(images: NDArray[np.uint8]) -> Tensor:
+    """Images of any size -> [N, 3, _SHIFTED_PX, _SHIFTED_PX]."""
+    return to_rgb_tensor(images, _SHIFTED_PX)
+
+
+def _unit_pixels(planes: Tensor) -> Tensor:
+    """Planes [N, 3, H, W] -> pixels [N, 3 * 64] without mean lightness and contrast."""
+    pixels = functional.adaptive_avg_pool2d(planes, _COMPARED_PX).flatten(1)
+    return _unit(pixels - pixels.mean(dim=1, keepdim=True))
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows [N, D] of length 1."""
+    return functional.normalize(rows, dim=1, eps=_EPSILON)
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Between rows of length 1, [N, D] and [M, D] -> [N, M]; 0 to 4."""
+    return (2 - 2 * a @ b.t()).clamp_min(0)

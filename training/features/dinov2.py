@@ -1,0 +1,90 @@
+"""DINOv2 features through timm, for those who have its weights: nothing is downloaded here."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from training.features.efficientnet_lite import WeightsError
+from training.features.extractor import ExtractorInfo, to_rgb_tensor
+
+_MODEL: Final = "vit_small_patch14_dinov2.lvd142m"
+_REPOSITORY: Final = f"timm/{_MODEL}"
+_FILE: Final = "model.safetensors"
+_DIMENSIONS: Final = 384
+_INPUT_PX: Final = 224
+_BATCH: Final = 16
+
+
+class DinoFeatures:
+    """The class token of DINOv2's small vision transformer."""
+
+    def __init__(self, device: str = "cpu", weights: Path | None = None) -> None:
+        """Load the weights.
+
+        Args:
+            device: A torch device's name.
+            weights: The model's safetensors file; by default where timm keeps it.
+
+        Raises:
+            WeightsError: The file is missing or is of another network.
+        """
+        path = weights or _kept_by_timm()
+        try:
+            with safe_open(path, framework="numpy"):  # other formats can hold code
+                pass
+            network: Any = timm.create_model(
+                _MODEL,
+                pretrained=True,
+                pretrained_cfg_overlay={"file": str(path)},
+                num_classes=0,
+                img_size=_INPUT_PX,
+            )
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]  # of layers' names there may be hundreds
+            raise WeightsError(
+                f"{path} holds no weights of {_REPOSITORY} ({reason}): download its {_FILE}"
+            ) from error
+        self.info = ExtractorInfo(
+            name="dinov2-small",
+            sha256=digest,
+            dimensions=_DIMENSIONS,
+            input_px=_INPUT_PX,
+            provenance="DINOv2 ViT-S/14, trained on LVD-142M by its authors; Apache-2.0.",
+            frechet_name="Frechet distance on DINOv2",
+        )
+        self._device = torch.device(device)
+        self._network = network.eval().requires_grad_(False).to(self._device)
+        self._mean, self._deviation = (
+            torch.tensor(network.default_cfg[name], device=self._device).view(3, 1, 1)
+            for name in ("mean", "std")
+        )
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features float32 [N, 384] of uint8 images [N, height, width, 1 | 3 | 4]."""
+        features = np.empty((len(images), _DIMENSIONS), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(images), _BATCH):
+                batch = to_rgb_tensor(images[start : start + _BATCH], _INPUT_PX).to(self._device)
+                levels = (batch + 1) / 2
+                pooled = self._network((levels - self._mean) / self._deviation)
+                features[start : start + _BATCH] = pooled.cpu().numpy()
+        return features
+
+
+def _kept_by_timm() -> Path:
+    """Where timm, having used the network once, has its weights."""
+    path = try_to_load_from_cache(_REPOSITORY, _FILE)
+    if not isinstance(path, str):
+        raise WeightsError(
+            f"--features dinov2 found no weights in timm's cache: load {_MODEL} by timm once, or "
+            f"download {_FILE} of {_REPOSITORY} and name it by --feature-weights"
+        )
+    return Path(path)

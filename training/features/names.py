@@ -1,0 +1,5 @@
+"""The names by which a user chooses features; without torch, so that `--help` is quick."""
+
+from typing import Literal
+
+FeaturesName = Literal["efficientnet-lite2", "inception", "dinov2"]

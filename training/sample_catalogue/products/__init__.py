@@ -1,1 +1,0 @@
-"""One article of each category, drawn at random."""
