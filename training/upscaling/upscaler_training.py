@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.layers import to_rgb
 from models.upscaler import Upscaler
+from training.features.feature_maps import LiteFeatureMaps
 from training.learning.randomness import Purpose, seed_for
-from training.upscaling.critic import Critic, FeatureMaps, adversarial_loss, critic_loss
+from training.upscaling.critic import Critic, adversarial_loss, critic_loss
 from training.upscaling.crops import Crops, CropSampler
 from training.upscaling.upscaler_run import UpscalerError, UpscalerSettings
 
@@ -58,15 +60,15 @@ class UpscalerTrainer:
         self.dtype = dtype
         self.nimg = 0
         self.device = next(upscaler.parameters()).device
-        self.maps = FeatureMaps().to(self.device)
-        photos = self._drawn().large
+        # Evaluation looks at Lite2: an upscaler must not be judged by what taught it.
+        self.maps = LiteFeatureMaps().to(self.device)
         with torch.no_grad():
-            maps = self.maps(photos)
+            maps = self.maps(to_rgb(self._drawn().large))
         # Features differ in scale from map to map: each counts in units of its own spread.
         self.spread = [features.std() + 1e-3 for features in maps]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(settings.seed, Purpose.UPSCALER, 1))
-            self.critic = Critic(maps).to(self.device)
+            self.critic = Critic(self.maps.channels).to(self.device)
         self.average = AveragedModel(upscaler, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))
         self.optimizers = (
             torch.optim.Adam(upscaler.parameters(), settings.learning_rate, (0.9, 0.99)),
@@ -159,13 +161,13 @@ class UpscalerTrainer:
     def _judged(self, images: Tensor, maps: list[Tensor]) -> list[Tensor]:
         lower = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype if lower else None, enabled=lower):
-            logits = self.critic(images, maps)
+            logits = self.critic(to_rgb(images), maps)
         return [one.float() for one in logits]
 
     def _scaled_maps(self, images: Tensor) -> list[Tensor]:
         return [
             features / spread
-            for features, spread in zip(self.maps(images), self.spread, strict=True)
+            for features, spread in zip(self.maps(to_rgb(images)), self.spread, strict=True)
         ]
 
     def _tick(self, means: Tensor) -> UpscalerTick:

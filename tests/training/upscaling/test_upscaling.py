@@ -22,7 +22,7 @@ from training.learning.loader import to_float
 from training.learning.run import read_run
 from training.model_cli import app as model_app
 from training.upscaler_cli import app as upscaler_app
-from training.upscaling.critic import Critic, FeatureMaps, adversarial_loss, critic_loss, to_rgb
+from training.upscaling.critic import Critic, adversarial_loss, critic_loss
 from training.upscaling.crops import CropSampler, resize
 from training.upscaling.judging import enlarge_by, judge
 from training.upscaling.upscaler_run import UpscalerSettings, load_upscaler
@@ -157,25 +157,17 @@ def test_the_critic_is_content_beyond_one_and_the_upscaler_wants_more() -> None:
     assert adversarial_loss(logits(3.0)) == -6
 
 
-def test_the_critic_sees_pixels_and_three_maps() -> None:
-    images = torch.rand(2, 3, 32, 32) * 2 - 1
-    network = FeatureMaps()
-    maps = network(images)
-    assert [features.shape[2] for features in maps] == [8, 4, 2]
-    assert [features.shape[1] for features in maps] == [24, 40, 112]
-    assert not any(p.requires_grad for p in network.parameters())
-    assert [head.shape[:2] for head in Critic(maps)(images, maps)] == [(2, 1)] * 4
-
-
-def test_transparency_is_seen_over_white_and_grey_as_grey() -> None:
-    images = torch.tensor([-1.0, 0.0, 0.5, 1.0])[None, :, None, None]
-    assert torch.equal(to_rgb(images), images[:, :3])
-    clear = images.clone()
-    clear[:, 3] = -1
-    assert torch.equal(to_rgb(clear), torch.ones(1, 3, 1, 1))
-    clear[:, 3] = 0
-    assert to_rgb(clear).flatten().tolist() == [0.0, 0.5, 0.75]
-    assert to_rgb(images[:, 1:2]).flatten().tolist() == [0.0] * 3
+def test_the_critic_judges_pixels_and_each_map() -> None:
+    images = torch.rand(2, 3, 64, 32)
+    maps = [torch.rand(2, 24, 16, 8), torch.rand(2, 40, 8, 4)]
+    critic = Critic((24, 40)).eval()
+    logits = critic(images, maps)
+    assert [one.shape[:2] for one in logits] == [(2, 1)] * 3
+    # Each head sees its own alone.
+    changed = critic(images, [maps[0], maps[1] + 1])
+    assert [torch.equal(a, b) for a, b in zip(logits, changed, strict=True)] == [True, True, False]
+    changed = critic(images + 1, maps)
+    assert [torch.equal(a, b) for a, b in zip(logits, changed, strict=True)] == [False, True, True]
 
 
 def test_a_photo_is_not_compared_with_itself() -> None:
