@@ -24,9 +24,9 @@ from training.dataset import DatasetInfo, PreparedDataset
 
 # What training, export and lightweight-gan import.
 PACKAGES = (
-    *("absl-py", "adabelief-pytorch", "annotated-types", "colorama", "einops", "kornia"),
+    *("adabelief-pytorch", "annotated-types", "colorama", "einops", "kornia"),
     *("lightweight-gan", "ml-dtypes", "onnx", "onnx-ir", "onnxscript", "psutil", "pydantic"),
-    *("pydantic-core", "safetensors", "tabulate", "tensorboard", "timm", "tqdm"),
+    *("pydantic-core", "safetensors", "tabulate", "timm", "tqdm"),
     "typing-inspection",
 )
 # Of a wheel's name; pip takes no "or older".

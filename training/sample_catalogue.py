@@ -1,12 +1,12 @@
 """The sample catalogue: 1,000 rendered product photos that ship with Catalogan, as package data."""
 
-import secrets
-import shutil
 import zipfile
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
+
+from training.files import folder_aside
 
 Part = Literal["first", "second"]
 
@@ -42,18 +42,12 @@ def unpack_sample_catalogue(out: Path, part: Part | None = None) -> dict[str, in
             f"--out {out} exists and is not an empty folder: choose another or remove it"
         )
     categories = [name for key, names in PARTS.items() if part in (None, key) for name in names]
-    place = out.resolve()  # of a link: what it points to is replaced, not the link
-    aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
     try:
-        aside.mkdir(parents=True)
-        with zipfile.ZipFile(_archive()) as archive:
+        with folder_aside(out) as aside, zipfile.ZipFile(_archive()) as archive:
             photos = [name for name in archive.namelist() if name.split("/")[0] in categories]
             archive.extractall(aside, photos)
-        aside.replace(place)
     except OSError as error:
         raise SampleCatalogueError(f"--out {out} can't be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return dict(Counter(name.split("/")[0] for name in photos))
 
 

@@ -32,7 +32,7 @@ class EvaluationOptions(BaseModel):
     batch_size: Annotated[int, Field(ge=1, le=4096, description="Pictures held at a time.")] = 64
     classifier_steps: Annotated[
         int, Field(ge=10, le=100_000, description="Training steps of the category classifier.")
-    ] = 200
+    ] = 400
     usefulness: Annotated[
         UsefulnessOptions | None, Field(description="Also train on few photos with help.")
     ] = None

@@ -1,13 +1,15 @@
 """How well does a classifier that has only seen generated images name real photos?
 
 An opinion of another kind than distances between features: what it needs are images that
-show what tells a category from another, in enough variety. A choice between two generators
-should rest on both.
+show what tells a category from another, in enough variety. It does not mind blur. A choice between
+two generators should rest on both.
 
 Source: Ravuri and Vinyals 2019, arXiv 1905.10887 (classification accuracy score).
 """
 
-from typing import Final
+import json
+import logging
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,12 @@ from training.evaluation.classifier import (
     read_photos,
 )
 from training.evaluation.record import SecondOpinion
+from training.files import replace_file
+from training.metrics.photo_features import FOLDER
 
+_logger = logging.getLogger(__name__)
+
+KEPT_FILE: Final = "second-opinion.json"
 # More teach so small a network little.
 MAX_IMAGES: Final = 4096
 # A share needs no more: 2,000 photos put it within a point or so.
@@ -37,6 +44,8 @@ def second_opinion(
 ) -> SecondOpinion:
     """Train on generated images, and on as many photos of the same categories; compare.
 
+    What photos teach is found once, and kept with the dataset.
+
     Args:
         dataset: Photos: train photos to learn from, validation photos to be named.
         generated: Images of two categories or more.
@@ -44,9 +53,8 @@ def second_opinion(
         steps: Of each training.
         device: A torch device's name.
     """
-    labels = np.unique(generated.labels)
-    rows = validation_rows(dataset, labels, seed)
-    photos = read_photos(dataset, _photos_like(dataset, generated.labels, seed))
+    rows = validation_rows(dataset, np.unique(generated.labels), seed)
+    train = _photos_like(dataset, generated.labels, seed)
 
     def accuracy(source: LabelledPhotos) -> float:
         classifier = CategoryClassifier(
@@ -54,12 +62,40 @@ def second_opinion(
         )
         return named_rightly(classifier, dataset, rows)
 
+    made_from = {
+        "dataset": dataset.info.hash,
+        "images_of_category": np.bincount(dataset.labels[train]).tolist(),
+        "seed": seed,
+        "steps": steps,
+    }
+    trained_on_photos = _kept(dataset, made_from)
+    if trained_on_photos is None:
+        trained_on_photos = accuracy(read_photos(dataset, train))
+        _keep(dataset, made_from, trained_on_photos)
     return SecondOpinion(
         trained_on_generated=accuracy(generated),
-        trained_on_photos=accuracy(photos),
+        trained_on_photos=trained_on_photos,
         generated_count=len(generated),
-        photo_count=len(photos),
+        photo_count=len(train),
     )
+
+
+def _kept(dataset: PreparedDataset, made_from: dict[str, Any]) -> float | None:
+    """What photos taught in an earlier evaluation; None where it was another, or none."""
+    try:
+        kept = json.loads((dataset.path / FOLDER / KEPT_FILE).read_bytes())
+        return float(kept["accuracy"]) if kept["made_from"] == made_from else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _keep(dataset: PreparedDataset, made_from: dict[str, Any], accuracy: float) -> None:
+    path = dataset.path / FOLDER / KEPT_FILE
+    try:
+        path.parent.mkdir(exist_ok=True)
+        replace_file(path, json.dumps({"made_from": made_from, "accuracy": accuracy}).encode())
+    except OSError as error:
+        _logger.info("%s can't be written, and is found anew each time (%s)", path, error)
 
 
 def validation_rows(

@@ -6,7 +6,6 @@ Written aside and renamed, so that a folder that exists is whole.
 import datetime
 import hashlib
 import io
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +62,7 @@ from training.export.parity import (
     measure_watermark_parity,
 )
 from training.export.quantization import quantize
+from training.files import folder_aside
 from training.inversion.encoder_run import EncoderCard, load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
@@ -169,7 +169,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     files[CARD_FILE] = model_card(manifest)
     manifest = manifest.model_copy(update={"files": _records(files)})
     files[MANIFEST_FILE] = (manifest.model_dump_json(indent=2) + "\n").encode()
-    _write_aside(out, files)
+    _write(out, files)
     return manifest
 
 
@@ -304,14 +304,10 @@ def _preview(generator: Generator, seed: int, options: ExportOptions) -> bytes:
     return buffer.getvalue()
 
 
-def _write_aside(out: Path, files: dict[str, bytes]) -> None:
-    aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
+def _write(out: Path, files: dict[str, bytes]) -> None:
     try:
-        aside.mkdir(parents=True)
-        for name, data in files.items():
-            (aside / name).write_bytes(data)
-        aside.rename(out)
+        with folder_aside(out) as aside:
+            for name, data in files.items():
+                (aside / name).write_bytes(data)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise ExportError(f"can't write {out}: {error}") from error

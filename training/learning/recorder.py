@@ -1,4 +1,4 @@
-"""What a run leaves to look at: stats.jsonl, TensorBoard and sample grids."""
+"""What a run leaves to look at: stats.jsonl and sample grids."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from models.generator import Generator
 from training.learning.mask_control import MaskEvent
@@ -45,46 +44,22 @@ class Recorder:
     def __init__(self, run: Path, grid: "GridSampler") -> None:
         self.run = run
         self.grid = grid
-        self.board = SummaryWriter(str(run / "tensorboard"), flush_secs=30)
         (run / "grids").mkdir(exist_ok=True)
 
     def record(self, tick: Tick | None, events: list[MaskEvent]) -> None:
         """Write one step's mask events, and the tick that it may have ended with."""
         for event in events:
-            self._event(event)
+            self.note(event.kind, event.nimg, **event.values)
         if tick is not None:
-            self._tick(tick)
-
-    def _tick(self, tick: Tick) -> None:
-        figures = dataclasses.asdict(tick)
-        append_line(self.run / "stats.jsonl", {"kind": "tick", **figures})
-        for name, value in figures.items():
-            if name != "nimg" and value is not None:
-                self.board.add_scalar(name, value, tick.nimg)
-
-    def _event(self, event: MaskEvent) -> None:
-        append_line(
-            self.run / "stats.jsonl", {"kind": event.kind, "nimg": event.nimg, **event.values}
-        )
-        for name, value in event.values.items():
-            self.board.add_scalar(f"mask/{name}", value, event.nimg)
+            append_line(self.run / "stats.jsonl", {"kind": "tick", **dataclasses.asdict(tick)})
 
     def note(self, kind: str, nimg: int, **values: float | str) -> None:
-        """Write what happened: kind "validation", "alarm", "rollback" or "resume"."""
+        """Write what happened: kind "validation", "alarm", "rollback", "resume" or a mask's."""
         append_line(self.run / "stats.jsonl", {"kind": kind, "nimg": nimg, **values})
-        for name, value in values.items():
-            if isinstance(value, float):
-                self.board.add_scalar(f"{kind}/{name}", value, nimg)
 
     def snapshot(self, generator: Generator, nimg: int) -> None:
         """Draw the sample grid."""
-        picture = self.grid.draw(generator)
-        picture.save(self.run / "grids" / f"grid-{nimg:012d}.png")
-        self.board.add_image("grid", np.atleast_3d(np.asarray(picture)), nimg, dataformats="HWC")
-
-    def close(self) -> None:
-        """Flush TensorBoard."""
-        self.board.close()
+        self.grid.draw(generator).save(self.run / "grids" / f"grid-{nimg:012d}.png")
 
 
 def to_pixels(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

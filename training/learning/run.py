@@ -6,7 +6,6 @@ RUN/
   checkpoint-*.pt       with .sha256
   best-*.pt             weights of the best moment on the validation photos
   stats.jsonl           one line a tick; mask events with their image count
-  tensorboard/          the same figures
   grids/                sample grids with fixed latents
   encoder/              see training/inversion/encoder_run.py
   evaluation/           what `catalogan evaluate` found
@@ -180,6 +179,8 @@ def load_networks(
 def locked(run: Path) -> Iterator[None]:
     """Hold the run directory, so that two trainers never write into it.
 
+    What a killed one left half-written goes.
+
     Raises:
         RunError: Another process holds it.
     """
@@ -188,6 +189,8 @@ def locked(run: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"{run} is being trained by another process") from error
+        for half_written in run.glob("*.partial"):
+            half_written.unlink(missing_ok=True)
         yield
 
 

@@ -1,6 +1,5 @@
 """The training loop: photos in, a run directory out."""
 
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,13 +117,12 @@ class Trainer:
             self._save()  # what the first minutes are rolled back to
         elif recorder:
             recorder.note("resume", self.nimg)
-        with contextlib.closing(recorder) if recorder else contextlib.nullcontext():
-            while True:
-                try:
-                    return self._train(clock, recorder, on_tick, should_stop)
-                except TrainingDiverged as error:
-                    self._roll_back(f"{error} before {self.nimg} images", recorder)
-                    clock.rewind(self.nimg)
+        while True:
+            try:
+                return self._train(clock, recorder, on_tick, should_stop)
+            except TrainingDiverged as error:
+                self._roll_back(f"{error} before {self.nimg} images", recorder)
+                clock.rewind(self.nimg)
 
     def _train(
         self,

@@ -4,8 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.lib import format as npy
 
 from training.dataset import IMAGES_FILE, INDEX_FILE, INFO_FILE
+from training.files import folder_aside
 from training.photos.decode_pool import ImagesFile
 from training.photos.scan import PrepareError
 
@@ -57,39 +56,11 @@ def written_aside(place: Path) -> Iterator[Path]:
     Raises:
         PrepareError: The folder can't be written.
     """
-    aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
     try:
-        aside.mkdir()
-        yield aside
-        _sync(aside)
-        _put_in_place(aside, place)
+        with folder_aside(place, replace=True) as aside:
+            yield aside
     except OSError as error:
         raise PrepareError(f"{place} can't be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Have the files on disk before the rename is."""
-    for file in folder.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-
-
-def _put_in_place(aside: Path, place: Path) -> None:
-    """Rename; an older dataset goes only after the new one is there."""
-    old = place.with_name(f".{place.name}.{secrets.token_hex(4)}.old")
-    replaces = place.is_dir() and any(place.iterdir())
-    if replaces:
-        place.rename(old)
-    try:
-        aside.rename(place)
-    except OSError:
-        if replaces:
-            old.rename(place)
-        raise
-    if replaces:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def allocate_images(folder: Path, shape: tuple[int, int, int, int]) -> ImagesFile:

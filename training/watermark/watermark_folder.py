@@ -7,7 +7,6 @@ WATERMARK/
 """
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,7 +19,7 @@ from torch import nn
 from models.manifest import Sha256, WatermarkDetection
 from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
 from training.faults import first_fault
-from training.files import replace_file
+from training.files import folder_aside, replace_file
 
 WEIGHTS_FILE: Final = "watermark.safetensors"
 CARD_FILE: Final = "watermark.json"
@@ -106,16 +105,12 @@ def save_watermark(
     }
     weights = save(tensors)
     whole = WatermarkCard(weights_sha256=hashlib.sha256(weights).hexdigest(), **card)
-    aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
-        (aside / WEIGHTS_FILE).write_bytes(weights)
-        (aside / SHEET_FILE).write_bytes(sheet)
-        (aside / CARD_FILE).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        aside.rename(out)
+        with folder_aside(out) as aside:
+            (aside / WEIGHTS_FILE).write_bytes(weights)
+            (aside / SHEET_FILE).write_bytes(sheet)
+            (aside / CARD_FILE).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise WatermarkError(f"can't write {out}: {error}") from error
     return whole
 

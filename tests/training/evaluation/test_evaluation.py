@@ -16,6 +16,7 @@ from training.evaluation.evaluation import evaluate
 from training.evaluation.generated import EvaluationError
 from training.evaluation.options import EvaluationOptions
 from training.evaluation.record import EvaluationReport
+from training.evaluation.second_opinion import second_opinion
 from training.evaluation.usefulness import UsefulnessOptions, measure_usefulness
 
 SHAPES = ("ball", "crate", "sign")
@@ -155,6 +156,30 @@ def test_a_mislabelled_category_is_found_by_both_opinions(dataset, good):
     mixed_up = evaluate(ShapeSampler(says={"ball": "sign", "sign": "ball"}), dataset, steps)
     assert mixed_up.second_opinion.trained_on_photos > 0.8
     assert mixed_up.second_opinion.trained_on_generated < 0.5
+
+
+def test_what_photos_teach_is_found_once(tmp_path, monkeypatch):
+    data = write_dataset(tmp_path / "data", train=4, validation=2)
+    trained = []
+
+    class Counting(CategoryClassifier):
+        def __init__(self, *arguments, **settings):
+            trained.append(settings["steps"])
+            super().__init__(*arguments, **settings)
+
+    monkeypatch.setattr("training.evaluation.second_opinion.CategoryClassifier", Counting)
+
+    def opinion(steps=10):
+        return second_opinion(data, training_photos(data, seed=0), seed=0, steps=steps)
+
+    first = opinion()
+    assert len(trained) == 2
+    assert opinion() == first
+    assert len(trained) == 3  # on generated images only
+    assert opinion(steps=11).photo_count == first.photo_count
+    assert trained[-2:] == [11, 11]
+    (data.path / "features" / "second-opinion.json").write_text("{")
+    assert opinion() == first
 
 
 def test_scores_that_photos_are_too_few_for_are_null_with_a_reason(good):

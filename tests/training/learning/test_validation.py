@@ -165,8 +165,10 @@ def test_the_average_that_does_best_is_the_one_to_use(
     assert means.min() < means.max()
     for part in (state["averages"]["weights"][chosen], load_generator(run)[0].state_dict()):
         assert torch.equal(part["synthesis.constant"], state["ema"]["synthesis.constant"])
-    resumed = states["parts"]["averages"]["distances"]
-    np.testing.assert_allclose(resumed, state["averages"]["distances"], rtol=1e-3)
+    resumed = states["parts"]["averages"]
+    for ours, theirs in zip(resumed["weights"], state["averages"]["weights"], strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    np.testing.assert_allclose(resumed["distances"], state["averages"]["distances"], rtol=1e-3)
     assert states["parts"]["averages"]["chosen"] == chosen
     lines = [json.loads(x) for x in (run / "stats.jsonl").read_text().splitlines()]
     (*_, last) = [line for line in lines if line["kind"] == "validation"]

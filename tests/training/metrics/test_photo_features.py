@@ -35,7 +35,7 @@ class Colours:
 
 @pytest.fixture
 def dataset(tmp_path: Path, tiny_dataset: Path) -> PreparedDataset:
-    shutil.copytree(tiny_dataset, tmp_path / "dataset")
+    shutil.copytree(tiny_dataset, tmp_path / "dataset", ignore=shutil.ignore_patterns("features"))
     return PreparedDataset(tmp_path / "dataset")
 
 
