@@ -13,10 +13,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(RUNTIME),train,dev]'
 	touch $@
 
-# PHOTOS=dir trains on your photos, MINUTES=n for how long. BASE=1 serves the base that ships with
-# Catalogan at once; with PHOTOS it is what training starts from.
+# PHOTOS=dir trains on your photos from the base that ships with Catalogan, or from scratch with
+# BASE=0; MINUTES=n for how long. BASE=1 without photos serves the base at once.
 demo: setup
-	$(BIN)/python bench/demo.py $(if $(BASE),--base) $(if $(PHOTOS),--photos '$(PHOTOS)') \
+	$(BIN)/python bench/demo.py $(if $(BASE),$(if $(filter 0,$(BASE)),--no-base,--base)) $(if $(PHOTOS),--photos '$(PHOTOS)') \
 		$(if $(MINUTES),--minutes $(MINUTES))
 
 # A process for each core, a thread each: two threads on busy cores wait for each other.

@@ -133,15 +133,19 @@ def move_aside(out: Path) -> None:
 
 
 def train_export(options: argparse.Namespace, timer: Timer) -> Path:
-    """From photos to an export; from the shipped base's weights if asked for."""
+    """From photos to an export; own photos from the shipped base's weights, unless told not to."""
     out: Path = options.out
     photos = options.photos
     if photos is None:
         photos = out / "photos"
         timer.run("Unpack photos", "sample-catalogue", "--out", str(photos))
     dataset, run, export = (str(out / name) for name in ("dataset", "run", "export"))
-    size = options.size or (str(base_manifest()["width"]) if options.base else "32")
-    source = ["--from", f"base:{BASE}"] if options.base else []
+    base_size = str(base_manifest()["width"])
+    starts_from_base = options.base
+    if starts_from_base is None:
+        starts_from_base = options.photos is not None and options.size in (None, base_size)
+    size = options.size or (base_size if starts_from_base else "32")
+    source = ["--from", f"base:{BASE}"] if starts_from_base else []
     minutes = ["--max-minutes", str(options.minutes)]
     timer.run("Prepare", "prepare", str(photos), "--out", dataset, "--size", size)
     timer.run("Train", "train", dataset, "--out", run, *minutes, *source)
@@ -179,16 +183,17 @@ def main() -> None:
     parser.add_argument(
         "--photos", type=Path, help="folder of photos; the sample catalogue if not given"
     )
-    parser.add_argument("--minutes", type=float, default=4.0, help="training time")
-    parser.add_argument("--size", help="picture size; 32, or the base's")
+    parser.add_argument("--minutes", type=float, default=5.0, help="training time")
+    parser.add_argument("--size", help="image size; the base's where it is fine-tuned, else 32")
     parser.add_argument("--port", type=int, default=3000)
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="one that is there is moved aside"
     )
     parser.add_argument(
         "--base",
-        action="store_true",
-        help="serve the base that ships with Catalogan at once; with --photos, fine-tune it",
+        action=argparse.BooleanOptionalAction,
+        help="without --photos, serve the base that ships with Catalogan at once; with them it is "
+        "fine-tuned, unless --no-base",
     )
     options = parser.parse_args()
     if options.photos and not options.photos.is_dir():

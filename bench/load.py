@@ -9,7 +9,7 @@ kept-alive connection; answered with {pictures, seconds, cpu_s, rss_mb, client_c
 is counted lies between two moments at which all clients are at work.
 
 "open KIND RATE SECONDS" sends RATE requests a second whether or not earlier ones are
-answered, "even" or at random ("poisson"); answered as `OpenLoad.run` says.
+answered, "even" or at random ("poisson"); answered as `Load.open` says.
 
 "picture SEED" is answered with what `unsigned_sha256` gives of the body.
 """
@@ -21,11 +21,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
-from unsigned import unsigned_sha256
+from measuring import unsigned_sha256
 
 from service.settings import load_settings
 
@@ -42,97 +42,35 @@ class Client:
     """One connection."""
 
     def __init__(self, port: int, key: str) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._connection = socket.create_connection(("127.0.0.1", port))
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._answers = self._connection.makefile("rb")
         self._head = (
             "POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: image/png\r\n"
             f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\n"
         )
 
     def picture(self, seed: int) -> bytes:
-        """Ask for one picture.
+        """Ask for one image.
 
         Raises:
             RuntimeError: The answer is no PNG.
         """
         body = json.dumps({"n": 1, "seed": seed})
         self._connection.sendall(f"{self._head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-        received = b""
-        while b"\r\n\r\n" not in received:
-            received += self._receive()
-        head, _, content = received.partition(b"\r\n\r\n")
-        lines = head.decode("latin-1").lower().split("\r\n")
-        length = next(int(s.split(":")[1]) for s in lines if s.startswith("content-length:"))
-        parts, missing = [content], length - len(content)
-        while missing > 0:
-            parts.append(self._receive())
-            missing -= len(parts[-1])
-        content = b"".join(parts)
-        if " 200 " not in lines[0] or not content.startswith(b"\x89PNG"):
-            raise RuntimeError(f"the service answered {lines[0]}: {content[:200]!r}")
+        status = self._answers.readline()
+        length = 0
+        while (line := self._answers.readline()) not in (b"\r\n", b""):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        content = self._answers.read(length)
+        if b" 200 " not in status or len(content) < length or not content.startswith(b"\x89PNG"):
+            raise RuntimeError(f"the service answered {status!r}: {content[:200]!r}")
         return content
 
-    def _receive(self) -> bytes:
-        data = self._connection.recv(1 << 18)
-        if not data:
-            raise RuntimeError("the service closed the connection")
-        return data
-
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()
-
-
-class ClosedLoad:
-    """Clients that ask again as soon as they are answered."""
-
-    def __init__(self, port: int, key: str, clients: int) -> None:
-        self._address = (port, key)
-        self._count = clients
-        self._seeds = itertools.count()
-        self.made = 0
-        self.failures: list[Exception] = []
-        self._stop = threading.Event()
-        self._counting = threading.Lock()
-
-    def _work(self) -> None:
-        try:
-            client = Client(*self._address)
-            while not self._stop.is_set():
-                client.picture(next(self._seeds))
-                with self._counting:
-                    self.made += 1
-            client.close()
-        except Exception as error:  # handed to the caller of run
-            self.failures.append(error)
-
-    def run(self, seconds: float, server: psutil.Process) -> dict[str, float]:
-        """Load the service; see the module."""
-        self._stop.clear()
-        threads = [threading.Thread(target=self._work) for _ in range(self._count)]
-        for thread in threads:
-            thread.start()
-        time.sleep(RAMP_SEC)
-        start, made, cpu, own = time.perf_counter(), self.made, cpu_s(server), time.process_time()
-        self._wait(start + seconds, made + self._count)
-        result = {
-            "pictures": self.made - made,
-            "seconds": time.perf_counter() - start,
-            "cpu_s": cpu_s(server) - cpu,
-            "rss_mb": rss_mb(server),
-            "client_cpu_s": time.process_time() - own,
-        }
-        self._stop.set()
-        for thread in threads:
-            thread.join()
-        if self.failures:
-            raise self.failures[0]
-        return result
-
-    def _wait(self, until: float, made: int) -> None:
-        """Until a time, and on a very busy machine for longer, until so many are made."""
-        while not self.failures and (time.perf_counter() < until or self.made < made):
-            time.sleep(min(0.05, max(0.001, until - time.perf_counter())))
 
 
 def arrivals(kind: str, rate: float, seconds: float, rng: random.Random) -> list[float]:
@@ -151,20 +89,71 @@ def arrivals(kind: str, rate: float, seconds: float, rng: random.Random) -> list
     return sorted(rng.uniform(0, count / rate) for _ in range(count))
 
 
-class OpenLoad:
-    """Clients that do not wait for each other's answers.
+def in_threads(count: int, work: Callable[[], None]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
 
-    A latency counts from when the request was to be sent: one that finds no connection free,
-    as all wait for a slow server, has waited, too.
-    """
 
-    def __init__(self, port: int, key: str) -> None:
-        self._address = (port, key)
-        self._seeds = itertools.count()
-        self._rng = random.Random(0)
+class Load:
+    """Clients of one server; seeds never repeat."""
 
-    def run(self, kind: str, rate: float, seconds: float, server: psutil.Process) -> dict[str, Any]:
-        """Load the server.
+    def __init__(self, port: int, key: str, clients: int, server: psutil.Process) -> None:
+        self._address, self._clients, self._server = (port, key), clients, server
+        self._seeds, self._rng = itertools.count(), random.Random(0)
+
+    def picture(self, seed: int) -> bytes:
+        """One image, on a connection of its own."""
+        client = Client(*self._address)
+        content = client.picture(seed)
+        client.close()
+        return content
+
+    def closed(self, seconds: float) -> dict[str, float]:
+        """Clients that ask again as soon as they are answered; see the module."""
+        made: list[None] = []  # appending is safe in threads
+        failures: list[Exception] = []
+        stop = threading.Event()
+
+        def work() -> None:
+            try:
+                client = Client(*self._address)
+                while not stop.is_set():
+                    client.picture(next(self._seeds))
+                    made.append(None)
+                client.close()
+            except Exception as error:  # raised below
+                failures.append(error)
+
+        threads = in_threads(self._clients, work)
+        time.sleep(RAMP_SEC)
+        start, before = time.perf_counter(), len(made)
+        cpu, own = cpu_s(self._server), time.process_time()
+        # On a very busy machine for longer, until each client has made one.
+        while not failures and (
+            time.perf_counter() < start + seconds or len(made) < before + self._clients
+        ):
+            time.sleep(min(0.05, max(0.001, start + seconds - time.perf_counter())))
+        result = {
+            "pictures": len(made) - before,
+            "seconds": time.perf_counter() - start,
+            "cpu_s": cpu_s(self._server) - cpu,
+            "rss_mb": rss_mb(self._server),
+            "client_cpu_s": time.process_time() - own,
+        }
+        stop.set()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return result
+
+    def open(self, kind: str, rate: float, seconds: float) -> dict[str, Any]:
+        """Clients that do not wait for each other's answers.
+
+        A latency counts from when the request was to be sent: one that finds no connection free,
+        as all wait for a slow server, has waited, too.
 
         Returns:
             latencies_ms: Of each answered request.
@@ -177,18 +166,34 @@ class OpenLoad:
         seconds = len(planned) / rate
         latencies: list[float] = []
         failures: list[str] = []
-        clients = [Client(*self._address) for _ in range(CONNECTIONS)]
-        start = time.perf_counter()
-        due = (start + at for at in planned)
-        taking = threading.Lock()
-        arguments = (due, taking, latencies, failures)
-        threads = [threading.Thread(target=self._work, args=(c, *arguments)) for c in clients]
-        for thread in threads:
-            thread.start()
-        rss = []
+        waiting = [Client(*self._address) for _ in range(CONNECTIONS)]
+        start, taking = time.perf_counter(), threading.Lock()
+        due: Iterator[float] = (start + at for at in planned)
+
+        def work() -> None:
+            client: Client | None = waiting.pop()
+            while True:
+                with taking:
+                    moment = next(due, None)
+                if moment is None:
+                    break
+                sleep_until(moment)
+                try:
+                    client = client or Client(*self._address)
+                    client.picture(next(self._seeds))
+                    latencies.append(time.perf_counter() - moment)
+                except (OSError, RuntimeError) as error:
+                    failures.append(str(error))
+                    if client:
+                        client.close()
+                    client = None
+            if client:
+                client.close()
+
+        threads, rss = in_threads(CONNECTIONS, work), []
         for index in range(1, RSS_SAMPLES + 1):
-            _sleep_until(start + seconds * index / RSS_SAMPLES)
-            rss.append(rss_mb(server))
+            sleep_until(start + seconds * index / RSS_SAMPLES)
+            rss.append(rss_mb(self._server))
         for thread in threads:
             thread.join()
         return {
@@ -199,34 +204,8 @@ class OpenLoad:
             "rss_mb": rss,
         }
 
-    def _work(
-        self,
-        client: Client | None,
-        due: Iterator[float],
-        taking: threading.Lock,
-        latencies: list[float],
-        failures: list[str],
-    ) -> None:
-        while True:
-            with taking:
-                moment = next(due, None)
-            if moment is None:
-                break
-            _sleep_until(moment)
-            try:
-                client = client or Client(*self._address)
-                client.picture(next(self._seeds))
-                latencies.append(time.perf_counter() - moment)
-            except (OSError, RuntimeError) as error:
-                failures.append(str(error))
-                if client:
-                    client.close()
-                client = None
-        if client:
-            client.close()
 
-
-def _sleep_until(moment: float) -> None:
+def sleep_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.perf_counter()))
 
 
@@ -245,21 +224,17 @@ def rss_mb(process: psutil.Process) -> float:
 
 
 def main() -> None:
-    """Serve stdin."""
-    port, key, clients = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    server = psutil.Process(int(sys.argv[4]))
-    closed, opened = ClosedLoad(port, key, clients), OpenLoad(port, key)
+    port, key, clients, server = sys.argv[1:]
+    load = Load(int(port), key, int(clients), psutil.Process(int(server)))
     for line in sys.stdin:
         answer: Any
         match line.split():
             case ["picture", seed]:
-                client = Client(port, key)
-                answer = unsigned_sha256(client.picture(int(seed)))
-                client.close()
+                answer = unsigned_sha256(load.picture(int(seed)))
             case ["closed", seconds]:
-                answer = closed.run(float(seconds), server)
+                answer = load.closed(float(seconds))
             case ["open", kind, rate, seconds]:
-                answer = opened.run(kind, float(rate), float(seconds), server)
+                answer = load.open(kind, float(rate), float(seconds))
             case _:
                 sys.exit(f"load: {line!r} is no command")
         print(json.dumps(answer), flush=True)

@@ -1,10 +1,12 @@
 """What all measurements share: interleaved rounds, medians, the machine, and where figures go."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -18,6 +20,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "bench" / "results.json"
 # The keys of results.json that `make soak` writes, and `make bench` leaves as they are.
 SOAK = ("soak_rss_growth", "soak")
+# Of a PNG: holds the C2PA manifest, whose times and ids differ between equal images.
+SIGNATURE_CHUNK = b"caBX"
 
 A = TypeVar("A")
 
@@ -159,3 +163,22 @@ def keep_soak(path: Path, result: dict[str, Any]) -> None:
     """Put the result of a soak into results.json; all else there stays."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_results(path, {**kept, **dict(zip(SOAK, (result["rss_growth"], result), strict=True))})
+
+
+def unsigned_sha256(png: bytes) -> str:
+    """SHA-256 of a PNG without its signature.
+
+    Raises:
+        ValueError: There is none.
+    """
+    digest, signed, at = hashlib.sha256(png[:8]), False, 8
+    while at < len(png):
+        length, kind = struct.unpack_from(">I4s", png, at)
+        if kind == SIGNATURE_CHUNK:
+            signed = True
+        else:
+            digest.update(png[at : at + 12 + length])
+        at += 12 + length
+    if not signed:
+        raise ValueError("the image is not signed")
+    return digest.hexdigest()

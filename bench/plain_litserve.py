@@ -7,12 +7,12 @@ that speak HTTP.
 """
 
 import signal
+import sys
 from pathlib import Path
 
-from bare_session import BareSession
 from fastapi import Response
 from litserve import LitAPI, LitServer
-from plain_server import ROUTE, Arguments, answer, authorize
+from plain import ROUTE, BareSession, authorize
 
 from service.messages.schemas import GenerationRequest
 
@@ -36,7 +36,7 @@ class PictureAPI(LitAPI):
 
     def predict(self, asked: GenerationRequest) -> Response:
         """Make the picture and its answer."""
-        return answer(self._session, asked)
+        return self._session.answer(asked)
 
     def encode_response(self, answered: Response) -> Response:
         """Nothing: it is encoded."""
@@ -44,19 +44,18 @@ class PictureAPI(LitAPI):
 
 
 def main() -> None:
-    """Serve."""
-    given = Arguments.parse()
+    export, model_id, threads, port = sys.argv[1:]
     # LitServe ends its processes on Ctrl-C alone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = LitServer(
-        PictureAPI(given.export, given.model_id),
+        PictureAPI(Path(export), model_id),
         accelerator="cpu",
-        workers_per_device=given.threads,
+        workers_per_device=int(threads),
         fast_queue=True,
     )
     server.run(
         host="127.0.0.1",
-        port=given.port,
+        port=int(port),
         log_level="warning",
         access_log=False,
         generate_client_file=False,

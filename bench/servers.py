@@ -1,5 +1,11 @@
-"""The servers that are measured, each in a process of its own, and the helpers beside them."""
+"""The servers that are measured, each in a process of its own, and the fixed model they serve.
 
+`bench-128` has about 3 M parameters and its first weights: what it shows does not change the time.
+"""
+
+import dataclasses
+import datetime
+import hashlib
 import json
 import os
 import secrets
@@ -12,20 +18,64 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench_model import NAME, write_export
+import torch
 from measuring import CATALOGAN
 
+from models.generator import Generator, GeneratorShape
+from models.manifest import GENERATOR_FILE, MANIFEST_FILE, FileRecord, GeneratorManifest
 from service.registry.store import Registry
+from training.export.graphs import OPSET, to_onnx
+from training.export.parity import measure_parity
 
+NAME = "bench-128"
+CATEGORIES = ("bag", "bottle", "box", "chair", "lamp", "mug", "shirt", "shoe")
+WIDTHS = {"z_dim": 128, "w_dim": 256, "channel_base": 4096, "channel_max": 192}
+SHAPE = GeneratorShape(height=128, width=128, channels=3, categories=len(CATEGORIES), **WIDTHS)
+# A trained generator adds noise; the first weights would add none.
+NOISE_STRENGTH = 0.1
 CLIENTS = 8
 START_LIMIT_SEC = 600.0
-STOP_LIMIT_SEC = 600.0
 POLL_SEC = 0.01
 HERE = Path(__file__).parent
+
+
+def write_export(folder: Path) -> int:
+    """Export the model as `catalogan export` would; gives its count of parameters."""
+    torch.manual_seed(0)
+    generator = Generator(SHAPE).eval().requires_grad_(False)
+    for name, parameter in generator.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(NOISE_STRENGTH)
+    generator.update_w_avg()
+    graph = to_onnx(generator, "fp32")
+    record = FileRecord(sha256=hashlib.sha256(graph).hexdigest(), bytes=len(graph))
+    manifest = GeneratorManifest(
+        name=NAME,
+        created=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+        categories=CATEGORIES,
+        width=SHAPE.width,
+        height=SHAPE.height,
+        channels=3,
+        z_dim=generator.z_dim,
+        noise_dim=generator.noise_dim,
+        num_ws=generator.style_shape[0],
+        w_dim=generator.style_shape[1],
+        opset=OPSET,
+        preset=NAME,
+        nimg=0,
+        dataset_hash="0" * 64,
+        training={"model": dataclasses.asdict(SHAPE)},
+        licence="CC0-1.0",
+        parity=measure_parity(generator, graph, "fp32"),
+        files={GENERATOR_FILE: record},
+    )
+    folder.mkdir()
+    (folder / GENERATOR_FILE).write_bytes(graph)
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    return sum(parameter.numel() for parameter in generator.parameters())
 
 
 class Helper:
@@ -58,59 +108,38 @@ class Helper:
         """End the process."""
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.wait()
 
 
-@dataclass(frozen=True)
-class Server:
-    """A server that is ready.
-
-    Attributes:
-        pid: Of its first process.
-        port: Where it listens, on 127.0.0.1.
-        start_s: Seconds from exec to readiness.
-    """
+class Server(NamedTuple):
+    """A server that is ready: on 127.0.0.1, so many seconds after its start."""
 
     pid: int
     port: int
     start_s: float
 
 
-@dataclass(frozen=True)
 class Bench:
-    """The model, registered in a Model Store of its own, and what it is served with.
+    """The model, registered in a Model Store of its own below `folder`, and what serves it."""
 
-    Attributes:
-        folder: For everything that is written.
-        model_id: "name:version".
-        parameters: Of the model.
-        key: The API key.
-    """
-
-    folder: Path
-    model_id: str
-    parameters: int
-    key: str
-
-    @classmethod
-    def set_up(cls, folder: Path) -> "Bench":
-        """Export and register the model; settings of this process's environment are dropped."""
+    def __init__(self, folder: Path) -> None:
+        """Settings of this process's environment are dropped."""
         for name in [name for name in os.environ if name.startswith("CATALOGAN_")]:
             del os.environ[name]
-        key = secrets.token_urlsafe(24)
+        self.folder, self.key = folder, secrets.token_urlsafe(24)
         os.environ |= {
             "BENTOML_HOME": str(folder / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",
-            "CATALOGAN_API_KEY": key,
+            "CATALOGAN_API_KEY": self.key,
             "PYTHONWARNINGS": "ignore",
         }
         (folder / "bentoml" / "models").mkdir(parents=True)
-        parameters = write_export(folder / "export")
-        return cls(folder, Registry().register(folder / "export").model_id, parameters, key)
+        self.parameters = write_export(folder / "export")
+        self._model = (str(folder / "export"), Registry().register(folder / "export").model_id)
 
     def bare_session(self, threads: int) -> Helper:
         """The session without a server."""
-        return Helper("bare_session.py", str(self.folder / "export"), self.model_id, str(threads))
+        return Helper("plain.py", "session", *self._model, str(threads))
 
     @contextmanager
     def service(self) -> Iterator[Server]:
@@ -122,8 +151,8 @@ class Bench:
     @contextmanager
     def plain(self, framework: str, threads: int) -> Iterator[Server]:
         """A plain server: "fastapi" or "litserve"."""
-        script, export = HERE / f"plain_{framework}.py", self.folder / "export"
-        command = [sys.executable, str(script), str(export), self.model_id, str(threads)]
+        script = ["plain.py", "fastapi"] if framework == "fastapi" else ["plain_litserve.py"]
+        command = [sys.executable, str(HERE / script[0]), *script[1:], *self._model, str(threads)]
         with self._running(command, "/health") as server:
             yield server
 
@@ -142,14 +171,12 @@ class Bench:
         Raises:
             RuntimeError: It does not.
         """
+        url = f"http://127.0.0.1:{server.port}/v1/images/generations"
         for key, field, statuses in (("wrong", "seed", {401}), (self.key, "sede", {400, 422})):
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{server.port}/v1/images/generations",
-                json.dumps({field: 0}).encode(),
-                {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-            )
+            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+            request = urllib.request.Request(url, json.dumps({field: 0}).encode(), headers)
             try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
+                with urllib.request.urlopen(request) as answer:
                     status = answer.status
             except urllib.error.HTTPError as error:
                 status = error.code
@@ -173,7 +200,7 @@ class Bench:
         finally:
             process.terminate()
             try:
-                process.wait(timeout=STOP_LIMIT_SEC)
+                process.wait(START_LIMIT_SEC)
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -189,9 +216,7 @@ class Bench:
             if process.poll() is not None:
                 log = (self.folder / "servers.log").read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"{process.args!r} ended with {process.returncode}:\n{log}")
-            try:
-                with urllib.request.urlopen(request, timeout=10):
-                    return
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(POLL_SEC)
+            with suppress(OSError), urllib.request.urlopen(request, timeout=10):
+                return
+            time.sleep(POLL_SEC)
         raise RuntimeError(f"{process.args!r} was not ready within {START_LIMIT_SEC:g} s")

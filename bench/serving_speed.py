@@ -18,9 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench_model import NAME
 from measuring import Measurement, interleaved, percentile, quotients
-from servers import CLIENTS, Bench, Helper
+from servers import CLIENTS, NAME, Bench, Helper
 
 from service.settings import load_settings
 
@@ -80,7 +79,7 @@ def measure(quick: bool) -> Measurement:
     rounds, seconds = (2, 0.5) if quick else (9, 6.0)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="catalogan-bench-"))
-        bench = Bench.set_up(Path(folder))
+        bench = Bench(Path(folder))
         threads = load_settings().workers
         starts = cold_starts(bench, 1 if quick else 5)
         sides = {"session": stack.enter_context(closing(bench.bare_session(threads)))}

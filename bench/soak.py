@@ -84,7 +84,7 @@ def main() -> None:
     options = parser.parse_args()
     facts = {"commit": commit(), "machine": machine()}
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
-        bench = Bench.set_up(Path(name))
+        bench = Bench(Path(name))
         with bench.service() as server, bench.load(server) as load:
             result = soak(load, options.minutes)
     print(

@@ -20,8 +20,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from measuring import REPOSITORY, Measurement, catalogan, cores
-from pages import DOCS, fill, markdown, spread
-from study import Run, Study, interval, split_photos
+from pages import DOCS, fill, interval, markdown, spread
+from study import Run, Study
 
 HERE = Path(__file__).parent
 SIZE_PX = 32
@@ -39,7 +39,7 @@ def measure(quick: bool) -> Measurement:
     measurement, masking, tuning = Measurement(), read("masking"), read("finetuning")
     logs = masking.log_ratios("clothing-300", WINNER, UNSEEN)
     if logs:
-        ratio, low, high = interval(list(logs.values()))
+        ratio, low, high = map(math.exp, interval(list(logs.values())))
         measurement.add("masking_dynamic_over_off", [math.exp(log) for log in logs.values()], ratio)
         measurement.raw["masking"] = {"interval_95": [low, high], "commits": masking.commits()}
     found = images_over_scratch(tuning)
@@ -93,6 +93,15 @@ def draw_curves(study: Study, colours: dict[tuple[str, str], str], out: Path) ->
         which(StrMethodFormatter("{x:g}"))
     axes.legend()
     figure.savefig(out)
+
+
+def split_photos(photos: Path, count: int, first: Path, others: Path) -> None:
+    """Copy the first `count` photos of each category to one folder and the others to another."""
+    for category in sorted(p for p in photos.iterdir() if p.is_dir()):
+        for i, photo in enumerate(sorted(category.iterdir())):
+            target = (first if i < count else others) / category.name
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(photo, target / photo.name)
 
 
 def prepare(photos: Path, validation: Path, out: Path) -> None:

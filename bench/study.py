@@ -8,7 +8,7 @@ starts from. "stages" come one after the other; each has "data", "arms", "seeds"
 "kimg", or "minutes" of one thread's CPU time, in so many "slices". Among the names of "arms" may be
 {"best": 2, "data": NAME, "seeds": [0]}: those that came out best there. "score" is what counts, the
 mean over a run's last "evaluations" slices, over that of the arm "reference" with the same seed;
-"samples" images are judged.
+"samples" images are judged, of a stage with "judged": "at the end" after the last slice only.
 
 Runs of a stage take turns, slice by slice, so that what else the machine does meets all alike, each
 on one thread. After a slice its images are judged by the code here, which is no part of its time,
@@ -19,7 +19,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -27,15 +26,19 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
 
 from measuring import REPOSITORY, commit, cores
-from pages import fill, markdown, spread
+from pages import between, fill, markdown, ratio, spread
 
 NEVER_KIMG = 1e6
 SAMPLES = 2048
-METRICS = ("kernel_distance", "frechet_distance", "precision", "recall", "coverage")
+# Of what is found, for tables.
+METRICS = (
+    *("kernel_distance", "frechet_distance", "precision", "recall", "coverage"),
+    *("accuracy_trained_on_generated", "label_agreement"),
+)
 Record = dict[str, Any]
 
 
@@ -79,7 +82,7 @@ class Study:
     def value(self, run: Run, metric: str) -> float:
         """A metric's mean over a run's last evaluations."""
         last = self.records[run][-self.plan.get("evaluations", 1) :]
-        return mean(record[metric] for record in last)
+        return mean(record[metric] for record in last if metric in record)
 
     def log_ratios(
         self, data: str, arm: str, seeds: Iterable[int], reference: str | None = None
@@ -137,7 +140,9 @@ class Study:
             spent = sum(record["cpu_sec"] for record in before)
             task["cpu_sec"] = stage["minutes"] * 60 * (len(before) + 1) / slices - spent
         record = {**run._asdict(), "commit": commit(checkout)}
-        record |= _in_process("train", task, checkout) | _in_process("judge", task, REPOSITORY)
+        record |= _in_process("train", task, checkout)
+        if stage.get("judged") != "at the end" or len(before) + 1 == slices:
+            record |= _in_process("judge", task, REPOSITORY)
         self.add(record)
         print(f"{' '.join(map(str, run))}: {record}", flush=True)
 
@@ -145,39 +150,37 @@ class Study:
         """Rows of {"data", "arms", "seeds"}; "over" names another reference than the study's."""
         given = json.loads(specification)
         data, seeds = given["data"], given["seeds"]
+        reference = given.get("over", self.plan["reference"])
+        found = {
+            a: [r for s in seeds if (r := Run(data, a, s)) in self.records] for a in given["arms"]
+        }
+        last = {run: self.records[run][-1] for runs in found.values() for run in runs}
+        metrics = [name for name in METRICS if any(name in record for record in last.values())]
         rows = []
-        for arm in given["arms"]:
-            runs = [r for r in (Run(data, arm, s) for s in seeds) if r in self.records]
+        for arm, runs in found.items():
             cells = []
-            for name in METRICS:
-                values = [self.value(r, name) for r in runs if name in self.records[r][-1]]
-                cells.append(spread(values))
-            masked = [r["masked_share"] for run in runs for r in self.records[run][-1:]]
-            reference = given.get("over", self.plan["reference"])
+            for name in metrics:
+                values = [self.value(run, name) for run in runs if name in last[run]]
+                other = [] if arm == reference else self.differences(runs, reference, name)
+                cells.append(spread(values) + (f" ({between(other)})" if len(other) > 1 else ""))
             logs = list(self.log_ratios(data, arm, seeds, reference).values())
-            kimg = mean(self.records[r][-1]["nimg"] for r in runs) / 1000 if runs else 0
-            shown = [f"{mean(masked):.0%}" if masked else "-", f"{kimg:.0f}", str(len(runs))]
-            rows.append([arm, *cells, "1" if arm == reference else ratio(logs), *shown])
-        names = (name.replace("_", " ") for name in METRICS)
+            over = "1" if arm == reference else ratio(logs)
+            masked = mean(last[run]["masked_share"] for run in runs) if runs else 0
+            kimg = mean(last[run]["nimg"] for run in runs) / 1000 if runs else 0
+            rows.append([arm, *cells, over, f"{masked:.0%}", f"{kimg:.0f}", str(len(runs))])
+        names = (name.replace("_", " ") for name in metrics)
         return markdown(["arm", *names, "paired ratio", "masked", "kimg", "seeds"], rows)
 
-
-def ratio(logs: list[float]) -> str:
-    """Geometric mean with its 95 % interval, of logarithms."""
-    if not logs:
-        return "-"
-    centre, low, high = interval(logs)
-    return f"{centre:.3f}" + (f" ({low:.3f} to {high:.3f})" if len(logs) > 1 else "")
-
-
-def interval(logs: list[float]) -> tuple[float, float, float]:
-    """Geometric mean and its 95 % interval (Student's t), of logarithms."""
-    from scipy.stats import t as student
-
-    half = math.nan
-    if len(logs) > 1:
-        half = student.ppf(0.975, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
-    return math.exp(mean(logs)), math.exp(mean(logs) - half), math.exp(mean(logs) + half)
+    def differences(self, runs: list[Run], reference: str, metric: str) -> list[float]:
+        """Each run's metric less the reference's with the same seed; distances have ratios."""
+        pairs = [(run, run._replace(arm=reference)) for run in runs]
+        return [
+            self.value(run, metric) - self.value(other, metric)
+            for run, other in pairs
+            if not metric.endswith("distance")
+            and metric in self.records[run][-1]
+            and metric in self.records.get(other, [{}])[-1]
+        ]
 
 
 def _in_process(what: str, task: dict[str, Any], checkout: Path) -> Record:
@@ -235,42 +238,23 @@ def train(task: dict[str, Any]) -> Record:
 
 
 def judge(task: dict[str, Any]) -> Record:
-    """Score the averaged generator, in the validation photos' mix of categories."""
-    import numpy as np
-
+    """What `catalogan evaluate` finds, and how long a mask was held."""
     from training.dataset import PreparedDataset
-    from training.features.load import load_extractor
+    from training.evaluation.evaluation import evaluate
+    from training.evaluation.options import EvaluationOptions
     from training.learning.samplers import RunSampler
-    from training.metrics.photo_features import photo_features
-    from training.metrics.scores import FeatureSet, score
 
-    run, dataset, extractor = (
-        Path(task["run"]),
-        PreparedDataset(Path(task["data"])),
-        load_extractor(),
+    run, dataset = Path(task["run"]), PreparedDataset(Path(task["data"]))
+    # The sheet shows what the figures are of.
+    wanted = EvaluationOptions(
+        samples=task["samples"], served_truncation_psi=1.0, served_noise_scale=1.0
     )
-    of_photos = dataset.labels[dataset.indices("validation")]
-    real = photo_features(dataset, extractor, "validation")
-    labels = np.resize(np.random.default_rng(0).permutation(of_photos), task["samples"])
-    generated = extractor(RunSampler(run).sample(labels, seed=0))
-    found = score(
-        FeatureSet(features=real, labels=of_photos), FeatureSet(features=generated, labels=labels)
-    )
+    found = evaluate(RunSampler(run), dataset, wanted, run / "evaluation").headline()
     stats = run / "stats.jsonl"  # not there before the first tick
     lines = stats.read_text(encoding="utf-8").splitlines() if stats.exists() else []
     masked = [tick["mask_active"] for tick in map(json.loads, lines) if tick["kind"] == "tick"]
-    scores = {name: getattr(found, name) for name in METRICS}
-    known = {name: round(value, 5) for name, value in scores.items() if value is not None}
-    return {**known, "masked_share": round(mean(masked), 4) if masked else 0.0}
-
-
-def split_photos(photos: Path, count: int, first: Path, others: Path) -> None:
-    """Copy the first `count` photos of each category to one folder and the others to another."""
-    for category in sorted(p for p in photos.iterdir() if p.is_dir()):
-        for i, photo in enumerate(sorted(category.iterdir())):
-            target = (first if i < count else others) / category.name
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(photo, target / photo.name)
+    rounded = {name: float(f"{value:.5g}") for name, value in found.items()}
+    return {**rounded, "masked_share": round(mean(masked), 4) if masked else 0.0}
 
 
 def main() -> None:

@@ -164,9 +164,9 @@ def test_growth_compares_the_last_tenth_with_the_first() -> None:
 
 
 @pytest.mark.usefixtures("bench_modules")
-def test_a_study_compares_arms_on_the_same_seeds() -> None:
+def test_a_study_compares_arms_on_the_same_seeds(tmp_path: Path) -> None:
     """Distances by their ratio, shares by their difference, on the seeds that both have."""
-    study = importlib.import_module("discriminator_study")
+    plan = {"arms": {"before": {}, "both": {}}, "reference": "before", "score": "kernel_distance"}
     figures = {
         ("before", 0): (0.4, 0.2),
         ("before", 1): (0.8, 0.3),
@@ -174,42 +174,43 @@ def test_a_study_compares_arms_on_the_same_seeds() -> None:
         ("both", 1): (0.4, 0.31),
         ("both", 2): (9.0, 0.9),
     }
-    judged = [
-        {
-            "data": "/data/shop32",
-            "arm": arm,
-            "seed": seed,
-            "nimg": 50_000,
-            "kernel_distance": distance,
-            "kernel_distance_floor": 0.01,
-            "recall": recall,
-        }
-        for (arm, seed), (distance, recall) in figures.items()
-    ]
-    photos, before, both, overall = study.summary(judged, "before", ["before", "both"])
-    assert photos == "shop32: photos kernel_distance_floor 0.01"
-    assert "2 seeds, 50 kimg; kernel_distance 0.6; recall 0.25" in before
-    # The logarithms -1.386 and -0.693, and the differences 0.05 and 0.01, by Student's t of 12.706.
-    assert "kernel_distance 3.167 (x 0.354, 0.004 to 28.902)" in both
-    assert "recall 0.4867 (+0.030, -0.224 to +0.284)" in both
-    assert "over before on 1 datasets: 0.354" in overall
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with (tmp_path / "plan.jsonl").open("w") as ledger:
+        for (arm, seed), (distance, recall) in figures.items():
+            record = {"data": "shop", "arm": arm, "seed": seed, "nimg": 50_000, "commit": "1"}
+            record |= {"kernel_distance": distance, "recall": recall, "masked_share": 0.0}
+            ledger.write(json.dumps(record) + "\n")
+    study = importlib.import_module("study").Study(tmp_path / "plan.json")
+    wanted = {"data": "shop", "arms": ["before", "both"], "seeds": [0, 1, 2]}
+    *_, before, both = study.table(json.dumps(wanted)).splitlines()
+    assert before == "| before | 0.600 ± 0.283 | 0.250 ± 0.071 | 1 | 0% | 50 | 2 |"
+    # The differences 0.05 and 0.01, and the logarithms -1.386 and -0.693, by Student's t of 12.706.
+    assert "(+0.030: -0.224 to +0.284) | 0.354 (0.004 to 28.902) | 0% | 50 | 3 |" in both
 
 
 @pytest.mark.slow
 def test_a_study_trains_and_judges(tmp_path: Path, tiny_photos: Path) -> None:
-    arms = {"conv": {}, "both": {"discriminator": "both"}}
     small = {"batch_size": 8, "model": {"channel_base": 128, "channel_max": 16}}
-    (tmp_path / "arms.json").write_text(json.dumps({k: v | small for k, v in arms.items()}))
-    for what in ("train", "judge"):
-        command = [sys.executable, str(FOLDER / "discriminator_study.py"), what]
-        command += [str(tmp_path / "arms.json"), "--data", str(tiny_photos)]
-        command += ["--work", str(tmp_path / "work"), "--minutes", "0.05", "--samples", "40"]
+    stage = {"data": ["tiny"], "arms": ["conv", "both"], "seeds": [0], "slices": 2}
+    plan = {
+        "arms": {"conv": small, "both": {"discriminator": "both", **small}},
+        "stages": [{**stage, "minutes": 0.05, "judged": "at the end"}],
+        "reference": "conv",
+        "score": "kernel_distance",
+        "samples": 40,
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    command = [sys.executable, str(FOLDER / "study.py"), str(tmp_path / "plan.json")]
+    command += ["--data", f"tiny={tiny_photos}", "--work", str(tmp_path / "work")]
+    for _ in range(2):  # nothing is left to do the second time
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
-    assert "kernel_distance" in done.stdout
-    judged = [json.loads(x) for x in (tmp_path / "work/judged.jsonl").read_text().splitlines()]
-    assert [j["arm"] for j in judged] == ["conv", "both"]
-    assert all(j["cpu_sec"] >= 3 and j["nimg"] > 0 for j in judged)
+        records = [json.loads(x) for x in (tmp_path / "plan.jsonl").read_text().splitlines()]
+        assert len(records) == 4
+    assert {r["arm"] for r in records[:2]} == {"conv", "both"}  # in turns
+    assert ["kernel_distance" in record for record in records] == [False, False, True, True]
+    assert all(r["cpu_sec"] > 1 and r["nimg"] > 0 for r in records)
+    assert "| both |" in done.stdout
     assert len(list(tmp_path.rglob("contact-sheet.png"))) == 2
 
 

@@ -98,7 +98,7 @@ def test_help_of_training_loads_no_torch(command: str) -> None:
     [
         ("torch", ["train", "data", "--out", "run"], "pip install 'catalogan[cpu,train]'"),
         ("pyarrow", ["prepare", "photos", "--out", "data"], "pip install 'catalogan[cpu,train]'"),
-        ("imagehash", ["prepare", "photos", "--out", "data"], "pip install 'catalogan[cpu,train]'"),
+        ("timm", ["prepare", "photos", "--out", "data"], "pip install 'catalogan[cpu,train]'"),
     ],
 )
 def test_missing_extra_is_named(

@@ -5,7 +5,8 @@ DATASET/
   images.npy      uint8 [N, height, width, channels], memory-mapped
   index.parquet   row i describes image i: path, category, label, sku, split,
                   sha256, near_duplicate, and the manifest's further columns
-  report.json     photos left out, counted by reason, and near duplicates
+  report.json     photos left out, counted by reason, near duplicates, and categories
+                  without validation photos
 """
 
 from collections.abc import Sequence

@@ -20,7 +20,12 @@ from training.learning.trainer import Outcome
 from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions
 
-SHORT = {"max_kimg": 0.016, "batch_size": 8, "precision": "fp32"}
+SHORT = {
+    "max_kimg": 0.016,
+    "batch_size": 8,
+    "precision": "fp32",
+    "discriminator": "convolutional",
+}
 
 
 def test_a_run_from_another_takes_its_widths_and_is_eased_in(

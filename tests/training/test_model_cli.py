@@ -29,6 +29,7 @@ from ..processes import started, wait_for
 
 CATALOGAN = Path(sys.executable).with_name("catalogan")
 TINY = ["--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
+TINY += ["--discriminator", "convolutional"]
 for _setting in ("model.channel_base=128", "model.channel_max=16", "tick_kimg=0.04"):
     TINY += ["--set", _setting]
 

@@ -95,7 +95,7 @@ def _keep(dataset: PreparedDataset, made_from: dict[str, Any], accuracy: float) 
         path.parent.mkdir(exist_ok=True)
         replace_file(path, json.dumps({"made_from": made_from, "accuracy": accuracy}).encode())
     except OSError as error:
-        _logger.info("%s can't be written, and is found anew each time (%s)", path, error)
+        _logger.info("%s can't be written, and is computed again each time (%s)", path, error)
 
 
 def validation_rows(

@@ -47,10 +47,12 @@ class LiteFeatureMaps(nn.Module):
             Maps [N, channels, ceil(H / stride), ceil(W / stride)], the finest first.
         """
         fast = dtype == torch.bfloat16 and (images.is_cuda or not images.requires_grad)
-        x = normalize(images.float()).contiguous(memory_format=torch.channels_last)
-        x = x.bfloat16() if fast else x
+        stages = self.fast if fast else self.exact
+        own = next(stages.buffers()).dtype  # float64 where the whole network was brought to it
+        x = normalize(images.to(torch.promote_types(own, torch.float32))).to(own)
+        x = x.contiguous(memory_format=torch.channels_last)
         maps = []
-        for stage in (self.fast if fast else self.exact).children():
+        for stage in stages.children():
             x = stage(x)
             maps.append(x.to(dtype))
         return maps

@@ -100,7 +100,7 @@ class ProjectedConfig(_Config):
             description="Longer side at which the network sees an image; None: by its size.",
         ),
     ] = None
-    learning_rate: Annotated[float, Field(gt=0, le=0.1, description="Of the heads.")] = 0.0002
+    learning_rate: Annotated[float, Field(gt=0, le=0.1, description="Of the heads.")] = 0.002
     weight: Annotated[
         float, Field(gt=0, description="Of the heads in the generator's loss, with both.")
     ] = 0.3

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from training.dataset import INFO_FILE, REPORT_FILE, DatasetInfo, Split
+from training.features.efficientnet_lite import WeightsError
 from training.photos.categories import check_enough, merge_categories
 from training.photos.curation import Curated, KeptPhoto, curate
 from training.photos.dataset_writer import (
@@ -31,6 +32,8 @@ from training.photos.decoding import DecodedPhoto, UnusablePhoto
 from training.photos.manifest import read_manifest
 from training.photos.options import PrepareOptions, check_size
 from training.photos.scan import LeftOut, Listing, PhotoRef, PrepareError, scan_folder
+from training.photos.validation_gaps import validation_gaps
+from training.photos.view_features import load_network
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class PrepareReport(BaseModel):
         near_duplicates: Groups of photos that look alike and were kept.
         merged_categories: Names that differ in letter case only, and what they became.
         counts: Photos by split and category.
+        no_validation: Categories of ten photos or more without a validation photo, and why.
         options: What was asked for.
     """
 
@@ -62,6 +66,7 @@ class PrepareReport(BaseModel):
     near_duplicates: list[list[str]]
     merged_categories: dict[str, str]
     counts: dict[Split, dict[str, int]]
+    no_validation: dict[str, str]
     options: PrepareOptions
 
 
@@ -100,9 +105,7 @@ def prepare_dataset(
     with written_aside(place) as aside:
         images = allocate_images(aside, shape)
         decoded = _decode(listing, options, images, on_progress)
-        curated = curate(
-            listing.photos, decoded, None if options.validation else options.validation_share
-        )
+        curated = curate(listing.photos, decoded, options.share_to_split)
         listing.left_out += curated.left_out
         check_enough(listing, curated.kept, options.min_photos)
         info = _write(aside, images, listing, curated, options)
@@ -118,6 +121,8 @@ def _warn(report: PrepareReport) -> None:
         logger.warning("Category %r differs from %r in letter case only: merged", name, kept)
     if not any(report.counts["validation"].values()):
         logger.warning("No photo is on the validation side: nothing to evaluate against")
+    for name, reason in report.no_validation.items():
+        logger.warning("Category %r has no validation photo: %s", name, reason)
 
 
 def _list_photos(photos: Path, options: PrepareOptions) -> Listing:
@@ -149,6 +154,7 @@ def _decode(
         limits=TimeLimits(cpu_sec=options.cpu_limit_sec, wall_sec=options.wall_limit_sec),
     )
     try:
+        load_network()  # hours of decoding would be lost if it could not be
         with closing(outcomes):
             for done, (row, outcome) in enumerate(outcomes, start=1):
                 if isinstance(outcome, UnusablePhoto):
@@ -157,7 +163,7 @@ def _decode(
                     decoded[row] = outcome
                 if on_progress is not None:
                     on_progress(done, len(files))
-    except DecodeError as error:
+    except (DecodeError, WeightsError) as error:
         raise PrepareError(str(error)) from error
     listing.left_out += [
         LeftOut(listing.photos[row].path, unusable[row].reason, unusable[row].message)
@@ -262,5 +268,8 @@ def _report(
         near_duplicates=list(groups.values()),
         merged_categories=merged,
         counts=info.counts,
+        no_validation=validation_gaps(
+            listing.photos, curated.kept, listing.left_out, options.share_to_split
+        ),
         options=options,
     )

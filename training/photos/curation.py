@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.dataset import Split
-from training.photos.decoding import THUMBNAIL_PX, DecodedPhoto
+from training.photos.decoding import DecodedPhoto
 from training.photos.near_duplicates import linked_groups, near_duplicate_groups
+from training.photos.pair_comparison import Views
+from training.photos.product_view import VIEW_PX
 from training.photos.scan import LeftOut, PhotoRef
 from training.photos.split import split_groups
 
@@ -94,10 +96,10 @@ def _look_alikes(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> di
     """For each row, the first row of its group of near duplicates, perhaps itself."""
     if not rows:
         return {}
-    hashes = np.array([decoded[row].perceptual_hashes for row in rows], dtype=np.uint64)
-    pixels = b"".join(decoded[row].thumbnail for row in rows)
-    thumbnails = np.frombuffer(pixels, np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX, 3)
-    groups = near_duplicate_groups(hashes, thumbnails).tolist()
+    pixels = np.frombuffer(b"".join(decoded[row].view.pixels for row in rows), np.uint8)
+    frames = np.array([decoded[row].view.frame for row in rows], np.float32)
+    views = Views(pixels.reshape(-1, VIEW_PX, VIEW_PX, 4), frames)
+    groups = near_duplicate_groups(views).tolist()
     first: dict[int, int] = {}
     return {row: first.setdefault(group, row) for row, group in zip(rows, groups, strict=True)}
 
@@ -137,7 +139,7 @@ def _split(
     """Side of each row; what is linked, or has one SKU, stays together."""
     linked = {row: look_alike[first] for row, first in first_of.items()}
     rows = sorted(linked)
-    keys = [_key(refs[row], decoded[row]) for row in rows]
+    keys = [split_key(refs[row], decoded[row].sha256) for row in rows]
     first_with: dict[str, int] = {}
     same_key = [(row, first_with.setdefault(key, row)) for row, key in zip(rows, keys, strict=True)]
     pairs = np.array([*linked.items(), *same_key], dtype=np.int64).reshape(-1, 2)
@@ -148,9 +150,9 @@ def _split(
     return dict(zip(rows, sides, strict=True))
 
 
-def _key(ref: PhotoRef, photo: DecodedPhoto) -> str:
+def split_key(ref: PhotoRef, sha256: str) -> str:
     """What decides a photo's side."""
-    return f"sha256:{photo.sha256}" if ref.sku is None else f"sku:{ref.sku}"
+    return f"sha256:{sha256}" if ref.sku is None else f"sku:{ref.sku}"
 
 
 def _group_numbers(rows: Sequence[int], look_alike: Mapping[int, int]) -> dict[int, int]:

@@ -10,11 +10,9 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
-import imagehash
 import numpy as np
-import scipy.fftpack  # noqa: F401  imagehash would load it within the first photo's time
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor
 
 from models.images import (
     REDUCE_TO_PX,
@@ -25,9 +23,7 @@ from models.images import (
     flatten,
     open_image,
 )
-
-HASHED_PX: Final = 32  # what imagehash.phash works on
-THUMBNAIL_PX: Final = 8
+from training.photos.product_view import ProductView, product_view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +45,13 @@ class DecodedPhoto:
     Attributes:
         sha256: Of the file's bytes, hex.
         pixel_hash: Of the upright sRGB picture before resizing, over the background.
-        perceptual_hashes: 64-bit DCT hashes of brightness, upright and mirrored left to right.
-        thumbnail: RGB pixels, THUMBNAIL_PX x THUMBNAIL_PX.
+        view: Its product, small.
         original_px: Width and height, upright, as decoded.
     """
 
     sha256: str
     pixel_hash: bytes
-    perceptual_hashes: tuple[int, int]
-    thumbnail: bytes
+    view: ProductView
     original_px: tuple[int, int]
 
 
@@ -94,12 +88,10 @@ def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.ui
         raise UnusablePhoto(error.reason, str(error)) from error
     rgb = flatten(picture, 3, target.background)
     size = f"{rgb.width}x{rgb.height}:".encode()
-    perceptual_hashes, thumbnail = picture_signature(rgb)
     photo = DecodedPhoto(
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=hashlib.sha256(size + rgb.tobytes()).digest(),
-        perceptual_hashes=perceptual_hashes,
-        thumbnail=thumbnail,
+        view=product_view(rgb),
         original_px=rgb.size,
     )
     source = picture if target.channels == 4 else rgb
@@ -145,26 +137,6 @@ def _canvas_colour(mode: str, background: str) -> int | tuple[int, ...]:
         grey = Image.new("RGB", (1, 1), (red, green, blue)).convert("L").getpixel((0, 0))
         return int(grey)  # type: ignore[arg-type]
     return (red, green, blue)
-
-
-def picture_signature(rgb: Image.Image) -> tuple[tuple[int, int], bytes]:
-    """What tells whether two pictures look alike.
-
-    Args:
-        rgb: A picture of any size, mode RGB.
-
-    Returns:
-        64-bit DCT hashes of its brightness, upright and mirrored, and its RGB thumbnail's
-        pixels.
-    """
-    small = rgb.resize((HASHED_PX, HASHED_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    thumbnail = small.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
-    return (_hash(small), _hash(ImageOps.mirror(small))), thumbnail.tobytes()
-
-
-def _hash(small: Image.Image) -> int:
-    """The perceptual hash as one number."""
-    return int.from_bytes(np.packbits(imagehash.phash(small).hash).tobytes())
 
 
 def _read(file: str, max_bytes: int) -> bytes:

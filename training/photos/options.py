@@ -71,6 +71,11 @@ class PrepareOptions(BaseModel):
         )
 
     @property
+    def share_to_split(self) -> float | None:
+        """Share of the photos to split off; None = photos are given for validation."""
+        return self.validation_share if self.validation is None else None
+
+    @property
     def columns(self) -> ManifestColumns:
         """Which column of the manifest holds what."""
         return ManifestColumns(
