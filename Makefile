@@ -4,7 +4,7 @@ RUNTIME ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-masking bench-precision gpu gpu-bundle soak fuzz container clean
+.PHONY: setup demo test lint bench gpu gpu-bundle soak fuzz container clean
 
 setup: $(VENV)/.ready
 
@@ -37,16 +37,6 @@ bench: setup
 # Five minutes or more are kept in bench/results.json.
 soak: setup
 	$(BIN)/python bench/soak.py --minutes $(or $(MINUTES),60)
-
-# Hours; goes on where it was stopped. PHOTOS and VALIDATION are folders of categories.
-bench-masking: setup
-	$(BIN)/python bench/studies.py masking --photos '$(PHOTOS)' --validation '$(VALIDATION)'
-
-# About ten minutes. PHOTOS and VALIDATION are folders of the categories of SOURCE: a run, an
-# export, or the base that ships.
-bench-precision: setup
-	$(BIN)/python bench/precision.py --photos '$(PHOTOS)' --validation '$(VALIDATION)' \
-		--source '$(or $(SOURCE),base:clothing)'
 
 # What only a GPU can show, within MINUTES=9, on a machine with torch, torchvision, ONNX Runtime and
 # no network: it takes this checkout and the folder BUNDLE, and leaves its findings in OUT.

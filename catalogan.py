@@ -25,9 +25,7 @@ class _Room:
 
 _TRAINING: Final = _Room("training.cli", "cpu,train")
 _MODEL: Final = _Room("training.model_cli", "cpu,train")
-_ENCODER: Final = _Room("training.encoder_cli", "cpu,train")
-_UPSCALER: Final = _Room("training.upscaler_cli", "cpu,train")
-_WATERMARK: Final = _Room("training.watermark_cli", "cpu,train")
+_COMPANION: Final = _Room("training.companion_cli", "cpu,train")
 _SERVICE: Final = _Room("service.cli", "cpu")
 _MARKS: Final = _Room("service.marks_cli", "cpu")
 _API_KEYS: Final = _Room("service.api_keys_cli", "cpu")
@@ -40,10 +38,10 @@ _COMMANDS: Final = {
     "bases": (_TRAINING, "List the trained models that ship with Catalogan."),
     "evaluate": (_MODEL, "Measure a run or an export against a dataset."),
     "report": (_MODEL, "Write a run's report.html."),
-    "train-encoder": (_ENCODER, "Train an encoder for a run, from photo to style."),
-    "train-upscaler": (_UPSCALER, "Train an upscaler for a run, on larger photos."),
-    "train-watermark": (_WATERMARK, "Train an invisible mark on a dataset's photos."),
-    "judge-watermark": (_WATERMARK, "Measure how often a trained mark is found."),
+    "train-encoder": (_COMPANION, "Train an encoder for a run, from photo to style."),
+    "train-upscaler": (_COMPANION, "Train an upscaler for a run, on larger photos."),
+    "train-watermark": (_COMPANION, "Train an invisible mark on a dataset's photos."),
+    "judge-watermark": (_COMPANION, "Measure how often a trained mark is found."),
     "export": (_MODEL, "Export a run's generator to ONNX."),
     "register": (_SERVICE, "Check an export and put it into the Model Store."),
     "models": (_SERVICE, "List, show, promote or roll back registered models."),

@@ -3,23 +3,22 @@
     python bench/bench.py [PART ...]
 
 Prints one table and writes bench/results.json: the figures (medians) flat, the commit, the
-machine, and under "samples" and "raw" every round they were made of. Each part is measured in a
-process of its own; named parts alone are printed and not written. All of it takes about twenty
-minutes on two idle cores; what else runs meanwhile makes the figures worse.
+machine, and under "samples" and "raw" every round they were computed from. Each part is measured
+in a process of its own; named parts alone are printed and not written. All of it takes about
+twenty minutes on two idle cores; what else runs meanwhile makes the figures worse.
 """
 
 import argparse
 import importlib
-import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from measuring import RESULTS, SOAK, Figure, Measurement, commit, machine, write_results
+from measuring import RESULTS, SOAK, Measurement, commit, machine, read_results, write_results
 from rich.console import Console
 from rich.table import Table
 
@@ -50,25 +49,30 @@ def measure(part: str, quick: bool) -> Measurement:
     return measured
 
 
-def measure_all(parts: Sequence[str], quick: bool) -> Iterator[Measurement]:
+def measure_all(parts: Sequence[str], quick: bool) -> Measurement:
     """Part by part, each in a process of its own."""
+    whole = Measurement()
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawned, max_tasks_per_child=1) as pool:
         for part in parts:
             console.print(f"measuring: {part} ...", markup=False)
-            yield pool.submit(measure, part, quick).result()
+            measured = pool.submit(measure, part, quick).result()
+            whole.figures |= measured.figures
+            whole.samples |= measured.samples
+            whole.raw |= measured.raw
+    return whole
 
 
-def table(figures: list[Figure], facts: dict[str, Any]) -> Table:
+def table(measured: Measurement, host: dict[str, Any]) -> Table:
     """All figures, with their spread and goals."""
-    title = f"{facts['processor']}, {facts['cores']} cores, load {facts['load_average_at_start']}"
+    title = f"{host['processor']}, {host['cores']} cores, load {host['load_average_at_start']}"
     shown = Table("figure", "median", "lowest", "highest", "rounds", "goal", title=title)
-    for figure in figures:
-        goal, reached = GOALS.get(figure.name, ("", lambda _: True))
-        numbers = (figure.value, min(figure.samples), max(figure.samples))
-        said = goal if reached(figure.value) else f"[bold red]{goal}: missed[/]"
-        cells = [f"{number:.4g}" for number in numbers]
-        shown.add_row(figure.name, *cells, str(len(figure.samples)), said)
+    for name, value in measured.figures.items():
+        samples = measured.samples[name]
+        goal, is_reached = GOALS.get(name, ("", lambda _: True))
+        cells = [f"{number:.4g}" for number in (value, min(samples), max(samples))]
+        verdict = goal if is_reached(value) else f"[bold red]{goal}: missed[/]"
+        shown.add_row(name, *cells, str(len(samples)), verdict)
     return shown
 
 
@@ -78,25 +82,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a trial of the bench: rough figures")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    facts = machine()
-    if facts["load_average_at_start"] > facts["cores"] / 2:
+    host = machine()
+    if host["load_average_at_start"] > host["cores"] / 2:
         console.print("the machine is busy: take these figures for a trial", style="yellow")
-    measured = list(measure_all(options.parts or PARTS, options.quick))
-    figures = [figure for measurement in measured for figure in measurement.figures]
-    console.print(table(figures, facts))
+    measured = measure_all(options.parts or PARTS, options.quick)
+    console.print(table(measured, host))
     if options.parts:
         return
-    results: dict[str, Any] = {
-        **{figure.name: figure.value for figure in figures},
+    before = read_results(options.out)  # what `make soak` left there stays, with its own commit
+    results = {
+        **measured.figures,
         "commit": commit(),
-        "machine": facts,
+        "machine": host,
         "quick": options.quick,
-        "samples": {figure.name: figure.samples for figure in figures},
-        "raw": {key: value for m in measured for key, value in m.raw.items()},
+        "samples": measured.samples,
+        "raw": measured.raw,
+        **{key: before[key] for key in SOAK if key in before},
     }
-    if options.out.exists():  # what `make soak` left there stays, with its own commit
-        before = json.loads(options.out.read_text(encoding="utf-8"))
-        results |= {key: before[key] for key in SOAK if key in before}
     write_results(options.out, results)
     console.print(f"written to {options.out}", markup=False)
 

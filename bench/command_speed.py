@@ -60,12 +60,11 @@ def add_preparing(measurement: Measurement, photos: Path, folder: Path, quick: b
         )
         bare = partial(run, sys.executable, __file__, str(enlarged))
         prepare()  # the files are in memory from now on
-        ours, theirs = interleaved(
-            1 if quick else 5, partial(seconds, prepare), partial(seconds, bare)
-        )
-        measurement.add(f"prepare_{prefix}photos_per_s", [count / taken for taken in ours])
-        measurement.add(f"prepare_{prefix}over_decode", quotients(theirs, ours))
-        measurement.raw[f"preparing_{prefix}bare_photos_per_s"] = [count / t for t in theirs]
+        rounds = 1 if quick else 5
+        product, pillow = interleaved(rounds, partial(seconds, prepare), partial(seconds, bare))
+        measurement.add(f"prepare_{prefix}photos_per_s", [count / taken for taken in product])
+        measurement.add(f"prepare_{prefix}over_decode", quotients(pillow, product))
+        measurement.raw[f"preparing_{prefix}bare_photos_per_s"] = [count / t for t in pillow]
 
 
 def add_evaluating(measurement: Measurement, photos: Path, folder: Path, quick: bool) -> None:

@@ -1,11 +1,10 @@
-"""`make demo`: the whole job by the public commands, from photos to pictures over HTTP."""
+"""`make demo`: the whole job by the public commands, from photos to images over HTTP."""
 
 import argparse
 import json
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from processes import running, usable_port
 from rich.console import Console
 from rich.table import Table
 
 console = Console(highlight=False)
 CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
 NAME = "shop"
-# Of the training time; it looks at pictures that the generator, which is done, makes quickly.
+# Of the training time; the generator, which is trained, quickly generates what it learns from.
 ENCODER_SHARE = 0.2
 BASE = "clothing"
 BASE_EXPORT = Path(__file__).resolve().parent.parent / "training" / "data" / "bases" / BASE
@@ -51,50 +51,18 @@ class Timer:
             sys.exit(f"demo: `catalogan {arguments[0]}` ended with {done.returncode}")
 
 
-@contextmanager
-def serving(port: int, model: str) -> Iterator[httpx.Client]:
-    """A service of our own on loopback, ready; ended on leaving."""
-    server = subprocess.Popen([CATALOGAN, "serve", "--port", str(port), "--model", model])
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            wait_until_ready(client, server)
-            yield client
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+def fetch_images(port: int, name: str, out: Path) -> str:
+    """Request one image of each category from the service; returns a curl line that does so, too.
 
-
-def usable_port(wanted: int) -> int:
-    """`wanted` if nothing listens there, else a free one."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    sys.exit("demo: no port is free")
-
-
-def wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes]) -> None:
-    """Poll /readyz for at most a minute."""
-    for _ in range(600):
-        if server.poll() is not None:
-            sys.exit(f"demo: the service ended with {server.returncode}")
-        try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    sys.exit("demo: the service did not get ready within a minute")
-
-
-def fetch_pictures(port: int, name: str, out: Path) -> str:
-    """Ask the service for one picture of each category; gives a curl line that does it too."""
+    Raises:
+        RuntimeError: The service does not get ready.
+    """
     out.mkdir()
-    with serving(port, name) as client:
+    command = [CATALOGAN, "serve", "--port", str(port), "--model", name]
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+        running(command, client, "/readyz", limit_sec=60),
+    ):
         model = client.get("/v1/models").json()["data"][0]
         for category in model["categories"]:
             response = client.post(
@@ -113,21 +81,21 @@ def fetch_pictures(port: int, name: str, out: Path) -> str:
     return curl
 
 
-def curl_line(port: int, category: str, picture: Path) -> str:
-    """A shell line that fetches a picture."""
+def curl_line(port: int, category: str, image: Path) -> str:
+    """A shell line that fetches an image."""
     body = shlex.quote(json.dumps({"category": category, "seed": 1}))
     return (
         f"curl -sSf http://127.0.0.1:{port}/v1/images/generations -H 'Accept: image/png' "
-        f"-H 'Content-Type: application/json' -d {body} -o {shlex.quote(str(picture))}"
+        f"-H 'Content-Type: application/json' -d {body} -o {shlex.quote(str(image))}"
     )
 
 
 def move_aside(out: Path) -> None:
-    """Keep what an earlier demo made: it may have been trained on somebody's photos for hours."""
+    """Keep an earlier demo: it may have been trained on somebody's photos for hours."""
     if not out.exists():
         return
-    made = datetime.fromtimestamp(out.stat().st_mtime).astimezone()
-    aside = out.with_name(f"{out.name}-{made:%Y%m%d-%H%M%S}")
+    created = datetime.fromtimestamp(out.stat().st_mtime).astimezone()
+    aside = out.with_name(f"{out.name}-{created:%Y%m%d-%H%M%S}")
     out.rename(aside)
     console.print(f"the demo before is in {aside} now", soft_wrap=True, markup=False)
 
@@ -140,7 +108,7 @@ def train_export(options: argparse.Namespace, timer: Timer) -> Path:
         photos = out / "photos"
         timer.run("Unpack photos", "sample-catalogue", "--out", str(photos))
     dataset, run, export = (str(out / name) for name in ("dataset", "run", "export"))
-    base_size = str(base_manifest()["width"])
+    base_size = str(read_manifest(BASE_EXPORT)["width"])
     starts_from_base = options.base
     if starts_from_base is None:
         starts_from_base = options.photos is not None and options.size in (None, base_size)
@@ -158,9 +126,9 @@ def train_export(options: argparse.Namespace, timer: Timer) -> Path:
     return Path(export)
 
 
-def base_manifest() -> dict[str, Any]:
-    """What the shipped base says of itself."""
-    manifest: dict[str, Any] = json.loads((BASE_EXPORT / "manifest.json").read_text())
+def read_manifest(export: Path) -> dict[str, Any]:
+    """What an export says of itself."""
+    manifest: dict[str, Any] = json.loads((export / "manifest.json").read_text())
     return manifest
 
 
@@ -210,11 +178,14 @@ def main() -> None:
     timer = Timer()
     as_it_is = options.base and options.photos is None
     export = BASE_EXPORT if as_it_is else train_export(options, timer)
-    manifest = json.loads((export / "manifest.json").read_text())
+    manifest = read_manifest(export)
     timer.run("Register", "register", str(export))
-    port = usable_port(options.port)
-    with timer.step("Serve"):
-        curl = fetch_pictures(port, manifest["name"], out / "pictures")
+    try:
+        port = usable_port(options.port)
+        with timer.step("Serve"):
+            curl = fetch_images(port, manifest["name"], out / "pictures")
+    except RuntimeError as error:
+        sys.exit(f"demo: {error}")
     show(manifest["metrics"], timer.seconds)
     console.print("Serve it again, in one shell:", style="bold")
     store = os.environ["BENTOML_HOME"]

@@ -13,7 +13,6 @@ other from running; the exit code tells. With --device cpu all of it runs on a p
 import argparse
 import gc
 import itertools
-import json
 import shutil
 import statistics
 import sys
@@ -30,7 +29,7 @@ import torch
 from convolutions import ConvolutionRecorder, ConvolutionReplay
 from gpu_checks import AUGMENT_P, MASKED, Call, check_resume, check_step, noise
 from gpu_weights import pieces_of
-from measuring import commit, interleaved, machine, quotients, write_results
+from measuring import commit, interleaved, machine, quotients, read_results, write_results
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -138,13 +137,13 @@ def train(call: Call, _: int) -> None:
     pieces_of(trainer)  # would they fit? Better known before than after
     if weights:
         weights.continue_in(trainer)
-    begun, start = trainer.nimg, time.monotonic()
+    first, start = trainer.nimg, time.monotonic()
     trainer.train(show, lambda: False)
     seconds = time.monotonic() - start
     for name, data in pieces_of(trainer).items():
         (out / name).write_bytes(data)
     shutil.copy(max((trainer.run / "grids").iterdir()), out / "samples.png")
-    per_s = (trainer.nimg - begun) / seconds
+    per_s = (trainer.nimg - first) / seconds
     call.add("train", minutes=seconds / 60, images_per_s=per_s, images=trainer.nimg)
     call.add("train", augment_p=trainer.augmentation.p)
 
@@ -205,11 +204,11 @@ def run_part(call: Call, name: str, size: int) -> None:
         traceback.print_exc()
         call.failures.append(f"{name} at {size} px: {error}")
     call.add(f"{name}_{size}", seconds=time.monotonic() - start)
-    facts = {"commit": commit(), "machine": machine(), "failures": call.failures}
-    facts["gpu"] = "none" if call.on_cpu else torch.cuda.get_device_name()
+    metadata = {"commit": commit(), "machine": machine(), "failures": call.failures}
+    metadata["gpu"] = "none" if call.on_cpu else torch.cuda.get_device_name()
     kept = HERE / "gpu.json"
-    before = json.loads(kept.read_text()) if kept.exists() and not call.on_cpu else {}
-    results = {**before, **call.figures, **facts}
+    before = {} if call.on_cpu else read_results(kept)
+    results = {**before, **call.figures, **metadata}
     for path in [call.options.out / "gpu.json", *([] if call.on_cpu else [kept])]:
         write_results(path, results)
 

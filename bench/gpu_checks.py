@@ -13,6 +13,7 @@ from gpu_bundle import MemoryDataset, read_photos
 from gpu_weights import read_pieces
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from training_speed import new_trainer
 
 from training.dataset import PreparedDataset
 from training.export.export import ExportOptions, export_run
@@ -23,7 +24,7 @@ from training.learning.distributed import Ranks
 from training.learning.loader import Batch, to_float
 from training.learning.mask_control import MaskController
 from training.learning.presets import PRESETS, default_preset
-from training.learning.run import build_networks, write_run
+from training.learning.run import build_networks
 from training.learning.trainer import Trainer
 
 AUGMENT_P = 0.3  # of the augmentation; at any other above 0 a step takes as long
@@ -37,7 +38,7 @@ SECONDS_TO_SAVE = 20
 
 
 class Call:
-    """One call of `make gpu`: what was asked for, and what it found out."""
+    """One call of `make gpu`: what was requested, and what it found out."""
 
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
         """Look for the device, and for what will be trained on.
@@ -71,10 +72,8 @@ class Call:
         return resolve(resolved)
 
     def trainer(self, run: str, dataset: PreparedDataset, config: TrainingConfig) -> Trainer:
-        """As `catalogan train` makes it."""
-        (self.work / run).mkdir(exist_ok=True)
-        write_run(self.work / run, config, dataset)
-        return Trainer(self.work / run, dataset, config, self.device, Ranks())
+        """As `catalogan train` creates it."""
+        return new_trainer(self.work / run, dataset, config, self.device)
 
     def seconds(self, work: Any) -> float:
         """Time of a call, until the device has done all of it."""

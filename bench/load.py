@@ -1,31 +1,14 @@
-"""A load on a server, from a process of its own.
+"""A load on a server."""
 
-    python bench/load.py PORT KEY CLIENTS SERVER_PID
-
-Reads lines from stdin, answers each with a line of JSON, and ends with stdin:
-
-"closed SECONDS" keeps CLIENTS requests under way for so long, each client on its own
-kept-alive connection; answered with {pictures, seconds, cpu_s, rss_mb, client_cpu_s}. What
-is counted lies between two moments at which all clients are at work.
-
-"open KIND RATE SECONDS" sends RATE requests a second whether or not earlier ones are
-answered, "even" or at random ("poisson"); answered as `Load.open` says.
-
-"picture SEED" is answered with what `unsigned_sha256` gives of the body.
-"""
-
+import asyncio
 import itertools
-import json
 import random
-import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
+import aiohttp
+import httpx
 import psutil
-from measuring import unsigned_sha256
 
 from service.settings import load_settings
 
@@ -36,41 +19,6 @@ CONNECTIONS = load_settings().max_pending_generations + 32
 # Enough for a median even where a machine is very slow.
 MIN_REQUESTS = 10
 RSS_SAMPLES = 6
-
-
-class Client:
-    """One connection."""
-
-    def __init__(self, port: int, key: str) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port))
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._answers = self._connection.makefile("rb")
-        self._head = (
-            "POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: image/png\r\n"
-            f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\n"
-        )
-
-    def picture(self, seed: int) -> bytes:
-        """Ask for one image.
-
-        Raises:
-            RuntimeError: The answer is no PNG.
-        """
-        body = json.dumps({"n": 1, "seed": seed})
-        self._connection.sendall(f"{self._head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-        status = self._answers.readline()
-        length = 0
-        while (line := self._answers.readline()) not in (b"\r\n", b""):
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
-        content = self._answers.read(length)
-        if b" 200 " not in status or len(content) < length or not content.startswith(b"\x89PNG"):
-            raise RuntimeError(f"the service answered {status!r}: {content[:200]!r}")
-        return content
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 def arrivals(kind: str, rate: float, seconds: float, rng: random.Random) -> list[float]:
@@ -89,113 +37,134 @@ def arrivals(kind: str, rate: float, seconds: float, rng: random.Random) -> list
     return sorted(rng.uniform(0, count / rate) for _ in range(count))
 
 
-def in_threads(count: int, work: Callable[[], None]) -> list[threading.Thread]:
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    return threads
-
-
 class Load:
-    """Clients of one server; seeds never repeat."""
+    """Clients of one server; seeds never repeat.
 
-    def __init__(self, port: int, key: str, clients: int, server: psutil.Process) -> None:
-        self._address, self._clients, self._server = (port, key), clients, server
+    Attributes:
+        start_s: How many seconds the server took to start.
+    """
+
+    def __init__(self, port: int, key: str, clients: int, server_pid: int, start_s: float) -> None:
+        self.start_s = start_s
+        self._url, self._key = f"http://127.0.0.1:{port}/v1/images/generations", key
+        self._clients, self._server = clients, psutil.Process(server_pid)
         self._seeds, self._rng = itertools.count(), random.Random(0)
 
-    def picture(self, seed: int) -> bytes:
-        """One image, on a connection of its own."""
-        client = Client(*self._address)
-        content = client.picture(seed)
-        client.close()
-        return content
+    def check(self) -> None:
+        """Refuse to measure a server that does not check keys and requests.
+
+        Raises:
+            RuntimeError: It does not.
+        """
+        for key, field, expected in (("wrong", "seed", {401}), (self._key, "sede", {400, 422})):
+            headers = {"Authorization": f"Bearer {key}"}
+            status = httpx.post(self._url, json={field: 0}, headers=headers).status_code
+            if status not in expected:
+                raise RuntimeError(f"{self._url} answered {status}, not one of {expected}")
+
+    def image(self, seed: int) -> bytes:
+        """The PNG of one seed."""
+
+        async def request() -> bytes:
+            async with self._session() as session:
+                return await self._image(session, seed)
+
+        return asyncio.run(request())
 
     def closed(self, seconds: float) -> dict[str, float]:
-        """Clients that ask again as soon as they are answered; see the module."""
-        made: list[None] = []  # appending is safe in threads
-        failures: list[Exception] = []
-        stop = threading.Event()
+        """Clients that send the next request as soon as the response is there.
 
-        def work() -> None:
-            try:
-                client = Client(*self._address)
-                while not stop.is_set():
-                    client.picture(next(self._seeds))
-                    made.append(None)
-                client.close()
-            except Exception as error:  # raised below
-                failures.append(error)
-
-        threads = in_threads(self._clients, work)
-        time.sleep(RAMP_SEC)
-        start, before = time.perf_counter(), len(made)
-        cpu, own = cpu_s(self._server), time.process_time()
-        # On a very busy machine for longer, until each client has made one.
-        while not failures and (
-            time.perf_counter() < start + seconds or len(made) < before + self._clients
-        ):
-            time.sleep(min(0.05, max(0.001, start + seconds - time.perf_counter())))
-        result = {
-            "pictures": len(made) - before,
-            "seconds": time.perf_counter() - start,
-            "cpu_s": cpu_s(self._server) - cpu,
-            "rss_mb": rss_mb(self._server),
-            "client_cpu_s": time.process_time() - own,
-        }
-        stop.set()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
-        return result
+        Returns:
+            {pictures, seconds, cpu_s, rss_mb, client_cpu_s}, counted between two moments at which
+            all clients are at work.
+        """
+        return asyncio.run(self._closed(seconds))
 
     def open(self, kind: str, rate: float, seconds: float) -> dict[str, Any]:
-        """Clients that do not wait for each other's answers.
+        """Clients that do not wait for each other's responses.
 
         A latency counts from when the request was to be sent: one that finds no connection free,
         as all wait for a slow server, has waited, too.
 
         Returns:
-            latencies_ms: Of each answered request.
+            latencies_ms: Of each request that succeeded.
             errors: Number of those that failed.
             messages: Of the first few failures.
             seconds: How long requests were sent.
             rss_mb: The server's memory at RSS_SAMPLES moments, evenly spread.
         """
-        planned = arrivals(kind, rate, seconds, self._rng)
+        return asyncio.run(self._open(arrivals(kind, rate, seconds, self._rng), rate))
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            headers={"Accept": "image/png", "Authorization": f"Bearer {self._key}"},
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def _image(self, session: aiohttp.ClientSession, seed: int) -> bytes:
+        """Request one image.
+
+        Raises:
+            RuntimeError: The response is no PNG.
+            aiohttp.ClientError: There is no response.
+        """
+        async with session.post(self._url, json={"n": 1, "seed": seed}) as response:
+            content = await response.read()
+        if response.status != 200 or not content.startswith(b"\x89PNG"):
+            raise RuntimeError(f"the service answered {response.status}: {content[:200]!r}")
+        return content
+
+    async def _closed(self, seconds: float) -> dict[str, float]:
+        received, stopped = 0, False
+
+        async def client() -> None:
+            nonlocal received
+            while not stopped:
+                await self._image(session, next(self._seeds))
+                received += 1
+
+        async with self._session() as session, asyncio.TaskGroup() as group:
+            for _ in range(self._clients):
+                group.create_task(client())
+            await asyncio.sleep(RAMP_SEC)
+            start, before = time.perf_counter(), received
+            cpu, own = cpu_s(self._server), time.process_time()
+            await asyncio.sleep(seconds)
+            # On a very busy machine for longer, until each client has received one.
+            while received < before + self._clients:
+                await asyncio.sleep(0.01)
+            result = {
+                "pictures": received - before,
+                "seconds": time.perf_counter() - start,
+                "cpu_s": cpu_s(self._server) - cpu,
+                "rss_mb": rss_mb(self._server),
+                "client_cpu_s": time.process_time() - own,
+            }
+            stopped = True
+        return result
+
+    async def _open(self, planned: list[float], rate: float) -> dict[str, Any]:
         seconds = len(planned) / rate
         latencies: list[float] = []
         failures: list[str] = []
-        waiting = [Client(*self._address) for _ in range(CONNECTIONS)]
-        start, taking = time.perf_counter(), threading.Lock()
-        due: Iterator[float] = (start + at for at in planned)
+        rss: list[float] = []
+        start = time.perf_counter()
 
-        def work() -> None:
-            client: Client | None = waiting.pop()
-            while True:
-                with taking:
-                    moment = next(due, None)
-                if moment is None:
-                    break
-                sleep_until(moment)
-                try:
-                    client = client or Client(*self._address)
-                    client.picture(next(self._seeds))
-                    latencies.append(time.perf_counter() - moment)
-                except (OSError, RuntimeError) as error:
-                    failures.append(str(error))
-                    if client:
-                        client.close()
-                    client = None
-            if client:
-                client.close()
+        async def request(due: float) -> None:
+            await sleep_until(due)
+            try:
+                await self._image(session, next(self._seeds))
+                latencies.append(time.perf_counter() - due)
+            except (aiohttp.ClientError, OSError, RuntimeError) as error:
+                failures.append(str(error))
 
-        threads, rss = in_threads(CONNECTIONS, work), []
-        for index in range(1, RSS_SAMPLES + 1):
-            sleep_until(start + seconds * index / RSS_SAMPLES)
-            rss.append(rss_mb(self._server))
-        for thread in threads:
-            thread.join()
+        async with self._session() as session, asyncio.TaskGroup() as group:
+            for moment in planned:
+                group.create_task(request(start + moment))
+            for index in range(1, RSS_SAMPLES + 1):
+                await sleep_until(start + seconds * index / RSS_SAMPLES)
+                rss.append(await asyncio.to_thread(rss_mb, self._server))
         return {
             "latencies_ms": [round(1000 * latency, 3) for latency in latencies],
             "errors": len(failures),
@@ -205,8 +174,8 @@ class Load:
         }
 
 
-def sleep_until(moment: float) -> None:
-    time.sleep(max(0.0, moment - time.perf_counter()))
+async def sleep_until(moment: float) -> None:
+    await asyncio.sleep(max(0.0, moment - time.perf_counter()))
 
 
 def _family(process: psutil.Process) -> list[psutil.Process]:
@@ -221,24 +190,3 @@ def cpu_s(process: psutil.Process) -> float:
 def rss_mb(process: psutil.Process) -> float:
     """Resident memory of a process and its children, in MB."""
     return sum(p.memory_info().rss for p in _family(process)) / 1e6
-
-
-def main() -> None:
-    port, key, clients, server = sys.argv[1:]
-    load = Load(int(port), key, int(clients), psutil.Process(int(server)))
-    for line in sys.stdin:
-        answer: Any
-        match line.split():
-            case ["picture", seed]:
-                answer = unsigned_sha256(load.picture(int(seed)))
-            case ["closed", seconds]:
-                answer = load.closed(float(seconds))
-            case ["open", kind, rate, seconds]:
-                answer = load.open(kind, float(rate), float(seconds))
-            case _:
-                sys.exit(f"load: {line!r} is no command")
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,11 +2,11 @@
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import statistics
-import struct
 import subprocess
 import sys
 import time
@@ -15,60 +15,57 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from PIL import Image
+
 CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "bench" / "results.json"
 # The keys of results.json that `make soak` writes, and `make bench` leaves as they are.
 SOAK = ("soak_rss_growth", "soak")
-# Of a PNG: holds the C2PA manifest, whose times and ids differ between equal images.
+# What is measured changes these with every run.
+FINDINGS = ("bench/results.json", "*.jsonl")
+# Of a PNG: holds the C2PA manifest.
 SIGNATURE_CHUNK = b"caBX"
 
 A = TypeVar("A")
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One measured quantity.
-
-    Attributes:
-        name: Flat key in results.json; its end names the unit where there is one.
-        value: Median of the samples, unless another mean was asked for.
-        samples: One for each round.
-    """
-
-    name: str
-    value: float
-    samples: tuple[float, ...]
-
-
 @dataclass
 class Measurement:
-    """What one part of the bench found out; `raw` keeps whatever the figures were made of."""
+    """What one part of the bench found out.
 
-    figures: list[Figure] = field(default_factory=list)
+    Attributes:
+        figures: Flat keys in results.json, whose ends name the unit where there is one: the
+            median of the samples, unless another mean was requested.
+        samples: By figure, one for each round.
+        raw: Whatever the figures were computed from.
+    """
+
+    figures: dict[str, float] = field(default_factory=dict)
+    samples: dict[str, Sequence[float]] = field(default_factory=dict)
     raw: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, samples: Sequence[float], value: float | None = None) -> None:
         """Take the median of `samples`, or `value`, as the figure `name`."""
-        centre = statistics.median(samples) if value is None else value
-        self.figures.append(Figure(name, centre, tuple(samples)))
+        self.figures[name] = statistics.median(samples) if value is None else value
+        self.samples[name] = samples
 
 
 def interleaved(rounds: int, *sides: Callable[[], A]) -> list[list[A]]:
     """Run all in turn, so that what else the machine does meets them alike.
 
-    The order is turned round from round to round: a drift over time favours none.
+    The order is reversed from round to round: a drift over time favours none.
 
     Returns:
-        What each gave, round by round.
+        What each returned, round by round.
     """
-    given: list[list[A]] = [[] for _ in sides]
-    order = list(zip(sides, given, strict=True))
+    results: list[list[A]] = [[] for _ in sides]
+    order = list(zip(sides, results, strict=True))
     for _ in range(rounds):
-        for side, results in order:
-            results.append(side())
+        for side, returned in order:
+            returned.append(side())
         order.reverse()
-    return given
+    return results
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -115,18 +112,18 @@ def cores() -> int:
 
 def commit(checkout: Path = REPOSITORY) -> str:
     """Hash of the checked-out commit, with "-dirty" where files differ; "unknown" without git."""
-    git = ["git", "-C", str(checkout)]
+
+    def git(*command: str) -> str:
+        return subprocess.check_output(
+            ["git", "-C", str(checkout), *command], stderr=subprocess.DEVNULL, text=True
+        ).strip()
+
     try:
-        head, changes = (
-            subprocess.run([*git, *command], check=True, capture_output=True, text=True).stdout
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno", "-z"])
-        )
+        others = [f":(exclude){name}" for name in FINDINGS]
+        changes = git("status", "--porcelain", "-uno", "--", ".", *others)
+        return git("rev-parse", "HEAD") + "-dirty" * bool(changes)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    # What is measured changes these with every run.
-    findings = ("bench/results.json", ".jsonl")
-    dirty = any(not line.endswith(findings) for line in changes.split("\0") if line)
-    return head.strip() + "-dirty" * dirty
 
 
 def machine() -> dict[str, Any]:
@@ -152,6 +149,12 @@ def _processor() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """What was written there before."""
+    results: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return results
+
+
 def write_results(path: Path, results: dict[str, Any]) -> None:
     """Replace results.json as a whole."""
     aside = path.with_name(f".{path.name}.partial")
@@ -161,24 +164,17 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 def keep_soak(path: Path, result: dict[str, Any]) -> None:
     """Put the result of a soak into results.json; all else there stays."""
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_results(path, {**kept, **dict(zip(SOAK, (result["rss_growth"], result), strict=True))})
+    soak = dict(zip(SOAK, (result["rss_growth"], result), strict=True))
+    write_results(path, read_results(path) | soak)
 
 
-def unsigned_sha256(png: bytes) -> str:
-    """SHA-256 of a PNG without its signature.
+def image_hash(png: bytes) -> str:
+    """SHA-256 of a signed PNG's pixels and metadata; signatures differ between equal images.
 
     Raises:
-        ValueError: There is none.
+        ValueError: It is not signed.
     """
-    digest, signed, at = hashlib.sha256(png[:8]), False, 8
-    while at < len(png):
-        length, kind = struct.unpack_from(">I4s", png, at)
-        if kind == SIGNATURE_CHUNK:
-            signed = True
-        else:
-            digest.update(png[at : at + 12 + length])
-        at += 12 + length
-    if not signed:
+    if SIGNATURE_CHUNK not in png:
         raise ValueError("the image is not signed")
-    return digest.hexdigest()
+    with Image.open(io.BytesIO(png)) as image:
+        return hashlib.sha256(image.tobytes() + repr(image.info).encode()).hexdigest()

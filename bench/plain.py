@@ -1,25 +1,23 @@
 """What the service is compared with: the same images, without all that a service is.
 
-    python bench/plain.py session EXPORT MODEL_ID THREADS
-    python bench/plain.py fastapi EXPORT MODEL_ID THREADS PORT
+    python bench/plain.py fastapi|litserve EXPORT MODEL_ID THREADS PORT
 
-session: ONNX Runtime and the encoder in a few threads. Reads lines from stdin and answers each with
-one of JSON: a number of seconds, for which it works, with {pictures, seconds, cpu_s}; "picture
-SEED" with `unsigned_sha256` of that image.
+BareSession is ONNX Runtime and the encoder in a few threads.
 
-fastapi, and plain_litserve.py: servers that do what the service does at its core: compare the key
-in constant time, validate the request by the service's schema, run the session, encode, write XMP
-and sign. They serve one image of a seed and nothing else of the schema. What they leave out is the
-service's to spend: records of hashes, usage and quotas in the database, idempotency, rates, limits
-on bodies, connections, queues and time, content negotiation, one shape for errors, metadata in
-headers, request ids, metrics, traces, log lines, and models that change while it runs.
+Run as a program, this is a server in plain FastAPI or LitServe that does what the service does at
+its core: compare the key in constant time, validate the request by the service's schema, run the
+session, encode, write XMP and sign. It serves one image of a seed and nothing else of the schema.
+What it leaves out is the service's to spend: records of hashes, usage and quotas in the database,
+idempotency, rates, limits on bodies, connections, queues and time, content negotiation, one shape
+for errors, metadata in headers, request ids, metrics, traces, log lines, and models that change
+while it runs.
 """
 
 import asyncio
 import hmac
 import itertools
-import json
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +26,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import onnxruntime
+import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
-from measuring import unsigned_sha256
+from litserve import LitAPI, LitServer
 
 from models.manifest import GENERATOR_FILE, MANIFEST_FILE, OUTPUT_NAME, GeneratorManifest
 from service.images.imaging import Encoding, encode_image
@@ -45,20 +44,20 @@ ROUTE = "/v1/images/generations"
 class BareSession:
     """One session that several threads share, one thread a run."""
 
-    def __init__(self, export: Path, model_id: str) -> None:
+    def __init__(self, export: str, model_id: str, threads: int = 1) -> None:
+        self._model_id, self._threads = model_id, threads
         self._manifest = GeneratorManifest.model_validate_json(
-            (export / MANIFEST_FILE).read_bytes()
+            Path(export, MANIFEST_FILE).read_bytes()
         )
-        self._model_id = model_id
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session: Any = onnxruntime.InferenceSession(
-            (export / GENERATOR_FILE).read_bytes(), options, providers=["CPUExecutionProvider"]
+            Path(export, GENERATOR_FILE).read_bytes(), options, providers=["CPUExecutionProvider"]
         )
         self._seeds = itertools.count()
         self._encoding = Encoding(open_marker(load_settings()))
 
-    def picture(self, seed: int) -> bytes:
+    def image(self, seed: int) -> bytes:
         """The PNG of one seed, its category in turn; the service's latents, encoder and marks."""
         manifest = self._manifest
         index, psi = seed % len(manifest.categories), manifest.truncation_psi
@@ -76,32 +75,29 @@ class BareSession:
         mark = Mark(GENERATED, seed, *model, truncation_psi=psi)
         return encode_image(pixels, self._encoding, mark)
 
-    def answer(self, asked: GenerationRequest) -> Response:
-        """The PNG of the seed that is asked for."""
-        (seed,) = consecutive_seeds(asked.seed, 1)
-        return Response(self.picture(seed), media_type="image/png")
+    def respond(self, request: GenerationRequest) -> Response:
+        """The PNG of the seed that is requested."""
+        (seed,) = consecutive_seeds(request.seed, 1)
+        return Response(self.image(seed), media_type="image/png")
 
-    def work(self, until: float) -> int:
-        """Make images up to a time, but at least one; gives how many."""
-        made = 0
-        while made == 0 or time.perf_counter() < until:
-            self.picture(next(self._seeds))
-            made += 1
-        return made
+    def closed(self, seconds: float) -> dict[str, float]:
+        """Work in all threads, as Load.closed does; returns {pictures, seconds, cpu_s}."""
+        start, cpu_start = time.perf_counter(), time.process_time()
+        with ThreadPoolExecutor(self._threads) as pool:
+            created = sum(pool.map(self._work, [start + seconds] * self._threads))
+        return {
+            "pictures": created,
+            "seconds": time.perf_counter() - start,
+            "cpu_s": time.process_time() - cpu_start,
+        }
 
-
-def serve_stdin(session: BareSession, threads: int) -> None:
-    with ThreadPoolExecutor(threads) as pool:
-        for line in sys.stdin:
-            if line.startswith("picture "):
-                digest = unsigned_sha256(session.picture(int(line.split()[1])))
-                print(json.dumps(digest), flush=True)
-                continue
-            start, cpu_start = time.perf_counter(), time.process_time()
-            result = {"pictures": sum(pool.map(session.work, [start + float(line)] * threads))}
-            result["seconds"] = time.perf_counter() - start
-            result["cpu_s"] = time.process_time() - cpu_start
-            print(json.dumps(result), flush=True)
+    def _work(self, until: float) -> int:
+        """Create images up to a time, but at least one; returns how many."""
+        created = 0
+        while created == 0 or time.perf_counter() < until:
+            self.image(next(self._seeds))
+            created += 1
+        return created
 
 
 async def authorize(authorization: Annotated[str, Header()] = "") -> None:
@@ -112,14 +108,13 @@ async def authorize(authorization: Annotated[str, Header()] = "") -> None:
         raise HTTPException(401, "the API key is wrong")
 
 
-def serve_fastapi(session: BareSession, threads: int, port: int) -> None:
-    import uvicorn
-
-    app, workers = FastAPI(), ThreadPoolExecutor(threads)
+def serve_fastapi(export: str, model_id: str, threads: int, port: int) -> None:
+    session, workers = BareSession(export, model_id), ThreadPoolExecutor(threads)
+    app = FastAPI()
 
     @app.post(ROUTE, dependencies=[Depends(authorize)])
-    async def generate(asked: GenerationRequest) -> Response:
-        return await asyncio.get_running_loop().run_in_executor(workers, session.answer, asked)
+    async def generate(request: GenerationRequest) -> Response:
+        return await asyncio.get_running_loop().run_in_executor(workers, session.respond, request)
 
     @app.get("/health")
     async def health() -> Response:
@@ -128,14 +123,43 @@ def serve_fastapi(session: BareSession, threads: int, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
-def main() -> None:
-    kind, export, model_id, threads, *port = sys.argv[1:]
-    model = (Path(export), model_id)
-    if kind == "session":
-        serve_stdin(BareSession(*model), int(threads))
-    else:
-        serve_fastapi(BareSession(*model), int(threads), int(port[0]))
+class ImageAPI(LitAPI):
+    """Images of seeds; travels to LitServe's workers before `setup`."""
+
+    authorize = staticmethod(authorize)
+
+    def __init__(self, export: str, model_id: str) -> None:
+        super().__init__(api_path=ROUTE)
+        self._model = (export, model_id)
+
+    def setup(self, device: str) -> None:
+        """Open a worker's session."""
+        self._session = BareSession(*self._model)
+
+    def decode_request(self, request: GenerationRequest) -> GenerationRequest:
+        """Nothing: the annotation has FastAPI validate the body."""
+        return request
+
+    def predict(self, request: GenerationRequest) -> Response:
+        """Generate the image and its response."""
+        return self._session.respond(request)
+
+    def encode_response(self, response: Response) -> Response:
+        """Nothing: it is encoded."""
+        return response
+
+
+def serve_litserve(export: str, model_id: str, threads: int, port: int) -> None:
+    """Its fast queue, a session in each worker, and as many processes for HTTP, by its default."""
+    # LitServe ends its processes on Ctrl-C alone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    api = ImageAPI(export, model_id)
+    server = LitServer(api, accelerator="cpu", workers_per_device=threads, fast_queue=True)
+    quiet = {"log_level": "warning", "access_log": False, "generate_client_file": False}
+    server.run(host="127.0.0.1", port=port, **quiet)
 
 
 if __name__ == "__main__":
-    main()
+    framework, export, model_id, threads, port = sys.argv[1:]
+    serve = {"fastapi": serve_fastapi, "litserve": serve_litserve}[framework]
+    serve(export, model_id, int(threads), int(port))

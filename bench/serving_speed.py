@@ -1,25 +1,26 @@
 """How fast the service is: against the bare session, and against plain servers.
 
 `catalogan serve` runs as it would in earnest: in a process of its own, with an API key, its
-log going to a file. Eight clients ask for one PNG each, again and again. The bare ONNX
+log going to a file. Eight clients request one PNG each, again and again. The bare ONNX
 Runtime session with the same encoder and marks works in as many threads as the service, and
-so do servers in plain FastAPI and LitServe; all in turns, on the same pictures, which is
+so do servers in plain FastAPI and LitServe; all in turns, on the same images, which is
 checked. Latencies are then taken at half of the throughput, where requests come whether or
-not earlier ones are answered: evenly spread, which tells of the service alone, and at
+not earlier responses are there: evenly spread, which tells of the service alone, and at
 random, where they also meet each other (two workers with a constant time for each would
 have a p99 of 2.5 times the median).
 """
 
 import statistics
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measuring import Measurement, interleaved, percentile, quotients
-from servers import CLIENTS, NAME, Bench, Helper
+from load import Load
+from measuring import Measurement, image_hash, interleaved, percentile, quotients
+from plain import BareSession
+from servers import CLIENTS, NAME, Bench
 
 from service.settings import load_settings
 
@@ -33,45 +34,41 @@ def cold_starts(bench: Bench, rounds: int) -> list[float]:
     """Seconds from exec to the first readiness, service by service."""
     times = []
     for _ in range(rounds):
-        with bench.service() as server:
-            times.append(server.start_s)
+        with bench.service() as load:
+            times.append(load.start_s)
     return times
 
 
-def check_same_pictures(sides: dict[str, Helper]) -> None:
-    """Refuse to compare sides that do not make the same pictures."""
+def check_same_images(sides: dict[str, Load | BareSession]) -> None:
+    """Refuse to compare sides that do not generate the same images."""
     for seed in (0, 5):
-        digests = {name: helper.ask(f"picture {seed}") for name, helper in sides.items()}
-        if len(set(digests.values())) > 1:
-            raise RuntimeError(f"the pictures of seed {seed} differ: {digests}")
+        hashes = {name: image_hash(side.image(seed)) for name, side in sides.items()}
+        if len(set(hashes.values())) > 1:
+            raise RuntimeError(f"the images of seed {seed} differ: {hashes}")
 
 
-def closed_rounds(sides: dict[str, Helper], rounds: int, seconds: float) -> dict[str, Rounds]:
+def closed_rounds(
+    sides: dict[str, Load | BareSession], rounds: int, seconds: float
+) -> dict[str, Rounds]:
     """Work each side to its limit, in turns, after a warm-up."""
-    work = {
-        name: partial(helper.ask, str(seconds) if name == "session" else f"closed {seconds}")
-        for name, helper in sides.items()
-    }
-    for warm_up in work.values():
-        warm_up()
-    return dict(zip(work, interleaved(rounds, *work.values()), strict=True))
+    work = [partial(side.closed, seconds) for side in sides.values()]
+    interleaved(1, *work)
+    return dict(zip(sides, interleaved(rounds, *work), strict=True))
 
 
-def open_rounds(load: Helper, rate: float, rounds: int, seconds: float) -> dict[str, Rounds]:
+def open_rounds(load: Load, rate: float, rounds: int, seconds: float) -> dict[str, Rounds]:
     """Send `rate` requests a second, evenly and at random, in turns.
 
     Raises:
         RuntimeError: A request failed.
     """
     kinds = ("even", "poisson")
-    asked: list[Callable[[], Any]] = [
-        partial(load.ask, f"open {kind} {rate} {seconds}") for kind in kinds
-    ]
-    answered = dict(zip(kinds, interleaved(rounds, *asked), strict=True))
-    for one in (one for kind in answered.values() for one in kind):
+    work = [partial(load.open, kind, rate, seconds) for kind in kinds]
+    results = dict(zip(kinds, interleaved(rounds, *work), strict=True))
+    for one in (one for kind in results.values() for one in kind):
         if one["errors"]:
             raise RuntimeError(f"{one['errors']} requests failed: {one['messages']}")
-    return answered
+    return results
 
 
 def measure(quick: bool) -> Measurement:
@@ -82,17 +79,16 @@ def measure(quick: bool) -> Measurement:
         bench = Bench(Path(folder))
         threads = load_settings().workers
         starts = cold_starts(bench, 1 if quick else 5)
-        sides = {"session": stack.enter_context(closing(bench.bare_session(threads)))}
         servers = {"service": bench.service(), **{f: bench.plain(f, threads) for f in PLAIN}}
-        for name, starting in servers.items():
-            server = stack.enter_context(starting)
-            bench.check(server)
-            sides[name] = stack.enter_context(bench.load(server))
-        check_same_pictures(sides)
+        loads = {name: stack.enter_context(starting) for name, starting in servers.items()}
+        for load in loads.values():
+            load.check()
+        sides = {"session": BareSession(*bench.model, threads), **loads}
+        check_same_images(sides)
         closed = closed_rounds(sides, rounds, seconds)
         rate = HALF * statistics.median(throughputs(closed["service"]))
         rounds, seconds = (1, 1.0) if quick else (5, 20.0)
-        latencies = open_rounds(sides["service"], rate, rounds, seconds)
+        latencies = open_rounds(loads["service"], rate, rounds, seconds)
     measurement = Measurement()
     add_throughputs(measurement, closed)
     add_latencies(measurement, latencies)
@@ -113,12 +109,12 @@ def measure(quick: bool) -> Measurement:
 
 
 def throughputs(rounds: Rounds) -> list[float]:
-    """Pictures a second, round by round."""
+    """Images a second, round by round."""
     return [one["pictures"] / one["seconds"] for one in rounds]
 
 
 def add_throughputs(measurement: Measurement, closed: dict[str, Rounds]) -> None:
-    """What was made at the limit, and what CPU time it took."""
+    """What was generated at the limit, and what CPU time it took."""
     served = {name: throughputs(rounds) for name, rounds in closed.items()}
     measurement.add("serve_pictures_per_s", served["service"])
     measurement.add("session_pictures_per_s", served["session"])

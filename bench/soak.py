@@ -4,7 +4,7 @@
 
 Requests come at random at 0.8 of the throughput that is measured first. The service's
 memory is read every ten seconds; latencies, counted from when a request was to be sent, and
-errors are told for each minute. `soak_rss_growth` is the mean memory of the last tenth of
+errors are printed for each minute. `soak_rss_growth` is the mean memory of the last tenth of
 the time over that of the first tenth, less 1; the first minute counts as warm-up. What took
 five minutes or more goes into bench/results.json, beside what `make bench` writes there.
 """
@@ -17,41 +17,49 @@ import time
 from pathlib import Path
 from typing import Any
 
+from load import Load
 from measuring import RESULTS, commit, growth, keep_soak, machine, percentile
-from servers import Bench, Helper
+from servers import Bench
 
 SHARE = 0.8
 MINUTE_SEC = 60.0
 TRIAL_SEC = 5.0
 # Too short ones still have windows to compare.
 MIN_WINDOWS = 5
-MIN_ANSWERS = 2
+MIN_RESPONSES = 2
 # Below that, memory says nothing.
 MIN_KEPT_MINUTES = 5.0
 
 
-def soak(load: Helper, minutes: float) -> dict[str, Any]:
+def soak(load: Load, minutes: float) -> dict[str, Any]:
     """Load a service for so long.
 
     Returns:
         What results.json holds under "soak".
 
     Raises:
-        RuntimeError: The service does not answer any more.
+        RuntimeError: The service does not respond any more.
     """
-    trial = f"closed {min(TRIAL_SEC, minutes * MINUTE_SEC / 10)}"
-    trials = [load.ask(trial) for _ in range(3)]
+    trial_sec = min(TRIAL_SEC, minutes * MINUTE_SEC / 10)
+    trials = [load.closed(trial_sec) for _ in range(3)]
     throughput = statistics.median(one["pictures"] / one["seconds"] for one in trials)
     count = max(MIN_WINDOWS, round(minutes))
     seconds = minutes * MINUTE_SEC / count
     rate, windows = SHARE * throughput, []
     start = time.perf_counter()
     for index in range(count):
-        window = load.ask(f"open poisson {rate} {seconds}")
-        if len(window["latencies_ms"]) < MIN_ANSWERS:
-            raise RuntimeError(f"the service does not answer any more: {window['messages']}")
+        window = load.open("poisson", rate, seconds)
+        if len(window["latencies_ms"]) < MIN_RESPONSES:
+            raise RuntimeError(f"the service does not respond any more: {window['messages']}")
+        for percent in (50, 99):
+            window[f"p{percent}_ms"] = percentile(window["latencies_ms"], percent)
         windows.append(window)
-        print(f"{index + 1}/{count}: {_line(window)}", flush=True)
+        print(
+            f"{index + 1}/{count}: {len(window['latencies_ms'])} answered, "
+            f"{window['errors']} errors, p50 {window['p50_ms']:.1f} ms, "
+            f"p99 {window['p99_ms']:.1f} ms, {window['rss_mb'][-1]:.1f} MB",
+            flush=True,
+        )
     rss = [sample for window in windows for sample in window["rss_mb"]]
     return {
         "minutes": (time.perf_counter() - start) / MINUTE_SEC,
@@ -60,20 +68,11 @@ def soak(load: Helper, minutes: float) -> dict[str, Any]:
         "requests": sum(len(w["latencies_ms"]) + w["errors"] for w in windows),
         "errors": sum(window["errors"] for window in windows),
         "messages": [message for window in windows for message in window["messages"]][:10],
-        "p50_ms": [percentile(window["latencies_ms"], 50) for window in windows],
-        "p99_ms": [percentile(window["latencies_ms"], 99) for window in windows],
+        "p50_ms": [window["p50_ms"] for window in windows],
+        "p99_ms": [window["p99_ms"] for window in windows],
         "rss_mb": rss,
         "rss_growth": growth(rss[len(windows[0]["rss_mb"]) :]),
     }
-
-
-def _line(window: dict[str, Any]) -> str:
-    latencies, rss = window["latencies_ms"], window["rss_mb"]
-    return (
-        f"{len(latencies)} answered, {window['errors']} errors, "
-        f"p50 {percentile(latencies, 50):.1f} ms, p99 {percentile(latencies, 99):.1f} ms, "
-        f"{rss[-1]:.1f} MB"
-    )
 
 
 def main() -> None:
@@ -82,17 +81,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    facts = {"commit": commit(), "machine": machine()}
+    metadata = {"commit": commit(), "machine": machine()}
     with tempfile.TemporaryDirectory(prefix="catalogan-bench-") as name:
         bench = Bench(Path(name))
-        with bench.service() as server, bench.load(server) as load:
+        with bench.service() as load:
             result = soak(load, options.minutes)
     print(
         f"soak_rss_growth {result['rss_growth']:+.4f} in {result['minutes']:.1f} min, "
         f"{result['requests']} requests at {result['rate']:.1f}/s, {result['errors']} errors"
     )
     if result["minutes"] >= MIN_KEPT_MINUTES:
-        keep_soak(options.out, {**result, **facts})
+        keep_soak(options.out, {**result, **metadata})
     if result["errors"]:
         sys.exit(f"soak: {result['errors']} requests failed: {result['messages']}")
 

@@ -2,6 +2,9 @@
 
     python bench/study.py STUDY.json --data NAME=DATASET ... --work DIR
 
+Two that were run are bench/masking.json and bench/finetuning.json. To measure one again, move its
+STUDY.jsonl away.
+
 STUDY.json holds "arms": settings by name, in a tree, as `--set` takes them one by one. Beside them
 an arm may name a "checkout", the folder of another commit that is to train it, and "from", what it
 starts from. "stages" come one after the other; each has "data", "arms", "seeds" and its length:
@@ -30,7 +33,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from measuring import REPOSITORY, commit, cores
-from pages import between, fill, markdown, ratio, spread
+from tables import between, markdown, ratio, spread
 
 NEVER_KIMG = 1e6
 SAMPLES = 2048
@@ -40,6 +43,12 @@ METRICS = (
     *("accuracy_trained_on_generated", "label_agreement"),
 )
 Record = dict[str, Any]
+
+
+def read_lines(file: Path) -> list[Record]:
+    """The records of a file of JSON lines, if it is there."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 class Run(NamedTuple):
@@ -61,9 +70,8 @@ class Study:
         self.ledger = plan.with_suffix(".jsonl")
         self.records: dict[Run, list[Record]] = {}
         self._writing = threading.Lock()
-        if self.ledger.exists():
-            for line in self.ledger.read_text(encoding="utf-8").splitlines():
-                self._take(json.loads(line))
+        for record in read_lines(self.ledger):
+            self._take(record)
 
     def _take(self, record: Record) -> None:
         run = Run(record["data"], record["arm"], record["seed"])
@@ -79,24 +87,24 @@ class Study:
         """Of all that was run."""
         return sorted({record["commit"] for records in self.records.values() for record in records})
 
-    def value(self, run: Run, metric: str) -> float:
-        """A metric's mean over a run's last evaluations."""
-        last = self.records[run][-self.plan.get("evaluations", 1) :]
-        return mean(record[metric] for record in last if metric in record)
-
-    def log_ratios(
-        self, data: str, arm: str, seeds: Iterable[int], reference: str | None = None
-    ) -> dict[int, float]:
-        """Logarithm of an arm's score over the reference's, by seeds that both have run on."""
-        reference, score = reference or self.plan["reference"], self.plan["score"]
-        logs = {}
+    def values(self, data: str, arm: str, seeds: Iterable[int], metric: str) -> dict[int, float]:
+        """A metric's mean over the last evaluations, by seeds that have run."""
+        found = {}
         for seed in seeds:
-            pair = [Run(data, name, seed) for name in (arm, reference)]
-            if all(run in self.records for run in pair):
-                over, under = (self.value(run, score) for run in pair)
-                if over > 0 and under > 0:  # unbiased distances may be below 0
-                    logs[seed] = math.log(over / under)
-        return logs
+            last = self.records.get(Run(data, arm, seed), [])[-self.plan.get("evaluations", 1) :]
+            if last and metric in last[-1]:
+                found[seed] = mean(record[metric] for record in last if metric in record)
+        return found
+
+    def log_ratios(self, data: str, arm: str, seeds: Iterable[int]) -> dict[int, float]:
+        """Logarithm of an arm's score over the reference's, by seeds that both have run on."""
+        over, under = (
+            self.values(data, name, seeds, self.plan["score"])
+            for name in (arm, self.plan["reference"])
+        )
+        both = [seed for seed in over if seed in under]
+        positive = [seed for seed in both if min(over[seed], under[seed]) > 0]  # unbiased distances
+        return {seed: math.log(over[seed] / under[seed]) for seed in positive}
 
     def arms_of(self, stage: dict[str, Any]) -> list[str]:
         """The names of a stage's arms."""
@@ -146,41 +154,34 @@ class Study:
         self.add(record)
         print(f"{' '.join(map(str, run))}: {record}", flush=True)
 
-    def table(self, specification: str) -> str:
-        """Rows of {"data", "arms", "seeds"}; "over" names another reference than the study's."""
-        given = json.loads(specification)
-        data, seeds = given["data"], given["seeds"]
-        reference = given.get("over", self.plan["reference"])
-        found = {
-            a: [r for s in seeds if (r := Run(data, a, s)) in self.records] for a in given["arms"]
-        }
-        last = {run: self.records[run][-1] for runs in found.values() for run in runs}
+    def table(self, data: str, arms: Iterable[str], seeds: list[int]) -> str:
+        """What arms reached on a dataset, a row for each."""
+        last = {run: self.records[run][-1] for run in self.records if run.data == data}
         metrics = [name for name in METRICS if any(name in record for record in last.values())]
         rows = []
-        for arm, runs in found.items():
-            cells = []
-            for name in metrics:
-                values = [self.value(run, name) for run in runs if name in last[run]]
-                other = [] if arm == reference else self.differences(runs, reference, name)
-                cells.append(spread(values) + (f" ({between(other)})" if len(other) > 1 else ""))
-            logs = list(self.log_ratios(data, arm, seeds, reference).values())
-            over = "1" if arm == reference else ratio(logs)
-            masked = mean(last[run]["masked_share"] for run in runs) if runs else 0
-            kimg = mean(last[run]["nimg"] for run in runs) / 1000 if runs else 0
-            rows.append([arm, *cells, over, f"{masked:.0%}", f"{kimg:.0f}", str(len(runs))])
+        for arm in arms:
+            ends = [last[run] for seed in seeds if (run := Run(data, arm, seed)) in last]
+            cells = [self._cell(data, arm, seeds, metric) for metric in metrics]
+            is_reference = arm == self.plan["reference"]
+            logs = list(self.log_ratios(data, arm, seeds).values())
+            masked = mean(end["masked_share"] for end in ends) if ends else 0
+            kimg = mean(end["nimg"] for end in ends) / 1000 if ends else 0
+            over = "1" if is_reference else ratio(logs)
+            rows.append([arm, *cells, over, f"{masked:.0%}", f"{kimg:.0f}", str(len(ends))])
         names = (name.replace("_", " ") for name in metrics)
         return markdown(["arm", *names, "paired ratio", "masked", "kimg", "seeds"], rows)
 
-    def differences(self, runs: list[Run], reference: str, metric: str) -> list[float]:
-        """Each run's metric less the reference's with the same seed; distances have ratios."""
-        pairs = [(run, run._replace(arm=reference)) for run in runs]
-        return [
-            self.value(run, metric) - self.value(other, metric)
-            for run, other in pairs
-            if not metric.endswith("distance")
-            and metric in self.records[run][-1]
-            and metric in self.records.get(other, [{}])[-1]
-        ]
+    def _cell(self, data: str, arm: str, seeds: list[int], metric: str) -> str:
+        """A metric and how far it is from the reference's with the same seeds, in brackets."""
+        values, others = (
+            self.values(data, name, seeds, metric) for name in (arm, self.plan["reference"])
+        )
+        differences = [values[seed] - others[seed] for seed in values if seed in others]
+        cell = spread(list(values.values()))
+        # Distances have their ratio instead.
+        if arm == self.plan["reference"] or metric.endswith("distance") or len(differences) < 2:
+            return cell
+        return f"{cell} ({between(differences)})"
 
 
 def _in_process(what: str, task: dict[str, Any], checkout: Path) -> Record:
@@ -227,14 +228,14 @@ def train(task: dict[str, Any]) -> Record:
             from training.learning.sources import open_source
 
             trainer.start_from(open_source(task["source"]))
-    begun, nimg, cpu_sec = time.process_time(), task.get("nimg", math.inf), task.get("cpu_sec")
+    start, nimg, cpu_sec = time.process_time(), task.get("nimg", math.inf), task.get("cpu_sec")
 
     def is_over() -> bool:
-        spent = time.process_time() - begun
+        spent = time.process_time() - start
         return trainer.nimg >= nimg or (cpu_sec is not None and spent >= cpu_sec)
 
     trainer.train(lambda _: None, is_over)
-    return {"nimg": trainer.nimg, "cpu_sec": round(time.process_time() - begun, 1)}
+    return {"nimg": trainer.nimg, "cpu_sec": round(time.process_time() - start, 1)}
 
 
 def judge(task: dict[str, Any]) -> Record:
@@ -250,9 +251,8 @@ def judge(task: dict[str, Any]) -> Record:
         samples=task["samples"], served_truncation_psi=1.0, served_noise_scale=1.0
     )
     found = evaluate(RunSampler(run), dataset, wanted, run / "evaluation").headline()
-    stats = run / "stats.jsonl"  # not there before the first tick
-    lines = stats.read_text(encoding="utf-8").splitlines() if stats.exists() else []
-    masked = [tick["mask_active"] for tick in map(json.loads, lines) if tick["kind"] == "tick"]
+    stats = read_lines(run / "stats.jsonl")  # none before the first tick
+    masked = [tick["mask_active"] for tick in stats if tick["kind"] == "tick"]
     rounded = {name: float(f"{value:.5g}") for name, value in found.items()}
     return {**rounded, "masked_share": round(mean(masked), 4) if masked else 0.0}
 
@@ -266,17 +266,12 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=[], help="NAME=DATASET, prepared")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=cores(), help="runs side by side")
-    parser.add_argument("--page", help="of docs/, whose tables are filled")
     options = parser.parse_args()
     study = Study(options.study)
     study.run(dict(d.split("=", 1) for d in options.data), options.work, options.processes)
-    if options.page:
-        fill(options.page, study.table)
-        return
     for stage in study.plan["stages"]:
         for data in stage["data"]:
-            given = {"data": data, "arms": study.arms_of(stage), "seeds": stage["seeds"]}
-            print(f"\n{data}\n{study.table(json.dumps(given))}")
+            print(f"\n{data}\n{study.table(data, study.arms_of(stage), stage['seeds'])}")
 
 
 if __name__ == "__main__":

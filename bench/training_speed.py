@@ -18,24 +18,33 @@ from convolutions import ConvolutionRecorder, ConvolutionReplay
 from measuring import Measurement, catalogan, interleaved, quotients, seconds
 
 from training.dataset import PreparedDataset
-from training.learning.config import merge, resolve
+from training.learning.config import TrainingConfig, merge, resolve
 from training.learning.device import keep_freed_memory
 from training.learning.distributed import Ranks
 from training.learning.presets import PRESETS
+from training.learning.run import write_run
 from training.learning.trainer import Trainer
 
+CPU = torch.device("cpu")
 PRESET = "cpu-demo"
 SIZE_PX = 32
 AUGMENT_P = 0.3
 
 
-def make_trainer(run: Path, dataset: PreparedDataset, **masking: Any) -> Trainer:
-    """A trainer of the preset on the CPU, as `catalogan train` makes it."""
+def new_trainer(
+    run: Path, dataset: PreparedDataset, config: TrainingConfig, device: torch.device = CPU
+) -> Trainer:
+    """As `catalogan train` creates it, in a run of its own."""
+    run.mkdir(exist_ok=True)
+    write_run(run, config, dataset)
+    return Trainer(run, dataset, config, device, Ranks())
+
+
+def configured(**masking: Any) -> TrainingConfig:
+    """The preset, with a fixed augmentation."""
     augment = {"mode": "fixed", "p": AUGMENT_P}
     settings = {"preset": PRESET, "augment": augment, "masking": masking, "max_kimg": 1000}
-    run.mkdir()
-    config = resolve(merge(PRESETS[PRESET], settings))
-    return Trainer(run, dataset, config, torch.device("cpu"), Ranks())
+    return resolve(merge(PRESETS[PRESET], settings))
 
 
 class Intervals:
@@ -70,7 +79,9 @@ def measure(quick: bool) -> Measurement:
         dataset, level = PreparedDataset(folder / "dataset"), {"level": 0} if quick else {}
 
         # A mask is held all the time, as in the dearest of steps.
-        steps = Intervals(make_trainer(folder / "steps", dataset, mode="static", **level))
+        steps = Intervals(
+            new_trainer(folder / "steps", dataset, configured(mode="static", **level))
+        )
         steps.run()
         with ConvolutionRecorder() as recorder:
             steps.run()
@@ -80,9 +91,9 @@ def measure(quick: bool) -> Measurement:
             2 if quick else 9, partial(seconds, steps.run), partial(seconds, replay.run)
         )
 
-        # As many steps as lie between two measurements of lag, and then some.
+        count = 1 if quick else 8  # as many steps as lie between two measurements of lag, and more
         off, dynamic = (
-            Intervals(make_trainer(folder / mode, dataset, mode=mode, **level), 1 if quick else 8)
+            Intervals(new_trainer(folder / mode, dataset, configured(mode=mode, **level)), count)
             for mode in ("off", "dynamic")
         )
         off.run()

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from measuring import REPOSITORY
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+from tables import markdown
 
 from training.dataset import PreparedDataset
 from training.evaluation.contact_sheet import FAINT, INK, PAPER, fitted, font
@@ -23,14 +25,14 @@ from training.learning.samplers import open_sampler
 from training.metrics.photo_features import photo_features
 from training.metrics.scores import FeatureSet, Scores, score
 
-OUT = Path(__file__).resolve().parent.parent / "docs" / "evaluation.webp"
+OUT = REPOSITORY / "docs" / "evaluation.webp"
 COLUMNS, CELL_PX, TEXT_PX, GAP_PX = 14, 76, 250, 4
 Change = Callable[[Image.Image], Image.Image]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A set of images and what is said of it."""
+    """A set of images and its scores."""
 
     name: str
     images: NDArray[np.uint8]
@@ -107,15 +109,14 @@ def draw(judged: list[Judged]) -> Image.Image:
 
 def table(judged: list[Judged]) -> str:
     """The figures in Markdown."""
-    lines = ["| images | kernel distance | Frechet | precision | recall | coverage |"]
-    lines.append("|---|---|---|---|---|---|")
+    rows = []
     for item in judged:
         s, (low, high) = item.scores, item.scores.kernel_distance_interval or (0, 0)
-        lines.append(
-            f"| {item.name} | {s.kernel_distance:.4f} ({low:.4f} to {high:.4f}) | "
-            f"{s.frechet_distance:.0f} | {s.precision:.2f} | {s.recall:.2f} | {s.coverage:.2f} |"
-        )
-    return "\n".join(lines)
+        shares = (f"{share:.2f}" for share in (s.precision, s.recall, s.coverage))
+        kernel = f"{s.kernel_distance:.4f} ({low:.4f} to {high:.4f})"
+        rows.append([item.name, kernel, f"{s.frechet_distance:.0f}", *shares])
+    header = ["images", "kernel distance", "Frechet", "precision", "recall", "coverage"]
+    return markdown(header, rows)
 
 
 def main() -> None:

@@ -21,10 +21,6 @@ from PIL import Image
 FOLDER = Path(__file__).parent.parent / "bench"
 BENCH = FOLDER / "bench.py"
 STALL_SEC = 0.6
-CLOTHES = (
-    *("dress", "hat", "longsleeve", "outwear", "pants"),
-    *("shirt", "shoes", "shorts", "skirt", "t-shirt"),
-)
 
 # Wide enough for any machine, however busy; narrow enough for a wrong unit to show.
 PLAUSIBLE = {
@@ -82,42 +78,6 @@ def test_soak_measures_and_keeps_no_trial(tmp_path: Path) -> None:
     assert "soak_rss_growth" in done.stdout
     assert ", 0 errors" in done.stdout.splitlines()[-1]
     assert not out.exists()
-
-
-@pytest.mark.slow
-def test_precision_writes_its_page(tmp_path: Path) -> None:
-    """Of the base that ships, against made-up photos of its categories."""
-    rng = np.random.default_rng(0)
-    for part in ("train", "validation"):
-        for category in CLOTHES:
-            folder = tmp_path / part / category
-            folder.mkdir(parents=True)
-            for i in range(4):
-                pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    out = tmp_path / "out"
-    out.mkdir()
-    command = [sys.executable, str(FOLDER / "precision.py"), "--out", str(out), "--photos"]
-    command += [str(tmp_path / "train"), "--validation", str(tmp_path / "validation")]
-    command += ["--work", str(tmp_path / "work"), "--sets", "2", "--samples", "40"]
-    done = subprocess.run([*command, "--rounds", "3"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    results = json.loads((out / "precision.json").read_text())
-    sizes = results["bytes"]
-    assert sizes["fp32"] > sizes["fp16"] > sizes["int8"]
-    assert results["losses"]["fp32"] == []
-    assert results["losses"]["int8"][1]["psnr_db"] < results["losses"]["fp16"][1]["psnr_db"]
-    assert all(len(one["over_fp32"]) == 3 for one in results["speed"].values())
-    assert set(results["speed"]["fp32"]["over_fp32"]) == {1.0}
-    distances = results["distances"]["as served"]
-    for ours, exact in zip(distances["fp16"], distances["fp32"], strict=True):
-        assert ours["frechet_distance"] == pytest.approx(exact["frechet_distance"], rel=0.01)
-    page = (out / "precision.md").read_text()
-    assert f"| int8 | {sizes['int8'] / 1e6:.2f} MB |" in page
-    assert page.count("| int8 | as served |") == 2
-    with Image.open(out / "precision.webp") as sheet:
-        assert sheet.size == (10 * 64, 3 * 64)
 
 
 @pytest.fixture
@@ -181,8 +141,7 @@ def test_a_study_compares_arms_on_the_same_seeds(tmp_path: Path) -> None:
             record |= {"kernel_distance": distance, "recall": recall, "masked_share": 0.0}
             ledger.write(json.dumps(record) + "\n")
     study = importlib.import_module("study").Study(tmp_path / "plan.json")
-    wanted = {"data": "shop", "arms": ["before", "both"], "seeds": [0, 1, 2]}
-    *_, before, both = study.table(json.dumps(wanted)).splitlines()
+    *_, before, both = study.table("shop", ["before", "both"], [0, 1, 2]).splitlines()
     assert before == "| before | 0.600 ± 0.283 | 0.250 ± 0.071 | 1 | 0% | 50 | 2 |"
     # The differences 0.05 and 0.01, and the logarithms -1.386 and -0.693, by Student's t of 12.706.
     assert "(+0.030: -0.224 to +0.284) | 0.354 (0.004 to 28.902) | 0% | 50 | 3 |" in both
@@ -282,13 +241,12 @@ def stalling() -> Iterator[StallingServer]:
         thread.join()
 
 
+@pytest.mark.usefixtures("bench_modules")
 def test_latencies_count_from_when_requests_were_due(stalling: StallingServer) -> None:
     """Also those of requests that could not be sent, as all connections waited for answers."""
     port = stalling.server_address[1]
-    command = [sys.executable, str(FOLDER / "load.py"), str(port), "key", "1", str(os.getpid())]
-    done = subprocess.run(command, input="open even 300 1.0\n", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    load = importlib.import_module("load").Load(port, "key", 1, os.getpid(), 0.0)
+    result = load.open("even", 300, 1.0)
     latencies = result["latencies_ms"]
     assert (len(latencies), result["errors"], len(result["rss_mb"])) == (297, 3, 6)
     assert "500" in result["messages"][0]

@@ -3,7 +3,7 @@
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -16,7 +16,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-SNAPSHOT_HELP = "Of a run: its newest checkpoint, or its best moment on the validation photos."
+from training.learning.config import Device, Snapshot
+
+# Options of more than one command.
+DeviceOption = Annotated[Device, typer.Option(help="Where torch runs.")]
+MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this time.")]
+SnapshotOption = Annotated[
+    Snapshot,
+    typer.Option(
+        help="Of a run: its newest checkpoint, or its best moment on the validation photos."
+    ),
+]
 
 # Options whose name is not that of their field.
 _OPTIONS = {
@@ -29,7 +39,7 @@ _OPTIONS = {
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
 _err = Console(stderr=True)
-_out = Console()
+_out = Console(highlight=False)
 
 
 def configure_logging() -> None:
@@ -54,6 +64,31 @@ def invalid(error: ValidationError) -> NoReturn:
 
 
 @contextmanager
+def refusals(*errors: type[Exception]) -> Iterator[None]:
+    """End with one line where an option or a file is refused: by a ValueError, or by `errors`."""
+    refused: tuple[type[Exception], ...] = (ValueError, *errors)
+    try:
+        yield
+    except ValidationError as error:
+        invalid(error)
+    except refused as error:
+        fail(str(error))
+
+
+def say(text: str) -> None:
+    """A line on stdout, as it is."""
+    _out.print(text, markup=False, soft_wrap=True)
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout."""
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    _out.print(table)
+
+
+@contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar; yields a function of (done, total)."""
     columns = (
@@ -75,7 +110,7 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None
 
 
 @contextmanager
-def shown_training(
+def training_progress(
     what: str, max_kimg: float | None, max_minutes: float | None
 ) -> Iterator[tuple[Callable[[Any], None], Callable[[], bool]]]:
     """A progress bar of a training that ends early on a signal.
@@ -135,10 +170,9 @@ def prepare(
     """Make a dataset from product photos."""
     from training.photos.catalogue import prepare_dataset
     from training.photos.options import PrepareOptions, parse_size
-    from training.photos.scan import PrepareError
 
     configure_logging()
-    try:
+    with refusals():
         width, height = parse_size(size)
         options = PrepareOptions.model_validate(
             {
@@ -160,25 +194,22 @@ def prepare(
         )
         with terminated_as_interrupt(), progress("Preparing", "photos") as update:
             report = prepare_dataset(photos, out, options, overwrite=overwrite, on_progress=update)
-    except ValidationError as error:
-        invalid(error)
-    except PrepareError as error:
-        fail(str(error))
     _print_report(report, out)
 
 
 def _print_report(report: Any, out: Path) -> None:
     """What is in the dataset, and what is not."""
-    table = Table("category", "train", "validation")
-    for category, count in report.counts["train"].items():
-        table.add_row(escape(category), str(count), str(report.counts["validation"][category]))
-    _out.print(table)
+    validation = report.counts["validation"]
+    print_table(
+        ("category", "train", "validation"),
+        ((name, count, validation[name]) for name, count in report.counts["train"].items()),
+    )
     similar = sum(len(group) for group in report.near_duplicates)
-    _out.print(f"{report.used} of {report.found} photos used, {similar} of them look like another")
+    say(f"{report.used} of {report.found} photos used, {similar} of them look like another")
     if report.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items())
-        _out.print(f"Left out: {reasons} (see {escape(str(out / 'report.json'))})")
-    _out.print(f"Dataset {report.dataset_hash[:16]} in {escape(str(out))}")
+        say(f"Left out: {reasons} (see {out / 'report.json'})")
+    say(f"Dataset {report.dataset_hash[:16]} in {out}")
 
 
 @app.command("sample-catalogue")
@@ -190,23 +221,13 @@ def sample_catalogue(
     ] = None,
 ) -> None:
     """Unpack the 1,000 rendered product photos that ship with Catalogan."""
-    from training.sample_catalogue import (
-        LICENCE,
-        SampleCatalogueError,
-        unpack_sample_catalogue,
-    )
+    from training.sample_catalogue import LICENCE, unpack_sample_catalogue
 
     configure_logging()
-    try:
-        with terminated_as_interrupt():
-            counts = unpack_sample_catalogue(out, part)
-    except SampleCatalogueError as error:
-        fail(str(error))
-    table = Table("category", "photos")
-    for category, number in counts.items():
-        table.add_row(escape(category), str(number))
-    _out.print(table)
-    _out.print(f"{sum(counts.values())} photos ({LICENCE}) in {escape(str(out))}")
+    with refusals(), terminated_as_interrupt():
+        counts = unpack_sample_catalogue(out, part)
+    print_table(("category", "photos"), counts.items())
+    say(f"{sum(counts.values())} photos ({LICENCE}) in {out}")
 
 
 @app.command("bases")
@@ -218,11 +239,9 @@ def list_bases() -> None:
     for name in base_names():
         folder = base_path(name)
         manifest = GeneratorManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-        _out.print(
+        say(
             f"base:{name}  {manifest.width} x {manifest.height} px, {manifest.licence}, "
-            f"{', '.join(manifest.categories)}\n  {folder}",
-            markup=False,
-            soft_wrap=True,
+            f"{', '.join(manifest.categories)}\n  {folder}"
         )
 
 

@@ -15,9 +15,10 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from training.faults import first_fault
+from training.records import Record
 
 INFO_FILE: Final = "dataset.json"
 IMAGES_FILE: Final = "images.npy"
@@ -31,10 +32,8 @@ class DatasetError(ValueError):
     """A dataset that can't be read; the message names the file and the way out."""
 
 
-class DatasetInfo(BaseModel):
+class DatasetInfo(Record):
     """The prepared dataset in numbers; `hash` covers pixels, labels and splits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 
@@ -47,16 +47,12 @@ DECIDED_AT_THE_START: Final = (
 )
 ENDS: Final = ("max_kimg", "max_minutes")
 
+# Shows a run, from its configuration, device and image count on; what it yields takes each tick.
+Display = Callable[[TrainingConfig, str, int], AbstractContextManager[Callable[[Tick], None]]]
+
 
 class LaunchError(RuntimeError):
     """Training could not start or go on; the message says why and what to do."""
-
-
-class Display(Protocol):
-    """Shows a run to a person."""
-
-    def shown(self) -> AbstractContextManager[Callable[[Tick], None]]:
-        """Draw while inside; the value takes each tick."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +68,7 @@ class Launch:
     device: Device = "auto"
 
 
-def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) -> Outcome | None:
+def launch(wanted: Launch, show: Display) -> Outcome | None:
     """Train a run on a dataset; None in all processes but the first.
 
     Raises:
@@ -112,7 +108,10 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
                     return _shown(trainer, show)
                 finally:  # also of a run that failed: that is when it is looked at
                     if ranks.is_main:
-                        _report(wanted.run)
+                        # Imported late: what draws is of no use while training.
+                        from training.report.report import try_report
+
+                        try_report(wanted.run)
     except (ValueError, CheckpointError, TrainingDiverged) as error:
         raise LaunchError(str(error)) from error
     except torch.OutOfMemoryError as error:
@@ -134,21 +133,13 @@ def launch(wanted: Launch, show: Callable[[TrainingConfig, str, int], Display]) 
         ) from error
 
 
-def _report(run: Path) -> None:
-    """Write RUN/report.html."""
-    # Imported late: what draws is of no use while training.
-    from training.report.report import try_report
-
-    try_report(run)
-
-
-def _shown(trainer: Trainer, show: Callable[[TrainingConfig, str, int], Display]) -> Outcome | None:
+def _shown(trainer: Trainer, show: Display) -> Outcome | None:
     """Train; the first process shows how it goes."""
     with stop_on_signals() as should_stop:
         if not trainer.ranks.is_main:
             trainer.train(lambda _: None, should_stop)
             return None
-        with show(trainer.config, str(trainer.device), trainer.nimg).shown() as on_tick:
+        with show(trainer.config, str(trainer.device), trainer.nimg) as on_tick:
             return trainer.train(on_tick, should_stop)
 
 

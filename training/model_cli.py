@@ -1,7 +1,7 @@
 """Command line of the training room, second half: train, evaluate, report, export."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,26 +14,29 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
-from training.cli import SNAPSHOT_HELP, configure_logging, fail, invalid
+from training.cli import (
+    DeviceOption,
+    MaxMinutes,
+    SnapshotOption,
+    configure_logging,
+    fail,
+    print_table,
+    refusals,
+    say,
+)
 from training.faults import first_fault
 from training.features.names import FeaturesName
-from training.learning.config import (
-    Device,
-    DiscriminatorKind,
-    MaskingMode,
-    Snapshot,
-    TrainingConfig,
-)
+from training.learning.config import DiscriminatorKind, MaskingMode, TrainingConfig
 
 if TYPE_CHECKING:
     from training.evaluation.record import Memorisation
+    from training.learning.recorder import Tick
 
 MEMORISED_EXIT_CODE = 3
 _SYNONYMS_FORM = '{"mugs": ["cup", "beaker"]}'
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-_out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
 
@@ -58,9 +61,9 @@ def train(
     max_kimg: Annotated[
         float | None, typer.Option(help="Stop after so many thousand images shown.")
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
+    max_minutes: MaxMinutes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run at --out.")] = False,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
+    device: DeviceOption = "auto",
     seed: Annotated[int | None, typer.Option(help="Of everything that is random.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Over all processes.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of both networks.")] = None,
@@ -91,9 +94,9 @@ def train(
         "augment": {"mode": augment, "mirror": mirror},
         "optimizer": {"learning_rate": learning_rate, "r1_gamma": r1_gamma},
     }
-    try:
-        for setting in settings or []:
-            _set(overrides, setting)
+    for setting in settings or []:
+        _set(overrides, setting)
+    with refusals(LaunchError):
         wanted = Launch(
             dataset=dataset,
             run=out,
@@ -103,16 +106,10 @@ def train(
             resume=resume,
             device=device,
         )
-        outcome = launch(wanted, _TrainingDisplay)
-    except LaunchError as error:
-        fail(str(error))
+        outcome = launch(wanted, _training_display)
     if outcome is not None:
         end = "" if outcome.reason == "finished" else "; go on with --resume"
-        _out.print(
-            f"{outcome.reason} at {outcome.nimg / 1000:.1f} kimg: {outcome.checkpoint}{end}",
-            markup=False,
-            soft_wrap=True,
-        )
+        say(f"{outcome.reason} at {outcome.nimg / 1000:.1f} kimg: {outcome.checkpoint}{end}")
 
 
 def _set(overrides: dict[str, Any], setting: str) -> None:
@@ -128,50 +125,41 @@ def _set(overrides: dict[str, Any], setting: str) -> None:
     overrides[last] = value
 
 
-class _TrainingDisplay:
+@contextmanager
+def _training_display(
+    config: TrainingConfig, device: str, nimg: int
+) -> Iterator[Callable[["Tick"], None]]:
     """The configuration as a table, then a progress bar with the tick's figures."""
-
-    def __init__(self, config: TrainingConfig, device: str, nimg: int) -> None:
-        self.config = config
-        table = Table(show_header=False, title=f"preset {config.preset} on {device}")
-        for key, value in config.model_dump().items():
-            shown = (
-                ", ".join(f"{k}={v}" for k, v in value.items())
-                if isinstance(value, dict)
-                else str(value)
-            )
-            table.add_row(key, escape(shown))
-        _err.print(table)
-        self.bar = Progress(
-            TextColumn("Training"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=_err,
-        )
-        by_images = config.max_minutes is None
-        total = (config.max_kimg or 0) * 1000 if by_images else (config.max_minutes or 0) * 60
-        self.by_images = by_images
+    table = Table(show_header=False, title=f"preset {config.preset} on {device}")
+    for key, value in config.model_dump().items():
+        group = value.items() if isinstance(value, dict) else None
+        shown = str(value) if group is None else ", ".join(f"{k}={v}" for k, v in group)
+        table.add_row(key, escape(shown))
+    _err.print(table)
+    by_images = config.max_minutes is None
+    total = (config.max_kimg or 0) * 1000 if by_images else (config.max_minutes or 0) * 60
+    columns = (
+        TextColumn("Training"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err) as bar:
         start = nimg if by_images else 0
-        self.task = self.bar.add_task("", total=total, completed=start, figures="starting")
+        task = bar.add_task("", total=total, completed=start, figures="starting")
 
-    @contextmanager
-    def shown(self) -> Iterator["_TrainingDisplay"]:
-        """Draw while inside."""
-        with self.bar:
-            yield self
+        def show(tick: "Tick") -> None:
+            mask = "mask" if tick.mask_active >= 0.5 else "open"
+            figures = (
+                f"{tick.nimg / 1000:.0f} kimg  {tick.images_per_sec:.0f} img/s  "
+                f"G {tick.generator_loss:.2f}  D {tick.discriminator_loss:.2f}  "
+                f"aug {tick.augment_strength:.2f}  {mask}"
+            )
+            done = tick.nimg if by_images else tick.elapsed_sec
+            bar.update(task, completed=done, figures=figures)
 
-    def __call__(self, tick: Any) -> None:
-        """Show one tick."""
-        mask = "mask" if tick.mask_active >= 0.5 else "open"
-        figures = (
-            f"{tick.nimg / 1000:.0f} kimg  {tick.images_per_sec:.0f} img/s  "
-            f"G {tick.generator_loss:.2f}  D {tick.discriminator_loss:.2f}  "
-            f"aug {tick.augment_strength:.2f}  {mask}"
-        )
-        done = tick.nimg if self.by_images else tick.elapsed_sec
-        self.bar.update(self.task, completed=done, figures=figures)
+        yield show
 
 
 @app.command()
@@ -191,8 +179,8 @@ def evaluate(
     feature_weights: Annotated[
         Path | None, typer.Option(help="File of Inception's or DINOv2's weights.")
     ] = None,
-    snapshot: Annotated[Snapshot, typer.Option(help=SNAPSHOT_HELP)] = "last",
-    device: Annotated[Device, typer.Option(help="Where torch runs.")] = "auto",
+    snapshot: SnapshotOption = "last",
+    device: DeviceOption = "auto",
     usefulness: Annotated[
         bool,
         typer.Option("--usefulness", help="Also: do the pictures help where photos are few?"),
@@ -222,34 +210,30 @@ def evaluate(
     from training.report.report import try_report
 
     configure_logging()
-    try:
+    with refusals(CheckpointError, OSError):
         where = pick_device(device)
+        help_for_few = (
+            UsefulnessOptions(photos_per_category=few_photos, seeds=repetitions)
+            if usefulness
+            else None
+        )
         options = EvaluationOptions(
             samples=samples,
             seed=seed,
             truncation_psi=truncation_psi,
             features=features,
             feature_weights=feature_weights,
-            usefulness=UsefulnessOptions(photos_per_category=few_photos, seeds=repetitions)
-            if usefulness
-            else None,
+            usefulness=help_for_few,
             device=str(where),
         )
         sampler = open_sampler(model, where, snapshot)
         target = out or (model / EVALUATION_FOLDER if hasattr(sampler, "config") else None)
         report = run_evaluation(sampler, PreparedDataset(data), options, target)
-    except ValidationError as error:
-        invalid(error)
-    except (ValueError, CheckpointError, OSError) as error:
-        fail(str(error))
-    table = Table("metric", "value")
-    for name, value in report.headline().items():
-        table.add_row(name, f"{value:.4g}")
-    for name, reason in report.overall.reasons.items():
-        table.add_row(name, f"left out: {reason}")
-    _out.print(table)
+    rows = [(name, f"{value:.4g}") for name, value in report.headline().items()]
+    rows += [(name, f"left out: {reason}") for name, reason in report.overall.reasons.items()]
+    print_table(("metric", "value"), rows)
     if target is not None:
-        _out.print(f"report and contact sheet in {target}", markup=False, soft_wrap=True)
+        say(f"report and contact sheet in {target}")
     if target == model / EVALUATION_FOLDER:
         try_report(model)
     if max_memorised is not None:
@@ -277,11 +261,8 @@ def report(run: Annotated[Path, typer.Argument(help="A training run.")]) -> None
     from training.report.report import write_report
 
     configure_logging()
-    try:
-        path = write_report(run)
-    except (ValueError, OSError) as error:
-        fail(str(error))
-    _out.print(str(path), markup=False, soft_wrap=True)
+    with refusals(OSError):
+        say(str(write_report(run)))
 
 
 @app.command()
@@ -293,7 +274,7 @@ def export(
         Literal["fp32", "fp16", "int8"],
         typer.Option(help="Of feature maps; int8 is fast on a CPU, and changes the pictures."),
     ] = "fp32",
-    snapshot: Annotated[Snapshot, typer.Option(help=SNAPSHOT_HELP)] = "last",
+    snapshot: SnapshotOption = "last",
     truncation_psi: Annotated[
         float, typer.Option(min=0, max=1, help="Default to serve.")
     ] = SERVED_TRUNCATION_PSI,
@@ -342,15 +323,12 @@ def export(
         manifest = export_run(run, out, options)
     except (ExportError, ValueError, CheckpointError) as error:
         fail(first_fault(error))
-    _out.print(
+    say(
         f"exported {manifest.name} ({manifest.model_hash[:12]}) to {out}; at most "
-        f"{manifest.parity.max_abs_error:.1g} from torch",
-        markup=False,
-        soft_wrap=True,
+        f"{manifest.parity.max_abs_error:.1g} from torch"
     )
     for loss in manifest.losses:
-        line = f"{manifest.precision} against fp32: {describe(loss)}"
-        _out.print(line, markup=False, soft_wrap=True)
+        say(f"{manifest.precision} against fp32: {describe(loss)}")
 
 
 def _read_synonyms(path: Path) -> dict[str, tuple[str, ...]]:

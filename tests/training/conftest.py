@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -170,21 +171,13 @@ def run_with_heads(
     return _finished(run, tiny_dataset, max_kimg=0.024, discriminator=request.param)
 
 
-class _Silent:
+@contextmanager
+def _silent(*_: Any) -> Iterator[Callable[[Any], None]]:
     """A display of a training run that shows nothing."""
-
-    def __init__(self, *_: Any) -> None: ...
-
-    def shown(self) -> "_Silent":
-        return self
-
-    def __enter__(self) -> Callable[[Any], None]:
-        return lambda _: None
-
-    def __exit__(self, *_: object) -> None: ...
+    yield lambda _: None
 
 
 @pytest.fixture(scope="session")
-def silent() -> type[_Silent]:
+def silent() -> Any:
     """For launch, which shows a person how training goes."""
-    return _Silent
+    return _silent

@@ -144,7 +144,7 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(
     for file, command, said in (
         (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: Field"),
         (shop / "manifest.json", train, f"--from {shop}: name: Field required"),
-        (tmp_path / "mark/watermark.json", (*export, "--watermark", tmp_path / "mark"), "writes: "),
+        (tmp_path / "mark/watermark.json", (*export, "--watermark", tmp_path / "mark"), "again by"),
         (run / "encoder/encoder.json", export, "can't be read (settings: Field required)"),
         (data / "dataset.json", evaluate, "dataset (hash: Field required): run"),
         (run / "config.json", evaluate, "give max_kimg or max_minutes"),

@@ -5,7 +5,6 @@ mix of categories is theirs and each round compares equal counts.
 """
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -85,14 +84,6 @@ def evaluate(
     return report
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """Generated images, as far as they are kept."""
-
-    features: FeatureSet  # of all of them
-    small: LabelledPhotos  # the first of them
-
-
 class _Evaluation:
     """One evaluation's parts: whose images, against which photos, judged by what."""
 
@@ -127,8 +118,7 @@ class _Evaluation:
         probe = CategoryProbe(train.features, train.labels)
         photos = self._training_photos(train)
         check = self._memorisation_check(photos, validation)
-        judged = self._judged(photos, check)
-        generated = judged.features
+        generated, small = self._judged(photos, check)
         self._near_pairs = check.pairs()
         shuffled = train.taken(np.random.default_rng(self._options.seed).permutation(len(train)))
         return EvaluationReport(
@@ -146,7 +136,7 @@ class _Evaluation:
             real_floor=real_floor(shuffled, validation, len(generated)),
             per_category=self._per_category(validation, generated, shuffled),
             agreement=self._agreement_report(probe, validation, generated),
-            second_opinion=self._second_opinion(judged.small),
+            second_opinion=self._second_opinion(small),
             memorisation=check.record(self._names, self._dataset.photo_paths),
             usefulness=self._usefulness(len(generated)),
         )
@@ -189,8 +179,10 @@ class _Evaluation:
         labels = self._dataset.labels[self._rows("validation")]
         return np.tile(labels, -(-samples // len(labels)))
 
-    def _judged(self, photos: TrainingPhotos, check: MemorisationCheck) -> _Judged:
-        """What is kept of the images that are judged, made in one go."""
+    def _judged(
+        self, photos: TrainingPhotos, check: MemorisationCheck
+    ) -> tuple[FeatureSet, LabelledPhotos]:
+        """Features of all images that are judged, and the first of them small; in one go."""
         labels = self._rounds(self._options.samples)
         starts = range(0, len(labels), self._options.batch_size)
         batches = self._generated.batches(labels, truncation_psi=self._options.truncation_psi)
@@ -202,10 +194,8 @@ class _Evaluation:
             if start < MAX_IMAGES:
                 small.append(to_rgb_tensor(images, CLASSIFIER_PX))
         seen = torch.cat(small)
-        return _Judged(
-            features=FeatureSet(features=np.concatenate(features), labels=labels),
-            small=LabelledPhotos(seen, labels[: len(seen)]),
-        )
+        judged = FeatureSet(features=np.concatenate(features), labels=labels)
+        return judged, LabelledPhotos(seen, labels[: len(seen)])
 
     def _memorisation_check(
         self, photos: TrainingPhotos, validation: FeatureSet
@@ -265,29 +255,24 @@ class _Evaluation:
         served = FeatureSet(
             features=np.concatenate([self._extractor(images) for images in batches]), labels=labels
         )
-        accuracy, accuracies = self._agreement(probe, validation)
+
+        def agreement(images: FeatureSet, truncation_psi: float = 1.0) -> Agreement:
+            predicted = probe.predict(images.features)
+            overall, per_category = label_agreement(images.labels, predicted, self._names)
+            return Agreement(
+                truncation_psi=truncation_psi,
+                count=len(images),
+                overall=overall,
+                per_category=per_category,
+            )
+
+        photos = agreement(validation)
         return AgreementReport(
-            validation_accuracy=accuracy,
-            validation_accuracy_per_category=accuracies,
-            generated=self._agreement_of(probe, generated, self._options.truncation_psi),
-            generated_as_served=self._agreement_of(probe, served, psi),
+            validation_accuracy=photos.overall,
+            validation_accuracy_per_category=photos.per_category,
+            generated=agreement(generated, self._options.truncation_psi),
+            generated_as_served=agreement(served, psi),
         )
-
-    def _agreement_of(
-        self, probe: CategoryProbe, images: FeatureSet, truncation_psi: float
-    ) -> Agreement:
-        overall, per_category = self._agreement(probe, images)
-        return Agreement(
-            truncation_psi=truncation_psi,
-            count=len(images),
-            overall=overall,
-            per_category=per_category,
-        )
-
-    def _agreement(
-        self, probe: CategoryProbe, images: FeatureSet
-    ) -> tuple[float, dict[str, float]]:
-        return label_agreement(images.labels, probe.predict(images.features), self._names)
 
     def _second_opinion(self, generated: LabelledPhotos) -> SecondOpinion | None:
         """Classifiers trained on generated images and on photos; None with one category."""

@@ -94,18 +94,20 @@ class MemorisationCheck:
         self._too_near += int((distances <= self.threshold).sum())
         # The nearest alone can enter the kept pairs; the rest are not looked at.
         for i in np.argsort(distances, kind="stable"):
-            if len(self._pairs) >= KEPT_PAIRS and distances[i] >= self._farthest_kept():
-                break
-            self._keep(
-                NearPair(
-                    distance=float(distances[i]),
-                    row=int(nearest.rows[i]),
-                    mirrored=bool(nearest.mirrored[i]),
-                    too_near=bool(distances[i] <= self.threshold),
-                    label=int(labels[i]),
-                    image=images[i].copy(),
-                )
+            pair = NearPair(
+                distance=float(distances[i]),
+                row=int(nearest.rows[i]),
+                mirrored=bool(nearest.mirrored[i]),
+                too_near=bool(distances[i] <= self.threshold),
+                label=int(labels[i]),
+                image=images[i].copy(),
             )
+            if len(self._pairs) >= KEPT_PAIRS and pair.distance >= self.pairs()[-1].distance:
+                break
+            known = self._pairs.get(pair.row)
+            if known is None or pair.distance < known.distance:
+                self._pairs[pair.row] = pair
+                self._pairs = {kept.row: kept for kept in self.pairs()[:KEPT_PAIRS]}
 
     def _twins(self, validation: Nearest) -> tuple[int, int] | None:
         """The nearest validation photo's number and its twin's row, if that blinds the check."""
@@ -163,15 +165,3 @@ class MemorisationCheck:
                 for pair, path in zip(pairs, paths([pair.row for pair in pairs]), strict=True)
             ),
         )
-
-    def _farthest_kept(self) -> float:
-        return max(pair.distance for pair in self._pairs.values())
-
-    def _keep(self, pair: NearPair) -> None:
-        """Add a pair, unless its photo has a nearer one; at most KEPT_PAIRS stay."""
-        known = self._pairs.get(pair.row)
-        if known is not None and known.distance <= pair.distance:
-            return
-        self._pairs[pair.row] = pair
-        if len(self._pairs) > KEPT_PAIRS:
-            del self._pairs[max(self._pairs, key=lambda row: self._pairs[row].distance)]

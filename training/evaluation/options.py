@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
 from training.evaluation.usefulness import UsefulnessOptions
 from training.features.names import FeaturesName
+from training.records import Record
 
 
-class EvaluationOptions(BaseModel):
+class EvaluationOptions(Record):
     """Settings of an evaluation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     samples: Annotated[
         int,

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from training.faults import first_fault
 from training.features.extractor import ExtractorInfo
 from training.learning.run import EVALUATION_FOLDER
 from training.metrics.scores import Scores
+from training.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +20,7 @@ REPORT_FILE: Final = "evaluation.json"
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CategoryScores(_Record):
+class CategoryScores(Record):
     """A category's generated images, and its train photos, against its validation photos.
 
     Most scores need more photos than a category has; the covered share does not: its balls
@@ -36,7 +33,7 @@ class CategoryScores(_Record):
     covered_share_floor: Share | None = None
 
 
-class Agreement(_Record):
+class Agreement(Record):
     """Share of generated images that the classifier puts where they were requested."""
 
     truncation_psi: float
@@ -45,7 +42,7 @@ class Agreement(_Record):
     per_category: dict[str, Share]
 
 
-class AgreementReport(_Record):
+class AgreementReport(Record):
     """What a linear classifier of the photos' features says, and how good it is on photos."""
 
     validation_accuracy: Share
@@ -54,7 +51,7 @@ class AgreementReport(_Record):
     generated_as_served: Agreement
 
 
-class SecondOpinion(_Record):
+class SecondOpinion(Record):
     """Validation photos that a small classifier names rightly, by what it was trained on.
 
     It starts from scratch: it shares nothing with the features that the distances rest on.
@@ -66,7 +63,7 @@ class SecondOpinion(_Record):
     photo_count: int
 
 
-class NearestPhoto(_Record):
+class NearestPhoto(Record):
     """A generated image beside the training photo that it came nearest to."""
 
     category: str  # what was requested of the generator
@@ -76,7 +73,7 @@ class NearestPhoto(_Record):
     too_near: bool
 
 
-class Memorisation(_Record):
+class Memorisation(Record):
     """Share of generated images that are too near to a training photo.
 
     Too near: no farther than `threshold`, under which `expected_share` of photos from the
@@ -96,7 +93,7 @@ class Memorisation(_Record):
 UsefulnessArmName = Literal["real", "augmented", "generated", "generated_augmented"]
 
 
-class UsefulnessArm(_Record):
+class UsefulnessArm(Record):
     """Share of validation photos named rightly by classifiers trained in one way."""
 
     mean: Share
@@ -104,7 +101,7 @@ class UsefulnessArm(_Record):
     accuracies: tuple[Share, ...]  # by seed; the same position in each arm is the same photos
 
 
-class Usefulness(_Record):
+class Usefulness(Record):
     """Classifiers trained on few photos, alone and with help (evaluation/usefulness.py)."""
 
     photos_per_category: int
@@ -115,7 +112,7 @@ class Usefulness(_Record):
     arms: dict[UsefulnessArmName, UsefulnessArm]
 
 
-class EvaluationReport(_Record):
+class EvaluationReport(Record):
     """An evaluation in numbers; the same seed and software give the same report."""
 
     schema_version: Literal[2] = SCHEMA_VERSION

@@ -7,9 +7,7 @@ two generators should rest on both.
 Source: Ravuri and Vinyals 2019, arXiv 1905.10887 (classification accuracy score).
 """
 
-import json
-import logging
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +19,8 @@ from training.evaluation.classifier import (
     read_photos,
 )
 from training.evaluation.record import SecondOpinion
-from training.files import replace_file
-from training.metrics.photo_features import FOLDER
+from training.metrics.photo_features import kept
 
-_logger = logging.getLogger(__name__)
-
-KEPT_FILE: Final = "second-opinion.json"
 # More teach so small a network little.
 MAX_IMAGES: Final = 4096
 # A share needs no more: 2,000 photos put it within a point or so.
@@ -63,39 +57,23 @@ def second_opinion(
         return named_rightly(classifier, dataset, rows)
 
     made_from = {
-        "dataset": dataset.info.hash,
-        "images_of_category": np.bincount(dataset.labels[train]).tolist(),
-        "seed": seed,
-        "steps": steps,
+        "images_of_category": str(np.bincount(dataset.labels[train]).tolist()),
+        "seed": str(seed),
+        "steps": str(steps),
     }
-    trained_on_photos = _kept(dataset, made_from)
-    if trained_on_photos is None:
-        trained_on_photos = accuracy(read_photos(dataset, train))
-        _keep(dataset, made_from, trained_on_photos)
+    trained_on_photos = kept(
+        dataset,
+        "second-opinion",
+        made_from,
+        (1,),
+        lambda: np.asarray([accuracy(read_photos(dataset, train))]),
+    )
     return SecondOpinion(
         trained_on_generated=accuracy(generated),
-        trained_on_photos=trained_on_photos,
+        trained_on_photos=float(trained_on_photos[0]),
         generated_count=len(generated),
         photo_count=len(train),
     )
-
-
-def _kept(dataset: PreparedDataset, made_from: dict[str, Any]) -> float | None:
-    """What photos taught in an earlier evaluation; None where it was another, or none."""
-    try:
-        kept = json.loads((dataset.path / FOLDER / KEPT_FILE).read_bytes())
-        return float(kept["accuracy"]) if kept["made_from"] == made_from else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def _keep(dataset: PreparedDataset, made_from: dict[str, Any], accuracy: float) -> None:
-    path = dataset.path / FOLDER / KEPT_FILE
-    try:
-        path.parent.mkdir(exist_ok=True)
-        replace_file(path, json.dumps({"made_from": made_from, "accuracy": accuracy}).encode())
-    except OSError as error:
-        _logger.info("%s can't be written, and is computed again each time (%s)", path, error)
 
 
 def validation_rows(

@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from training.dataset import PreparedDataset
 from training.evaluation.classifier import (
@@ -27,16 +27,15 @@ from training.evaluation.classifier import (
 from training.evaluation.record import Usefulness, UsefulnessArm, UsefulnessArmName
 from training.evaluation.second_opinion import named_rightly, validation_rows
 from training.features.extractor import to_rgb_tensor
+from training.records import Record
 
 # Labels [N] and the number of the first image -> uint8 images [n, height, width, channels],
 # a batch at a time.
 Generate = Callable[[NDArray[np.int64], int], Iterable[NDArray[np.uint8]]]
 
 
-class UsefulnessOptions(BaseModel):
+class UsefulnessOptions(Record):
     """Settings of the comparison."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     photos_per_category: Annotated[int, Field(ge=1, le=10_000, description="Real ones.")] = 10
     generated_per_category: Annotated[int, Field(ge=1, le=10_000)] = 64

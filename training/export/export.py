@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save
+from torch import nn
 
 from models.discriminator import Discriminator
-from models.encoder import Encoder
 from models.generator import Generator
 from models.manifest import (
     CARD_FILE,
@@ -39,36 +39,26 @@ from models.manifest import (
     WatermarkRecord,
     check_synonyms,
 )
-from models.upscaler import Upscaler
+from training.companion import CompanionError
 from training.evaluation.record import read_headline
 from training.export.card import model_card
-from training.export.graphs import (
-    OPSET,
-    ExportError,
-    FloatPrecision,
-    Precision,
+from training.export.further_graphs import (
     encoder_to_onnx,
     mapping_to_onnx,
-    to_onnx,
     upscaler_to_onnx,
     watermark_to_onnx,
 )
+from training.export.graphs import OPSET, ExportError, FloatPrecision, Precision, to_onnx
 from training.export.loss import FULL_VARIETY, Setting, measure_loss
-from training.export.parity import (
-    measure_encoder_parity,
-    measure_mapping_parity,
-    measure_parity,
-    measure_upscaler_parity,
-    measure_watermark_parity,
-)
+from training.export.parity import measure_parity
 from training.export.quantization import quantize
 from training.files import folder_aside
-from training.inversion.encoder_run import EncoderCard, load_encoder
+from training.inversion.encoder_run import load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
 from training.learning.run import load_networks
-from training.upscaling.upscaler_run import UpscalerCard, load_upscaler
-from training.watermark.watermark_folder import WatermarkError, load_watermark
+from training.upscaling.upscaler_run import load_upscaler
+from training.watermark.watermark_folder import load_watermark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +91,8 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     Raises:
         ExportError: The name is none, `out` exists, the graph is not portable, parity is over
             tolerance, or the precision costs too much.
-        EncoderError: The run's encoder is damaged, or of another generator.
-        UpscalerError: The run's upscaler is damaged.
-        WatermarkError: options.watermark is no watermark, or is damaged.
+        CompanionError: The run's encoder or upscaler or the watermark is damaged, or the encoder
+            is of another generator.
         RunError, CheckpointError: The run has nothing to export.
         ValueError: A synonym names no category, or two.
     """
@@ -118,16 +107,27 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     graph, parity, losses = generator_graph(generator, options.precision, served)
     files = {
         GENERATOR_FILE: graph,
-        MAPPING_FILE: _mapping(generator),
+        MAPPING_FILE: mapping_to_onnx(generator),
         PREVIEW_FILE: _preview(generator, config.seed, options),
         WEIGHTS_FILE: pack_weights(generator, discriminator),
     }
     encoder = None
     if trained is not None:
-        files[ENCODER_FILE], encoder = _encoder(*trained, generator)
+        files[ENCODER_FILE], encoder_parity = encoder_to_onnx(trained[0], generator)
+        encoder = EncoderRecord(
+            nimg=trained[1].nimg, parity=encoder_parity, errors=trained[1].errors
+        )
     upscaler = None
     if enlarging is not None:
-        files[UPSCALER_FILE], upscaler = _upscaler(*enlarging, generator)
+        files[UPSCALER_FILE], upscaler_parity = upscaler_to_onnx(enlarging[0], generator)
+        upscaler = UpscalerRecord(
+            factor=enlarging[0].shape.factor,
+            nimg=enlarging[1].nimg,
+            parity=upscaler_parity,
+            judged=enlarging[1].judged,
+            photos=enlarging[1].photos,
+            generated=enlarging[1].generated,
+        )
     watermark = None
     if options.watermark is not None:
         graphs, watermark = _watermark(options.watermark)
@@ -226,44 +226,14 @@ def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:
     }
 
 
-def _mapping(generator: Generator) -> bytes:
-    graph = mapping_to_onnx(generator)
-    measure_mapping_parity(generator, graph)
-    return graph
-
-
-def _encoder(
-    encoder: Encoder, card: EncoderCard, generator: Generator
-) -> tuple[bytes, EncoderRecord]:
-    graph = encoder_to_onnx(encoder)
-    parity = measure_encoder_parity(encoder, generator, graph)
-    return graph, EncoderRecord(nimg=card.nimg, parity=parity, errors=card.errors)
-
-
-def _upscaler(
-    upscaler: Upscaler, card: UpscalerCard, generator: Generator
-) -> tuple[bytes, UpscalerRecord]:
-    graph = upscaler_to_onnx(upscaler, (generator.shape.height, generator.shape.width))
-    record = UpscalerRecord(
-        factor=upscaler.shape.factor,
-        nimg=card.nimg,
-        parity=measure_upscaler_parity(upscaler, generator, graph),
-        judged=card.judged,
-        photos=card.photos,
-        generated=card.generated,
-    )
-    return graph, record
-
-
 def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:
     encoder, decoder, card = load_watermark(folder)
     if card.judgement is None:
-        raise WatermarkError(
+        raise CompanionError(
             f"nobody knows yet how well {folder} holds: "
             f"`catalogan judge-watermark {folder} --data DATASET`"
         )
-    graphs = watermark_to_onnx(encoder, decoder)
-    error = measure_watermark_parity(encoder, decoder, graphs)
+    graphs, error = watermark_to_onnx(encoder, decoder)
     record = WatermarkRecord(
         nimg=card.nimg,
         dataset_hash=card.dataset_hash,
@@ -284,11 +254,10 @@ def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
     Raises:
         ExportError: A weight does not fit.
     """
-    networks = {"generator": generator, "discriminator": discriminator}
+    networks = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
     tensors = {
-        f"{network}.{name}": tensor.detach().half().cpu().contiguous()
-        for network, module in networks.items()
-        for name, tensor in module.state_dict().items()
+        name: tensor.detach().half().cpu().contiguous()
+        for name, tensor in networks.state_dict().items()
     }
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():

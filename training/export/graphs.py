@@ -1,43 +1,23 @@
 """Networks -> ONNX graphs: self-contained, of standard operators, with a dynamic batch."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
 import onnxscript.optimizer
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.encoder import Encoder
 from models.generator import Generator
-from models.manifest import (
-    ENCODER_INPUT_NAMES,
-    INPUT_NAMES,
-    MAPPING_INPUT_NAMES,
-    MAPPING_OUTPUT_NAME,
-    OUTPUT_NAME,
-    STYLE_OFFSET_NAME,
-    UPSCALER_INPUT_NAMES,
-    UPSCALER_OUTPUT_NAME,
-)
-from models.upscaler import Upscaler
-from models.watermark import (
-    DECODER_NAMES,
-    ENCODER_NAMES,
-    FRAME_PX,
-    LOGIT_NAME,
-    PATTERN_NAME,
-    PATTERN_PX,
-    PAYLOAD_BITS,
-)
-from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
+from models.manifest import INPUT_NAMES, OUTPUT_NAME, STYLE_OFFSET_NAME
 from training.learning.samplers import random_inputs
 
 OPSET: Final = 20
 FloatPrecision = Literal["fp32", "fp16"]
 Precision = Literal["fp32", "fp16", "int8"]
+Arrays = dict[str, NDArray[np.float32]]
 
 
 class ExportError(RuntimeError):
@@ -66,17 +46,6 @@ class _Graph(nn.Module):
         return images
 
 
-class _Mapping(nn.Module):
-    """z, category and truncation -> w: what the generator starts from, before any offset."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.mapping = generator.mapping
-
-    def forward(self, z: Tensor, category: Tensor, truncation_psi: Tensor) -> Tensor:
-        return self.mapping.truncate(self.mapping(z, category), category, truncation_psi)
-
-
 def to_onnx(generator: Generator, precision: FloatPrecision) -> bytes:
     """The generator's graph, whose input `style_offset` may be left out.
 
@@ -84,91 +53,56 @@ def to_onnx(generator: Generator, precision: FloatPrecision) -> bytes:
         ExportError: The graph would depend on other files or on operators of ours.
     """
     dtype = torch.float16 if precision == "fp16" else torch.float32
-    z, category, noise = (torch.from_numpy(a) for a in probe(generator, 2))
     offset = torch.full((2, *generator.style_shape), 0.1)
-    example = (z, category, torch.full((2,), 0.7), noise, offset)
-    names = (*INPUT_NAMES, STYLE_OFFSET_NAME)
-    model = _trace(_Graph(generator, dtype), example, names, OUTPUT_NAME)
+    example = example_inputs(generator) | {STYLE_OFFSET_NAME: offset}
+    model = trace(_Graph(generator, dtype), example, OUTPUT_NAME)
     if precision == "fp16":
         model = _folded(model)
     _give_default(model, STYLE_OFFSET_NAME, np.zeros((1, *generator.style_shape), np.float32))
     return seal(model)
 
 
-def mapping_to_onnx(generator: Generator) -> bytes:
-    """The mapping network's graph, with truncation.
-
-    Raises:
-        ExportError: The graph would depend on other files or on operators of ours.
-    """
-    z, category, _ = (torch.from_numpy(a) for a in probe(generator, 2))
-    example = (z, category, torch.full((2,), 0.7))
-    return seal(_trace(_Mapping(generator), example, MAPPING_INPUT_NAMES, MAPPING_OUTPUT_NAME))
-
-
-def encoder_to_onnx(encoder: Encoder) -> bytes:
-    """The encoder's graph.
-
-    Raises:
-        ExportError: The graph would depend on other files or on operators of ours.
-    """
-    shape = encoder.shape
-    category = torch.eye(shape.categories)[[0, -1]]
-    example = (torch.rand(2, shape.channels, shape.height, shape.width), category)
-    return seal(_trace(encoder, example, ENCODER_INPUT_NAMES, STYLE_OFFSET_NAME))
-
-
-def upscaler_to_onnx(upscaler: Upscaler, size: tuple[int, int]) -> bytes:
-    """The upscaler's graph for images of `size` (height, width).
-
-    Raises:
-        ExportError: The graph would depend on other files or on operators of ours.
-    """
-    example = (torch.rand(2, upscaler.shape.channels, *size),)
-    return seal(_trace(upscaler, example, UPSCALER_INPUT_NAMES, UPSCALER_OUTPUT_NAME))
-
-
-def watermark_to_onnx(encoder: WatermarkEncoder, decoder: WatermarkDecoder) -> tuple[bytes, bytes]:
-    """The graphs of a watermark's encoder and decoder.
-
-    Raises:
-        ExportError: A graph would depend on other files or on operators of ours.
-    """
-    pictures, bits = torch.rand(2, 3, PATTERN_PX, PATTERN_PX), torch.ones(2, PAYLOAD_BITS)
-    frames = torch.rand(2, 3, FRAME_PX, FRAME_PX)
-    return (
-        seal(_trace(encoder, (pictures, bits), ENCODER_NAMES, PATTERN_NAME)),
-        seal(_trace(decoder, (frames,), DECODER_NAMES, LOGIT_NAME)),
-    )
-
-
-def probe(generator: Generator, count: int, labels: Any = None) -> tuple[Any, Any, Any]:
-    """Inputs z, category and noise of `count` pictures or of `labels`; the first seeds them."""
-    labels = np.arange(count) % generator.shape.categories if labels is None else labels
-    return random_inputs(
+def graph_inputs(
+    generator: Generator,
+    labels: NDArray[np.int64],
+    *,
+    seed: int,
+    truncation_psi: float,
+    noise_scale: float = 1.0,
+) -> Arrays:
+    """A generator's inputs for pictures of `labels` [N], by INPUT_NAMES."""
+    z, category, noise = random_inputs(
         labels,
         categories=generator.shape.categories,
         z_dim=generator.z_dim,
         noise_dim=generator.noise_dim,
-        seed=int(labels[0]),
+        seed=seed,
+        noise_scale=noise_scale,
     )
+    psi = np.full(len(labels), truncation_psi, dtype=np.float32)
+    return dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
 
 
-def _trace(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: Sequence[str], output: str
-) -> onnx.ModelProto:
-    """Trace with a dynamic batch; only standard operators."""
+def example_inputs(generator: Generator) -> dict[str, Tensor]:
+    """A generator's inputs to trace with."""
+    labels = np.arange(2) % generator.shape.categories
+    given = graph_inputs(generator, labels, seed=0, truncation_psi=0.7)
+    return {name: torch.from_numpy(array) for name, array in given.items()}
+
+
+def trace(module: nn.Module, example: dict[str, Tensor], output: str) -> onnx.ModelProto:
+    """Trace with a dynamic batch and inputs named as in `example`; only standard operators."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own making
         program = torch.onnx.export(
             module.eval(),
-            example,
+            tuple(example.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(inputs),
+            input_names=list(example),
             output_names=[output],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamic_shapes=tuple({0: batch} for _ in example),
             optimize=True,
             verbose=False,
         )

@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from models.generator import Generator
-from models.manifest import INPUT_NAMES, LOSS_FLOOR_DB, PictureLoss
-from training.export.graphs import ExportError, Precision
-from training.export.parity import Arrays, open_graph, paint
+from models.manifest import LOSS_FLOOR_DB, PictureLoss
+from training.export.graphs import Arrays, ExportError, Precision, graph_inputs
+from training.export.parity import open_graph, paint
 from training.learning.recorder import to_pixels
-from training.learning.samplers import random_inputs
 
 # More change a PSNR by tenths of a decibel; where there are more categories, each has one.
 _PICTURES: Final = 100
@@ -40,16 +39,13 @@ def inputs(generator: Generator, setting: Setting, first_seed: int) -> Iterator[
     count = max(_PICTURES, categories)
     for start in range(0, count, _BATCH):
         labels = np.arange(start, min(start + _BATCH, count)) % categories
-        z, category, noise = random_inputs(
+        yield graph_inputs(
+            generator,
             labels,
-            categories=categories,
-            z_dim=generator.z_dim,
-            noise_dim=generator.noise_dim,
             seed=first_seed + start,
+            truncation_psi=setting.truncation_psi,
             noise_scale=setting.noise_scale,
         )
-        psi = np.full(len(labels), setting.truncation_psi, dtype=np.float32)
-        yield dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
 
 
 def measure_loss(

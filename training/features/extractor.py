@@ -8,11 +8,11 @@ from typing import Final, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional
 
 from training.features.efficientnet_lite import LITE_SHA256, load_efficientnet_lite, normalize
+from training.records import Record
 
 INPUT_PX: Final = 224
 FEATURE_DIM: Final = 1280
@@ -22,10 +22,8 @@ _CPU_BATCH: Final = 4
 _GPU_BATCH: Final = 64
 
 
-class ExtractorInfo(BaseModel):
+class ExtractorInfo(Record):
     """What a report says about the features that its numbers rest on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     sha256: str

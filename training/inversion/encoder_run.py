@@ -11,40 +11,35 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from pydantic import Field
 
 from models.encoder import Encoder, EncoderShape
 from models.generator import Generator
 from models.manifest import ReconstructionErrors, Sha256
-from training.faults import first_fault
+from training.companion import (
+    CompanionCard,
+    CompanionError,
+    CompanionSettings,
+    load_weights,
+    read_card,
+    write_companion,
+)
 from training.files import replace_file
 from training.learning.config import Snapshot, TrainingConfig
 from training.learning.randomness import Purpose, seed_for
 
 ENCODER_FOLDER: Final = "encoder"
-WEIGHTS_FILE: Final = "encoder.safetensors"
-CARD_FILE: Final = "encoder.json"
 SHEET_FILE: Final = "reconstructions.png"
+_NAME: Final = "encoder"
 
 
-class EncoderError(ValueError):
-    """An encoder that can't be trained or used; the message says what to do."""
+class EncoderSettings(CompanionSettings):
+    """What decides an encoder besides its run and its dataset.
 
+    A step takes as many generated pictures as photos.
+    """
 
-class EncoderSettings(BaseModel):
-    """What decides an encoder besides its run and its dataset."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     snapshot: Snapshot = "last"
-    max_kimg: Annotated[float | None, Field(gt=0)] = None
-    max_minutes: Annotated[float | None, Field(gt=0)] = None
-    batch_size: Annotated[
-        int, Field(ge=2, le=4096, description="Photos a step, beside as many generated pictures.")
-    ] = 16
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.01
     pixel_weight: Annotated[float, Field(ge=0, description="Of pixels and coarse pixels.")] = 1.0
     feature_weight: Annotated[
@@ -58,17 +53,12 @@ class EncoderSettings(BaseModel):
     ] = 0.01
 
 
-class EncoderCard(BaseModel):
+class EncoderCard(CompanionCard):
     """What is known of a trained encoder."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     settings: EncoderSettings
-    nimg: Annotated[int, Field(ge=0, description="Photos shown to it.")]
     generator_sha256: Sha256
     generator_nimg: int
-    dataset_hash: Sha256
-    weights_sha256: Sha256
     errors: ReconstructionErrors
 
 
@@ -105,7 +95,7 @@ def generator_digest(generator: Generator) -> str:
 
 
 def save_encoder(run: Path, encoder: Encoder, card: dict[str, Any], sheet: bytes) -> EncoderCard:
-    """Write the encoder into its run; the card comes last and vouches for the weights.
+    """Write the encoder into its run.
 
     Args:
         run: The training run.
@@ -114,21 +104,15 @@ def save_encoder(run: Path, encoder: Encoder, card: dict[str, Any], sheet: bytes
         sheet: reconstructions.png.
 
     Raises:
-        EncoderError: It can't be written.
+        CompanionError: It can't be written.
     """
-    weights = save(
-        {name: t.detach().float().cpu().contiguous() for name, t in encoder.state_dict().items()}
-    )
-    whole = EncoderCard(weights_sha256=hashlib.sha256(weights).hexdigest(), **card)
     folder = run / ENCODER_FOLDER
     try:
         folder.mkdir(exist_ok=True)
-        replace_file(folder / WEIGHTS_FILE, weights)
         replace_file(folder / SHEET_FILE, sheet)
-        replace_file(folder / CARD_FILE, (whole.model_dump_json(indent=2) + "\n").encode())
+        return write_companion(folder, _NAME, encoder, EncoderCard, card)
     except OSError as error:
-        raise EncoderError(f"can't write {folder}: {error}") from error
-    return whole
+        raise CompanionError(f"can't write {folder}: {error}") from error
 
 
 def load_encoder(
@@ -142,27 +126,18 @@ def load_encoder(
         generator: The averaged generator that the encoder has to invert.
 
     Raises:
-        EncoderError: It is damaged, or was trained for another generator.
+        CompanionError: It is damaged, or was trained for another generator.
     """
     folder = run / ENCODER_FOLDER
-    if not (folder / CARD_FILE).exists():
+    if not (folder / f"{_NAME}.json").exists():
         return None
     again = f"run `catalogan train-encoder {run}` again"
-    try:
-        card = EncoderCard.model_validate_json((folder / CARD_FILE).read_bytes())
-        data = (folder / WEIGHTS_FILE).read_bytes()
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{folder} can't be read ({first_fault(error)}): {again}") from error
-    if hashlib.sha256(data).hexdigest() != card.weights_sha256:
-        raise EncoderError(f"{folder / WEIGHTS_FILE} is damaged (SHA-256 differs): {again}")
+    card = read_card(folder, _NAME, EncoderCard, again)
     if card.generator_sha256 != generator_digest(generator):
-        raise EncoderError(
+        raise CompanionError(
             f"the encoder in {folder} was trained for another generator, that of "
             f"{card.generator_nimg / 1000:.1f} kimg: {again}, or export with --no-encoder"
         )
     encoder = build_encoder(config, generator, card.settings.seed)
-    try:
-        encoder.load_state_dict(load(data))
-    except (RuntimeError, SafetensorError) as error:
-        raise EncoderError(f"{folder / WEIGHTS_FILE} does not fit its run: {again}") from error
-    return encoder.eval().requires_grad_(False), card
+    load_weights(folder, _NAME, encoder, again)
+    return encoder, card

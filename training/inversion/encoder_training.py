@@ -6,8 +6,6 @@ the kind that the generator was trained on and not just any that fit.
 """
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,25 +16,15 @@ from models.discriminator import Discriminator
 from models.encoder import Encoder
 from models.generator import Generator
 from models.layers import downsample
+from training.companion import CompanionTrainer
 from training.dataset import PreparedDataset
-from training.inversion.encoder_run import EncoderError, EncoderSettings
+from training.inversion.encoder_run import EncoderSettings
 from training.learning.distributed import Ranks
-from training.learning.loader import Batch, BatchLoader
+from training.learning.loader import BatchLoader
 from training.learning.optimizer import adam, equalized_groups
 from training.learning.randomness import Purpose, generator_for
 
-_TICK_STEPS: Final = 20
 _BETAS: Final = (0.9, 0.99)
-
-
-@dataclass(frozen=True)
-class EncoderTick:
-    """Where training is; the losses are means over the steps since the tick before."""
-
-    nimg: int
-    pixels: float
-    features: float
-    style: float
 
 
 @dataclass(frozen=True)
@@ -75,8 +63,12 @@ def relative_error(got: Tensor, wanted: Tensor, variance: Tensor) -> Tensor:
     return (got.float() - wanted.float()).square().mean() / variance
 
 
-class EncoderTrainer:
+class EncoderTrainer(CompanionTrainer):
     """One encoder's training."""
+
+    tick_steps = 20
+    not_finite = "the run's generator may have diverged; look at its last grid"
+    settings: EncoderSettings
 
     def __init__(
         self,
@@ -85,8 +77,9 @@ class EncoderTrainer:
         settings: EncoderSettings,
         mirror: bool,
     ) -> None:
-        self.networks, self.settings = networks, settings
-        self.loader = BatchLoader(
+        super().__init__(networks.encoder, settings)
+        self.networks = networks
+        loader = BatchLoader(
             dataset,
             settings.batch_size,
             settings.seed,
@@ -94,42 +87,15 @@ class EncoderTrainer:
             group_size=1,
             mirror=mirror,
         )
+        self.batches = loader.batches(0, Ranks())
         groups = equalized_groups(networks.encoder, settings.learning_rate)
         self.optimizer = adam([{**group, "betas": _BETAS} for group in groups])
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.style_variance = self._style_variance()
-        self.nimg = 0
 
-    def train(
-        self, on_tick: Callable[[EncoderTick], None], should_stop: Callable[[], bool]
-    ) -> None:
-        """Train until the configured end, or until should_stop.
-
-        Raises:
-            EncoderError: A loss is not finite.
-        """
-        started = time.monotonic()
-        sums = torch.zeros(3, device=self.networks.device)
-        for steps, batch in enumerate(self.loader.batches(0, Ranks()), start=1):
-            done = self._done(time.monotonic() - started)
-            if done >= 1 or should_stop():
-                break
-            sums += self._step(batch, done)
-            self.nimg += self.settings.batch_size
-            if steps % _TICK_STEPS == 0:
-                on_tick(self._tick(sums / _TICK_STEPS))
-                sums.zero_()
-        self.networks.encoder.eval().requires_grad_(False)
-
-    def _done(self, elapsed_sec: float) -> float:
-        """How much of the training is over, 0 to 1."""
-        kimg, minutes = self.settings.max_kimg, self.settings.max_minutes
-        by_images = 0.0 if kimg is None else self.nimg / (kimg * 1000)
-        by_time = 0.0 if minutes is None else elapsed_sec / (minutes * 60)
-        return max(by_images, by_time)
-
-    def _step(self, batch: Batch, done: float) -> Tensor:
-        """One step; pixel, feature and style loss, [3]."""
+    def step(self, done: float) -> dict[str, Tensor]:
+        """One step; pixel, feature and style loss."""
+        batch = next(self.batches)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
         networks, settings = self.networks, self.settings
@@ -153,7 +119,8 @@ class EncoderTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.optimizer.step()
-        return torch.stack([pixels.detach(), features.detach(), style.detach()])
+        losses = {"pixels": pixels, "features": features, "style": style}
+        return {name: loss.detach() for name, loss in losses.items()}
 
     @torch.no_grad()
     def _generated(
@@ -187,12 +154,3 @@ class EncoderTrainer:
         offset = generator.mapping(z, category) - category @ generator.mapping.w_avg
         variance: Tensor = offset.square().mean() + 1e-8
         return variance
-
-    def _tick(self, means: Tensor) -> EncoderTick:
-        pixels, features, style = means.tolist()
-        if not math.isfinite(pixels + features + style):
-            raise EncoderError(
-                f"the encoder's loss is not finite before {self.nimg} photos: the run's "
-                "generator may have diverged; look at its last grid"
-            )
-        return EncoderTick(self.nimg, pixels, features, style)

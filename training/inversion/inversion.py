@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.companion import CompanionError, CompanionTick
 from training.dataset import PreparedDataset
 from training.features.load import load_extractor
 from training.inversion.encoder_run import (
     EncoderCard,
-    EncoderError,
     EncoderSettings,
     build_encoder,
     generator_digest,
     save_encoder,
 )
-from training.inversion.encoder_training import EncoderTick, EncoderTrainer, Inversion
+from training.inversion.encoder_training import EncoderTrainer, Inversion
 from training.inversion.reconstruction import judge, judged_rows, reconstructed
 from training.learning.device import compute_dtype, keep_freed_memory
 from training.learning.run import load_networks, locked
@@ -39,7 +39,7 @@ def train_encoder(
     dataset: PreparedDataset,
     settings: EncoderSettings,
     device: torch.device,
-    on_tick: Callable[[EncoderTick], None],
+    on_tick: Callable[[CompanionTick], None],
     should_stop: Callable[[], bool],
 ) -> EncoderCard:
     """Train an encoder for one moment of a run, judge it, and save it in the run.
@@ -53,14 +53,14 @@ def train_encoder(
         should_stop: Ends training early; what is there is judged and saved.
 
     Raises:
-        EncoderError: The dataset is another one or holds no validation photos, or a loss is
+        CompanionError: The dataset is another one or holds no validation photos, or a loss is
             not finite.
         RunError, CheckpointError: The run has no generator to train for.
     """
     keep_freed_memory()
     generator, discriminator, config, info, nimg = load_networks(run, settings.snapshot)
     if info.hash != dataset.info.hash:
-        raise EncoderError(
+        raise CompanionError(
             f"{run} was trained on another dataset (hash {info.hash[:12]}, not "
             f"{dataset.info.hash[:12]} of {dataset.path}): give --data the run's own dataset"
         )

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from models.manifest import Comparison, ReconstructionErrors
+from training.companion import CompanionError
 from training.dataset import PreparedDataset
 from training.features.extractor import FeatureExtractor
-from training.inversion.encoder_run import EncoderError
 from training.inversion.encoder_training import Inversion
 from training.learning.loader import to_float
 from training.learning.recorder import to_pixels
@@ -68,13 +68,13 @@ def judged_rows(dataset: PreparedDataset) -> NDArray[np.int64]:
     """Validation photos of categories that have training photos, evenly thinned out if many.
 
     Raises:
-        EncoderError: There are none.
+        CompanionError: There are none.
     """
     known = np.unique(dataset.labels[dataset.indices("train")])
     rows = dataset.indices("validation")
     rows = rows[np.isin(dataset.labels[rows], known)]
     if len(rows) == 0:
-        raise EncoderError(
+        raise CompanionError(
             f"{dataset.path} has no validation photos to judge reconstructions by: prepare it "
             "with --validation, or a larger --validation-share"
         )
@@ -88,7 +88,7 @@ def judge(
     """Compare reconstructions, nearest photos and mean photos with validation photos.
 
     Raises:
-        EncoderError: The dataset has no validation photos.
+        CompanionError: The dataset has no validation photos.
     """
     rows = judged_rows(dataset)
     photos, labels = dataset.images[rows], dataset.labels[rows]

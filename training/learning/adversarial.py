@@ -93,11 +93,11 @@ class AdversarialPair:
             ranks: Over which gradients are averaged.
         """
         parts = self._parts(batch, nimg, p, ranks)
-        penalized = (nimg // self.config.batch_size) % self.config.optimizer.r1_interval_steps == 0
-        judgements = self._discriminator_step(parts, penalized, ranks)
-        generator_loss = self._generator_step(parts, ranks)
+        step = nimg // self.config.batch_size
+        judgements = self._discriminator_step(parts, step, ranks)
+        generator_loss = self._generator_step(parts, step, ranks)
         norm = None
-        if penalized:
+        if step % self.config.optimizer.r1_interval_steps == 0:
             norm = torch.maximum(*(_gradient_norm(parameters) for parameters in self._parameters))
         penalties = [j.penalty for j in judgements if j.penalty is not None]
         return StepStatistics(
@@ -138,9 +138,7 @@ class AdversarialPair:
         images: Tensor = self.generator(part.z, part.category, None, part.noise, self.dtype)
         return images
 
-    def _discriminator_step(
-        self, parts: list[_Part], penalized: bool, ranks: Ranks
-    ) -> list[Judgement]:
+    def _discriminator_step(self, parts: list[_Part], step: int, ranks: Ranks) -> list[Judgement]:
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.discriminator.train()  # spectral norms are estimated once a step, and only here
         judgements = []
@@ -153,7 +151,7 @@ class AdversarialPair:
                     fakes = self._generate(part)
             both = torch.cat([part.photos, fakes])
             both = augment(both, part.p, part.draws[:2].transpose(0, 1).flatten(1))
-            judgement = self.objective.judge(both, part.category, penalized)
+            judgement = self.objective.judge(both, part.category, step)
             self.discriminator.eval()
             (judgement.total / len(parts)).backward(inputs=self.discriminator_parameters)
             judgements.append(judgement)
@@ -161,13 +159,13 @@ class AdversarialPair:
         self.discriminator_optimizer.step()
         return judgements
 
-    def _generator_step(self, parts: list[_Part], ranks: Ranks) -> Tensor:
+    def _generator_step(self, parts: list[_Part], step: int, ranks: Ranks) -> Tensor:
         self.generator_optimizer.zero_grad(set_to_none=True)
         losses = []
         for part in parts:
             fakes = self._generate(part) if part.fakes is None else part.fakes
             shown = augment(fakes, part.p, part.draws[2])
-            loss = self.objective.deceive(shown, part.category)
+            loss = self.objective.deceive(shown, part.category, step)
             (loss / len(parts)).backward(inputs=self.generator_parameters)
             losses.append(loss.detach())
         average_gradients(self.generator_parameters, ranks)

@@ -42,17 +42,17 @@ class Objective(ABC):
     """Images and their categories in, losses out."""
 
     @abstractmethod
-    def judge(self, both: Tensor, category: Tensor, penalized: bool) -> Judgement:
+    def judge(self, both: Tensor, category: Tensor, step: int) -> Judgement:
         """What the discriminator is to learn.
 
         Args:
             both: Photos, then as many generated images, [2N, C, H, W], without a gradient.
             category: Of either half, [N, categories].
-            penalized: Whether this step is one with the lazy penalty.
+            step: Steps done before; some of a loss comes in every so many steps only.
         """
 
     @abstractmethod
-    def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
+    def deceive(self, fakes: Tensor, category: Tensor, step: int) -> Tensor:
         """The generator's loss for its images [N, C, H, W] of these categories."""
 
 
@@ -68,13 +68,14 @@ class LogisticObjective(Objective):
     ) -> None:
         self.discriminator, self.dtype = discriminator, dtype
         settings = config.optimizer
-        self.penalty_weight = settings.r1_gamma / 2 * settings.r1_interval_steps
+        self.interval = settings.r1_interval_steps
+        self.penalty_weight = settings.r1_gamma / 2 * self.interval
         self.hides_mask = not config.masking.generator_sees_mask
 
-    def judge(self, both: Tensor, category: Tensor, penalized: bool) -> Judgement:
+    def judge(self, both: Tensor, category: Tensor, step: int) -> Judgement:
         """See Objective. The photos go through alone where R1 differentiates their pass."""
         penalty = None
-        if penalized:
+        if step % self.interval == 0:
             reals, fakes = both.chunk(2)
             reals = reals.detach().requires_grad_(True)
             real_logits = self.discriminator(reals, category, self.dtype)
@@ -87,7 +88,7 @@ class LogisticObjective(Objective):
         total = loss if penalty is None else loss + penalty * self.penalty_weight
         return _judgement(loss, total, penalty, real_logits, fake_logits)
 
-    def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
+    def deceive(self, fakes: Tensor, category: Tensor, step: int) -> Tensor:
         """See Objective."""
         with self.discriminator.mask.lifted(self.hides_mask):
             return F.softplus(-self.discriminator(fakes, category, self.dtype)).mean()
@@ -102,7 +103,7 @@ class HingeObjective(Objective):
         self.discriminator, self.dtype = discriminator, dtype
         self.hides_mask = not config.masking.generator_sees_mask
 
-    def judge(self, both: Tensor, category: Tensor, penalized: bool) -> Judgement:
+    def judge(self, both: Tensor, category: Tensor, step: int) -> Judgement:
         """See Objective; spectral norms bound the gradients, and nothing is penalised."""
         twice = torch.cat([category, category])
         logits = self.discriminator.place_logits(both.detach(), twice, self.dtype)
@@ -110,17 +111,19 @@ class HingeObjective(Objective):
         loss = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
         return _judgement(loss, loss, None, real_logits, fake_logits)
 
-    def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
+    def deceive(self, fakes: Tensor, category: Tensor, step: int) -> Tensor:
         """See Objective."""
         with self.discriminator.mask.lifted(self.hides_mask):
             return -self.discriminator.place_logits(fakes, category, self.dtype).mean()
 
 
 class CombinedObjective(Objective):
-    """Both at once; the convolutional discriminator tells of overfitting.
+    """Both, the heads in every so many steps; the convolutional discriminator tells of overfitting.
 
-    The weight of the heads matters to the generator alone: the discriminators share no
-    parameters, and Adam's steps do not depend on a loss's scale.
+    In a step without them a processor has half of the work, and in the same time the generator
+    sees more images, at the same pull of the heads (docs/decisions/0019). Their weight matters to
+    the generator alone: the discriminators share no parameters, and Adam's steps do not depend on
+    a loss's scale.
     """
 
     def __init__(
@@ -128,12 +131,15 @@ class CombinedObjective(Objective):
     ) -> None:
         self.own = LogisticObjective(discriminator.convolutional, config, dtype)
         self.seen = HingeObjective(discriminator.projected, config, dtype)
-        self.weight = config.projected.weight
+        self.interval = config.projected.interval_steps
+        self.weight = config.projected.weight * self.interval
 
-    def judge(self, both: Tensor, category: Tensor, penalized: bool) -> Judgement:
+    def judge(self, both: Tensor, category: Tensor, step: int) -> Judgement:
         """See Objective."""
-        own = self.own.judge(both, category, penalized)
-        seen = self.seen.judge(both, category, penalized)
+        own = self.own.judge(both, category, step)
+        if step % self.interval:
+            return own
+        seen = self.seen.judge(both, category, step)
         return Judgement(
             loss=own.loss + self.weight * seen.loss,
             total=own.total + self.weight * seen.total,
@@ -143,10 +149,12 @@ class CombinedObjective(Objective):
             real_sign=own.real_sign,
         )
 
-    def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
+    def deceive(self, fakes: Tensor, category: Tensor, step: int) -> Tensor:
         """See Objective."""
-        own = self.own.deceive(fakes, category)
-        return own + self.weight * self.seen.deceive(fakes, category)
+        own = self.own.deceive(fakes, category, step)
+        if step % self.interval:
+            return own
+        return own + self.weight * self.seen.deceive(fakes, category, step)
 
 
 def objective_for(

@@ -1,8 +1,9 @@
-"""Features of a dataset's photos: computed once, then kept with the dataset."""
+"""What is found of a dataset's photos: computed once, then kept with the dataset."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,35 +35,58 @@ def photo_features(
     Returns:
         [N, D], in the order of `dataset.indices(split)`.
     """
-    name = f"{extractor.info.name}-{split}{'-mirrored' if mirrored else ''}.safetensors"
-    path = dataset.path / FOLDER / name
-    # What the file must be of; it is not used where one of them is another.
-    made_from = {
-        "dataset": dataset.info.hash,
-        "extractor": extractor.info.sha256,
-        "input_px": str(extractor.info.input_px),
-    }
-    kept = _read(path, made_from)
+    name = f"{extractor.info.name}-{split}{'-mirrored' if mirrored else ''}"
     rows = dataset.indices(split)
-    if kept is not None and kept.shape == (len(rows), extractor.info.dimensions):
-        return kept
-    computed = _compute(dataset, extractor, rows, step=-1 if mirrored else 1)
+    made_from = {"extractor": extractor.info.sha256, "input_px": str(extractor.info.input_px)}
+    shape = (len(rows), extractor.info.dimensions)
+    return kept(
+        dataset,
+        name,
+        made_from,
+        shape,
+        lambda: _compute(dataset, extractor, rows, step=-1 if mirrored else 1),
+    )
+
+
+def kept(
+    dataset: PreparedDataset,
+    name: str,
+    made_from: dict[str, str],
+    shape: tuple[int, ...],
+    compute: Callable[[], NDArray[Any]],
+) -> NDArray[Any]:
+    """What `compute` returns, from DATASET/features where it is there.
+
+    Args:
+        dataset: Whose photos it is of.
+        name: Of its file.
+        made_from: What it depends on beside the dataset; a file is not used where that is
+            another.
+        shape: Of the result.
+        compute: Called where there is no such file.
+    """
+    path = dataset.path / FOLDER / f"{name}.safetensors"
+    made_from = {"dataset": dataset.info.hash, **made_from}
+    found = _read(path, made_from)
+    if found is not None and found.shape == shape:
+        return found
+    computed = compute()
     try:
         path.parent.mkdir(exist_ok=True)
         replace_file(path, save({_KEY: computed}, metadata=made_from))
     except OSError as error:
-        _logger.info("photos' features are not kept: %s can't be written (%s)", path, error)
+        _logger.info("not kept, so computed again each time: %s (%s)", path, error)
     return computed
 
 
-def _read(path: Path, made_from: dict[str, str]) -> NDArray[np.float32] | None:
-    """The features of a file; None where it is missing, damaged, or made from something else."""
+def _read(path: Path, made_from: dict[str, str]) -> NDArray[Any] | None:
+    """The values of a file; None where it is missing, damaged, or made from something else."""
     try:
         with safe_open(path, framework="numpy") as file:
             if file.metadata() != made_from:
                 return None
-            features: NDArray[np.float32] = file.get_tensor(_KEY)
-            return features
+            values: NDArray[Any] = file.get_tensor(_KEY)
+            return values
     except (OSError, SafetensorError):
         return None
 

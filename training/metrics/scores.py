@@ -5,9 +5,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from training.metrics import distances
+from training.records import Record
 
 # Below these a score says more about chance than about the images: docs/evaluation.md,
 # "How many photos it takes".
@@ -16,7 +17,7 @@ MIN_NEIGHBOUR_PHOTOS: Final = 100
 MIN_FRECHET_PHOTOS: Final = 100
 
 
-class Scores(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class Scores(Record):
     """One set of images against one set of real photos.
 
     A score that the photos are too few for is None, and `reasons` says why under its name.

@@ -4,7 +4,8 @@ List what is there, decode it into the images file, leave out what can't be used
 check that enough is left, and put the dataset in place in one step.
 """
 
-import itertools
+import hashlib
+import json
 import logging
 import os
 from collections import Counter
@@ -12,35 +13,32 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
-
 from training.dataset import INFO_FILE, REPORT_FILE, DatasetInfo, Split
 from training.features.efficientnet_lite import WeightsError
 from training.photos.categories import check_enough, merge_categories
 from training.photos.curation import Curated, KeptPhoto, curate
 from training.photos.dataset_writer import (
-    DatasetHash,
     allocate_images,
     check_place,
     compact_images,
     write_index,
     written_aside,
 )
-from training.photos.decode_pool import DecodeError, ImagesFile, TimeLimits, decode_all
+from training.photos.decode_pool import DecodeError, ImagesFile, decode_all
 from training.photos.decoding import DecodedPhoto, UnusablePhoto
 from training.photos.manifest import read_manifest
 from training.photos.options import PrepareOptions, check_size
 from training.photos.scan import LeftOut, Listing, PhotoRef, PrepareError, scan_folder
 from training.photos.validation_gaps import validation_gaps
 from training.photos.view_features import load_network
+from training.records import Record
 
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
 
 
-class PrepareReport(BaseModel):
+class PrepareReport(Record):
     """What became of the photos; stored as report.json.
 
     Attributes:
@@ -55,8 +53,6 @@ class PrepareReport(BaseModel):
         no_validation: Categories of ten photos or more without a validation photo, and why.
         options: What was asked for.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     dataset_hash: str
     found: int
@@ -128,7 +124,7 @@ def _warn(report: PrepareReport) -> None:
 def _list_photos(photos: Path, options: PrepareOptions) -> Listing:
     """What there is to read, train before validation."""
     if options.manifest is not None:
-        listing = read_manifest(options.manifest, photos, options.columns)
+        listing = read_manifest(options.manifest, photos, options)
     else:
         listing = scan_folder(photos)
     if options.validation is not None:
@@ -146,13 +142,7 @@ def _decode(
     decoded: dict[int, DecodedPhoto] = {}
     unusable: dict[int, UnusablePhoto] = {}
     files = [photo.file for photo in listing.photos]
-    outcomes = decode_all(
-        files,
-        options.target,
-        images,
-        processes=_cores(),
-        limits=TimeLimits(cpu_sec=options.cpu_limit_sec, wall_sec=options.wall_limit_sec),
-    )
+    outcomes = decode_all(files, options, images, processes=_cores())
     try:
         load_network()  # hours of decoding would be lost if it could not be
         with closing(outcomes):
@@ -192,17 +182,15 @@ def _write(
     kept, refs = curated.kept, [listing.photos[photo.row] for photo in curated.kept]
     labels = [label_of[ref.category] for ref in refs]
     shape = (options.height, options.width, options.channels)
-    hashed = DatasetHash(shape, categories)
-    following = zip(labels, kept, strict=True)
-
-    def add(pixels: bytes) -> None:
-        label, photo = next(following)
-        hashed.add(pixels, label, photo.split)
-
-    compact_images(images, (len(listing.photos), *shape), [photo.row for photo in kept], add)
-    _write_index(folder, refs, labels, kept, curated)
+    header = json.dumps({"shape": shape, "categories": categories})
+    # Over size, categories, and each image's pixels, label and side, in order.
+    digest = hashlib.sha256(header.encode())
+    stored = compact_images(images, (len(listing.photos), *shape), [photo.row for photo in kept])
+    for label, photo, pixels in zip(labels, kept, stored, strict=True):
+        digest.update(f"{label}:{photo.split}:".encode() + hashlib.sha256(pixels).digest())
+    write_index(folder, refs, labels, kept)
     info = DatasetInfo(
-        hash=hashed.hexdigest(),
+        hash=digest.hexdigest(),
         width=options.width,
         height=options.height,
         channels=options.channels,
@@ -213,27 +201,6 @@ def _write(
     )
     (folder / INFO_FILE).write_text(info.model_dump_json(indent=1), encoding="utf-8")
     return info
-
-
-def _write_index(
-    folder: Path,
-    refs: Sequence[PhotoRef],
-    labels: Sequence[int],
-    kept: Sequence[KeptPhoto],
-    curated: Curated,
-) -> None:
-    """Write index.parquet, a row for each photo kept."""
-    columns = {
-        "path": pa.array([ref.path for ref in refs], pa.string()),
-        "category": pa.array([ref.category for ref in refs], pa.string()),
-        "label": pa.array(labels, pa.int64()),
-        "sku": pa.array([ref.sku for ref in refs], pa.string()),
-        "split": pa.array([photo.split for photo in kept], pa.string()),
-        "sha256": pa.array([photo.sha256 for photo in kept], pa.string()),
-        "near_duplicate": pa.array([photo.near_duplicate for photo in kept], pa.int64()),
-    }
-    names = dict.fromkeys(itertools.chain.from_iterable(ref.further for ref in refs))
-    write_index(folder, columns, {name: [ref.further.get(name) for ref in refs] for name in names})
 
 
 def _counts(

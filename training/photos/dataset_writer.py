@@ -1,10 +1,9 @@
 """Writes a prepared dataset aside, and puts it in place in one step."""
 
 import errno
-import hashlib
-import json
+import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from numpy.lib import format as npy
 
 from training.dataset import IMAGES_FILE, INDEX_FILE, INFO_FILE
 from training.files import folder_aside
+from training.photos.curation import KeptPhoto
 from training.photos.decode_pool import ImagesFile
-from training.photos.scan import PrepareError
+from training.photos.scan import PhotoRef, PrepareError
 
 
 def check_place(out: Path, photos: Sequence[Path], *, overwrite: bool) -> Path:
@@ -87,25 +87,24 @@ def allocate_images(folder: Path, shape: tuple[int, int, int, int]) -> ImagesFil
 
 
 def compact_images(
-    images: ImagesFile,
-    shape: tuple[int, int, int, int],
-    rows: Sequence[int],
-    seen: Callable[[bytes], None],
-) -> None:
+    images: ImagesFile, shape: tuple[int, int, int, int], rows: Sequence[int]
+) -> Iterator[bytes]:
     """Keep only `rows` of the images file, in place.
 
     Args:
         images: A file of `allocate_images`.
         shape: Its shape.
         rows: Ascending rows to keep.
-        seen: Called with each kept image's bytes, in order.
+
+    Yields:
+        Each kept image's bytes, in order; the file is done when all were taken.
     """
     image_bytes = int(np.prod(shape[1:]))
     with images.path.open("r+b") as stream:
         for to, row in enumerate(rows):
             stream.seek(images.offset_bytes + row * image_bytes)
             pixels = stream.read(image_bytes)
-            seen(pixels)
+            yield pixels
             if to != row:  # ascending, so that nothing unread is written over
                 stream.seek(images.offset_bytes + to * image_bytes)
                 stream.write(pixels)
@@ -120,38 +119,27 @@ def _write_header(stream: Any, shape: tuple[int, ...]) -> None:
     npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-class DatasetHash:
-    """SHA-256 over size, categories, and each image's pixels, label and side, in order."""
-
-    def __init__(self, shape: tuple[int, int, int], categories: Sequence[str]) -> None:
-        header = json.dumps({"shape": shape, "categories": list(categories)})
-        self._sum = hashlib.sha256(header.encode())
-
-    def add(self, pixels: bytes, label: int, split: str) -> None:
-        """Take in the next image."""
-        self._sum.update(f"{label}:{split}:".encode())
-        self._sum.update(hashlib.sha256(pixels).digest())
-
-    def hexdigest(self) -> str:
-        """Hash of all images so far, 64 hex digits."""
-        return self._sum.hexdigest()
-
-
 def write_index(
-    folder: Path, columns: Mapping[str, pa.Array], further: Mapping[str, Sequence[Any]]
+    folder: Path, refs: Sequence[PhotoRef], labels: Sequence[int], kept: Sequence[KeptPhoto]
 ) -> None:
-    """Write index.parquet.
+    """Write index.parquet, a row for each photo kept.
 
-    Args:
-        folder: The dataset.
-        columns: Our own columns.
-        further: The manifest's; a name of ours is given the prefix "manifest_".
+    A manifest's further column that has a name of ours is given the prefix "manifest_".
     """
-    table = dict(columns)
-    for name, values in further.items():
+    table = {
+        "path": pa.array([ref.path for ref in refs], pa.string()),
+        "category": pa.array([ref.category for ref in refs], pa.string()),
+        "label": pa.array(labels, pa.int64()),
+        "sku": pa.array([ref.sku for ref in refs], pa.string()),
+        "split": pa.array([photo.split for photo in kept], pa.string()),
+        "sha256": pa.array([photo.sha256 for photo in kept], pa.string()),
+        "near_duplicate": pa.array([photo.near_duplicate for photo in kept], pa.int64()),
+    }
+    for further in dict.fromkeys(itertools.chain.from_iterable(ref.further for ref in refs)):
+        name = further
         while name in table:
             name = f"manifest_{name}"
-        table[name] = _column(values)
+        table[name] = _column([ref.further.get(further) for ref in refs])
     pq.write_table(pa.table(table), folder / INDEX_FILE)
 
 

@@ -14,28 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from models.images import (
-    REDUCE_TO_PX,
-    Channels,
-    ImageError,
-    ImageLimits,
-    crop_to,
-    flatten,
-    open_image,
-)
+from models.images import REDUCE_TO_PX, ImageError, crop_to, flatten, open_image
+from training.photos.options import PrepareOptions
 from training.photos.product_view import ProductView, product_view
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Shape that every photo is brought to."""
-
-    width: int
-    height: int
-    channels: Channels
-    fit: str
-    background: str
-    limits: ImageLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +48,12 @@ class UnusablePhoto(Exception):
         return self.message
 
 
-def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.uint8]]:
+def decode_photo(file: str, options: PrepareOptions) -> tuple[DecodedPhoto, NDArray[np.uint8]]:
     """Read, decode and resize one photo.
 
     Args:
         file: Path of a regular file.
-        target: What to bring it to.
+        options: What to bring it to.
 
     Returns:
         What is known of it, and uint8 pixels [height, width, channels].
@@ -80,13 +61,13 @@ def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.ui
     Raises:
         UnusablePhoto: It can't be used.
     """
-    data = _read(file, target.limits.max_bytes)
+    data = _read(file, options.limits.max_bytes)
     try:
         # The same for all dataset sizes, so that duplicates do not depend on --size.
-        picture = open_image(data, limits=target.limits, reduce_to_px=REDUCE_TO_PX)
+        picture = open_image(data, limits=options.limits, reduce_to_px=REDUCE_TO_PX)
     except ImageError as error:
         raise UnusablePhoto(error.reason, str(error)) from error
-    rgb = flatten(picture, 3, target.background)
+    rgb = flatten(picture, 3, options.background)
     size = f"{rgb.width}x{rgb.height}:".encode()
     photo = DecodedPhoto(
         sha256=hashlib.sha256(data).hexdigest(),
@@ -94,35 +75,35 @@ def decode_photo(file: str, target: Target) -> tuple[DecodedPhoto, NDArray[np.ui
         view=product_view(rgb),
         original_px=rgb.size,
     )
-    source = picture if target.channels == 4 else rgb
-    fitted = fit_image(flatten(source, target.channels, target.background), target)
-    pixels = np.asarray(fitted).reshape(target.height, target.width, target.channels)
+    source = picture if options.channels == 4 else rgb
+    fitted = fit_image(flatten(source, options.channels, options.background), options)
+    pixels = np.asarray(fitted).reshape(options.height, options.width, options.channels)
     return photo, pixels
 
 
-def fit_image(image: Image.Image, target: Target) -> Image.Image:
-    """Resize by Lanczos to exactly the target's size, keeping proportions.
+def fit_image(image: Image.Image, options: PrepareOptions) -> Image.Image:
+    """Resize by Lanczos to exactly the size asked for, keeping proportions.
 
     Args:
         image: Mode L, RGB or RGBA, of any size.
-        target: crop cuts the overlapping sides equally; pad centres the whole picture on
+        options: crop cuts the overlapping sides equally; pad centres the whole picture on
             the background, which is transparent in RGBA.
 
     Returns:
-        An image of the target's size and the same mode.
+        An image of that size and the same mode.
     """
     if image.mode == "RGBA":  # straight alpha would bleed hidden colours into the edges
-        return _fit(image.convert("RGBa"), target).convert("RGBA")
-    return _fit(image, target)
+        return _fit(image.convert("RGBa"), options).convert("RGBA")
+    return _fit(image, options)
 
 
-def _fit(image: Image.Image, target: Target) -> Image.Image:
-    size = (target.width, target.height)
-    if target.fit == "crop":
+def _fit(image: Image.Image, options: PrepareOptions) -> Image.Image:
+    size = (options.width, options.height)
+    if options.fit == "crop":
         return crop_to(image, size)
     scale = min(size[0] / image.width, size[1] / image.height)
     inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = Image.new(image.mode, size, _canvas_colour(image.mode, target.background))
+    canvas = Image.new(image.mode, size, _canvas_colour(image.mode, options.background))
     resized = image.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0)
     canvas.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return canvas

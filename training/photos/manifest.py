@@ -3,41 +3,24 @@
 import csv
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.photos.scan import (
-    LeftOut,
-    Listing,
-    PhotoRef,
-    PrepareError,
-    category_name,
-    locate,
-)
-
-_SKU_DEFAULT: Final = "sku"
+from training.photos.options import PrepareOptions
+from training.photos.scan import LeftOut, Listing, PrepareError, category_name, locate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestColumns:
-    """Which column holds what; the SKU's default column may be absent."""
-
-    path: str = "path"
-    category: str = "category"
-    sku: str = _SKU_DEFAULT
-
-
-def read_manifest(manifest: Path, root: Path, columns: ManifestColumns) -> Listing:
+def read_manifest(manifest: Path, root: Path, options: PrepareOptions) -> Listing:
     """List the photos that a manifest names.
 
     Args:
         manifest: A .csv (comma, semicolon or tab; UTF-8) or .parquet file.
         root: The folder that its paths are relative to.
-        columns: Names of the columns that have a meaning; all others are kept.
+        options: Names of the columns that have a meaning; all others are kept. The SKU's
+            may be absent under its default name.
 
     Returns:
         Photos sorted by path, bytewise.
@@ -48,20 +31,20 @@ def read_manifest(manifest: Path, root: Path, columns: ManifestColumns) -> Listi
     if not root.is_dir():
         raise PrepareError(f"{root} is no readable folder")
     names, rows = _read_rows(manifest)
-    _check_columns(manifest, names, columns)
+    _check_columns(manifest, names, options)
     base = os.fsencode(os.path.realpath(root))
     listing = Listing()
     for number, row in enumerate(rows, start=1):
-        _add_row(row, f"{manifest.name} row {number}", base, columns, listing)
+        _add_row(row, f"{manifest.name} row {number}", base, options, listing)
     listing.photos.sort(key=lambda photo: photo.path.encode())
     return listing
 
 
-def _check_columns(manifest: Path, names: list[str], columns: ManifestColumns) -> None:
+def _check_columns(manifest: Path, names: list[str], options: PrepareOptions) -> None:
     """Refuse a manifest without a column that is needed or was asked for."""
-    wanted = [columns.path, columns.category]
-    if columns.sku != _SKU_DEFAULT:
-        wanted.append(columns.sku)
+    wanted = [options.path_column, options.category_column]
+    if options.sku_column != PrepareOptions.model_fields["sku_column"].default:
+        wanted.append(options.sku_column)
     for name in wanted:
         if name not in names:
             raise PrepareError(
@@ -73,10 +56,11 @@ def _check_columns(manifest: Path, names: list[str], columns: ManifestColumns) -
 
 
 def _add_row(
-    row: Mapping[str, Any], where: str, base: bytes, columns: ManifestColumns, listing: Listing
+    row: Mapping[str, Any], where: str, base: bytes, options: PrepareOptions, listing: Listing
 ) -> None:
     """Add one row to the photos, or to what is left out."""
-    path, category = _text(row[columns.path]), category_name(_text(row[columns.category]))
+    path = _text(row[options.path_column])
+    category = category_name(_text(row[options.category_column]))
     if category:
         listing.categories.add(category)
     problem = _path_problem(path)
@@ -86,19 +70,13 @@ def _add_row(
     if not category:
         listing.left_out.append(LeftOut(path, "no_category", f"{where} names no category"))
         return
-    found = locate(os.fsencode(Path(os.fsdecode(base)) / path), base)
-    if not isinstance(found, bytes):
-        listing.left_out.append(LeftOut(path, *found))
-        return
-    meant = (columns.path, columns.category, columns.sku)
-    listing.photos.append(
-        PhotoRef(
-            file=os.fsdecode(found),
-            path=path,
-            category=category,
-            sku=_text(row.get(columns.sku)) or None,
-            further={name: value for name, value in row.items() if name not in meant},
-        )
+    meant = (options.path_column, options.category_column, options.sku_column)
+    listing.add(
+        path,
+        locate(os.fsencode(Path(os.fsdecode(base)) / path), base),
+        category=category,
+        sku=_text(row.get(options.sku_column)) or None,
+        further={name: value for name, value in row.items() if name not in meant},
     )
 
 

@@ -6,25 +6,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from PIL import ImageColor
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from models.images import MAX_PIXELS, Channels, ImageLimits
 from models.pyramid import Pyramid
-from training.photos.decoding import Target
-from training.photos.manifest import ManifestColumns
 from training.photos.scan import PrepareError, shown
+from training.records import Record
 
 Side = Annotated[int, Field(ge=8, le=1024)]
 
 
-class PrepareOptions(BaseModel):
+class PrepareOptions(Record):
     """How photos become a dataset.
 
     The paths `manifest` and `validation` name what is read beside the folder of photos;
     everything else bounds or shapes each photo.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: Side = 64
     height: Side = 64
@@ -55,32 +52,16 @@ class PrepareOptions(BaseModel):
         return None if path is None else shown(os.fsencode(path))
 
     @property
-    def target(self) -> Target:
-        """What each photo is brought to."""
-        return Target(
-            width=self.width,
-            height=self.height,
-            channels=self.channels,
-            fit=self.fit,
-            background=self.background,
-            limits=ImageLimits(
-                max_bytes=self.max_bytes,
-                max_pixels=self.max_pixels,
-                min_side_px=self.min_side_px,
-            ),
+    def limits(self) -> ImageLimits:
+        """What a photo may cost."""
+        return ImageLimits(
+            max_bytes=self.max_bytes, max_pixels=self.max_pixels, min_side_px=self.min_side_px
         )
 
     @property
     def share_to_split(self) -> float | None:
         """Share of the photos to split off; None = photos are given for validation."""
         return self.validation_share if self.validation is None else None
-
-    @property
-    def columns(self) -> ManifestColumns:
-        """Which column of the manifest holds what."""
-        return ManifestColumns(
-            path=self.path_column, category=self.category_column, sku=self.sku_column
-        )
 
 
 def check_size(width: int, height: int) -> None:

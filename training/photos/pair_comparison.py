@@ -23,7 +23,7 @@ from training.photos.threads import share_out
 MIN_STRUCTURE: Final = 0.75
 MAX_OTHER_COLOUR: Final = 0.18
 MIN_OUTLINE: Final = 0.83
-MAX_STRETCH: Final = 0.1
+MAX_STRETCH: Final = 0.1  # by how much one is wider for its height than the other; a logarithm
 
 # Sizes that views are registered at, and Gauss-Newton steps at each.
 _COARSE_PX: Final = 16
@@ -44,32 +44,6 @@ _LUMINANCE: Final = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
-    """How alike the two photos of each pair are; each [P].
-
-    Attributes:
-        structure: Mean of SSIM's structure term within the product, at most 1.
-        other_colour: Share of the product whose mean colour differs by over 10 levels.
-        outline: Intersection of both products over their union.
-        stretch: By how much one is wider for its height than the other; a logarithm.
-    """
-
-    structure: Tensor
-    other_colour: Tensor
-    outline: Tensor
-    stretch: Tensor
-
-    def same(self) -> Tensor:
-        """Whether each pair is one photo twice, bool [P]."""
-        return (
-            (self.structure >= MIN_STRUCTURE)
-            & (self.other_colour <= MAX_OTHER_COLOUR)
-            & (self.outline >= MIN_OUTLINE)
-            & (self.stretch <= MAX_STRETCH)
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Views:
     """Product views of N photos: uint8 [N, VIEW_PX, VIEW_PX, 4] and float32 [N, 4]."""
 
@@ -82,16 +56,15 @@ def same_photo(views: Views, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     same = np.zeros(len(pairs), dtype=np.bool_)
 
     def judge(part: slice) -> None:
-        rows, likeness = compare(views, pairs[part])
-        same[part.start + rows.numpy()] = likeness.same().numpy()
+        same[part] = _same(views, pairs[part]).numpy()
 
     share_out(judge, len(pairs), _PAIRS_AT_ONCE)
     return same
 
 
 @torch.inference_mode()
-def compare(views: Views, pairs: NDArray[np.int64]) -> tuple[Tensor, Likeness]:
-    """Which of the pairs [P, 2] are somewhat alike at a small size, and how alike these are."""
+def _same(views: Views, pairs: NDArray[np.int64]) -> Tensor:
+    """Which of the pairs [P, 2] are alike at a small size, and in all ways at the larger one."""
     fixed, moving = _layers(views.pixels[pairs[:, 0]], views.pixels[pairs[:, 1]])
     frames = [torch.from_numpy(views.frames[pairs[:, side]]) for side in (0, 1)]
     start, placement, mirrored, levels = _lay_over(fixed, moving, *frames)
@@ -103,7 +76,16 @@ def compare(views: Views, pairs: NDArray[np.int64]) -> tuple[Tensor, Likeness]:
     # A view is stretched to a square: how wide its pixels are for their height.
     wide = [frame[near, 0] / frame[near, 1] for frame in frames]
     stretch = (wide[0] / wide[1] * placement[:, 1] / placement[:, 0]).log().abs()
-    return near, Likeness(*_likeness(_smoothed(fixed), warp(_smoothed(moving), placement)), stretch)
+    moved = warp(_smoothed(moving), placement)
+    structure, other_colour, outline = _likeness(_smoothed(fixed), moved)
+    same = torch.zeros(len(pairs), dtype=torch.bool)
+    same[near] = (
+        (structure >= MIN_STRUCTURE)
+        & (other_colour <= MAX_OTHER_COLOUR)
+        & (outline >= MIN_OUTLINE)
+        & (stretch <= MAX_STRETCH)
+    )
+    return same
 
 
 def _layers(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -185,7 +167,13 @@ def _levels_apart(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _likeness(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Structure, other colour and outline of views laid over each other, each [P]."""
+    """How alike views are that are laid over each other.
+
+    Returns:
+        Mean of SSIM's structure term within the product, at most 1; share of the product whose
+        mean colour differs by over 10 levels; intersection of both products over their union.
+        Each [P].
+    """
     known = _comparable(a, b)
     product_a, product_b = a[:, 3:4] * known, b[:, 3:4] * known
     both = torch.minimum(product_a, product_b)

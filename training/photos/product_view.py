@@ -66,10 +66,9 @@ def product_view(rgb: Image.Image) -> ProductView:
     """The view of a photo of any size, mode RGB."""
     small = rgb.resize(2 * (_SEGMENTED_PX,), Image.Resampling.LANCZOS, reducing_gap=2.0)
     product, holes = _segment(np.asarray(small).astype(np.int16))
-    left, right = _extent(product.max(axis=0))
-    top, bottom = _extent(product.max(axis=1))
-    columns, x_from, x_to = _visible(left, right)
-    rows, y_from, y_to = _visible(top, bottom)
+    ((down, across),) = ndimage.find_objects(product.astype(np.int8))
+    columns, x_from, x_to = _visible(across.start, across.stop)
+    rows, y_from, y_to = _visible(down.start, down.stop)
     size = (columns.stop - columns.start, rows.stop - rows.start)
     box = (x_from, y_from, x_to, y_to)
     x_scale, y_scale = rgb.width / _SEGMENTED_PX, rgb.height / _SEGMENTED_PX
@@ -80,7 +79,8 @@ def product_view(rgb: Image.Image) -> ProductView:
     view[rows, columns, 3] = np.select(
         [~_resized(product, size, box), _resized(holes, size, box)], [GROUND, HOLE], PRODUCT
     )
-    (x_half, x_centre), (y_half, y_centre) = _reach(left, right), _reach(top, bottom)
+    x_half, x_centre = _reach(across.start, across.stop)
+    y_half, y_centre = _reach(down.start, down.stop)
     aspect = rgb.width / rgb.height
     return ProductView(view.tobytes(), (x_half * aspect, y_half, x_centre * aspect, y_centre))
 
@@ -114,12 +114,6 @@ def _plain_ground(pixels: NDArray[np.int16]) -> NDArray[np.float64] | None:
         fits = np.abs(border - surface @ bends).max(axis=1) <= _BORDER_LEVELS
     ground: NDArray[np.float64] = _SURFACE @ bends
     return ground if fits.mean() >= _PLAIN_SHARE else None
-
-
-def _extent(there: NDArray[np.bool_]) -> tuple[int, int]:
-    """First and one past the last index that is set."""
-    found = np.flatnonzero(there)
-    return int(found[0]), int(found[-1]) + 1
 
 
 def _reach(start: int, stop: int) -> tuple[float, float]:

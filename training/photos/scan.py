@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 # Made by systems and tools beside photos; never photos or categories.
 _NOT_PHOTOS: Final = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
@@ -69,6 +69,13 @@ class Listing:
         """Note that `name`, below the folder, is not used."""
         self.left_out.append(LeftOut(self.prefix + shown(name), reason, message))
 
+    def add(self, path: str, found: bytes | tuple[str, str], **known: Any) -> None:
+        """Note a photo at `path`, or why it is not used, as `locate` says; what is known of it."""
+        if isinstance(found, bytes):
+            self.photos.append(PhotoRef(file=os.fsdecode(found), path=path, **known))
+        else:
+            self.left_out.append(LeftOut(path, *found))
+
 
 def shown(raw: bytes) -> str:
     """A path as text that any file can store; bytes that are no UTF-8 are escaped."""
@@ -105,7 +112,13 @@ def scan_folder(root: Path, *, validation: bool = False) -> Listing:
             category = category_name(shown(entry.name))
             listing.categories.add(category)
             for below in _walk(entry.path, base, listing):
-                _judge(below, base, category, validation, listing)
+                listing.add(
+                    listing.prefix + shown(os.path.relpath(below.path, base)),
+                    locate(below.path, base),
+                    category=category,
+                    validation=validation,
+                    linked=below.is_symlink(),
+                )
         elif entry.is_dir(follow_symlinks=False) or _is_by_product(entry.name):
             listing.leave_out(entry.name, "hidden", _HIDDEN)
         else:
@@ -131,26 +144,6 @@ def _walk(folder: bytes, base: bytes, listing: Listing) -> Iterator[os.DirEntry[
                 pending.append(entry.path)
             else:
                 yield entry
-
-
-def _judge(
-    entry: os.DirEntry[bytes], base: bytes, category: str, validation: bool, listing: Listing
-) -> None:
-    """Add one entry to the photos, or to what is left out."""
-    path = listing.prefix + shown(os.path.relpath(entry.path, base))
-    found = locate(entry.path, base)
-    if isinstance(found, bytes):
-        listing.photos.append(
-            PhotoRef(
-                file=os.fsdecode(found),
-                path=path,
-                category=category,
-                validation=validation,
-                linked=entry.is_symlink(),
-            )
-        )
-    else:
-        listing.left_out.append(LeftOut(path, *found))
 
 
 def _why_stray(entry: os.DirEntry[bytes], base: bytes) -> tuple[str, str]:

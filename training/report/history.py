@@ -27,7 +27,6 @@ class Happening:
 class Series:
     """One measured quantity over images shown."""
 
-    name: str
     nimg: tuple[int, ...]
     values: tuple[float, ...]
 
@@ -61,7 +60,7 @@ class History:
             for line in self.lines
             if line["kind"] == kind and _is_number(line.get(name))
         ]
-        return Series(name, tuple(n for n, _ in found), tuple(v for _, v in found))
+        return Series(tuple(n for n, _ in found), tuple(v for _, v in found))
 
     def mask_periods(self) -> list[tuple[int, int]]:
         """Image counts from and to which a mask was held; one still held ends with the run."""

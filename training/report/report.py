@@ -8,8 +8,6 @@ import base64
 import io
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -34,15 +32,7 @@ from training.learning.run import (
 )
 from training.report.figures import draw_charts
 from training.report.history import read_history
-from training.report.tables import (
-    arm_rows,
-    category_rows,
-    headline_tiles,
-    metric_rows,
-    number,
-    percent,
-    usefulness_verdict,
-)
+from training.report.tables import duration, gain, number, percent, score, usefulness_verdict
 
 _logger = logging.getLogger(__name__)
 
@@ -51,14 +41,6 @@ _TEMPLATE: Final = "report.html.j2"
 _MAX_GRIDS: Final = 6
 _GRID_WIDTH_PX: Final = 768
 _SHEET_WIDTH_PX: Final = 2400
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A sample grid after so many thousand images."""
-
-    kimg: float
-    picture: str  # data: address
 
 
 def write_report(run: Path) -> Path:
@@ -95,7 +77,12 @@ def _page(run: Path) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        number=number, percent=percent, arm_rows=arm_rows, verdict=usefulness_verdict
+        number=number,
+        percent=percent,
+        duration=duration,
+        score=score,
+        gain=gain,
+        verdict=usefulness_verdict,
     )
     template = (files("training") / "data" / _TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -103,15 +90,12 @@ def _page(run: Path) -> str:
         history=history,
         settings=_flat(config),
         preset=config.get("preset"),
-        masking=_mode(config),
+        masking=config.get("masking"),
         dataset=dataset,
         notes=notes,
         charts=draw_charts(history),
         grids=_grids(run),
         evaluation=evaluation,
-        tiles=headline_tiles(history.nimg, history.seconds, evaluation),
-        metrics=metric_rows(evaluation) if evaluation else [],
-        categories=category_rows(evaluation) if evaluation else [],
         sheet=_embedded(run / EVALUATION_FOLDER / SHEET_FILE, _SHEET_WIDTH_PX, notes),
         nearest=_embedded(run / EVALUATION_FOLDER / NEAREST_FILE, _SHEET_WIDTH_PX, notes),
     )
@@ -126,12 +110,6 @@ def _settings(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise RunError(f"{path.parent} is no training run ({path} holds no settings)")
     return config
-
-
-def _mode(config: dict[str, Any]) -> str | None:
-    """How the run was masked."""
-    masking = config.get("masking")
-    return str(masking["mode"]) if isinstance(masking, dict) and "mode" in masking else None
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -183,19 +161,20 @@ def _evaluation(run: Path, notes: list[str]) -> EvaluationReport | None:
     return report
 
 
-def _grids(run: Path) -> list[Grid]:
-    """Some grids, evenly spread over training, the first and the last among them."""
+def _grids(run: Path) -> list[tuple[float, str]]:
+    """Thousand images and data: address of some grids, evenly spread, first and last among them.
+
+    Those that are not whole, or have another name, are left out.
+    """
     paths = sorted((run / GRID_FOLDER).glob("grid-*.png"))
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MAX_GRIDS)).round())
-    return [grid for i in chosen for grid in _grid(paths[int(i)])]
-
-
-def _grid(path: Path) -> Iterator[Grid]:
-    """One grid; nothing where the file is not whole or has another name."""
-    number = path.stem.removeprefix("grid-")
-    picture = _embedded(path, _GRID_WIDTH_PX, [])
-    if number.isdecimal() and picture is not None:
-        yield Grid(int(number) / 1000, picture)
+    grids = []
+    for path in (paths[int(i)] for i in chosen):
+        number = path.stem.removeprefix("grid-")
+        picture = _embedded(path, _GRID_WIDTH_PX, [])
+        if number.isdecimal() and picture is not None:
+            grids.append((int(number) / 1000, picture))
+    return grids
 
 
 def _embedded(path: Path, width_px: int, notes: list[str]) -> str | None:

@@ -6,46 +6,41 @@ RUN/upscaler/
   enlarged.png           validation photos and generated images, by Lanczos and by the upscaler
 """
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from pydantic import Field
 
-from models.manifest import EnlargedDistances, Sha256
+from models.manifest import EnlargedDistances
 from models.upscaler import Factor, Upscaler, UpscalerShape
+from training.companion import (
+    CompanionCard,
+    CompanionError,
+    CompanionSettings,
+    load_weights,
+    read_card,
+    write_companion,
+)
 from training.dataset import DatasetInfo
-from training.faults import first_fault
 from training.files import replace_file
 from training.learning.config import Snapshot
 from training.learning.randomness import Purpose, seed_for
 
 UPSCALER_FOLDER: Final = "upscaler"
-WEIGHTS_FILE: Final = "upscaler.safetensors"
-CARD_FILE: Final = "upscaler.json"
 SHEET_FILE: Final = "enlarged.png"
+_NAME: Final = "upscaler"
 
 
-class UpscalerError(ValueError):
-    """An upscaler that can't be trained or used; the message says what to do."""
+class UpscalerSettings(CompanionSettings):
+    """What decides an upscaler besides its run and its photos.
 
-
-class UpscalerSettings(BaseModel):
-    """What decides an upscaler besides its run and its photos."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    A step takes as many crops of generated images as of photos.
+    """
 
     factor: Factor = 4
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     snapshot: Snapshot = "last"
-    max_kimg: Annotated[float | None, Field(gt=0)] = None
-    max_minutes: Annotated[float | None, Field(gt=0)] = None
-    batch_size: Annotated[
-        int, Field(ge=2, le=4096, description="Crops of photos a step, beside as many generated.")
-    ] = 8
+    batch_size: Annotated[int, Field(ge=2, le=4096, description="Crops of photos a step.")] = 8
     crop_px: Annotated[int, Field(ge=16, description="Of the large photos.")] = 96
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 5e-4
     critic_learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 5e-4
@@ -57,16 +52,11 @@ class UpscalerSettings(BaseModel):
     ] = 2.0
 
 
-class UpscalerCard(BaseModel):
-    """What is known of a trained upscaler."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class UpscalerCard(CompanionCard):
+    """What is known of a trained upscaler; its dataset is that of the large photos."""
 
     settings: UpscalerSettings
-    nimg: Annotated[int, Field(ge=0, description="Crops of photos shown to it.")]
     generator_nimg: int
-    photos_hash: Sha256
-    weights_sha256: Sha256
     judged: Annotated[int, Field(ge=1, description="Validation photos, and generated images.")]
     photos: EnlargedDistances
     generated: EnlargedDistances
@@ -82,7 +72,7 @@ def build_upscaler(info: DatasetInfo, settings: UpscalerSettings) -> Upscaler:
 def save_upscaler(
     run: Path, upscaler: Upscaler, card: dict[str, Any], sheet: bytes
 ) -> UpscalerCard:
-    """Write the upscaler into its run; the card comes last and vouches for the weights.
+    """Write the upscaler into its run.
 
     Args:
         run: The training run.
@@ -91,21 +81,15 @@ def save_upscaler(
         sheet: enlarged.png.
 
     Raises:
-        UpscalerError: It can't be written.
+        CompanionError: It can't be written.
     """
-    weights = save(
-        {name: t.detach().float().cpu().contiguous() for name, t in upscaler.state_dict().items()}
-    )
-    whole = UpscalerCard(weights_sha256=hashlib.sha256(weights).hexdigest(), **card)
     folder = run / UPSCALER_FOLDER
     try:
         folder.mkdir(exist_ok=True)
-        replace_file(folder / WEIGHTS_FILE, weights)
         replace_file(folder / SHEET_FILE, sheet)
-        replace_file(folder / CARD_FILE, (whole.model_dump_json(indent=2) + "\n").encode())
+        return write_companion(folder, _NAME, upscaler, UpscalerCard, card)
     except OSError as error:
-        raise UpscalerError(f"can't write {folder}: {error}") from error
-    return whole
+        raise CompanionError(f"can't write {folder}: {error}") from error
 
 
 def load_upscaler(run: Path, info: DatasetInfo) -> tuple[Upscaler, UpscalerCard] | None:
@@ -119,22 +103,13 @@ def load_upscaler(run: Path, info: DatasetInfo) -> tuple[Upscaler, UpscalerCard]
         info: The run's dataset.
 
     Raises:
-        UpscalerError: It is damaged.
+        CompanionError: It is damaged.
     """
     folder = run / UPSCALER_FOLDER
-    if not (folder / CARD_FILE).exists():
+    if not (folder / f"{_NAME}.json").exists():
         return None
     again = f"run `catalogan train-upscaler {run}` again, or export with --no-upscaler"
-    try:
-        card = UpscalerCard.model_validate_json((folder / CARD_FILE).read_bytes())
-        data = (folder / WEIGHTS_FILE).read_bytes()
-    except (OSError, ValueError) as error:
-        raise UpscalerError(f"{folder} can't be read ({first_fault(error)}): {again}") from error
-    if hashlib.sha256(data).hexdigest() != card.weights_sha256:
-        raise UpscalerError(f"{folder / WEIGHTS_FILE} is damaged (SHA-256 differs): {again}")
+    card = read_card(folder, _NAME, UpscalerCard, again)
     upscaler = build_upscaler(info, card.settings)
-    try:
-        upscaler.load_state_dict(load(data))
-    except (RuntimeError, SafetensorError) as error:
-        raise UpscalerError(f"{folder / WEIGHTS_FILE} does not fit its run: {again}") from error
-    return upscaler.eval().requires_grad_(False), card
+    load_weights(folder, _NAME, upscaler, again)
+    return upscaler, card

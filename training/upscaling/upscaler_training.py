@@ -6,10 +6,6 @@ convince the critic, which sees them beside photos. Sources: Ledig et al. 2017, 
 (features and a critic for larger images); Johnson et al. 2016, arXiv 1603.08155 (features).
 """
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -19,34 +15,28 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.layers import to_rgb
 from models.upscaler import Upscaler
+from training.companion import CompanionTrainer
 from training.features.feature_maps import LiteFeatureMaps
 from training.learning.randomness import Purpose, seed_for
 from training.upscaling.critic import Critic, adversarial_loss, critic_loss
 from training.upscaling.crops import Crops, CropSampler
-from training.upscaling.upscaler_run import UpscalerError, UpscalerSettings
+from training.upscaling.upscaler_run import UpscalerSettings
 
-_TICK_STEPS: Final = 20
 _AVERAGE_DECAY: Final = 0.995
 # The last part of the training, in which steps become smaller and smaller.
 _COOL_DOWN: Final = 0.3
 
 
-@dataclass(frozen=True)
-class UpscalerTick:
-    """Where training is; the losses are means over the steps since the tick before."""
-
-    nimg: int
-    pixels: float
-    features: float
-    critic: float
-
-
-class UpscalerTrainer:
+class UpscalerTrainer(CompanionTrainer):
     """One upscaler's training.
 
     Attributes:
         average: The moving average of the upscaler's weights, which is what is used.
     """
+
+    tick_steps = 20
+    not_finite = "train it again with another --seed"
+    settings: UpscalerSettings
 
     def __init__(
         self,
@@ -56,10 +46,8 @@ class UpscalerTrainer:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """Train `upscaler` where it is, its feature maps and the critic's in `dtype`."""
-        self.upscaler, self.crops, self.settings = upscaler, crops, settings
-        self.dtype = dtype
-        self.nimg = 0
-        self.device = next(upscaler.parameters()).device
+        super().__init__(upscaler, settings)
+        self.crops, self.dtype = crops, dtype
         # Evaluation looks at Lite2: an upscaler must not be judged by what taught it.
         self.maps = LiteFeatureMaps().to(self.device)
         with torch.no_grad():
@@ -74,28 +62,15 @@ class UpscalerTrainer:
             torch.optim.Adam(upscaler.parameters(), settings.learning_rate, (0.9, 0.99)),
             torch.optim.Adam(self.critic.parameters(), settings.critic_learning_rate, (0.0, 0.99)),
         )
+        self.rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
 
-    def train(
-        self, on_tick: Callable[[UpscalerTick], None], should_stop: Callable[[], bool]
-    ) -> None:
-        """Train until the configured end, or until should_stop.
-
-        Raises:
-            UpscalerError: A loss is not finite.
-        """
-        started, steps = time.monotonic(), 0
-        sums = torch.zeros(3, device=self.device)
-        rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
-        while (done := self._done(time.monotonic() - started)) < 1 and not should_stop():
-            for optimizer, rate in zip(self.optimizers, rates, strict=True):
-                optimizer.param_groups[0]["lr"] = rate * min(1.0, (1 - done) / _COOL_DOWN)
-            sums += self._step(self._drawn())
-            self.average.update_parameters(self.upscaler)
-            self.nimg += self.settings.batch_size
-            steps += 1
-            if steps % _TICK_STEPS == 0:
-                on_tick(self._tick(sums / _TICK_STEPS))
-                sums.zero_()
+    def step(self, done: float) -> dict[str, Tensor]:
+        """One step of critic and upscaler; pixel, feature and critic loss."""
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * min(1.0, (1 - done) / _COOL_DOWN)
+        losses = self._teach(self._drawn())
+        self.average.update_parameters(self.network)
+        return losses
 
     @property
     def trained(self) -> Upscaler:
@@ -110,17 +85,9 @@ class UpscalerTrainer:
             *(part.to(self.device) for part in (drawn.small, drawn.large, drawn.generated))
         )
 
-    def _done(self, elapsed_sec: float) -> float:
-        """How much of the training is over, 0 to 1."""
-        kimg, minutes = self.settings.max_kimg, self.settings.max_minutes
-        by_images = 0.0 if kimg is None else self.nimg / (kimg * 1000)
-        by_time = 0.0 if minutes is None else elapsed_sec / (minutes * 60)
-        return max(by_images, by_time)
-
-    def _step(self, crops: Crops) -> Tensor:
-        """One step of critic and upscaler; pixel, feature and critic loss, [3]."""
+    def _teach(self, crops: Crops) -> dict[str, Tensor]:
         settings, count = self.settings, len(crops.small)
-        upscaled = self.upscaler(torch.cat([crops.small, crops.generated]), self.dtype)
+        upscaled = self.network(torch.cat([crops.small, crops.generated]), self.dtype)
         maps = self._scaled_maps(upscaled)
         with torch.no_grad():
             photo_maps = self._scaled_maps(crops.large)
@@ -141,7 +108,7 @@ class UpscalerTrainer:
         self.optimizers[0].zero_grad(set_to_none=True)
         total.backward()
         self.optimizers[0].step()
-        return torch.stack([pixels.detach(), features.detach(), judged])
+        return {"pixels": pixels.detach(), "features": features.detach(), "critic": judged}
 
     def _teach_critic(
         self, photos: Tensor, photo_maps: list[Tensor], upscaled: Tensor, maps: list[Tensor]
@@ -169,15 +136,6 @@ class UpscalerTrainer:
             features / spread
             for features, spread in zip(self.maps(to_rgb(images)), self.spread, strict=True)
         ]
-
-    def _tick(self, means: Tensor) -> UpscalerTick:
-        pixels, features, critic = means.tolist()
-        if not math.isfinite(pixels + features + critic):
-            raise UpscalerError(
-                f"the upscaler's loss is not finite before {self.nimg} crops: train it again "
-                "with another --seed"
-            )
-        return UpscalerTick(self.nimg, pixels, features, critic)
 
 
 def fidelity_loss(upscaled: Tensor, images: Tensor) -> Tensor:

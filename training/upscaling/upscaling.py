@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
+from training.companion import CompanionError, CompanionTick
 from training.dataset import DatasetInfo, PreparedDataset
 from training.features.extractor import LiteFeatures
 from training.learning.device import compute_dtype, keep_freed_memory
@@ -25,12 +26,11 @@ from training.upscaling.crops import CropSampler, Images, resize
 from training.upscaling.judging import Enlarge, enlarge_by, judge
 from training.upscaling.upscaler_run import (
     UpscalerCard,
-    UpscalerError,
     UpscalerSettings,
     build_upscaler,
     save_upscaler,
 )
-from training.upscaling.upscaler_training import UpscalerTick, UpscalerTrainer
+from training.upscaling.upscaler_training import UpscalerTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def train_upscaler(
     photos: Photos,
     settings: UpscalerSettings,
     device: torch.device,
-    on_tick: Callable[[UpscalerTick], None],
+    on_tick: Callable[[CompanionTick], None],
     should_stop: Callable[[], bool],
 ) -> UpscalerCard:
     """Train an upscaler for one moment of a run, judge it, and save it in the run.
@@ -75,7 +75,7 @@ def train_upscaler(
         should_stop: Ends training early; what is there is judged and saved.
 
     Raises:
-        UpscalerError: The photos are too few or too small, or a loss is not finite.
+        CompanionError: The photos are too few or too small, or a loss is not finite.
         RunError, CheckpointError: The run has no generator to train for.
     """
     keep_freed_memory()
@@ -102,7 +102,7 @@ def train_upscaler(
             "settings": settings,
             "nimg": trainer.nimg,
             "generator_nimg": sampler.nimg,
-            "photos_hash": dataset.info.hash,
+            "dataset_hash": dataset.info.hash,
             "judged": len(judged),
             "photos": of_photos,
             "generated": of_generated,
@@ -114,7 +114,7 @@ def _prepare(photos: Photos, out: Path, info: DatasetInfo, factor: int) -> Prepa
     """The photos at the larger size; those that are smaller are left out."""
     width, height = factor * info.width, factor * info.height
     if max(width, height) > MAX_SIDE_PX:
-        raise UpscalerError(
+        raise CompanionError(
             f"--factor {factor} makes {width}x{height} of the run's {info.width}x{info.height}, "
             f"and photos are prepared at up to {MAX_SIDE_PX} px"
         )
@@ -132,7 +132,7 @@ def _prepare(photos: Photos, out: Path, info: DatasetInfo, factor: int) -> Prepa
         prepare_dataset(photos.folder, out, options)
     except PrepareError as error:
         small = f"; photos below {min(width, height)} px teach no detail: try --factor 2"
-        raise UpscalerError(f"{error}{small if 'too_small' in str(error) else ''}") from error
+        raise CompanionError(f"{error}{small if 'too_small' in str(error) else ''}") from error
     return PreparedDataset(out)
 
 
@@ -140,7 +140,7 @@ def _judged_rows(dataset: PreparedDataset) -> NDArray[np.int64]:
     """Validation photos of all categories, at most _MAX_JUDGED."""
     rows = dataset.indices("validation")
     if len(rows) < _MIN_JUDGED:
-        raise UpscalerError(
+        raise CompanionError(
             f"{len(rows)} validation photos to judge by, fewer than {_MIN_JUDGED}: give more "
             "photos, or a folder of them as --validation"
         )

@@ -26,8 +26,8 @@ from models.watermark import (
     thumbnail,
 )
 from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
+from training.companion import CompanionError
 from training.dataset import PreparedDataset
-from training.watermark.watermark_folder import WatermarkError
 
 Pixels = NDArray[np.uint8]
 CROP: Final = 0.8
@@ -110,14 +110,14 @@ def judged_pictures(dataset: PreparedDataset, count: int) -> Iterator[Pixels]:
     """Validation photos in turn, RGB; every other one is white over a good part of it.
 
     Raises:
-        WatermarkError: There are none, or they are too small.
+        CompanionError: There are none, or they are too small.
     """
     rows = dataset.indices("validation")
     info = dataset.info
     if not len(rows):
-        raise WatermarkError(f"{dataset.path} holds no validation photos to judge by")
+        raise CompanionError(f"{dataset.path} holds no validation photos to judge by")
     if min(info.width, info.height) < MIN_SIDE_PX:
-        raise WatermarkError(
+        raise CompanionError(
             f"{dataset.path} has photos of {info.width}x{info.height}: prepare them with --size "
             f"{MIN_SIDE_PX} or more"
         )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from models.watermark import PAYLOAD_BITS
+from training.companion import CompanionError, CompanionSettings, CompanionTick
 from training.dataset import PreparedDataset
 from training.learning.device import keep_freed_memory
 from training.watermark.detection import (
@@ -21,14 +22,12 @@ from training.watermark.watermark_folder import (
     Judgement,
     JudgingSettings,
     WatermarkCard,
-    WatermarkError,
-    WatermarkSettings,
     keep_judgement,
     load_watermark,
     save_watermark,
 )
 from training.watermark.watermark_sheet import draw_sheet
-from training.watermark.watermark_training import WatermarkTick, WatermarkTrainer
+from training.watermark.watermark_training import WatermarkTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +37,9 @@ _SHOWN = 8
 def train_watermark(
     dataset: PreparedDataset,
     out: Path,
-    settings: WatermarkSettings,
+    settings: CompanionSettings,
     device: torch.device,
-    on_tick: Callable[[WatermarkTick], None],
+    on_tick: Callable[[CompanionTick], None],
     should_stop: Callable[[], bool],
 ) -> WatermarkCard:
     """Train a watermark on a dataset's photos, and save it; nobody has judged it yet.
@@ -54,10 +53,10 @@ def train_watermark(
         should_stop: Ends training early; what is there is saved.
 
     Raises:
-        WatermarkError: The dataset doesn't do, `out` exists, or the loss is not finite.
+        CompanionError: The dataset doesn't do, `out` exists, or the loss is not finite.
     """
     if out.exists():
-        raise WatermarkError(f"{out} exists: choose another --out, or remove it")
+        raise CompanionError(f"{out} exists: choose another --out, or remove it")
     shown = list(judged_pictures(dataset, _SHOWN))  # before minutes are spent
     keep_freed_memory()
     trainer = WatermarkTrainer(dataset, settings, device)
@@ -66,8 +65,7 @@ def train_watermark(
     card = {"settings": settings, "nimg": trainer.nimg, "dataset_hash": dataset.info.hash}
     bits = np.random.default_rng(0).random((_SHOWN, PAYLOAD_BITS)) < 0.5
     marked = [watermark.mark(p, b) for p, b in zip(shown, bits, strict=True)]
-    sheet = draw_sheet(shown, marked)
-    saved = save_watermark(out, trainer.encoder, trainer.decoder, card, sheet)
+    saved = save_watermark(out, trainer.network, card, draw_sheet(shown, marked))
     logger.info("%s is trained on %d photos shown; not judged yet", out, saved.nimg)
     return saved
 
@@ -89,11 +87,11 @@ def judge_watermark(
         on_done: Takes how many pictures were seen, and of how many.
 
     Raises:
-        WatermarkError: The folder is none, or the dataset is another.
+        CompanionError: The folder is none, or the dataset is another.
     """
     encoder, decoder, card = load_watermark(folder)
     if dataset.info.hash != card.dataset_hash:
-        raise WatermarkError(f"{folder} was trained on another dataset than {dataset.path}")
+        raise CompanionError(f"{folder} was trained on another dataset than {dataset.path}")
     watermark = Watermark(encoder.to(device), decoder.to(device))
     total = settings.judged + settings.unmarked
     psnr_db, detections = measure_detection(

@@ -2,9 +2,6 @@
 
 import math
 import random
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -14,10 +11,11 @@ from torch.nn import functional as F
 
 from models.watermark import MIN_SIDE_PX, PATTERN_PX, PAYLOAD_BITS, PSNR_DB
 from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
+from training.companion import CompanionSettings, CompanionTrainer
 from training.dataset import PreparedDataset
 from training.learning.randomness import Purpose, generator_for, seed_for
 from training.watermark.distortions import distort, resize
-from training.watermark.watermark_folder import WatermarkError, WatermarkSettings
+from training.watermark.watermark_folder import pair
 
 # Training starts with a loud pattern, or the decoder finds nothing to begin with.
 _LOUD: Final = 5.0
@@ -25,75 +23,27 @@ _QUIETER_STEPS: Final = 900  # after which a loud pattern is e times quieter
 _EASY_STEPS: Final = 1000
 _HARDER_STEPS: Final = 2000
 _WARM_UP_STEPS: Final = 200
-_TICK_STEPS: Final = 50
 _WHITE_SHARE: Final = 0.4
 
 
-@dataclass(frozen=True)
-class WatermarkTick:
-    """Where training is: pictures shown, and the share of bits read right since the last tick."""
-
-    nimg: int
-    bits_right: float
-
-
-class WatermarkTrainer:
+class WatermarkTrainer(CompanionTrainer):
     """One pair's training."""
 
+    tick_steps = 50
+    not_finite = "lower the learning rate"
+
     def __init__(
-        self, dataset: PreparedDataset, settings: WatermarkSettings, device: torch.device
+        self, dataset: PreparedDataset, settings: CompanionSettings, device: torch.device
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(settings.seed, Purpose.WATERMARK))
-            self.encoder, self.decoder = (
-                WatermarkEncoder().to(device),
-                WatermarkDecoder().to(device),
-            )
-        self.dataset, self.settings, self.device = dataset, settings, device
-        self.rows = dataset.indices("train")
-        self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, settings.learning_rate)
-        self.steps = 0
+            self.encoder, self.decoder = WatermarkEncoder(), WatermarkDecoder()
+        super().__init__(pair(self.encoder, self.decoder).to(device), settings)
+        self.dataset, self.rows = dataset, dataset.indices("train")
+        self.optimizer = torch.optim.Adam(self.network.parameters(), settings.learning_rate)
 
-    @property
-    def nimg(self) -> int:
-        """Pictures shown."""
-        return self.steps * self.settings.batch_size
-
-    def train(
-        self, on_tick: Callable[[WatermarkTick], None], should_stop: Callable[[], bool]
-    ) -> None:
-        """Train until the configured end, or until should_stop.
-
-        Raises:
-            WatermarkError: The loss is not finite.
-        """
-        started = time.monotonic()
-        right = torch.zeros((), device=self.device)
-        while not should_stop():
-            done = self._done(time.monotonic() - started)
-            if done >= 1:
-                break
-            right += self._step(done)
-            self.steps += 1
-            if self.steps % _TICK_STEPS == 0:
-                share = float(right) / _TICK_STEPS
-                if not math.isfinite(share):
-                    raise WatermarkError("the loss is not a number: lower --learning-rate")
-                on_tick(WatermarkTick(self.nimg, share))
-                right.zero_()
-        for network in (self.encoder, self.decoder):
-            network.eval().requires_grad_(False)
-
-    def _done(self, elapsed_sec: float) -> float:
-        """How much of the training is over, 0 to 1."""
-        kimg, minutes = self.settings.max_kimg, self.settings.max_minutes
-        by_images = 0.0 if kimg is None else self.nimg / (kimg * 1000)
-        by_time = 0.0 if minutes is None else elapsed_sec / (minutes * 60)
-        return max(by_images, by_time)
-
-    def _step(self, done: float) -> Tensor:
-        """One step; the share of bits that were read right."""
+    def step(self, done: float) -> dict[str, Tensor]:
+        """One step; its loss, and the share of bits that were read right."""
         warm_up = min(1.0, (self.steps + 1) / _WARM_UP_STEPS)
         rate = self.settings.learning_rate * warm_up * (1 + math.cos(math.pi * done)) / 2
         for group in self.optimizer.param_groups:
@@ -117,10 +67,10 @@ class WatermarkTrainer:
         loss = F.binary_cross_entropy_with_logits(logits, bits)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
-        right: Tensor = ((logits > 0) == (bits > 0)).float().mean()
-        return right + 0 * loss.detach()  # not a number if the loss is not
+        right = ((logits > 0) == (bits > 0)).float().mean()
+        return {"loss": loss.detach(), "bits_right": right}
 
     def _pictures(self, rng: random.Random, generator: torch.Generator) -> Tensor:
         """Photos, some mirrored, some partly white as product pictures are."""

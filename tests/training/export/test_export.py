@@ -13,12 +13,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 
-from models.manifest import INPUT_NAMES, GeneratorManifest, ManifestError
+from models.manifest import (
+    INPUT_NAMES,
+    MAPPING_INPUT_NAMES,
+    GeneratorManifest,
+    ManifestError,
+)
 from training.dataset import PreparedDataset
 from training.export import parity as parity_module
 from training.export.card import model_card
 from training.export.export import ExportOptions, _portable, export_run
-from training.export.graphs import ExportError, probe, to_onnx
+from training.export.graphs import ExportError, graph_inputs, to_onnx
 from training.export.parity import measure_parity, open_graph
 from training.learning.checkpoint import load_newest
 from training.learning.fine_tuning import find_likeness, transfer
@@ -144,8 +149,9 @@ def test_the_style_offset_may_be_left_out_and_changes_nothing_then(
         def forward(self, z: Any, category: Any, truncation_psi: Any, noise: Any) -> Any:
             return self.generator(z, category, truncation_psi, noise)
 
-    example = tuple(torch.from_numpy(a) for a in probe(generator, 2))
-    arguments = (*example[:2], torch.full((2,), 0.7), example[2])
+    labels = np.arange(2, dtype=np.int64)
+    example = graph_inputs(generator, labels, seed=0, truncation_psi=0.7)
+    arguments = tuple(torch.from_numpy(a) for a in example.values())
     batch = torch.export.Dim("batch", min=1, max=64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -165,9 +171,8 @@ def test_the_style_offset_may_be_left_out_and_changes_nothing_then(
     assert (optional.name, optional.shape[1:]) == ("style_offset", list(generator.style_shape))
     random = np.random.default_rng(0)
     for count in (1, 2, 5, 16):
-        z, category, noise = probe(generator, count)
-        psi = np.full(count, 0.7, dtype=np.float32)
-        feed = dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
+        labels = np.arange(count) % generator.shape.categories
+        feed = graph_inputs(generator, labels, seed=0, truncation_psi=0.7)
         (plain,) = session.run(None, feed)
         np.testing.assert_allclose(plain, before.run(None, feed)[0], atol=1e-5)
         for rows in {1, count}:
@@ -182,12 +187,10 @@ def test_mapping_gives_the_styles_that_offsets_are_made_of(export: Path, tiny_ru
     mapping = open_graph((export / "mapping.onnx").read_bytes())
     session = open_graph((export / "generator.onnx").read_bytes())
     generator, *_ = load_generator(tiny_run)
-    z, category, noise = probe(generator, 2, np.array([1, 1]))
-    psi = np.full(2, 0.7, dtype=np.float32)
-    noise[1] = noise[0]
-    (w,) = mapping.run(None, {"z": z, "category": category, "truncation_psi": psi})
+    feed = graph_inputs(generator, np.array([1, 1]), seed=1, truncation_psi=0.7)
+    feed["noise"][1] = feed["noise"][0]
+    (w,) = mapping.run(None, {name: feed[name] for name in MAPPING_INPUT_NAMES})
     offset = np.repeat((w[::-1] - w)[:, None], generator.style_shape[0], axis=1)
-    feed = dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
     (plain,) = session.run(None, feed)
     (swapped,) = session.run(None, feed | {"style_offset": offset})
     np.testing.assert_allclose(swapped, plain[::-1], atol=1e-4)

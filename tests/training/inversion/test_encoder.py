@@ -14,13 +14,13 @@ from safetensors.torch import load
 from typer.testing import CliRunner
 
 from models.manifest import GeneratorManifest
+from training.companion import CompanionError
+from training.companion_cli import app as encoder_app
 from training.dataset import PreparedDataset
-from training.encoder_cli import app as encoder_app
 from training.export.parity import open_graph
 from training.features.load import load_extractor
 from training.inversion import reconstruction as reconstruction_module
 from training.inversion.encoder_run import (
-    EncoderError,
     EncoderSettings,
     build_encoder,
     load_encoder,
@@ -98,7 +98,7 @@ def test_an_encoder_learns_to_paint_photos_again(tiny_run: Path, painted: Prepar
         assert error.reconstruction < 0.8 * error.mean_photo, errors
         assert error.reconstruction < error.nearest_photo, errors
     for loss in ("pixels", "features", "style"):
-        assert getattr(ticks[-1], loss) < 0.8 * getattr(ticks[0], loss), loss
+        assert ticks[-1].means[loss] < 0.8 * ticks[0].means[loss], loss
 
 
 def test_a_run_with_heads_teaches_an_encoder_by_what_they_see(
@@ -325,5 +325,5 @@ def test_a_dataset_without_validation_photos_is_named(
 ) -> None:
     data = PreparedDataset(tiny_dataset)
     monkeypatch.setattr(data, "splits", np.full_like(data.splits, "train"))
-    with pytest.raises(EncoderError, match="no validation photos to judge"):
+    with pytest.raises(CompanionError, match="no validation photos to judge"):
         judge(lambda photos, _: photos, data, load_extractor())

@@ -15,13 +15,13 @@ from PIL import Image
 from models.images import ImageLimits
 from models.manifest import GeneratorManifest
 from service.messages.uploads import fit_upload
-from training.photos.decode_pool import DecodeError, ImagesFile, TimeLimits, decode_all
-from training.photos.decoding import DecodedPhoto, Target, UnusablePhoto, decode_photo, fit_image
+from training.photos.decode_pool import DecodeError, ImagesFile, decode_all
+from training.photos.decoding import DecodedPhoto, UnusablePhoto, decode_photo, fit_image
+from training.photos.options import PrepareOptions
 
 
-def target(width: int = 8, height: int = 8, **more: Any) -> Target:
-    given = {"channels": 3, "fit": "crop", "background": "white", "limits": ImageLimits()} | more
-    return Target(width=width, height=height, **given)
+def target(width: int = 8, height: int = 8, **more: Any) -> PrepareOptions:
+    return PrepareOptions(width=width, height=height, **more)
 
 
 def striped(size: tuple[int, int]) -> Image.Image:
@@ -142,7 +142,7 @@ def images(tmp_path: Path) -> ImagesFile:
 
 def test_pixels_are_in_the_row_of_the_file(tmp_path: Path, images: ImagesFile, fill: Any) -> None:
     files = [str(file) for file in fill(tmp_path, range(40))]
-    outcomes = dict(decode_all(files, target(), images, processes=2, limits=TimeLimits()))
+    outcomes = dict(decode_all(files, target(), images, processes=2))
     assert sorted(outcomes) == list(range(40))
     rows = np.memmap(images.path, np.uint8, "r", 16, (40, 8, 8, 3))
     for row in (0, 17, 39):
@@ -154,8 +154,8 @@ def test_pixels_are_in_the_row_of_the_file(tmp_path: Path, images: ImagesFile, f
 @pytest.mark.parametrize(
     ("sent", "reason", "limits"),
     [
-        (signal.SIGKILL, "decoder_died", TimeLimits()),
-        (signal.SIGSTOP, "took_too_long", TimeLimits(wall_sec=8)),
+        (signal.SIGKILL, "decoder_died", {}),
+        (signal.SIGSTOP, "took_too_long", {"wall_limit_sec": 8}),
     ],
 )
 def test_a_process_that_dies_or_hangs_costs_one_photo(
@@ -164,11 +164,11 @@ def test_a_process_that_dies_or_hangs_costs_one_photo(
     fill: Any,
     sent: signal.Signals,
     reason: str,
-    limits: TimeLimits,
+    limits: dict[str, Any],
 ) -> None:
     files = [str(file) for file in fill(tmp_path, range(40))]
     outcomes: dict[int, DecodedPhoto | UnusablePhoto] = {}
-    for row, outcome in decode_all(files, target(), images, processes=1, limits=limits):
+    for row, outcome in decode_all(files, target(**limits), images, processes=1):
         if not outcomes:
             victim = multiprocessing.active_children()[0].pid
             assert victim is not None
@@ -190,8 +190,9 @@ def test_a_photo_that_costs_too_much_work_is_given_up(
     files.insert(3, str(tmp_path / "huge.png"))
     begun = time.process_time()
     decode_photo(files[3], target())
-    limits = TimeLimits(cpu_sec=(time.process_time() - begun) / 3)  # far above what others need
-    outcomes = dict(decode_all(files, target(), images, processes=1, limits=limits))
+    limit = (time.process_time() - begun) / 3  # far above what others need
+    options = target(cpu_limit_sec=limit)
+    outcomes = dict(decode_all(files, options, images, processes=1))
     lost = {row: o.reason for row, o in outcomes.items() if isinstance(o, UnusablePhoto)}
     assert lost == {3: "took_too_long"}
 
@@ -200,14 +201,14 @@ def test_images_file_that_can_not_be_written_ends_it(tmp_path: Path, fill: Any) 
     files = [str(file) for file in fill(tmp_path, range(2))]
     gone = ImagesFile(path=tmp_path / "gone", offset_bytes=0)
     with pytest.raises(DecodeError, match="before its first photo"):
-        list(decode_all(files, target(), gone, processes=1, limits=TimeLimits()))
+        list(decode_all(files, target(), gone, processes=1))
 
 
 def test_stopping_early_leaves_no_process(
     tmp_path: Path, images: ImagesFile, fill: Callable[[Path, range], list[Path]]
 ) -> None:
     files = [str(file) for file in fill(tmp_path, range(40))]
-    outcomes = decode_all(files, target(), images, processes=2, limits=TimeLimits())
+    outcomes = decode_all(files, target(), images, processes=2)
     next(outcomes)
     outcomes.close()
     assert not multiprocessing.active_children()

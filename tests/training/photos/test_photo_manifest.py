@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from training.photos.catalogue import prepare_dataset
-from training.photos.manifest import ManifestColumns, read_manifest
+from training.photos.manifest import read_manifest
 from training.photos.options import PrepareOptions
 from training.photos.scan import PrepareError
 
-COLUMNS = ManifestColumns()
+COLUMNS = PrepareOptions()
 
 
 def write_csv(file: Path, rows: list[dict[str, Any]], **form: Any) -> Path:
@@ -98,13 +98,15 @@ def test_row_without_category(catalogue: Path, tmp_path: Path) -> None:
     assert [item.reason for item in listing.left_out] == ["no_category"]
 
 
-@pytest.mark.parametrize("asked", [{"path": "file"}, {"category": "kind"}, {"sku": "article"}])
+@pytest.mark.parametrize(
+    "asked", [{"path_column": "file"}, {"category_column": "kind"}, {"sku_column": "article"}]
+)
 def test_unknown_column_is_named_with_those_there_are(
     catalogue: Path, tmp_path: Path, asked: dict[str, str]
 ) -> None:
     file = write_csv(tmp_path / "m.csv", [{"path": "a", "category": "b", "price": "1"}])
     with pytest.raises(PrepareError, match="path, category, price") as caught:
-        read_manifest(file, catalogue, ManifestColumns(**asked))
+        read_manifest(file, catalogue, PrepareOptions.model_validate(asked))
     assert next(iter(asked.values())) in str(caught.value)
 
 

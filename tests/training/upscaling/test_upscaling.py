@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from models.manifest import GeneratorManifest
 from models.upscaler import Upscaler, UpscalerShape
+from training.companion_cli import app as upscaler_app
 from training.export.export import ExportOptions, export_run
 from training.export.parity import open_graph
 from training.features.extractor import LiteFeatures
 from training.learning.loader import to_float
 from training.learning.run import read_run
 from training.model_cli import app as model_app
-from training.upscaler_cli import app as upscaler_app
 from training.upscaling.critic import Critic, adversarial_loss, critic_loss
 from training.upscaling.crops import CropSampler, resize
 from training.upscaling.judging import enlarge_by, judge

@@ -32,6 +32,8 @@ from models.watermark import (
 )
 from service.inference.generation import GeneratorSession
 from service.registry.inspection import inspect_export
+from training.companion import CompanionError, CompanionSettings, CompanionTick
+from training.companion_cli import app as watermark_app
 from training.dataset import PreparedDataset
 from training.model_cli import app as model_app
 from training.photos.catalogue import prepare_dataset
@@ -39,10 +41,9 @@ from training.photos.options import PrepareOptions
 from training.watermark import watermark as watermark_training
 from training.watermark.detection import TREATMENTS, Watermark
 from training.watermark.distortions import jpeg, place
-from training.watermark.watermark_folder import WatermarkError, WatermarkSettings, load_watermark
-from training.watermark.watermark_training import WatermarkTick, WatermarkTrainer
+from training.watermark.watermark_folder import load_watermark
+from training.watermark.watermark_training import WatermarkTrainer
 from training.watermark.watermark_training import lay_over as lay_over_torch
-from training.watermark_cli import app as watermark_app
 
 
 def picture(seed: int, side: int = MIN_SIDE_PX, channels: int = 3) -> np.ndarray:
@@ -227,14 +228,14 @@ def watermark(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_watermark_learns_to_be_read(dataset: Path) -> None:
-    ticks: list[WatermarkTick] = []
-    settings = WatermarkSettings(
+    ticks: list[CompanionTick] = []
+    settings = CompanionSettings(
         max_kimg=16
     )  # 3.2 were enough here; rounding makes it more or less
     trainer = WatermarkTrainer(PreparedDataset(dataset), settings, torch.device("cpu"))
-    trainer.train(ticks.append, lambda: bool(ticks) and ticks[-1].bits_right > 0.7)
-    assert ticks[0].bits_right < 0.6
-    assert ticks[-1].bits_right > 0.7
+    trainer.train(ticks.append, lambda: bool(ticks) and ticks[-1].means["bits_right"] > 0.7)
+    assert ticks[0].means["bits_right"] < 0.6
+    assert ticks[-1].means["bits_right"] > 0.7
 
 
 def test_a_watermark_is_kept_with_its_figures(watermark: Path) -> None:
@@ -252,7 +253,7 @@ def test_a_watermark_is_kept_with_its_figures(watermark: Path) -> None:
     whole = weights.read_bytes()
     try:
         weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        with pytest.raises(WatermarkError, match="damaged"):
+        with pytest.raises(CompanionError, match="damaged"):
             load_watermark(watermark)
     finally:
         weights.write_bytes(whole)
@@ -358,5 +359,5 @@ def test_what_can_not_be_trained_is_named(
 
 
 def test_a_damaged_watermark_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WatermarkError, match="train-watermark"):
+    with pytest.raises(CompanionError, match="train-watermark"):
         load_watermark(tmp_path)

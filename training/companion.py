@@ -1,0 +1,179 @@
+"""What small networks that are trained beside a generator share: its encoder, and a watermark.
+
+Such a companion is trained until an end, and kept in a folder as NAME.safetensors, its weights,
+and NAME.json, its card: settings, how long it was trained, and on which dataset.
+"""
+
+import hashlib
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from models.manifest import Sha256
+from training.faults import first_fault
+from training.files import replace_file
+from training.records import Record
+
+
+class CompanionError(ValueError):
+    """A companion that can't be trained or used; the message says what to do."""
+
+
+class CompanionSettings(Record):
+    """What decides a companion besides its dataset."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    max_kimg: Annotated[float | None, Field(gt=0)] = None
+    max_minutes: Annotated[float | None, Field(gt=0)] = None
+    batch_size: Annotated[int, Field(ge=2, le=4096, description="Photos a step.")] = 16
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.001
+
+
+class CompanionCard(Record):
+    """What is known of a trained companion."""
+
+    settings: CompanionSettings
+    nimg: Annotated[int, Field(ge=0, description="Photos shown to it.")]
+    dataset_hash: Sha256
+    weights_sha256: Sha256
+
+
+Card = TypeVar("Card", bound=CompanionCard)
+
+
+def write_companion(
+    folder: Path, name: str, network: nn.Module, card_type: type[Card], facts: Mapping[str, Any]
+) -> Card:
+    """Write weights and card into `folder`; the card comes last and vouches for the weights.
+
+    Args:
+        folder: Is there already.
+        name: Of both files, but for their endings.
+        network: What was trained.
+        card_type: The card's model.
+        facts: The card's fields but for the weights' hash.
+
+    Raises:
+        OSError: They can't be written.
+    """
+    tensors = network.state_dict().items()
+    weights = save({key: t.detach().cpu().contiguous() for key, t in tensors})
+    card = card_type(weights_sha256=hashlib.sha256(weights).hexdigest(), **facts)
+    replace_file(folder / f"{name}.safetensors", weights)
+    write_card(folder, name, card)
+    return card
+
+
+def write_card(folder: Path, name: str, card: CompanionCard) -> None:
+    """Write a card, or one in place of the one before; raises OSError."""
+    replace_file(folder / f"{name}.json", f"{card.model_dump_json(indent=2)}\n".encode())
+
+
+def read_card(folder: Path, name: str, card_type: type[Card], again: str) -> Card:
+    """The card in `folder`, whose weights are those that it speaks of.
+
+    Args:
+        folder: What was written to.
+        name: Of its files.
+        card_type: The card's model.
+        again: What to do where this fails.
+
+    Raises:
+        CompanionError: A file is missing or damaged.
+    """
+    weights = folder / f"{name}.safetensors"
+    try:
+        card = card_type.model_validate_json((folder / f"{name}.json").read_bytes())
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise CompanionError(f"{folder} can't be read ({first_fault(error)}): {again}") from error
+    if digest != card.weights_sha256:
+        raise CompanionError(f"{weights} is damaged (SHA-256 differs): {again}")
+    return card
+
+
+def load_weights(folder: Path, name: str, network: nn.Module, again: str) -> None:
+    """Fill a network with the weights in `folder`, ready for use.
+
+    Raises:
+        CompanionError: They are another network's.
+    """
+    path = folder / f"{name}.safetensors"
+    try:
+        network.load_state_dict(load(path.read_bytes()))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CompanionError(f"{path} does not fit: {again}") from error
+    network.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class CompanionTick:
+    """Where training is; the figures are means over the steps since the tick before."""
+
+    nimg: int
+    means: dict[str, float]
+
+
+class CompanionTrainer(ABC):
+    """One companion's training: the loop around its steps."""
+
+    tick_steps: ClassVar[int]
+    not_finite: ClassVar[str]  # what to do when a loss is not
+
+    def __init__(self, network: nn.Module, settings: CompanionSettings) -> None:
+        self.network, self.settings = network, settings
+        self.device = next(network.parameters()).device
+        self.steps = 0
+
+    @property
+    def nimg(self) -> int:
+        """Photos shown."""
+        return self.steps * self.settings.batch_size
+
+    @abstractmethod
+    def step(self, done: float) -> dict[str, Tensor]:
+        """One step, when so much of the training is over, 0 to 1; figures without gradients."""
+
+    def train(
+        self, on_tick: Callable[[CompanionTick], None], should_stop: Callable[[], bool]
+    ) -> None:
+        """Train until the configured end, or until should_stop.
+
+        Raises:
+            CompanionError: A loss is not finite.
+        """
+        started = time.monotonic()
+        sums: dict[str, Tensor] = {}
+        while not should_stop():
+            done = self._done(time.monotonic() - started)
+            if done >= 1:
+                break
+            for name, value in self.step(done).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value
+            self.steps += 1
+            if self.steps % self.tick_steps == 0:
+                means = {name: float(total) / self.tick_steps for name, total in sums.items()}
+                if not all(map(math.isfinite, means.values())):
+                    raise CompanionError(
+                        f"the loss is not finite before {self.nimg} photos: {self.not_finite}"
+                    )
+                on_tick(CompanionTick(self.nimg, means))
+                sums.clear()
+        self.network.eval().requires_grad_(False)
+
+    def _done(self, elapsed_sec: float) -> float:
+        """How much of the training is over, 0 to 1."""
+        kimg, minutes = self.settings.max_kimg, self.settings.max_minutes
+        by_images = 0.0 if kimg is None else self.nimg / (kimg * 1000)
+        by_time = 0.0 if minutes is None else elapsed_sec / (minutes * 60)
+        return max(by_images, by_time)
