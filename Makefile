@@ -40,8 +40,9 @@ soak: setup
 
 # What only a GPU can show, within MINUTES=9, on a machine with torch, torchvision, ONNX Runtime and
 # no network: it takes this checkout and the folder BUNDLE, and leaves its findings in OUT.
-# TRAIN=minutes trains the 128 px base, WEIGHTS=folder from what an earlier call left. PARTS, SIZES
-# and SET (as of catalogan train) are for less or other than all; DEVICE=cpu is for trying it out.
+# TRAIN=minutes trains a base of the photos' size or of TRAIN_SIZE px, WEIGHTS=folder from what an
+# earlier call left, which may be of smaller images. PARTS, SIZES and SET (as of catalogan train)
+# are for less or other than all; DEVICE=cpu is for trying it out.
 BUNDLE ?= build/gpu-bundle
 OUT ?= build/gpu
 gpu:
@@ -51,7 +52,8 @@ gpu:
 		--out '$(OUT)' --bundle '$(BUNDLE)' $(if $(DEVICE),--device $(DEVICE)) \
 		$(if $(PARTS),--parts $(PARTS)) $(if $(SIZES),--sizes $(SIZES)) $(if $(SET),--set $(SET)) \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(TRAIN),--train $(TRAIN)) $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+		$(if $(TRAIN),--train $(TRAIN)) $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
+		$(if $(TRAIN_SIZE),--train-size $(TRAIN_SIZE))
 
 # Gathers BUNDLE where there is a network. PHOTOS is a folder of categories to train on; WITH and
 # WITHOUT name packages: those of some discriminators, those that the machine has.

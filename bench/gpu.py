@@ -4,7 +4,8 @@
     resume           a run that was stopped and resumed against runs that were not; its export
     speed            images/s and memory at each size, beside the same convolutions on their own
     lightweight_gan  the same of lightweight-gan, by its own trainer
-    train            the 128 px base for --train minutes, from the 16-bit weights of an earlier call
+    train            a base for --train minutes, from the 16-bit weights of an earlier call, which
+                     may be of smaller images
 
 Figures are printed at once, and gpu.json is written after each part. A part that fails keeps no
 other from running; the exit code tells. With --device cpu all of it runs on a processor.
@@ -35,21 +36,26 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 from training_speed import Intervals
 
+from training.learning.cuda_graphs import PLAIN_STEPS
 from training.learning.recorder import Tick
 
 HERE = Path(__file__).parent
-WARMUP = {"optimizer": {"warmup_kimg": 2.0}}
-# gpu-128 has 141 MB in 16 bits; with these widths 35, and a step is a quarter of the work.
-BASE = {"model": {"channel_base": 8192, "channel_max": 256, "z_dim": 128, "w_dim": 256}}
+# Categories are the same: no network need tell which are alike.
+GOING_ON = {"optimizer": {"warmup_kimg": 2.0}, "fine_tuning": {"new_categories": "mean"}}
 
 
 def measure_speed(call: Call, size: int) -> None:
     """Training by the size's preset, a mask held and R1 at its interval."""
     trainer = call.trainer(f"speed-{size}", noise(256, size), call.config(size, MASKED))
     steps = Intervals(trainer)
-    call.peak_mb()
+    graphs, trainer.pair.graphs = trainer.pair.graphs, None  # replays have no calls to record
     steps.run()
     with ConvolutionRecorder() as recorder:
+        steps.run()
+    plain_s = call.seconds(steps.run)
+    trainer.pair.graphs = graphs
+    call.peak_mb()
+    for _ in range(PLAIN_STEPS + 1):  # steps with R1 have been recorded, too
         steps.run()
     peak = call.peak_mb()
     replay = ConvolutionReplay(recorder.calls, call.device)
@@ -62,6 +68,7 @@ def measure_speed(call: Call, size: int) -> None:
     call.add(
         f"speed_{size}",
         images_per_s=images / statistics.median(training),
+        images_per_s_without_graphs=images / plain_s,
         convolutions_images_per_s=images / convolutions,
         step_over_convolutions=statistics.median(quotients(training, alone)),
         convolutions_teraflops=counter.get_total_flops() / convolutions / 1e12,
@@ -129,10 +136,16 @@ def show(tick: Tick) -> None:
 
 def train(call: Call, _: int) -> None:
     """Train the base for as long as there is time, and write its weights and samples."""
-    photos, weights, out = call.photos, call.weights, call.options.out
+    weights, out = call.weights, call.options.out
+    photos = call.photos.smaller(call.options.train_size)
     minutes = min(call.options.train, (call.deadline - time.monotonic()) / 60)
-    before: list[Any] = [weights.config.model_dump(), WARMUP] if weights else [BASE]
-    end = {"max_minutes": minutes, "max_kimg": 1e6, "grid_kimg": 1e6, "checkpoint_kimg": 1e6}
+    before: list[Any] = [GOING_ON] if weights else []
+    if weights and weights.info.width == photos.info.width:
+        before.insert(0, weights.config.model_dump())
+    elif weights:
+        before.append({"model": weights.config.model.model_dump()})
+    end = {"max_minutes": minutes, "optimizer": {"decay": 0.3}}
+    end |= dict.fromkeys(("max_kimg", "grid_kimg", "checkpoint_kimg"), 1e6)
     trainer = call.trainer("base", photos, call.config(photos.info.width, *before, end))
     pieces_of(trainer)  # would they fit? Better known before than after
     if weights:
@@ -176,6 +189,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9, help="for the whole call")
     parser.add_argument("--rounds", type=int, default=3, help="of which speeds are medians")
     parser.add_argument("--train", type=float, help="minutes of training, if there are so many")
+    parser.add_argument("--train-size", type=int, help="px; by default as the photos are")
     parser.add_argument("--set", nargs="*", type=setting, default=[], help="as of catalogan train")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -58,6 +58,18 @@ class MemoryDataset(PreparedDataset):
             counts={"train": counts, "validation": dict.fromkeys(categories, 0)},
         )
 
+    def smaller(self, size_px: int | None) -> "MemoryDataset":
+        """The same photos, `size_px` wide, each pixel the mean of those it was."""
+        factor = self.info.width // (size_px or self.info.width)
+        if factor < 2:
+            return self
+        count, height, width, channels = self.images.shape
+        cells = self.images.reshape(
+            count, height // factor, factor, width // factor, factor, channels
+        )
+        means = np.stack([image.mean(axis=(1, 3)) for image in cells])
+        return MemoryDataset(means.round().astype(np.uint8), self.labels, self.info.categories)
+
 
 def write_photos(photos: Path, size_px: int, file: Path) -> None:
     """Prepare a folder of photos, all for training, and store them as WebP."""

@@ -19,6 +19,7 @@ from training.dataset import PreparedDataset
 from training.export.export import ExportOptions, export_run
 from training.learning.adversarial import AdversarialPair
 from training.learning.config import TrainingConfig, merge, resolve
+from training.learning.cuda_graphs import StepGraphs
 from training.learning.device import memory_mb, pick_device
 from training.learning.distributed import Ranks
 from training.learning.loader import Batch, to_float
@@ -124,7 +125,11 @@ class HostDraws(TorchFunctionMode):
 
 
 def two_steps(
-    call: Call, size: int, device: torch.device | str, dtypes: tuple[torch.dtype, torch.dtype]
+    call: Call,
+    size: int,
+    device: torch.device | str,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    graphs: StepGraphs | None = None,
 ) -> dict[str, Tensor]:
     """Losses, gradients and moved weights of a step with R1 and one without, under a mask.
 
@@ -138,6 +143,7 @@ def two_steps(
         network.to(device, dtypes[0])
     MaskController(config.masking, config.seed).update(*networks, 0, dtypes[1])
     pair = AdversarialPair(*networks, config, dtypes[1])
+    pair.graphs = graphs
     before = [flat(network.parameters()) for network in networks]
     images = to_float(torch.from_numpy(photos.images)).to(device, dtypes[0])
     batch = Batch(images, torch.eye(2)[photos.labels].to(device, dtypes[0]))
@@ -148,25 +154,37 @@ def two_steps(
             pair.set_learning_rate(rate)
             seen = pair.step(batch, step * config.batch_size, AUGMENT_P, Ranks())
             if rate == 0.0:
-                losses += [seen.discriminator_loss, seen.generator_loss, seen.real_logits]
-                losses += [] if seen.r1_penalty is None else [seen.r1_penalty]
+                measured = [seen.discriminator_loss, seen.generator_loss, seen.real_logits]
+                measured += [] if seen.r1_penalty is None else [seen.r1_penalty]
+                losses += [value.clone() for value in measured]  # replays overwrite them
                 gradients += [
-                    p.grad for n in networks for p in n.parameters() if p.grad is not None
+                    p.grad.clone() for n in networks for p in n.parameters() if p.grad is not None
                 ]
     moved = [flat(n.parameters()) - b for n, b in zip(networks, before, strict=True)]
     return {"losses": flat(losses), "gradients": flat(gradients), "weights": flat(moved)}
 
 
 def check_step(call: Call, size: int) -> None:
-    """The device in float64, float32 and bfloat16 against the processor in float64."""
+    """The device in float64, float32 and bfloat16 against the processor in float64.
+
+    In float64 from recorded graphs, too.
+    """
     expected = two_steps(call, size, "cpu", (torch.float64, torch.float64))
-    for dtypes, (limit, weights_limit) in LIMITS.items():
+
+    def compare(dtypes: tuple[torch.dtype, torch.dtype], graphs: StepGraphs | None = None) -> None:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            found = two_steps(call, size, call.device, dtypes)
+            found = two_steps(call, size, call.device, dtypes, graphs)
+        limit, weights_limit = LIMITS[dtypes]
+        how = "graphs" if graphs else str(dtypes[1]).removeprefix("torch.")
         for what, values in expected.items():
             error = float((found[what] - values).norm() / values.norm())
-            prefix = f"step_{str(dtypes[1]).removeprefix('torch.')}_{what}"
-            call.add(prefix, weights_limit if what == "weights" else limit, error=error)
+            name, most = f"step_{how}_{what}", weights_limit if what == "weights" else limit
+            call.add(name, most, error=error)
+
+    for dtypes in LIMITS:
+        compare(dtypes)
+    if not call.on_cpu:
+        compare((torch.float64, torch.float64), StepGraphs(plain_steps=0))
 
 
 def check_resume(call: Call, size: int) -> None:

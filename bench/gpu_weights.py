@@ -1,8 +1,9 @@
 """16-bit weights of a run, in pieces that travel: `make gpu` writes them, and goes on from them.
 
-    python bench/gpu_weights.py PIECES RUN
+    python bench/gpu_weights.py PIECES RUN DATASET
 
 makes a run of them, which `catalogan evaluate` and `catalogan export` take with `--snapshot best`.
+DATASET is prepared from the photos that the bundle was made of.
 """
 
 import hashlib
@@ -14,11 +15,12 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from training.dataset import DatasetInfo
+from training.dataset import DatasetInfo, PreparedDataset
 from training.learning.checkpoint import save_best
 from training.learning.config import TrainingConfig
 from training.learning.ema import only_average
 from training.learning.run import write_run
+from training.learning.sources import Source
 from training.learning.trainer import Trainer
 
 PIECE_BYTES = 16_000_000
@@ -39,6 +41,8 @@ class Weights:
     def continue_in(self, trainer: Trainer) -> None:
         """Let `trainer` go on from here; its learning rate warms up again.
 
+        One of larger images starts from these weights, as by `catalogan train --from`.
+
         Raises:
             ValueError: It has photos of other categories.
         """
@@ -46,11 +50,26 @@ class Weights:
             raise ValueError(
                 f"the weights are of other categories: {', '.join(self.info.categories)}"
             )
+        trainer.augmentation.load_state_dict({"strength": self.augment_p})
+        if trainer.dataset.info.width != self.info.width:
+            trainer.start_from(self._source())
+            return
         trainer.generator.load_state_dict(self.networks["generator"])
         trainer.discriminator.load_state_dict(self.networks["discriminator"])
         trainer.ema.load_state_dict(only_average(self.networks["ema"]))
-        trainer.augmentation.load_state_dict({"strength": self.augment_p})
         trainer.nimg = trainer.first_nimg = self.nimg
+
+    def _source(self) -> Source:
+        return Source(
+            name=f"{self.info.width} px",
+            model=self.config.model,
+            categories=self.info.categories,
+            height=self.info.height,
+            width=self.info.width,
+            channels=self.info.channels,
+            generator=self.networks["ema"],
+            discriminator=self.networks["discriminator"],
+        )
 
 
 def pieces_of(trainer: Trainer) -> dict[str, bytes]:
@@ -101,10 +120,15 @@ def read_pieces(folder: Path) -> Weights:
 
 def main() -> None:
     """Make a run of pieces."""
-    pieces, run = map(Path, sys.argv[1:])
-    weights = read_pieces(pieces)
+    pieces, run, folder = map(Path, sys.argv[1:])
+    weights, dataset = read_pieces(pieces), PreparedDataset(folder)
+    if (dataset.info.width, dataset.info.categories) != (
+        weights.info.width,
+        weights.info.categories,
+    ):
+        sys.exit(f"{folder} is of another size or of other categories than {pieces}")
     run.mkdir(parents=True)
-    write_run(run, weights.config, weights)
+    write_run(run, weights.config, dataset)
     kept = {name: weights.networks[name] for name in ("ema", "discriminator")}
     save_best(run, weights.nimg, {"nimg": weights.nimg, **kept})
     print(f"{run}: {weights.nimg} images shown; use --snapshot best")

@@ -75,7 +75,7 @@ class Load:
         """Clients that send the next request as soon as the response is there.
 
         Returns:
-            {pictures, seconds, cpu_s, rss_mb, client_cpu_s}, counted between two moments at which
+            {images, seconds, cpu_s, rss_mb, client_cpu_s}, counted between two moments at which
             all clients are at work.
         """
         return asyncio.run(self._closed(seconds))
@@ -135,7 +135,7 @@ class Load:
             while received < before + self._clients:
                 await asyncio.sleep(0.01)
             result = {
-                "pictures": received - before,
+                "images": received - before,
                 "seconds": time.perf_counter() - start,
                 "cpu_s": cpu_s(self._server) - cpu,
                 "rss_mb": rss_mb(self._server),

@@ -81,12 +81,12 @@ class BareSession:
         return Response(self.image(seed), media_type="image/png")
 
     def closed(self, seconds: float) -> dict[str, float]:
-        """Work in all threads, as Load.closed does; returns {pictures, seconds, cpu_s}."""
+        """Work in all threads, as Load.closed does; returns {images, seconds, cpu_s}."""
         start, cpu_start = time.perf_counter(), time.process_time()
         with ThreadPoolExecutor(self._threads) as pool:
             created = sum(pool.map(self._work, [start + seconds] * self._threads))
         return {
-            "pictures": created,
+            "images": created,
             "seconds": time.perf_counter() - start,
             "cpu_s": time.process_time() - cpu_start,
         }

@@ -110,7 +110,7 @@ def measure(quick: bool) -> Measurement:
 
 def throughputs(rounds: Rounds) -> list[float]:
     """Images a second, round by round."""
-    return [one["pictures"] / one["seconds"] for one in rounds]
+    return [one["images"] / one["seconds"] for one in rounds]
 
 
 def add_throughputs(measurement: Measurement, closed: dict[str, Rounds]) -> None:
@@ -120,7 +120,7 @@ def add_throughputs(measurement: Measurement, closed: dict[str, Rounds]) -> None
     measurement.add("session_pictures_per_s", served["session"])
     measurement.add("serve_over_session", quotients(served["service"], served["session"]))
     cpu_ms = {
-        name: [1000 * one["cpu_s"] / one["pictures"] for one in rounds]
+        name: [1000 * one["cpu_s"] / one["images"] for one in rounds]
         for name, rounds in closed.items()
     }
     measurement.add("serve_cpu_ms_per_request", cpu_ms["service"])

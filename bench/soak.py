@@ -42,7 +42,7 @@ def soak(load: Load, minutes: float) -> dict[str, Any]:
     """
     trial_sec = min(TRIAL_SEC, minutes * MINUTE_SEC / 10)
     trials = [load.closed(trial_sec) for _ in range(3)]
-    throughput = statistics.median(one["pictures"] / one["seconds"] for one in trials)
+    throughput = statistics.median(one["images"] / one["seconds"] for one in trials)
     count = max(MIN_WINDOWS, round(minutes))
     seconds = minutes * MINUTE_SEC / count
     rate, windows = SHARE * throughput, []

@@ -1,25 +1,22 @@
-"""Trains a base: clothes at 32 px first, then grown to 64 px, and an encoder.
+"""Makes the bases that ship: clothes at 64 px with an encoder, and grown from them at 128 px.
 
-    python bench/train_base.py --photos DIR --validation DIR --out training/data/bases/clothing
+    python bench/train_base.py --photos DIR --validation DIR --out training/data/bases
 
-An image costs little at 32 px; the blocks that 64 px add then start from a generator that knows
-the shapes. Datasets that are there are not prepared again, and what was stopped goes on where it
-was. Smaller steps at the end take the distance down once more: fewer --large-kimg end a run sooner,
-and well. Hours of a processor. Not run to its end yet: the base that ships was trained by this file
-as of commit 5acf454.
+trains on the GPU that is there, for minutes, or for days on a processor. What is there is not made
+again, and what was stopped goes on where it was. Where a GPU is had without a network, `make gpu`
+trains instead, at 64 px and from its weights at 128 px; --weights DIR then holds what the two calls
+left in DIR/64 and DIR/128. So the bases that ship were made.
 """
 
 import argparse
 import subprocess
+import sys
 from pathlib import Path
 
 from measuring import CATALOGAN, REPOSITORY
 
-WIDTHS = ("--set", "model.channel_base=2048")
-# Ticks and sample grids less often than in the demo: the run is fifty times as long.
-PACE = ("--set", "tick_kimg=2", "--set", "grid_kimg=10", "--set", "checkpoint_kimg=10")
-ADAPTATION = ("--set", "augment.adjust_kimg=200")
-
+NAMES = {64: "clothing", 128: "clothing-128"}
+DECAY = ("--set", "optimizer.decay=0.3")
 DATA = "3,068 photos of clothes: alexeygrigorev/clothing-dataset-small on GitHub, CC0 1.0"
 
 
@@ -31,47 +28,47 @@ def catalogan(*arguments: object) -> None:
 
 def train(dataset: Path, run: Path, kimg: float, *settings: str) -> None:
     """Train, or go on where it was stopped."""
-    checkpoints = list(run.glob("checkpoint-*.pt"))
-    how = ("--resume",) if checkpoints else (*settings, *PACE, *ADAPTATION)
-    catalogan("train", dataset, "--out", run, "--max-kimg", f"{kimg:g}", *how)
+    if not any(run.glob("checkpoint-*.pt")):
+        catalogan("train", dataset, "--out", run, "--max-kimg", f"{kimg:g}", *settings, *DECAY)
+    else:
+        catalogan("train", dataset, "--out", run, "--max-kimg", f"{kimg:g}", "--resume")
+    shown = max(int(path.stem.split("-")[1]) for path in run.glob("checkpoint-*.pt"))
+    if shown < 1000 * kimg:  # a signal ends it without an error
+        sys.exit(f"{run}: stopped at {shown:,} images; the same command goes on with it")
 
 
 def main() -> None:
-    """Make it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Make them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="a folder for each category")
     parser.add_argument("--validation", type=Path, required=True, help="the same, held out")
-    parser.add_argument("--out", type=Path, required=True, help="the export; must not exist")
+    parser.add_argument("--out", type=Path, required=True, help="of the exports; none may exist")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "base")
-    parser.add_argument("--small-kimg", type=float, default=150, help="thousand images at 32 px")
-    parser.add_argument("--large-kimg", type=float, default=600, help="thousand images at 64 px")
+    parser.add_argument("--weights", type=Path, help="of make gpu, in a folder for each size")
+    parser.add_argument("--kimg", type=float, default=175, help="thousand images at each size")
     parser.add_argument("--encoder-kimg", type=float, default=60, help="photos to the encoder")
     options = parser.parse_args()
-    data = {size: options.work / f"dataset-{size}" for size in (32, 64)}
-    runs = {size: options.work / f"run-{size}" for size in (32, 64)}
-    photos = (options.photos, "--validation", options.validation)
-    for size, dataset in data.items():
+    for size, name in NAMES.items():
+        dataset, run = (options.work / f"{kind}-{size}" for kind in ("dataset", "run"))
         if not dataset.exists():
+            photos = (options.photos, "--validation", options.validation)
             catalogan("prepare", *photos, "--out", dataset, "--size", size)
-    train(
-        data[32], runs[32], options.small_kimg, "--preset", "cpu-demo", "--learning-rate", "0.005",
-        *WIDTHS,
-    )  # fmt: skip
-    train(
-        data[64], runs[64], options.large_kimg, "--from", str(runs[32]), "--discriminator", "both",
-        "--batch-size", "16", "--learning-rate", "0.003",
-        "--set", "optimizer.mapping_multiplier=0.3",
-        "--set", "optimizer.r1_gamma=2", "--set", "optimizer.decay=0.15",
-    )  # fmt: skip
-    encoder_kimg = f"{options.encoder_kimg:g}"
-    catalogan("train-encoder", runs[64], "--data", data[64], "--max-kimg", encoder_kimg)
-    catalogan("evaluate", runs[64], "--data", data[64])
-    shown = 1000 * (options.small_kimg + options.large_kimg)
-    catalogan(
-        "export", runs[64], "--out", options.out, "--name", options.out.name,
-        "--licence", "CC0-1.0", "--author", "Catalogan contributors",
-        "--photos", f"{DATA}; {shown:,.0f} images shown in all",
-    )  # fmt: skip
+        if not options.weights:
+            smaller = ("--from", str(options.work / "run-64")) if size > 64 else ()
+            train(dataset, run, options.kimg, "--preset", f"gpu-{size}", *smaller)
+        elif not run.exists():
+            pieces = options.weights / str(size)
+            join = [sys.executable, REPOSITORY / "bench" / "gpu_weights.py", pieces, run, dataset]
+            subprocess.run(join, check=True)
+        moment = ("--snapshot", "best" if options.weights else "last")
+        if size == 64:
+            end = ("--max-kimg", f"{options.encoder_kimg:g}")
+            catalogan("train-encoder", run, "--data", dataset, *end, *moment)
+        catalogan("evaluate", run, "--data", dataset, *moment)
+        catalogan(
+            "export", run, "--out", options.out / name, "--name", name, *moment,
+            "--licence", "CC0-1.0", "--author", "Catalogan contributors", "--photos", DATA,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

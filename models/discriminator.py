@@ -105,7 +105,7 @@ def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
     grouped = pixels.float().reshape(n // size, size, -1)
     variance = (grouped - grouped.mean(dim=1, keepdim=True)).square().mean(dim=1)
     deviation = (variance + 1e-8).sqrt().mean(dim=1)
-    plane = deviation.repeat_interleave(size).to(x.dtype)[:, None, None, None]
+    plane = deviation[:, None].expand(-1, size).reshape(n, 1, 1, 1).to(x.dtype)
     return torch.cat([x, plane.expand(n, 1, h, w)], dim=1)
 
 

@@ -22,6 +22,8 @@ from training.learning.config import resolve
 from training.learning.distributed import Ranks
 from training.learning.run import load_generator
 from training.learning.trainer import Trainer
+from training.photos.catalogue import prepare_dataset
+from training.photos.options import PrepareOptions
 
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / "bench"
@@ -142,7 +144,7 @@ def test_all_parts_run_from_the_bundle_alone_and_training_goes_on(
     assert gathered.returncode == 0, gathered.stdout + gathered.stderr
 
     first, second = tmp_path / "first", tmp_path / "second"
-    done = make_gpu(machine, BUNDLE=folder, OUT=first, TRAIN="0.05", ROUNDS="1")
+    done = make_gpu(machine, BUNDLE=folder, OUT=first, TRAIN="0.05", ROUNDS="1", TRAIN_SIZE="16")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((first / "gpu.json").read_text())
     assert found["failures"] == []
@@ -156,21 +158,30 @@ def test_all_parts_run_from_the_bundle_alone_and_training_goes_on(
     assert found["lightweight_gan_32_parameters_m"] > 1
     assert found["train_images"] % 4 == 0
     with Image.open(first / "samples.png") as samples:
-        assert samples.size == (8 * SIZE_PX, 2 * SIZE_PX)
+        assert samples.size == (8 * 16, 2 * 16)
 
-    again = make_gpu(
-        machine, BUNDLE=folder, OUT=second, TRAIN="0.02", WEIGHTS=first, PARTS="train", SET=""
-    )
+    given = {"BUNDLE": folder, "TRAIN": "0.02", "PARTS": "train"}
+    again = make_gpu(machine, **given, OUT=second, WEIGHTS=first, SET="", TRAIN_SIZE="16")
     assert again.returncode == 0, again.stdout + again.stderr
     shown = json.loads((second / "gpu.json").read_text())["train_images"]
     assert shown > found["train_images"] > 0
+    grown = make_gpu(machine, **given, OUT=tmp_path / "third", WEIGHTS=second)
+    assert grown.returncode == 0, grown.stdout + grown.stderr
 
-    command = [sys.executable, BENCH / "gpu_weights.py", second, tmp_path / "run"]
-    subprocess.run(command, check=True)
-    generator, config, info, nimg = load_generator(tmp_path / "run", "best")
-    assert (nimg, info.categories, config.batch_size) == (shown, ("cups", "hats"), 4)
-    images = generator(torch.zeros(2, 8), torch.eye(2), None, torch.zeros(2, generator.noise_dim))
-    assert images.shape == (2, 3, SIZE_PX, SIZE_PX)
+    for pieces, size, count in ((second, 16, shown), (tmp_path / "third", SIZE_PX, None)):
+        dataset, run = (tmp_path / f"{name}-{size}" for name in ("dataset", "run"))
+        prepare_dataset(tmp_path / "photos", dataset, PrepareOptions(width=size, height=size))
+        command = [sys.executable, BENCH / "gpu_weights.py", pieces, run, dataset]
+        subprocess.run(command, check=True)
+        generator, config, info, nimg = load_generator(run, "best")
+        assert (info.categories, config.batch_size) == (("cups", "hats"), 4)
+        assert nimg == count or count is None
+        noise = torch.zeros(2, generator.noise_dim)
+        images = generator(torch.zeros(2, 8), torch.eye(2), None, noise)
+        assert images.shape == (2, 3, size, size)
+    wrong = subprocess.run([*command[:3], tmp_path / "no", tmp_path / "dataset-16"], check=False)
+    assert wrong.returncode == 1
+    assert not (tmp_path / "no").exists()
 
 
 def make_trainer(folder: Path, kimg: float) -> Trainer:

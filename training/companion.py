@@ -52,7 +52,7 @@ Card = TypeVar("Card", bound=CompanionCard)
 
 
 def write_companion(
-    folder: Path, name: str, network: nn.Module, card_type: type[Card], facts: Mapping[str, Any]
+    folder: Path, name: str, network: nn.Module, card_type: type[Card], metadata: Mapping[str, Any]
 ) -> Card:
     """Write weights and card into `folder`; the card comes last and vouches for the weights.
 
@@ -61,14 +61,14 @@ def write_companion(
         name: Of both files, but for their endings.
         network: What was trained.
         card_type: The card's model.
-        facts: The card's fields but for the weights' hash.
+        metadata: The card's fields but for the weights' hash.
 
     Raises:
         OSError: They can't be written.
     """
     tensors = network.state_dict().items()
     weights = save({key: t.detach().cpu().contiguous() for key, t in tensors})
-    card = card_type(weights_sha256=hashlib.sha256(weights).hexdigest(), **facts)
+    card = card_type(weights_sha256=hashlib.sha256(weights).hexdigest(), **metadata)
     replace_file(folder / f"{name}.safetensors", weights)
     write_card(folder, name, card)
     return card

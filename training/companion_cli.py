@@ -24,8 +24,8 @@ _MAX_KIMG_HELP = "Stop after so many thousand photos shown; {:g} if no end."
 
 Data = Annotated[Path, typer.Option(help="The dataset that it was trained on.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
-Judged = Annotated[int, typer.Option(help="Pictures to mark and treat, to judge by.")]
-Unmarked = Annotated[int, typer.Option(help="Pictures without a mark to read.")]
+Judged = Annotated[int, typer.Option(help="Images to mark and treat, to judge by.")]
+Unmarked = Annotated[int, typer.Option(help="Images without a mark to read.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -42,7 +42,7 @@ def train_encoder(
     device: DeviceOption = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Train an encoder that finds a photo's place among what a run's generator paints."""
+    """Train an encoder that finds a photo's place among the styles of a run's generator."""
     from training.dataset import PreparedDataset
     from training.inversion.encoder_run import ENCODER_FOLDER, SHEET_FILE, EncoderSettings
     from training.inversion.inversion import train_encoder as run_training
@@ -158,7 +158,7 @@ def train_watermark(
         max_kimg = _WATERMARK_KIMG
     with refusals():
         settings = CompanionSettings(seed=seed, max_kimg=max_kimg, max_minutes=max_minutes)
-        JudgingSettings(judged=judged, unmarked=unmarked)  # wrong ones are told of before
+        JudgingSettings(judged=judged, unmarked=unmarked)  # refused before hours of training
         with training_progress("watermark", max_kimg, max_minutes) as shown:
             run_training(PreparedDataset(data), out, settings, pick_device(device), *shown)
     judge_watermark(out, data, judged, unmarked, device)
@@ -179,7 +179,7 @@ def judge_watermark(
     from training.watermark.watermark_folder import SHEET_FILE, JudgingSettings
 
     configure_logging()
-    with refusals(), progress("Judging the watermark", "pictures") as update:
+    with refusals(), progress("Judging the watermark", "images") as update:
         settings = JudgingSettings(judged=judged, unmarked=unmarked)
         judgement = run_judging(
             watermark, PreparedDataset(data), settings, pick_device(device), update
@@ -190,5 +190,5 @@ def judge_watermark(
     )
     say(
         f"at {judgement.psnr_db:.1f} dB or better; false marks in "
-        f"{judgement.false_positives:.1e} of pictures; look at {watermark / SHEET_FILE}"
+        f"{judgement.false_positives:.1e} of images; look at {watermark / SHEET_FILE}"
     )

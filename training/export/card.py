@@ -11,7 +11,7 @@ _TEMPLATE: Final = "card.md.j2"
 
 
 def model_card(manifest: GeneratorManifest) -> bytes:
-    """Markdown that says what the model paints, what it learnt from, and how good it is.
+    """Markdown that says what the model generates, what it learnt from, and how good it is.
 
     Args:
         manifest: Of the export, whose files need not be listed yet.

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from models.discriminator import Discriminator
+from models.encoder import Encoder
 from models.generator import Generator
 from models.manifest import (
     CARD_FILE,
@@ -39,6 +40,7 @@ from models.manifest import (
     WatermarkRecord,
     check_synonyms,
 )
+from models.upscaler import Upscaler
 from training.companion import CompanionError
 from training.evaluation.record import read_headline
 from training.export.card import model_card
@@ -53,11 +55,11 @@ from training.export.loss import FULL_VARIETY, Setting, measure_loss
 from training.export.parity import measure_parity
 from training.export.quantization import quantize
 from training.files import folder_aside
-from training.inversion.encoder_run import load_encoder
+from training.inversion.encoder_run import EncoderCard, load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
 from training.learning.run import load_networks
-from training.upscaling.upscaler_run import load_upscaler
+from training.upscaling.upscaler_run import UpscalerCard, load_upscaler
 from training.watermark.watermark_folder import load_watermark
 
 
@@ -111,24 +113,11 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         PREVIEW_FILE: _preview(generator, config.seed, options),
         WEIGHTS_FILE: pack_weights(generator, discriminator),
     }
-    encoder = None
+    encoder = upscaler = watermark = None
     if trained is not None:
-        files[ENCODER_FILE], encoder_parity = encoder_to_onnx(trained[0], generator)
-        encoder = EncoderRecord(
-            nimg=trained[1].nimg, parity=encoder_parity, errors=trained[1].errors
-        )
-    upscaler = None
+        files[ENCODER_FILE], encoder = _encoder(*trained, generator)
     if enlarging is not None:
-        files[UPSCALER_FILE], upscaler_parity = upscaler_to_onnx(enlarging[0], generator)
-        upscaler = UpscalerRecord(
-            factor=enlarging[0].shape.factor,
-            nimg=enlarging[1].nimg,
-            parity=upscaler_parity,
-            judged=enlarging[1].judged,
-            photos=enlarging[1].photos,
-            generated=enlarging[1].generated,
-        )
-    watermark = None
+        files[UPSCALER_FILE], upscaler = _upscaler(*enlarging, generator)
     if options.watermark is not None:
         graphs, watermark = _watermark(options.watermark)
         files |= dict(zip(WATERMARK_FILES, graphs, strict=True))
@@ -226,6 +215,27 @@ def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:
     }
 
 
+def _upscaler(
+    upscaler: Upscaler, card: UpscalerCard, generator: Generator
+) -> tuple[bytes, UpscalerRecord]:
+    graph, parity = upscaler_to_onnx(upscaler, generator)
+    return graph, UpscalerRecord(
+        factor=upscaler.shape.factor,
+        nimg=card.nimg,
+        parity=parity,
+        judged=card.judged,
+        photos=card.photos,
+        generated=card.generated,
+    )
+
+
+def _encoder(
+    encoder: Encoder, card: EncoderCard, generator: Generator
+) -> tuple[bytes, EncoderRecord]:
+    graph, parity = encoder_to_onnx(encoder, generator)
+    return graph, EncoderRecord(nimg=card.nimg, parity=parity, errors=card.errors)
+
+
 def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:
     encoder, decoder, card = load_watermark(folder)
     if card.judgement is None:
@@ -266,7 +276,7 @@ def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
 
 
 def _preview(generator: Generator, seed: int, options: ExportOptions) -> bytes:
-    """A row of pictures for each category."""
+    """A row of images for each category."""
     buffer = io.BytesIO()
     grid = GridSampler(generator, seed, options.truncation_psi, options.noise_scale)
     grid.draw(generator).save(buffer, "PNG")

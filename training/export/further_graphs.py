@@ -36,7 +36,7 @@ from training.export.parity import (
     certificate,
     check_parity,
     feeds,
-    paint,
+    generate,
     worst_difference,
 )
 
@@ -68,7 +68,7 @@ def mapping_to_onnx(generator: Generator) -> bytes:
 
 
 def encoder_to_onnx(encoder: Encoder, generator: Generator) -> tuple[bytes, ParityCertificate]:
-    """The encoder's graph; its style offsets of generated pictures of every category are compared.
+    """The encoder's graph; its style offsets of generated images of every category are compared.
 
     Raises:
         ExportError: The graph is not portable, or a value differs by more than the tolerance.
@@ -82,7 +82,7 @@ def encoder_to_onnx(encoder: Encoder, generator: Generator) -> tuple[bytes, Pari
         dict(
             zip(
                 ENCODER_INPUT_NAMES,
-                (paint(generator, feed).clip(-1, 1), feed["category"]),
+                (generate(generator, feed).clip(-1, 1), feed["category"]),
                 strict=True,
             )
         )
@@ -101,7 +101,7 @@ def upscaler_to_onnx(upscaler: Upscaler, generator: Generator) -> tuple[bytes, P
     shape, (name,) = generator.shape, UPSCALER_INPUT_NAMES
     example = {name: torch.rand(2, shape.channels, shape.height, shape.width)}
     graph = seal(trace(upscaler, example, UPSCALER_OUTPUT_NAME))
-    inputs = ({name: paint(generator, feed).clip(-1, 1)} for feed in feeds(generator))
+    inputs = ({name: generate(generator, feed).clip(-1, 1)} for feed in feeds(generator))
     worst = worst_difference(graph, _cases(upscaler, inputs))
     return graph, certificate("upscaler", worst, "fp32", generator)
 
@@ -118,9 +118,9 @@ def watermark_to_onnx(
     Raises:
         ExportError: A graph is not portable, or the difference is over the tolerance.
     """
-    pictures, bits = (3, PATTERN_PX, PATTERN_PX), (PAYLOAD_BITS,)
+    images, bits = (3, PATTERN_PX, PATTERN_PX), (PAYLOAD_BITS,)
     networks: tuple[tuple[nn.Module, dict[str, tuple[int, ...]], str], ...] = (
-        (encoder, dict(zip(ENCODER_NAMES, (pictures, bits), strict=True)), PATTERN_NAME),
+        (encoder, dict(zip(ENCODER_NAMES, (images, bits), strict=True)), PATTERN_NAME),
         (decoder, dict.fromkeys(DECODER_NAMES, (3, FRAME_PX, FRAME_PX)), LOGIT_NAME),
     )
     random = np.random.default_rng(0)

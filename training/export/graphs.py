@@ -21,7 +21,7 @@ Arrays = dict[str, NDArray[np.float32]]
 
 
 class ExportError(RuntimeError):
-    """The export failed or would not paint what torch paints; nothing was written."""
+    """The export failed or would not generate what torch does; nothing was written."""
 
 
 class _Graph(nn.Module):
@@ -70,7 +70,7 @@ def graph_inputs(
     truncation_psi: float,
     noise_scale: float = 1.0,
 ) -> Arrays:
-    """A generator's inputs for pictures of `labels` [N], by INPUT_NAMES."""
+    """A generator's inputs for images of `labels` [N], by INPUT_NAMES."""
     z, category, noise = random_inputs(
         labels,
         categories=generator.shape.categories,

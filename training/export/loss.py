@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.generator import Generator
 from models.manifest import LOSS_FLOOR_DB, PictureLoss
 from training.export.graphs import Arrays, ExportError, Precision, graph_inputs
-from training.export.parity import open_graph, paint
+from training.export.parity import generate, open_graph
 from training.learning.recorder import to_pixels
 
 # More change a PSNR by tenths of a decibel; where there are more categories, each has one.
@@ -99,7 +99,7 @@ def describe(loss: PictureLoss) -> str:
 def _steps(session: Any, generator: Generator, feed: Arrays) -> NDArray[np.float32]:
     """Absolute differences in steps of 255, [N, values of a picture]."""
     (ours,) = session.run(None, feed)
-    pictures = (to_pixels(torch.from_numpy(a)) for a in (ours, paint(generator, feed)))
+    pictures = (to_pixels(torch.from_numpy(a)) for a in (ours, generate(generator, feed)))
     ours, theirs = (one.reshape(len(one), -1).astype(np.float32) for one in pictures)
     steps: NDArray[np.float32] = np.abs(ours - theirs)
     return steps

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 PARITY_PSI: Final = (0.5, 1.0)
 PARITY_BATCHES: Final = (1, 2, 7)
-# Standard deviation of the offsets to paint with: what an encoder gives is about as large.
+# Standard deviation of the offsets to generate with: what an encoder gives is about as large.
 _OFFSET_SCALE: Final = 0.3
 
 # Inputs of a graph, and what torch gives for them.
@@ -50,7 +50,7 @@ def measure_parity(generator: Generator, graph: bytes, precision: Precision) -> 
         for feed in feeds(generator):
             offset = random.standard_normal((len(feed["z"]), *generator.style_shape), np.float32)
             for given in (feed, feed | {STYLE_OFFSET_NAME: offset * np.float32(_OFFSET_SCALE)}):
-                yield given, paint(generator, given)
+                yield given, generate(generator, given)
 
     return certificate("generator", worst_difference(graph, cases()), precision, generator)
 
@@ -66,7 +66,7 @@ def feeds(generator: Generator) -> Iterator[Arrays]:
 
 
 @torch.no_grad()
-def paint(generator: Generator, feed: Arrays) -> NDArray[np.float32]:
+def generate(generator: Generator, feed: Arrays) -> NDArray[np.float32]:
     """Torch's pictures [N, C, H, W] in float32, for a graph's inputs."""
     z, category, psi, noise = (torch.from_numpy(feed[name]) for name in INPUT_NAMES)
     given = feed.get(STYLE_OFFSET_NAME)

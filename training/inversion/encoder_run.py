@@ -36,7 +36,7 @@ _NAME: Final = "encoder"
 class EncoderSettings(CompanionSettings):
     """What decides an encoder besides its run and its dataset.
 
-    A step takes as many generated pictures as photos.
+    A step takes as many generated images as photos.
     """
 
     snapshot: Snapshot = "last"

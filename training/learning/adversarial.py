@@ -1,6 +1,9 @@
 """One adversarial step: the discriminator learns, then the generator. No files, no logs."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,8 +11,9 @@ from torch import Tensor, nn
 
 from models.discriminator import Discriminator
 from models.generator import Generator
-from training.learning.augment import DRAWS, augment
+from training.learning.augment import DRAWS, amounts_of, augment
 from training.learning.config import TrainingConfig
+from training.learning.cuda_graphs import Recording, StepGraphs
 from training.learning.distributed import Ranks, average_gradients
 from training.learning.loader import Batch
 from training.learning.objective import Judgement, objective_for
@@ -38,8 +42,7 @@ class _Part:
     category: Tensor
     z: Tensor
     noise: Tensor
-    p: float  # of each augmentation
-    draws: Tensor  # three sets for augment: for the photos, and for what each network is shown
+    amounts: Tensor | None  # of augmentation: for the photos, and for what each network is shown
     fakes: Tensor | None = None  # with their graph, where there is one part
 
 
@@ -66,6 +69,8 @@ class AdversarialPair:
         self.optimizers = (self.generator_optimizer, self.discriminator_optimizer)
         self._rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self._factor = 1.0
+        # Set to None, each step is launched by Python.
+        self.graphs = StepGraphs() if discriminator.device.type == "cuda" else None
 
     def load_optimizers(self, generator: dict[str, Any], discriminator: dict[str, Any]) -> None:
         """Take up saved optimizer states, at the learning rates and betas configured now."""
@@ -92,12 +97,18 @@ class AdversarialPair:
             p: Probability of each augmentation.
             ranks: Over which gradients are averaged.
         """
+        penalized = nimg // self.config.batch_size % self.config.optimizer.r1_interval_steps == 0
         parts = self._parts(batch, nimg, p, ranks)
-        step = nimg // self.config.batch_size
-        judgements = self._discriminator_step(parts, step, ranks)
-        generator_loss = self._generator_step(parts, step, ranks)
+        with nullcontext() if self.graphs is None else self.graphs.aside():
+            judge, deceive = self._halves(parts, penalized)
+            judgements = judge()
+            average_gradients(self.discriminator_parameters, ranks)
+            self.discriminator_optimizer.step()
+            generator_loss = deceive()
+            average_gradients(self.generator_parameters, ranks)
+            self.generator_optimizer.step()
         norm = None
-        if step % self.config.optimizer.r1_interval_steps == 0:
+        if penalized:
             norm = torch.maximum(*(_gradient_norm(parameters) for parameters in self._parameters))
         penalties = [j.penalty for j in judgements if j.penalty is not None]
         return StepStatistics(
@@ -121,6 +132,7 @@ class AdversarialPair:
         )
         random = generator_for(config.seed, Purpose.AUGMENT, nimg, device)
         draws = torch.rand(3, DRAWS, config.batch_size, device=device, generator=random)[..., shard]
+        amounts = amounts_of(draws, p)
         size = config.batch_gpu or len(z)
         return [
             _Part(
@@ -128,8 +140,7 @@ class AdversarialPair:
                 category=batch.category[start : start + size],
                 z=z[start : start + size],
                 noise=noise[start : start + size],
-                p=p,
-                draws=draws[..., start : start + size],
+                amounts=None if amounts is None else amounts[..., start : start + size],
             )
             for start in range(0, len(z), size)
         ]
@@ -138,8 +149,43 @@ class AdversarialPair:
         images: Tensor = self.generator(part.z, part.category, None, part.noise, self.dtype)
         return images
 
-    def _discriminator_step(self, parts: list[_Part], step: int, ranks: Ranks) -> list[Judgement]:
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
+    def _halves(
+        self, parts: list[_Part], penalized: bool
+    ) -> tuple[Callable[[], list[Judgement]], Callable[[], Tensor]]:
+        """What gives the discriminator its gradients, and what then gives the generator its own."""
+        recording = self._recording(parts[0], penalized) if len(parts) == 1 else None
+        if recording:
+            return partial(recording.replay, 0), partial(recording.replay, 1)
+        return partial(self._judge, parts, penalized), partial(self._deceive, parts)
+
+    def _recording(self, part: _Part, penalized: bool) -> Recording | None:
+        if self.graphs is None:
+            return None
+        feature_mask = self.discriminator.mask
+        amounts, mask = part.amounts, feature_mask.held
+        kind = (penalized, amounts is None, None if mask is None else mask.shape)
+        varying = (part.photos, part.category, part.z, part.noise)
+        inputs = (*varying, *(t for t in (amounts, mask) if t is not None))
+
+        def halves(read: tuple[Tensor, ...]) -> list[Callable[[], Any]]:
+            photos, category, z, noise, *others = read
+            parts = [_Part(photos, category, z, noise, None if amounts is None else others[0])]
+
+            def masked(half: Callable[[], Any]) -> Any:
+                feature_mask.hold(None if mask is None else others[-1])
+                try:
+                    return half()
+                finally:
+                    feature_mask.hold(mask)
+
+            judge, deceive = partial(self._judge, parts, penalized), partial(self._deceive, parts)
+            return [partial(masked, judge), partial(masked, deceive)]
+
+        return self.graphs.recording(kind, inputs, halves)
+
+    def _judge(self, parts: list[_Part], penalized: bool) -> list[Judgement]:
+        # Graphs write gradients where they did when they were recorded.
+        self.discriminator_optimizer.zero_grad(set_to_none=self.graphs is None)
         self.discriminator.train()  # spectral norms are estimated once a step, and only here
         judgements = []
         for part in parts:
@@ -150,27 +196,28 @@ class AdversarialPair:
                 with torch.no_grad():
                     fakes = self._generate(part)
             both = torch.cat([part.photos, fakes])
-            both = augment(both, part.p, part.draws[:2].transpose(0, 1).flatten(1))
-            judgement = self.objective.judge(both, part.category, step)
+            both = augment(both, _of_photos_and_fakes(part.amounts))
+            judgement = self.objective.judge(both, part.category, penalized)
             self.discriminator.eval()
             (judgement.total / len(parts)).backward(inputs=self.discriminator_parameters)
-            judgements.append(judgement)
-        average_gradients(self.discriminator_parameters, ranks)
-        self.discriminator_optimizer.step()
+            judgements.append(replace(judgement, total=judgement.loss))  # lets its graph go
         return judgements
 
-    def _generator_step(self, parts: list[_Part], step: int, ranks: Ranks) -> Tensor:
-        self.generator_optimizer.zero_grad(set_to_none=True)
+    def _deceive(self, parts: list[_Part]) -> Tensor:
+        self.generator_optimizer.zero_grad(set_to_none=self.graphs is None)
         losses = []
         for part in parts:
             fakes = self._generate(part) if part.fakes is None else part.fakes
-            shown = augment(fakes, part.p, part.draws[2])
-            loss = self.objective.deceive(shown, part.category, step)
+            shown = augment(fakes, None if part.amounts is None else part.amounts[2])
+            loss = self.objective.deceive(shown, part.category)
             (loss / len(parts)).backward(inputs=self.generator_parameters)
             losses.append(loss.detach())
-        average_gradients(self.generator_parameters, ranks)
-        self.generator_optimizer.step()
         return _mean(losses)
+
+
+def _of_photos_and_fakes(amounts: Tensor | None) -> Tensor | None:
+    """The first two sets [3, DRAWS, N] side by side, [DRAWS, 2N]."""
+    return None if amounts is None else amounts[:2].transpose(0, 1).flatten(1)
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -16,28 +16,45 @@ from torch.nn import functional as F
 
 from training.learning.config import AugmentConfig
 
-DRAWS: Final = 9  # uniform numbers that augment takes for each picture
+DRAWS: Final = 9  # uniform numbers that decide on each image
+_FAR_OUTSIDE: Final = 9.0  # of an image, where a rectangle cuts out nothing
 
 
-def augment(images: Tensor, p: float, draws: Tensor) -> Tensor:
-    """Augment a batch; at probability 0 it comes back as it is.
+def amounts_of(draws: Tensor, p: float) -> Tensor | None:
+    """Which images are transformed, and by how much.
+
+    Args:
+        draws: Uniform in [0, 1), [..., DRAWS, N].
+        p: Probability of each transform, 0 to 1.
+
+    Returns:
+        For augment, [..., DRAWS, N]; None where no image is transformed.
+    """
+    if p <= 0:
+        return None
+    # What is left of a draw that chose its image says by how much: -0.5 to 0.5, else 0.
+    amounts = torch.where(draws < p, draws / p - 0.5, 0.0)
+    amounts[..., 7, :].masked_fill_(draws[..., 7, :] >= p, _FAR_OUTSIDE)
+    amounts[..., 8, :] = draws[..., 8, :]
+    return amounts
+
+
+def augment(images: Tensor, amounts: Tensor | None) -> Tensor:
+    """Augment a batch; without amounts it comes back as it is.
 
     Args:
         images: [N, C, H, W], nominally in [-1, 1]; gradients flow through.
-        p: Probability of each transform, 0 to 1.
-        draws: Uniform in [0, 1), [DRAWS, N].
+        amounts: Of each transform, [DRAWS, N].
 
     Returns:
         [N, C, H, W].
     """
-    if p <= 0:
+    if amounts is None:
         return images
     images = images.contiguous()  # so few channels are faster as planes than channels_last
-    # What is left of a draw that chose its picture says by how much: -0.5 to 0.5, else 0.
-    amounts = torch.where(draws < p, draws / p - 0.5, 0.0)
     images = _photometric(images, amounts[:3])
     images = _geometric(images, amounts[3:7])
-    return _cutout(images, draws[7] < p, amounts[7], draws[8])
+    return _cutout(images, amounts[7], amounts[8])
 
 
 def _photometric(images: Tensor, amounts: Tensor) -> Tensor:
@@ -68,11 +85,11 @@ def _geometric(images: Tensor, amounts: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _cutout(images: Tensor, chosen: Tensor, centre_x: Tensor, centre_y: Tensor) -> Tensor:
+def _cutout(images: Tensor, centre_x: Tensor, centre_y: Tensor) -> Tensor:
     """Grey out a rectangle of half the height and width, its centre at -0.5 to 0.5 and 0 to 1."""
     height, width = images.shape[2:]
     x, y = _centres(width, images.device) - 0.5, _centres(height, images.device)
-    inside_x = ((x - centre_x[:, None]).abs() < 0.25) & chosen[:, None]
+    inside_x = (x - centre_x[:, None]).abs() < 0.25
     inside_y = (y - centre_y[:, None]).abs() < 0.25
     columns, rows = inside_x.to(images.dtype), inside_y.to(images.dtype)
     return images * (1 - rows[:, None, :, None] * columns[:, None, None, :])

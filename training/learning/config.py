@@ -104,9 +104,6 @@ class ProjectedConfig(_Config):
     weight: Annotated[
         float, Field(gt=0, description="Of the heads in the generator's loss, with both.")
     ] = 0.3
-    interval_steps: Annotated[
-        int, Field(ge=1, description="Steps between the heads' own, with both; so much heavier.")
-    ] = 2
 
 
 class AugmentConfig(_Config):

@@ -42,17 +42,17 @@ class Objective(ABC):
     """Images and their categories in, losses out."""
 
     @abstractmethod
-    def judge(self, both: Tensor, category: Tensor, step: int) -> Judgement:
+    def judge(self, both: Tensor, category: Tensor, penalized: bool) -> Judgement:
         """What the discriminator is to learn.
 
         Args:
             both: Photos, then as many generated images, [2N, C, H, W], without a gradient.
             category: Of either half, [N, categories].
-            step: Steps done before; some of a loss comes in every so many steps only.
+            penalized: Whether it is a step with the penalty, where there is one.
         """
 
     @abstractmethod
-    def deceive(self, fakes: Tensor, category: Tensor, step: int) -> Tensor:
+    def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
         """The generator's loss for its images [N, C, H, W] of these categories."""
 
 
@@ -68,14 +68,13 @@ class LogisticObjective(Objective):
     ) -> None:
         self.discriminator, self.dtype = discriminator, dtype
         settings = config.optimizer
-        self.interval = settings.r1_interval_steps
-        self.penalty_weight = settings.r1_gamma / 2 * self.interval
+        self.penalty_weight = settings.r1_gamma / 2 * settings.r1_interval_steps
         self.hides_mask = not config.masking.generator_sees_mask
 
-    def judge(self, both: Tensor, category: Tensor, step: int) -> Judgement:
+    def judge(self, both: Tensor, category: Tensor, penalized: bool) -> Judgement:
         """See Objective. The photos go through alone where R1 differentiates their pass."""
         penalty = None
-        if step % self.interval == 0:
+        if penalized:
             reals, fakes = both.chunk(2)
             reals = reals.detach().requires_grad_(True)
             real_logits = self.discriminator(reals, category, self.dtype)
@@ -88,7 +87,7 @@ class LogisticObjective(Objective):
         total = loss if penalty is None else loss + penalty * self.penalty_weight
         return _judgement(loss, total, penalty, real_logits, fake_logits)
 
-    def deceive(self, fakes: Tensor, category: Tensor, step: int) -> Tensor:
+    def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
         """See Objective."""
         with self.discriminator.mask.lifted(self.hides_mask):
             return F.softplus(-self.discriminator(fakes, category, self.dtype)).mean()
@@ -103,7 +102,7 @@ class HingeObjective(Objective):
         self.discriminator, self.dtype = discriminator, dtype
         self.hides_mask = not config.masking.generator_sees_mask
 
-    def judge(self, both: Tensor, category: Tensor, step: int) -> Judgement:
+    def judge(self, both: Tensor, category: Tensor, penalized: bool) -> Judgement:
         """See Objective; spectral norms bound the gradients, and nothing is penalised."""
         twice = torch.cat([category, category])
         logits = self.discriminator.place_logits(both.detach(), twice, self.dtype)
@@ -111,19 +110,17 @@ class HingeObjective(Objective):
         loss = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
         return _judgement(loss, loss, None, real_logits, fake_logits)
 
-    def deceive(self, fakes: Tensor, category: Tensor, step: int) -> Tensor:
+    def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
         """See Objective."""
         with self.discriminator.mask.lifted(self.hides_mask):
             return -self.discriminator.place_logits(fakes, category, self.dtype).mean()
 
 
 class CombinedObjective(Objective):
-    """Both, the heads in every so many steps; the convolutional discriminator tells of overfitting.
+    """Both losses; the convolutional discriminator tells of overfitting.
 
-    In a step without them a processor has half of the work, and in the same time the generator
-    sees more images, at the same pull of the heads (docs/decisions/0019). Their weight matters to
-    the generator alone: the discriminators share no parameters, and Adam's steps do not depend on
-    a loss's scale.
+    The weight matters to the generator alone: the discriminators share no parameters, and Adam's
+    steps do not depend on a loss's scale.
     """
 
     def __init__(
@@ -131,15 +128,11 @@ class CombinedObjective(Objective):
     ) -> None:
         self.own = LogisticObjective(discriminator.convolutional, config, dtype)
         self.seen = HingeObjective(discriminator.projected, config, dtype)
-        self.interval = config.projected.interval_steps
-        self.weight = config.projected.weight * self.interval
+        self.weight = config.projected.weight
 
-    def judge(self, both: Tensor, category: Tensor, step: int) -> Judgement:
+    def judge(self, both: Tensor, category: Tensor, penalized: bool) -> Judgement:
         """See Objective."""
-        own = self.own.judge(both, category, step)
-        if step % self.interval:
-            return own
-        seen = self.seen.judge(both, category, step)
+        own, seen = (o.judge(both, category, penalized) for o in (self.own, self.seen))
         return Judgement(
             loss=own.loss + self.weight * seen.loss,
             total=own.total + self.weight * seen.total,
@@ -149,12 +142,10 @@ class CombinedObjective(Objective):
             real_sign=own.real_sign,
         )
 
-    def deceive(self, fakes: Tensor, category: Tensor, step: int) -> Tensor:
+    def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
         """See Objective."""
-        own = self.own.deceive(fakes, category, step)
-        if step % self.interval:
-            return own
-        return own + self.weight * self.seen.deceive(fakes, category, step)
+        own, seen = (o.deceive(fakes, category) for o in (self.own, self.seen))
+        return own + self.weight * seen
 
 
 def objective_for(

@@ -82,7 +82,7 @@ def decode_photo(file: str, options: PrepareOptions) -> tuple[DecodedPhoto, NDAr
 
 
 def fit_image(image: Image.Image, options: PrepareOptions) -> Image.Image:
-    """Resize by Lanczos to exactly the size asked for, keeping proportions.
+    """Resize by Lanczos to exactly the requested size, keeping proportions.
 
     Args:
         image: Mode L, RGB or RGBA, of any size.

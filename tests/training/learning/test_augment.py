@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.learning.augment import DRAWS, AdaptiveProbability, augment
+from training.learning.augment import DRAWS, AdaptiveProbability, amounts_of, augment
 from training.learning.config import AugmentConfig
 
 
@@ -21,16 +21,19 @@ def draws(count: int = 4, seed: int = 0) -> torch.Tensor:
 
 def test_probability_zero_is_the_identity() -> None:
     x = images()
-    assert augment(x, 0.0, draws()) is x
+    assert augment(x, amounts_of(draws(), 0.0)) is x
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_shape_stays_and_the_seed_decides(channels: int) -> None:
     x = images(channels=channels)
-    once, again = augment(x, 0.8, draws(seed=1)), augment(x, 0.8, draws(seed=1))
+    once, again = (
+        augment(x, amounts_of(draws(seed=1), 0.8)),
+        augment(x, amounts_of(draws(seed=1), 0.8)),
+    )
     assert once.shape == x.shape
     assert torch.equal(once, again)
-    assert not torch.equal(once, augment(x, 0.8, draws(seed=2)))
+    assert not torch.equal(once, augment(x, amounts_of(draws(seed=2), 0.8)))
     assert torch.isfinite(once).all()
 
 
@@ -59,8 +62,8 @@ def test_gradients_of_each_transform_are_right(rows: list[int], channels: int) -
     chosen[rows] = torch.tensor([0.1, 0.4])
     x = images(2, channels, 6, 5).double().requires_grad_(True)
     if rows != [2] or channels > 1:  # grey has no saturation
-        assert not torch.allclose(augment(x, SPLIT, chosen), x)
-    assert torch.autograd.gradcheck(lambda v: augment(v, SPLIT, chosen), x)
+        assert not torch.allclose(augment(x, amounts_of(chosen, SPLIT)), x)
+    assert torch.autograd.gradcheck(lambda v: augment(v, amounts_of(chosen, SPLIT)), x)
 
 
 def test_the_turn_is_what_affine_grid_gives_and_colour_what_its_formula_says() -> None:
@@ -77,34 +80,34 @@ def test_the_turn_is_what_affine_grid_gives_and_colour_what_its_formula_says() -
     theta = torch.stack(rows, dim=1).reshape(-1, 2, 3)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     wanted = F.grid_sample(coloured, grid, padding_mode="border", align_corners=False)
-    torch.testing.assert_close(augment(x, SPLIT, given), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(augment(x, amounts_of(given, SPLIT)), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_pictures_augmented_together_are_as_when_apart() -> None:
     reals, fakes = images().contiguous(memory_format=torch.channels_last), images().flip(0)
     given = torch.stack([draws(seed=1), draws(seed=2)])
-    both = augment(torch.cat([reals, fakes]), 0.8, given.transpose(0, 1).flatten(1))
-    apart = [augment(x, 0.8, d) for x, d in zip((reals, fakes), given, strict=True)]
+    both = augment(torch.cat([reals, fakes]), amounts_of(given.transpose(0, 1).flatten(1), 0.8))
+    apart = [augment(x, amounts_of(d, 0.8)) for x, d in zip((reals, fakes), given, strict=True)]
     torch.testing.assert_close(both, torch.cat(apart))
 
 
 def test_a_low_probability_leaves_most_pictures_alone() -> None:
     x = images(400)
-    changed = (augment(x, 0.02, draws(400)) - x).abs().amax(dim=(1, 2, 3)) > 1e-3
+    changed = (augment(x, amounts_of(draws(400), 0.02)) - x).abs().amax(dim=(1, 2, 3)) > 1e-3
     assert 0.05 < changed.float().mean() < 0.3
 
 
 def test_no_image_is_mirrored() -> None:
     """Left dark, right bright: a turn of 15 degrees at most keeps that order."""
     x = torch.linspace(-1, 1, 16).expand(200, 3, 16, 16).contiguous()
-    rows = augment(x, 1.0, draws(200))[..., 4:12, :]
+    rows = augment(x, amounts_of(draws(200), 1.0))[..., 4:12, :]
     rising = rows[..., 10:].mean(dim=(1, 2, 3)) >= rows[..., :6].mean(dim=(1, 2, 3))
     assert rising.float().mean() > 0.9
 
 
 def test_alpha_keeps_out_of_photometric_changes() -> None:
     x = torch.ones(64, 4, 8, 8)
-    out = augment(x, 1.0, draws(64))
+    out = augment(x, amounts_of(draws(64), 1.0))
     # Cutout makes alpha 0; nothing makes it another value.
     assert set(out[:, 3].unique().tolist()) <= {0.0, 1.0} | set(
         out[:, 3][(out[:, 3] - 1).abs() < 1e-5].unique().tolist()

@@ -12,7 +12,7 @@ import torch
 from models.generator import Generator
 from training.dataset import PreparedDataset
 from training.learning import adversarial, meter
-from training.learning.augment import DRAWS
+from training.learning.augment import DRAWS, amounts_of
 from training.learning.checkpoint import list_checkpoints, load_newest
 from training.learning.config import ConfigError, resolve
 from training.learning.distributed import Ranks
@@ -65,8 +65,8 @@ def test_real_and_generated_pictures_are_augmented_by_draws_of_their_own(
     batch = next(trainer.loader.batches(0, trainer.ranks))
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def spy(images: torch.Tensor, _: float, draws: torch.Tensor) -> torch.Tensor:
-        calls.append((images.detach(), draws))
+    def spy(images: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
+        calls.append((images.detach(), amounts))
         return images
 
     monkeypatch.setattr(adversarial, "augment", spy)
@@ -75,8 +75,8 @@ def test_real_and_generated_pictures_are_augmented_by_draws_of_their_own(
     photos, shown, generated = torch.rand(3, DRAWS, 8, generator=random)
     (both, first), (fakes, second) = calls
     assert torch.equal(both, torch.cat([batch.images, fakes]))
-    assert torch.equal(first, torch.cat([photos, shown], dim=1))
-    assert torch.equal(second, generated)
+    assert torch.equal(first, amounts_of(torch.cat([photos, shown], dim=1), 0.5))
+    assert torch.equal(second, amounts_of(generated, 0.5))
 
 
 @pytest.mark.parametrize(
