@@ -114,7 +114,7 @@ def test_a_seed_fixes_the_upscaler() -> None:
 
 def test_what_is_used_is_the_average_of_the_weights() -> None:
     trainer = trained()
-    latest = torch.cat([p.flatten() for p in trainer.upscaler.parameters()])
+    latest = torch.cat([p.flatten() for p in trainer.network.parameters()])
     average = torch.cat([p.flatten() for p in trainer.trained.parameters()])
     assert not torch.equal(latest, average)
     assert not any(p.requires_grad for p in trainer.trained.parameters())
@@ -123,7 +123,7 @@ def test_what_is_used_is_the_average_of_the_weights() -> None:
 def test_each_loss_has_a_say() -> None:
     def weights(**settings: Any) -> torch.Tensor:
         trainer = trained(kimg=0.016, **settings)
-        return torch.cat([p.flatten() for p in trainer.upscaler.parameters()])
+        return torch.cat([p.flatten() for p in trainer.network.parameters()])
 
     whole = weights()
     for name in ("pixel_weight", "feature_weight", "critic_weight", "fidelity_weight"):
