@@ -33,8 +33,8 @@ class UpscalerShape:
     channels: int
     factor: Factor
     trunk: int = 64
-    small: int = 24
-    double: int = 16
+    small: int = 48
+    double: int = 32
     blocks: int = 3
 
 
@@ -66,6 +66,7 @@ class Upscaler(nn.Module):
         self.from_small = Conv2d(shape.channels, shape.small, 3)
         self.mix = Conv2d(shape.small, shape.small, 3, gain=LEAKY_GAIN)
         self.to_double = Conv2d(shape.small, 4 * shape.double, 3, gain=LEAKY_GAIN)
+        self.refine = Conv2d(shape.double, shape.double, 3, gain=LEAKY_GAIN)
         self.to_image = Conv2d(shape.double, last, 3, gain=0.1)
 
     def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -87,5 +88,6 @@ class Upscaler(nn.Module):
         small = leaky_relu(F.pixel_shuffle(trunk, 2) + self.from_small(x))
         small = leaky_relu(self.mix(small))
         double = leaky_relu(F.pixel_shuffle(self.to_double(small), 2))
+        double = leaky_relu(self.refine(double))
         correction = F.pixel_shuffle(self.to_image(double), factor // 2)
         return bilinear + correction.float()

@@ -17,6 +17,8 @@ from training.upscaling.degradation import GeneratorBlur
 # Exponents of the blur are drawn evenly between these; below 0 is sharp as at 0.
 _EXPONENTS: Final = (-0.2, 1.2)
 
+_OFFSETS: Final = 8  # the stride of the second of the feature maps
+
 Images = NDArray[np.uint8]
 
 
@@ -28,11 +30,15 @@ class Crops:
         small: Of photos that were made small and blurred.
         large: Of the same photos, at the same places.
         generated: Of generated images.
+        offset: Rows and columns of the large crops that features and critic do not see. Strided
+            layers judge pixels by their phase: at one that never changed, what is repeated every
+            few pixels, as rings along outlines are, escapes them.
     """
 
     small: Tensor
     large: Tensor
     generated: Tensor
+    offset: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class CropSampler:
             small=torch.stack(list(map(self._cut, small, places))),
             large=torch.stack(list(map(self._cut_photo, rows, places))),
             generated=torch.stack(list(map(self._cut, generated, places))),
+            offset=(int(random.integers(_OFFSETS)), int(random.integers(_OFFSETS))),
         )
 
     def _place(self, random: np.random.Generator) -> _Place:

@@ -44,7 +44,7 @@ class UpscalerSettings(CompanionSettings):
     crop_px: Annotated[int, Field(ge=16, description="Of the large photos.")] = 96
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 5e-4
     critic_learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 5e-4
-    pixel_weight: Annotated[float, Field(ge=0, description="Of pixels, on photos.")] = 1.0
+    pixel_weight: Annotated[float, Field(ge=0, description="Of pixels, on photos.")] = 4.0
     feature_weight: Annotated[float, Field(ge=0, description="Of features, on photos.")] = 1.0
     critic_weight: Annotated[float, Field(ge=0, description="Of the critic's judgement.")] = 0.1
     fidelity_weight: Annotated[

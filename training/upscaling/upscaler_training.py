@@ -81,17 +81,18 @@ class UpscalerTrainer(CompanionTrainer):
 
     def _drawn(self) -> Crops:
         drawn = self.crops.draw(self.settings.batch_size, self.settings.seed, self.nimg)
-        return Crops(
-            *(part.to(self.device) for part in (drawn.small, drawn.large, drawn.generated))
-        )
+        parts = (part.to(self.device) for part in (drawn.small, drawn.large, drawn.generated))
+        return Crops(*parts, drawn.offset)
 
     def _teach(self, crops: Crops) -> dict[str, Tensor]:
         settings, count = self.settings, len(crops.small)
         upscaled = self.network(torch.cat([crops.small, crops.generated]), self.dtype)
-        maps = self._scaled_maps(upscaled)
+        top, left = crops.offset
+        seen, photos = upscaled[..., top:, left:], crops.large[..., top:, left:]
+        maps = self._scaled_maps(seen)
         with torch.no_grad():
-            photo_maps = self._scaled_maps(crops.large)
-        judged = self._teach_critic(crops.large, photo_maps, upscaled, maps)
+            photo_maps = self._scaled_maps(photos)
+        judged = self._teach_critic(photos, photo_maps, seen, maps)
         pixels = (upscaled[:count] - crops.large).abs().mean()
         features = torch.stack(
             [
@@ -102,7 +103,7 @@ class UpscalerTrainer(CompanionTrainer):
         total = (
             settings.pixel_weight * pixels
             + settings.feature_weight * features
-            + settings.critic_weight * adversarial_loss(self._judged(upscaled, maps))
+            + settings.critic_weight * adversarial_loss(self._judged(seen, maps))
             + settings.fidelity_weight * fidelity_loss(upscaled[count:], crops.generated)
         )
         self.optimizers[0].zero_grad(set_to_none=True)
