@@ -1,4 +1,4 @@
-"""`make demo`: the whole job by the public commands, from photos to images over HTTP."""
+"""`make demo`: the whole job by the public commands, from photos to images over HTTP, in demo/."""
 
 import argparse
 import json
@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from measuring import CATALOGAN, REPOSITORY
 from processes import running, usable_port
 from rich.console import Console
 from rich.table import Table
 
 console = Console(highlight=False)
-CATALOGAN = str(Path(sys.executable).with_name("catalogan"))
 NAME = "shop"
+OUT = Path("demo")
+PORT = 3000  # or another one, where that is taken
 # Of the training time; the generator, which is trained, quickly generates what it learns from.
 ENCODER_SHARE = 0.2
 BASE = "clothing"
-BASE_EXPORT = Path(__file__).resolve().parent.parent / "training" / "data" / "bases" / BASE
+BASE_EXPORT = REPOSITORY / "training" / "data" / "bases" / BASE
 
 
 class Timer:
@@ -52,7 +54,7 @@ class Timer:
 
 
 def fetch_images(port: int, name: str, out: Path) -> str:
-    """Request one image of each category from the service; returns a curl line that does so, too.
+    """Request one image of each category from the service; returns a shell line that does so, too.
 
     Raises:
         RuntimeError: The service does not get ready.
@@ -74,46 +76,36 @@ def fetch_images(port: int, name: str, out: Path) -> str:
             file = "".join(c if c.isalnum() else "-" for c in category)
             (out / f"{file}.png").write_bytes(response.content)
         console.print(f"{len(model['categories'])} pictures over HTTP in {out}")
-        curl = curl_line(port, model["categories"][0], out / "curl.png")
+        body = shlex.quote(json.dumps({"category": model["categories"][0], "seed": 1}))
+        curl = (
+            f"curl -sSf http://127.0.0.1:{port}/v1/images/generations -H 'Accept: image/png' "
+            f"-H 'Content-Type: application/json' -d {body} -o {shlex.quote(f'{out}/curl.png')}"
+        )
         if shutil.which("curl"):
             console.print(f"$ {curl}", style="bold", markup=False, soft_wrap=True)
             subprocess.run(curl, shell=True, check=True)
     return curl
 
 
-def curl_line(port: int, category: str, image: Path) -> str:
-    """A shell line that fetches an image."""
-    body = shlex.quote(json.dumps({"category": category, "seed": 1}))
-    return (
-        f"curl -sSf http://127.0.0.1:{port}/v1/images/generations -H 'Accept: image/png' "
-        f"-H 'Content-Type: application/json' -d {body} -o {shlex.quote(str(image))}"
-    )
-
-
-def move_aside(out: Path) -> None:
+def move_aside() -> None:
     """Keep an earlier demo: it may have been trained on somebody's photos for hours."""
-    if not out.exists():
+    if not OUT.exists():
         return
-    created = datetime.fromtimestamp(out.stat().st_mtime).astimezone()
-    aside = out.with_name(f"{out.name}-{created:%Y%m%d-%H%M%S}")
-    out.rename(aside)
+    created = datetime.fromtimestamp(OUT.stat().st_mtime).astimezone()
+    aside = OUT.with_name(f"{OUT.name}-{created:%Y%m%d-%H%M%S}")
+    OUT.rename(aside)
     console.print(f"the demo before is in {aside} now", soft_wrap=True, markup=False)
 
 
 def train_export(options: argparse.Namespace, timer: Timer) -> Path:
     """From photos to an export; own photos from the shipped base's weights, unless told not to."""
-    out: Path = options.out
-    photos = options.photos
+    photos, source, size = options.photos, [], "32"
     if photos is None:
-        photos = out / "photos"
+        photos = OUT / "photos"
         timer.run("Unpack photos", "sample-catalogue", "--out", str(photos))
-    dataset, run, export = (str(out / name) for name in ("dataset", "run", "export"))
-    base_size = str(read_manifest(BASE_EXPORT)["width"])
-    starts_from_base = options.base
-    if starts_from_base is None:
-        starts_from_base = options.photos is not None and options.size in (None, base_size)
-    size = options.size or (base_size if starts_from_base else "32")
-    source = ["--from", f"base:{BASE}"] if starts_from_base else []
+    elif options.base is not False:
+        source, size = ["--from", f"base:{BASE}"], str(read_manifest(BASE_EXPORT)["width"])
+    dataset, run, export = (str(OUT / name) for name in ("dataset", "run", "export"))
     minutes = ["--max-minutes", str(options.minutes)]
     timer.run("Prepare", "prepare", str(photos), "--out", dataset, "--size", size)
     timer.run("Train", "train", dataset, "--out", run, *minutes, *source)
@@ -152,11 +144,6 @@ def main() -> None:
         "--photos", type=Path, help="folder of photos; the sample catalogue if not given"
     )
     parser.add_argument("--minutes", type=float, default=5.0, help="training time")
-    parser.add_argument("--size", help="image size; the base's where it is fine-tuned, else 32")
-    parser.add_argument("--port", type=int, default=3000)
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo"), help="one that is there is moved aside"
-    )
     parser.add_argument(
         "--base",
         action=argparse.BooleanOptionalAction,
@@ -168,10 +155,9 @@ def main() -> None:
         sys.exit(f"demo: PHOTOS={options.photos} is no folder")
     if options.base and not BASE_EXPORT.is_dir():
         sys.exit(f"demo: there is no base at {BASE_EXPORT}")
-    out: Path = options.out
-    move_aside(out)
-    out.mkdir(parents=True)
-    os.environ["BENTOML_HOME"] = str((out / "model-store").resolve())
+    move_aside()
+    OUT.mkdir()
+    os.environ["BENTOML_HOME"] = str((OUT / "model-store").resolve())
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     os.environ.pop("CATALOGAN_API_KEY", None)  # the demo's service is for this machine alone
 
@@ -181,9 +167,9 @@ def main() -> None:
     manifest = read_manifest(export)
     timer.run("Register", "register", str(export))
     try:
-        port = usable_port(options.port)
+        port = usable_port(PORT)
         with timer.step("Serve"):
-            curl = fetch_images(port, manifest["name"], out / "pictures")
+            curl = fetch_images(port, manifest["name"], OUT / "pictures")
     except RuntimeError as error:
         sys.exit(f"demo: {error}")
     show(manifest["metrics"], timer.seconds)

@@ -59,10 +59,16 @@ class MemoryDataset(PreparedDataset):
         )
 
     def smaller(self, size_px: int | None) -> "MemoryDataset":
-        """The same photos, `size_px` wide, each pixel the mean of those it was."""
-        factor = self.info.width // (size_px or self.info.width)
-        if factor < 2:
+        """The same photos, `size_px` wide, each pixel the mean of those it was.
+
+        Raises:
+            ValueError: Their width is no multiple of it.
+        """
+        if size_px is None:
             return self
+        factor, left = divmod(self.info.width, size_px)
+        if left:
+            raise ValueError(f"--train-size {size_px} does not divide {self.info.width}")
         count, height, width, channels = self.images.shape
         cells = self.images.reshape(
             count, height // factor, factor, width // factor, factor, channels

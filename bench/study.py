@@ -2,8 +2,7 @@
 
     python bench/study.py STUDY.json --data NAME=DATASET ... --work DIR
 
-Two that were run are bench/masking.json and bench/finetuning.json. To measure one again, move its
-STUDY.jsonl away.
+One that was run is bench/masking.json. To measure it again, move its STUDY.jsonl away.
 
 STUDY.json holds "arms": settings by name, in a tree, as `--set` takes them one by one. Beside them
 an arm may name a "checkout", the folder of another commit that is to train it, and "from", what it

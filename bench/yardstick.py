@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 from measuring import REPOSITORY
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 from tables import markdown
 
 from training.dataset import PreparedDataset
-from training.evaluation.contact_sheet import FAINT, INK, PAPER, fitted, font
 from training.features.load import load_extractor
 from training.learning.samplers import open_sampler
 from training.metrics.photo_features import photo_features
 from training.metrics.scores import FeatureSet, Scores, score
+from training.sheets import draw_sheet
 
 OUT = REPOSITORY / "docs" / "evaluation.webp"
-COLUMNS, CELL_PX, TEXT_PX, GAP_PX = 14, 76, 250, 4
+COLUMNS = 14
 Change = Callable[[Image.Image], Image.Image]
 
 
@@ -93,18 +93,11 @@ def judge(data: PreparedDataset, models: list[Path]) -> list[Judged]:
 def draw(judged: list[Judged]) -> Image.Image:
     """A row for each set: its figures, and the same places of its images."""
     chosen = np.linspace(0, len(judged[0].images) - 1, COLUMNS).round().astype(int)
-    width, step = TEXT_PX + COLUMNS * (CELL_PX + GAP_PX), CELL_PX + 3 * GAP_PX
-    sheet = Image.new("RGB", (width, step * len(judged) + GAP_PX), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for row, item in enumerate(judged):
-        top = GAP_PX + row * step
-        pen.text((10, top + 12), item.name, INK, font(14))
-        distance = item.scores.kernel_distance
-        pen.text((10, top + 36), f"kernel distance {distance:.3f}", FAINT, font(14))
-        for column, number in enumerate(chosen):
-            cell = fitted(item.images[number], (CELL_PX, CELL_PX))
-            sheet.paste(cell, (TEXT_PX + column * (CELL_PX + GAP_PX), top))
-    return sheet
+    rows = [
+        (f"{j.name}\nkernel distance {j.scores.kernel_distance:.3f}", j.images[chosen])
+        for j in judged
+    ]
+    return Image.open(io.BytesIO(draw_sheet(rows, [""] * COLUMNS, label_px=240)))
 
 
 def table(judged: list[Judged]) -> str:

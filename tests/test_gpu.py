@@ -291,6 +291,18 @@ def test_a_bundle_that_is_too_large_replaces_nothing(
     assert wheel.name.startswith("tqdm-")
 
 
+def test_photos_become_smaller_by_whole_factors_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    from gpu_checks import noise
+
+    photos = noise(2, 32)
+    cells = photos.images[:, :2, :2].astype(float).mean(axis=(1, 2)).round()
+    assert (photos.smaller(16).images[:, 0, 0] == cells).all()
+    assert photos.smaller(None) is photos
+    with pytest.raises(ValueError, match="--train-size 24 does not divide 32"):
+        photos.smaller(24)
+
+
 def test_training_without_photos_is_refused_at_once(tmp_path: Path) -> None:
     command = [sys.executable, BENCH / "gpu.py", "--device", "cpu", "--train", "1"]
     command += ["--out", tmp_path / "out", "--bundle", tmp_path]

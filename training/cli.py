@@ -55,22 +55,20 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def invalid(error: ValidationError) -> NoReturn:
-    """Name the first option that pydantic refuses."""
-    first = error.errors()[0]
-    field = "_".join(str(part) for part in first["loc"])
-    option = _OPTIONS.get(field, field.replace("_", "-"))
-    fail(f"--{option} {first['input']!r}: {first['msg']}")
-
-
 @contextmanager
 def refusals(*errors: type[Exception]) -> Iterator[None]:
-    """End with one line where an option or a file is refused: by a ValueError, or by `errors`."""
+    """End with one line where an option or a file is refused: by a ValueError, or by `errors`.
+
+    Of what pydantic refuses, the first option is named.
+    """
     refused: tuple[type[Exception], ...] = (ValueError, *errors)
     try:
         yield
     except ValidationError as error:
-        invalid(error)
+        first = error.errors()[0]
+        field = "_".join(str(part) for part in first["loc"])
+        option = _OPTIONS.get(field, field.replace("_", "-"))
+        fail(f"--{option} {first['input']!r}: {first['msg']}")
     except refused as error:
         fail(str(error))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from models.manifest import Sha256
 from training.faults import first_fault
 from training.files import replace_file
-from training.records import Record
+from training.records import LearningRate, Record, Seed
 
 
 class CompanionError(ValueError):
@@ -32,18 +32,18 @@ class CompanionError(ValueError):
 class CompanionSettings(Record):
     """What decides a companion besides its dataset."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    max_kimg: Annotated[float | None, Field(gt=0)] = None
-    max_minutes: Annotated[float | None, Field(gt=0)] = None
-    batch_size: Annotated[int, Field(ge=2, le=4096, description="Photos a step.")] = 16
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.001
+    seed: Seed = 0
+    max_kimg: PositiveFloat | None = None
+    max_minutes: PositiveFloat | None = None
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 16  # photos a step
+    learning_rate: LearningRate = 0.001
 
 
 class CompanionCard(Record):
     """What is known of a trained companion."""
 
     settings: CompanionSettings
-    nimg: Annotated[int, Field(ge=0, description="Photos shown to it.")]
+    nimg: NonNegativeInt  # photos shown to it
     dataset_hash: Sha256
     weights_sha256: Sha256
 

@@ -20,14 +20,7 @@ from training.learning.distributed import Ranks, joined
 from training.learning.guardrails import TrainingDiverged, check_disk, check_memory
 from training.learning.presets import PRESETS, default_preset
 from training.learning.recorder import Tick
-from training.learning.run import (
-    RunError,
-    check_same_dataset,
-    locked,
-    read_run,
-    refuse_retired,
-    write_run,
-)
+from training.learning.run import RunError, config_to_resume, locked, write_run
 from training.learning.sources import Source, open_source
 from training.learning.trainer import Outcome, Trainer
 
@@ -173,9 +166,7 @@ def _fresh(
 
 def _resumed(wanted: Launch, data: PreparedDataset) -> TrainingConfig:
     """The saved configuration, with a new end or learning rate where given."""
-    saved, _ = read_run(wanted.run)
-    refuse_retired(wanted.run)
-    check_same_dataset(wanted.run, data)
+    saved = config_to_resume(wanted.run, data)
     for option, value in (("--preset", wanted.preset), ("--from", wanted.source)):
         if value is not None:
             raise ConfigError(f"{option} is for a new run: leave it out, or leave --resume out")

@@ -182,8 +182,7 @@ def evaluate(
     snapshot: SnapshotOption = "last",
     device: DeviceOption = "auto",
     usefulness: Annotated[
-        bool,
-        typer.Option("--usefulness", help="Also: do the pictures help where photos are few?"),
+        bool, typer.Option("--usefulness", help="Also: do the pictures help where photos are few?")
     ] = False,
     few_photos: Annotated[
         int, typer.Option(help="Real photos of each category for --usefulness.")
@@ -192,9 +191,7 @@ def evaluate(
     max_memorised: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            max=1,
-            help="Exit with 3 when a larger share is too near to training photos.",
+            min=0, max=1, help="Exit with 3 when a larger share is too near to training photos."
         ),
     ] = None,
 ) -> None:
@@ -287,8 +284,7 @@ def export(
         str, typer.Option(help="Where the photos are from, and their licence.")
     ] = "unspecified",
     synonyms: Annotated[
-        Path | None,
-        typer.Option(help=f"JSON with other names for prompts: {_SYNONYMS_FORM}."),
+        Path | None, typer.Option(help=f"JSON with other names for prompts: {_SYNONYMS_FORM}.")
     ] = None,
     encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
     upscaler: Annotated[bool, typer.Option(help="Take the run's upscaler along.")] = True,

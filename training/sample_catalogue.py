@@ -41,15 +41,12 @@ def unpack_sample_catalogue(out: Path, part: Part | None = None) -> dict[str, in
         raise SampleCatalogueError(
             f"--out {out} exists and is not an empty folder: choose another or remove it"
         )
+    file = Path(str(files("training"))) / "data" / "sample-catalogue" / "photos.zip"
     categories = [name for key, names in PARTS.items() if part in (None, key) for name in names]
     try:
-        with folder_aside(out) as aside, zipfile.ZipFile(_archive()) as archive:
+        with folder_aside(out) as aside, zipfile.ZipFile(file) as archive:
             photos = [name for name in archive.namelist() if name.split("/")[0] in categories]
             archive.extractall(aside, photos)
     except OSError as error:
         raise SampleCatalogueError(f"--out {out} can't be written: {error.strerror}") from error
     return dict(Counter(name.split("/")[0] for name in photos))
-
-
-def _archive() -> Path:
-    return Path(str(files("training"))) / "data" / "sample-catalogue" / "photos.zip"

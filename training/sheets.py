@@ -12,19 +12,23 @@ from models.images import flatten
 
 _GAP_PX: Final = 6
 _MARGIN_PX: Final = 28
-_LABEL_PX: Final = 130
 _PAPER: Final = (250, 250, 248)
 _INK: Final = (32, 33, 36)
 
 
 def draw_sheet(
-    rows: Sequence[tuple[str, NDArray[np.uint8]]], names: Sequence[str], cell_px: int = 96
+    rows: Sequence[tuple[str, NDArray[np.uint8]]],
+    names: Sequence[str],
+    *,
+    label_px: int = 130,
+    cell_px: int = 96,
 ) -> bytes:
     """Draw labelled rows of images, transparency over white.
 
     Args:
         rows: Each row's label and images, uint8 [N, height, width, channels].
         names: What stands above each column.
+        label_px: Room for the labels.
         cell_px: The longer side of each image on the sheet.
 
     Returns:
@@ -34,7 +38,7 @@ def draw_sheet(
     scale = cell_px / max(height, width)
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))
     pitch = (cell[0] + _GAP_PX, cell[1] + _GAP_PX)
-    left, top = _MARGIN_PX + _LABEL_PX, _MARGIN_PX + 20
+    left, top = _MARGIN_PX + label_px, _MARGIN_PX + 20
     size = (
         left + len(names) * pitch[0] - _GAP_PX + _MARGIN_PX,
         top + len(rows) * pitch[1] - _GAP_PX + _MARGIN_PX,

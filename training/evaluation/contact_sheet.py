@@ -25,8 +25,6 @@ FAINT: Final = (120, 122, 126)
 REAL: Final = (62, 98, 78)
 GENERATED: Final = (38, 84, 160)
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
 
 @dataclass(frozen=True)
 class SheetRow:
@@ -150,6 +148,6 @@ def shortened(name: str, limit: int = 40) -> str:
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
-def font(size_px: int) -> Font:
+def font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The sheets' only typeface."""
     return ImageFont.load_default(size_px)

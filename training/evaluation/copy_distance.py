@@ -6,6 +6,7 @@ images compared pixel by pixel, over shifts of a few pixels, hardly notice those
 a copy where both say that it is near.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,44 +25,62 @@ _BLOCK: Final = 64
 _EPSILON: Final = 1e-9
 
 
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """The training photos that some images are nearest to, one for each image.
+
+    Attributes:
+        distances: [N], 0 for a photo itself, about 1 for unlike ones.
+        rows: [N], the photos' rows in the dataset.
+        mirrored: [N], whether the photo is nearest when mirrored.
+    """
+
+    distances: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    mirrored: NDArray[np.bool_]
+
+
 class TrainingPhotos:
     """All training photos, upright and mirrored."""
 
     def __init__(
-        self, upright: Features, mirrored: Features, photos: list[NDArray[np.uint8]]
+        self,
+        rows: NDArray[np.int64],
+        upright: Features,
+        mirrored: Features,
+        photos: list[NDArray[np.uint8]],
     ) -> None:
         """Prepare them to be compared with.
 
         Args:
+            rows: Their rows in the dataset [N].
             upright: Features [N, D], N of 1 or more.
             mirrored: Features of the same photos mirrored left to right, [N, D].
             photos: The photos themselves, in parts [n, height, width, channels].
         """
-        self._count = len(upright)
+        self._rows = rows
         self._directions = _unit(torch.from_numpy(np.concatenate([upright, mirrored])).float())
         planes = torch.cat([_unshifted(part) for part in photos])
         self._pixels = torch.cat([_unit_pixels(planes), _unit_pixels(planes.flip(3))])
 
-    def nearest(
-        self, images: NDArray[np.uint8], features: Features
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
+    def nearest(self, images: NDArray[np.uint8], features: Features) -> Nearest:
         """The nearest training photo of each image.
 
         Args:
             images: [N, height, width, channels].
             features: Of the images, [N, D].
-
-        Returns:
-            Distances [N], 0 for a photo itself, about 1 for unlike ones; numbers of the photos
-            [N]; and whether each is nearest when mirrored [N].
         """
         found = [
             self._nearest(images[start : start + _BLOCK], features[start : start + _BLOCK])
             for start in range(0, len(images), _BLOCK)
         ]
         distances, positions = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-        mirrored, photos = np.divmod(positions, self._count)
-        return distances.astype(np.float64), photos, mirrored.astype(np.bool_)
+        mirrored, photos = np.divmod(positions, len(self._rows))
+        return Nearest(
+            distances=distances.astype(np.float64),
+            rows=self._rows[photos],
+            mirrored=mirrored.astype(np.bool_),
+        )
 
     def _nearest(self, images: NDArray[np.uint8], features: Features) -> tuple[Tensor, Tensor]:
         directions = _unit(torch.from_numpy(np.asarray(features)).float())

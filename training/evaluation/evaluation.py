@@ -5,6 +5,7 @@ mix of categories is theirs and each round compares equal counts.
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.manifest import category_index
 from training.dataset import PreparedDataset, Split
 from training.evaluation.classifier import INPUT_PX as CLASSIFIER_PX
 from training.evaluation.classifier import LabelledPhotos
 from training.evaluation.contact_sheet import SheetRow, draw_contact_sheet, sheet_photos
 from training.evaluation.copy_distance import TrainingPhotos
-from training.evaluation.generated import EvaluationError, GeneratedImages, Sampler
-from training.evaluation.memorisation import MemorisationCheck, Nearest, NearPair
+from training.evaluation.memorisation import MemorisationCheck, NearPair
 from training.evaluation.memorisation_sheet import draw_memorisation
 from training.evaluation.options import EvaluationOptions
 from training.evaluation.probe import CategoryProbe, label_agreement
@@ -36,7 +37,7 @@ from training.evaluation.usefulness import measure_usefulness
 from training.features.extractor import to_rgb_tensor
 from training.features.load import load_extractor
 from training.files import replace_file
-from training.metrics.distances import Features
+from training.learning.samplers import Sampler
 from training.metrics.photo_features import photo_features
 from training.metrics.scores import FeatureSet, covered_share, real_floor, score
 
@@ -51,11 +52,12 @@ SHEET_CATEGORIES: Final = 12
 SHEET_COLUMNS: Final = 8
 
 
+class EvaluationError(ValueError):
+    """An evaluation that can't be done; the message says why and the way out."""
+
+
 def evaluate(
-    sampler: Sampler,
-    dataset: PreparedDataset,
-    options: EvaluationOptions,
-    out: Path | None = None,
+    sampler: Sampler, dataset: PreparedDataset, options: EvaluationOptions, out: Path | None = None
 ) -> EvaluationReport:
     """Score a generator against the validation photos, overall and per category.
 
@@ -94,10 +96,7 @@ class _Evaluation:
         self._sampler, self._dataset, self._options = sampler, dataset, options
         self._names = dataset.info.categories
         self._near_pairs: list[NearPair] = []
-        self._generated = GeneratedImages(
-            sampler, self._names, seed=options.seed, batch_size=options.batch_size
-        )
-        self._matched = self._generated.matched
+        self._matched = _matched_labels(sampler.categories, self._names)
         self._refuse_fewer("validation", MIN_VALIDATION_PHOTOS)
         self._refuse_fewer("train", 1)
         self._extractor = load_extractor(
@@ -128,7 +127,11 @@ class _Evaluation:
             seed=self._options.seed,
             truncation_psi=self._options.truncation_psi,
             categories=tuple(self._names[label] for label in self._matched),
-            categories_only_in_model=self._generated.unmatched,
+            categories_only_in_model=tuple(
+                name
+                for label, name in enumerate(self._sampler.categories)
+                if label not in self._matched.values()
+            ),
             categories_only_in_dataset=tuple(
                 name for label, name in enumerate(self._names) if label not in self._matched
             ),
@@ -179,17 +182,41 @@ class _Evaluation:
         labels = self._dataset.labels[self._rows("validation")]
         return np.tile(labels, -(-samples // len(labels)))
 
+    def _images(
+        self,
+        labels: NDArray[np.int64],
+        truncation_psi: float,
+        noise_scale: float = 1.0,
+        first: int = 0,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Images for the dataset's `labels`, a batch at a time.
+
+        Images number `first` and on: other numbers, other images.
+        """
+        requested = np.asarray([self._matched[int(label)] for label in labels], dtype=np.int64)
+        for start in range(0, len(requested), self._options.batch_size):
+            batch = requested[start : start + self._options.batch_size]
+            images = self._sampler.sample(
+                batch,
+                seed=self._options.seed + first + start,
+                truncation_psi=truncation_psi,
+                noise_scale=noise_scale,
+            )
+            if len(images) != len(batch):
+                raise EvaluationError(f"requested {len(batch)} images, got {len(images)}")
+            yield images
+
     def _judged(
         self, photos: TrainingPhotos, check: MemorisationCheck
     ) -> tuple[FeatureSet, LabelledPhotos]:
         """Features of all images that are judged, and the first of them small; in one go."""
         labels = self._rounds(self._options.samples)
         starts = range(0, len(labels), self._options.batch_size)
-        batches = self._generated.batches(labels, truncation_psi=self._options.truncation_psi)
+        batches = self._images(labels, self._options.truncation_psi)
         features, small = [], []
         for start, images in zip(starts, batches, strict=True):
             features.append(self._extractor(images))
-            nearest = self._nearest(photos, images, features[-1])
+            nearest = photos.nearest(images, features[-1])
             check.add(images, nearest, labels[start : start + len(images)])
             if start < MAX_IMAGES:
                 small.append(to_rgb_tensor(images, CLASSIFIER_PX))
@@ -202,7 +229,7 @@ class _Evaluation:
     ) -> MemorisationCheck:
         """Ready to take generated images."""
         rows = self._rows("validation")
-        nearest = self._nearest(photos, self._dataset.images[rows], validation.features)
+        nearest = photos.nearest(self._dataset.images[rows], validation.features)
         check = MemorisationCheck(nearest, len(self._rows("train")))
         if check.twins is not None:
             pair = [int(rows[check.twins[0]]), check.twins[1]]
@@ -217,16 +244,11 @@ class _Evaluation:
         """What copies are sought among."""
         rows, size = self._rows("train"), self._options.batch_size
         return TrainingPhotos(
+            rows,
             train.features,
             self._photos("train", mirrored=True).features,
             [self._dataset.images[rows[i : i + size]] for i in range(0, len(rows), size)],
         )
-
-    def _nearest(
-        self, photos: TrainingPhotos, images: NDArray[np.uint8], features: Features
-    ) -> Nearest:
-        distances, numbers, mirrored = photos.nearest(images, features)
-        return Nearest(distances=distances, rows=self._rows("train")[numbers], mirrored=mirrored)
 
     def _usefulness(self, judged: int) -> Usefulness | None:
         """Classifiers on few photos, where requested; with other images than those judged."""
@@ -235,8 +257,8 @@ class _Evaluation:
         return measure_usefulness(
             self._dataset,
             np.asarray(sorted(self._matched)),
-            lambda labels, first: self._generated.batches(
-                labels, truncation_psi=self._options.truncation_psi, first=judged + first
+            lambda labels, first: self._images(
+                labels, self._options.truncation_psi, first=judged + first
             ),
             self._options.usefulness,
             seed=self._options.seed,
@@ -249,9 +271,7 @@ class _Evaluation:
         """What the probe says of generated images, beside its accuracy on photos."""
         psi = self._options.served_truncation_psi
         labels = self._rounds(min(SERVED_SAMPLES, self._options.samples))
-        batches = self._generated.batches(
-            labels, truncation_psi=psi, noise_scale=self._options.served_noise_scale
-        )
+        batches = self._images(labels, psi, self._options.served_noise_scale)
         served = FeatureSet(
             features=np.concatenate([self._extractor(images) for images in batches]), labels=labels
         )
@@ -299,3 +319,16 @@ class _Evaluation:
             )
             for label in self._matched
         }
+
+
+def _matched_labels(model: tuple[str, ...], dataset: tuple[str, ...]) -> dict[int, int]:
+    """Dataset label -> model label, for the names that both know."""
+    found = {label: category_index(name, model) for label, name in enumerate(dataset)}
+    matched = {label: index for label, index in found.items() if index is not None}
+    if not matched:
+        raise EvaluationError(
+            f"the model's categories ({', '.join(model)}) and the dataset's "
+            f"({', '.join(dataset)}) have no name in common: evaluate on the catalogue that "
+            "the model was trained on, or rename its folders"
+        )
+    return matched

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom
 
+from training.evaluation.copy_distance import Nearest
 from training.evaluation.record import Memorisation, NearestPhoto
 
 QUANTILE: Final = 0.01
@@ -28,21 +29,6 @@ _CHANCE: Final = 0.95
 # training photos: of 341 photos of clothes and 117 rendered ones it was 0.55 to 0.67 of the
 # median, and nine in ten of JPEG copies are nearer than a third.
 _BLINDED: Final = 1 / 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nearest:
-    """The training photos that some images are nearest to, one for each image.
-
-    Attributes:
-        distances: [N].
-        rows: [N], the photos' rows in the dataset.
-        mirrored: [N], whether the photo is nearest when mirrored.
-    """
-
-    distances: NDArray[np.float64]
-    rows: NDArray[np.int64]
-    mirrored: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)

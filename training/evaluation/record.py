@@ -3,21 +3,20 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from training.faults import first_fault
 from training.features.extractor import ExtractorInfo
 from training.learning.run import EVALUATION_FOLDER
 from training.metrics.scores import Scores
-from training.records import Record
+from training.records import Fraction, Record
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 2
 REPORT_FILE: Final = "evaluation.json"
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class CategoryScores(Record):
@@ -29,8 +28,8 @@ class CategoryScores(Record):
 
     generated: Scores
     real_floor: Scores
-    covered_share: Share | None = None  # None without photos, or in an older report
-    covered_share_floor: Share | None = None
+    covered_share: Fraction | None = None  # None without photos, or in an older report
+    covered_share_floor: Fraction | None = None
 
 
 class Agreement(Record):
@@ -38,15 +37,15 @@ class Agreement(Record):
 
     truncation_psi: float
     count: int
-    overall: Share
-    per_category: dict[str, Share]
+    overall: Fraction
+    per_category: dict[str, Fraction]
 
 
 class AgreementReport(Record):
     """What a linear classifier of the photos' features says, and how good it is on photos."""
 
-    validation_accuracy: Share
-    validation_accuracy_per_category: dict[str, Share]
+    validation_accuracy: Fraction
+    validation_accuracy_per_category: dict[str, Fraction]
     generated: Agreement
     generated_as_served: Agreement
 
@@ -57,8 +56,8 @@ class SecondOpinion(Record):
     It starts from scratch: it shares nothing with the features that the distances rest on.
     """
 
-    trained_on_generated: Share
-    trained_on_photos: Share
+    trained_on_generated: Fraction
+    trained_on_photos: Fraction
     generated_count: int
     photo_count: int
 
@@ -84,9 +83,9 @@ class Memorisation(Record):
     validation_count: int
     generated_count: int
     threshold: float
-    share: Share
-    expected_share: Share
-    chance_share: Share
+    share: Fraction
+    expected_share: Fraction
+    chance_share: Fraction
     nearest: tuple[NearestPhoto, ...]
 
 
@@ -96,9 +95,9 @@ UsefulnessArmName = Literal["real", "augmented", "generated", "generated_augment
 class UsefulnessArm(Record):
     """Share of validation photos named rightly by classifiers trained in one way."""
 
-    mean: Share
+    mean: Fraction
     spread: float  # standard deviation over seeds
-    accuracies: tuple[Share, ...]  # by seed; the same position in each arm is the same photos
+    accuracies: tuple[Fraction, ...]  # by seed; the same position in each arm is the same photos
 
 
 class Usefulness(Record):

@@ -13,11 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.dataset import PreparedDataset
-from training.evaluation.classifier import (
-    CategoryClassifier,
-    LabelledPhotos,
-    read_photos,
-)
+from training.evaluation.classifier import CategoryClassifier, LabelledPhotos, read_photos
 from training.evaluation.record import SecondOpinion
 from training.metrics.photo_features import kept
 

@@ -37,10 +37,10 @@ Generate = Callable[[NDArray[np.int64], int], Iterable[NDArray[np.uint8]]]
 class UsefulnessOptions(Record):
     """Settings of the comparison."""
 
-    photos_per_category: Annotated[int, Field(ge=1, le=10_000, description="Real ones.")] = 10
+    photos_per_category: Annotated[int, Field(ge=1, le=10_000)] = 10  # real ones
     generated_per_category: Annotated[int, Field(ge=1, le=10_000)] = 64
-    seeds: Annotated[int, Field(ge=2, le=100, description="Repetitions.")] = 3
-    steps: Annotated[int, Field(ge=10, le=100_000, description="Batches in each training.")] = 150
+    seeds: Annotated[int, Field(ge=2, le=100)] = 3  # repetitions
+    steps: Annotated[int, Field(ge=10, le=100_000)] = 150  # batches in each training
 
 
 def measure_usefulness(
@@ -81,7 +81,9 @@ def measure_usefulness(
             per_category=options.photos_per_category,
             labels=trained,
         )
-        generated = _as_source(generate(requested, repetition * len(requested)), requested)
+        batches = generate(requested, repetition * len(requested))  # small before the next comes
+        small = torch.cat([to_rgb_tensor(batch, INPUT_PX) for batch in batches])
+        generated = LabelledPhotos(small, requested)
         arms: dict[UsefulnessArmName, tuple[list[LabelledPhotos], bool]] = {
             "real": ([real], False),
             "augmented": ([real], True),
@@ -109,8 +111,3 @@ def measure_usefulness(
             for name, values in accuracies.items()
         },
     )
-
-
-def _as_source(batches: Iterable[NDArray[np.uint8]], labels: NDArray[np.int64]) -> LabelledPhotos:
-    """Generated images as the classifier takes them; no more than a batch is held in full."""
-    return LabelledPhotos(torch.cat([to_rgb_tensor(b, INPUT_PX) for b in batches]), labels)

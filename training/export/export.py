@@ -16,7 +16,6 @@ from safetensors.torch import save
 from torch import nn
 
 from models.discriminator import Discriminator
-from models.encoder import Encoder
 from models.generator import Generator
 from models.manifest import (
     CARD_FILE,
@@ -55,7 +54,7 @@ from training.export.loss import FULL_VARIETY, Setting, measure_loss
 from training.export.parity import measure_parity
 from training.export.quantization import quantize
 from training.files import folder_aside
-from training.inversion.encoder_run import EncoderCard, load_encoder
+from training.inversion.encoder_run import load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
 from training.learning.run import load_networks
@@ -115,7 +114,9 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     }
     encoder = upscaler = watermark = None
     if trained is not None:
-        files[ENCODER_FILE], encoder = _encoder(*trained, generator)
+        network, card = trained
+        files[ENCODER_FILE], encoder_parity = encoder_to_onnx(network, generator)
+        encoder = EncoderRecord(nimg=card.nimg, parity=encoder_parity, errors=card.errors)
     if enlarging is not None:
         files[UPSCALER_FILE], upscaler = _upscaler(*enlarging, generator)
     if options.watermark is not None:
@@ -227,13 +228,6 @@ def _upscaler(
         photos=card.photos,
         generated=card.generated,
     )
-
-
-def _encoder(
-    encoder: Encoder, card: EncoderCard, generator: Generator
-) -> tuple[bytes, EncoderRecord]:
-    graph, parity = encoder_to_onnx(encoder, generator)
-    return graph, EncoderRecord(nimg=card.nimg, parity=parity, errors=card.errors)
 
 
 def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:

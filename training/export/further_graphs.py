@@ -29,7 +29,7 @@ from models.watermark import (
     PAYLOAD_BITS,
 )
 from models.watermark_networks import WatermarkDecoder, WatermarkEncoder
-from training.export.graphs import Arrays, example_inputs, seal, trace
+from training.export.graphs import example_inputs, seal, trace
 from training.export.parity import (
     PARITY_BATCHES,
     Case,
@@ -39,6 +39,7 @@ from training.export.parity import (
     generate,
     worst_difference,
 )
+from training.learning.samplers import Arrays
 
 
 class _Mapping(nn.Module):
@@ -78,16 +79,8 @@ def encoder_to_onnx(encoder: Encoder, generator: Generator) -> tuple[bytes, Pari
     category = torch.eye(shape.categories)[[0, -1]]
     example = dict(zip(ENCODER_INPUT_NAMES, (images, category), strict=True))
     graph = seal(trace(encoder, example, STYLE_OFFSET_NAME))
-    inputs = (
-        dict(
-            zip(
-                ENCODER_INPUT_NAMES,
-                (generate(generator, feed).clip(-1, 1), feed["category"]),
-                strict=True,
-            )
-        )
-        for feed in feeds(generator)
-    )
+    generated = ((generate(generator, f).clip(-1, 1), f["category"]) for f in feeds(generator))
+    inputs = (dict(zip(ENCODER_INPUT_NAMES, pair, strict=True)) for pair in generated)
     worst = worst_difference(graph, _cases(encoder, inputs))
     return graph, certificate("encoder", worst, "fp32", generator)
 

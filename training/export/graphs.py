@@ -7,17 +7,15 @@ import numpy as np
 import onnx
 import onnxscript.optimizer
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.generator import Generator
-from models.manifest import INPUT_NAMES, OUTPUT_NAME, STYLE_OFFSET_NAME
-from training.learning.samplers import random_inputs
+from models.manifest import OUTPUT_NAME, STYLE_OFFSET_NAME
+from training.learning.samplers import graph_inputs
 
 OPSET: Final = 20
 FloatPrecision = Literal["fp32", "fp16"]
 Precision = Literal["fp32", "fp16", "int8"]
-Arrays = dict[str, NDArray[np.float32]]
 
 
 class ExportError(RuntimeError):
@@ -56,31 +54,11 @@ def to_onnx(generator: Generator, precision: FloatPrecision) -> bytes:
     offset = torch.full((2, *generator.style_shape), 0.1)
     example = example_inputs(generator) | {STYLE_OFFSET_NAME: offset}
     model = trace(_Graph(generator, dtype), example, OUTPUT_NAME)
-    if precision == "fp16":
-        model = _folded(model)
+    if precision == "fp16":  # what depends on weights alone is stored as it is used
+        size = onnx.checker.MAXIMUM_PROTOBUF
+        model = onnxscript.optimizer.optimize(model, input_size_limit=size, output_size_limit=size)
     _give_default(model, STYLE_OFFSET_NAME, np.zeros((1, *generator.style_shape), np.float32))
     return seal(model)
-
-
-def graph_inputs(
-    generator: Generator,
-    labels: NDArray[np.int64],
-    *,
-    seed: int,
-    truncation_psi: float,
-    noise_scale: float = 1.0,
-) -> Arrays:
-    """A generator's inputs for images of `labels` [N], by INPUT_NAMES."""
-    z, category, noise = random_inputs(
-        labels,
-        categories=generator.shape.categories,
-        z_dim=generator.z_dim,
-        noise_dim=generator.noise_dim,
-        seed=seed,
-        noise_scale=noise_scale,
-    )
-    psi = np.full(len(labels), truncation_psi, dtype=np.float32)
-    return dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
 
 
 def example_inputs(generator: Generator) -> dict[str, Tensor]:
@@ -113,15 +91,6 @@ def trace(module: nn.Module, example: dict[str, Tensor], output: str) -> onnx.Mo
         if foreign:
             raise ExportError(f"the graph uses operators of {', '.join(sorted(foreign))}")
     return model
-
-
-def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Compute all that depends on weights alone, so that they are stored as they are used."""
-    size = onnx.checker.MAXIMUM_PROTOBUF
-    folded: onnx.ModelProto = onnxscript.optimizer.optimize(
-        model, input_size_limit=size, output_size_limit=size
-    )
-    return folded
 
 
 def _give_default(model: onnx.ModelProto, name: str, value: np.ndarray[Any, Any]) -> None:

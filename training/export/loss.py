@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from models.generator import Generator
 from models.manifest import LOSS_FLOOR_DB, PictureLoss
-from training.export.graphs import Arrays, ExportError, Precision, graph_inputs
-from training.export.parity import generate, open_graph
+from training.export.graphs import ExportError, Precision
+from training.export.parity import generate
 from training.learning.recorder import to_pixels
+from training.learning.samplers import Arrays, graph_inputs, open_graph
 
 # More change a PSNR by tenths of a decibel; where there are more categories, each has one.
 _PICTURES: Final = 100

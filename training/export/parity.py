@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnxruntime
@@ -10,13 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from models.generator import Generator
-from models.manifest import (
-    INPUT_NAMES,
-    PARITY_TOLERANCE,
-    STYLE_OFFSET_NAME,
-    ParityCertificate,
-)
-from training.export.graphs import Arrays, ExportError, Precision, graph_inputs
+from models.manifest import INPUT_NAMES, PARITY_TOLERANCE, STYLE_OFFSET_NAME, ParityCertificate
+from training.export.graphs import ExportError, Precision
+from training.learning.samplers import Arrays, graph_inputs, open_graph
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +23,6 @@ _OFFSET_SCALE: Final = 0.3
 
 # Inputs of a graph, and what torch gives for them.
 Case = tuple[Arrays, NDArray[np.float32]]
-
-
-def open_graph(graph: bytes) -> Any:
-    """A session on the CPU; silent about the optional input, which costs it no speed."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def measure_parity(generator: Generator, graph: bytes, precision: Precision) -> ParityCertificate:

@@ -29,8 +29,9 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.generator import Generator
-from training.export.graphs import Arrays, seal
+from training.export.graphs import seal
 from training.export.loss import Setting, inputs
+from training.learning.samplers import Arrays
 
 # A range cut at the rarest values leaves finer steps for all others: of an earlier base, 2.5 dB.
 _PERCENTILE: Final = 99.995

@@ -10,9 +10,10 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from training.features.efficientnet_lite import WeightsError
-from training.features.extractor import ExtractorInfo, to_rgb_tensor
+from training.features.extractor import ExtractorInfo, FeatureExtractor, to_rgb_tensor
 
 _MODEL: Final = "vit_small_patch14_dinov2.lvd142m"
 _REPOSITORY: Final = f"timm/{_MODEL}"
@@ -22,7 +23,7 @@ _INPUT_PX: Final = 224
 _BATCH: Final = 16
 
 
-class DinoFeatures:
+class DinoFeatures(FeatureExtractor):
     """The class token of DINOv2's small vision transformer."""
 
     def __init__(self, device: str = "cpu", weights: Path | None = None) -> None:
@@ -35,6 +36,7 @@ class DinoFeatures:
         Raises:
             WeightsError: The file is missing or is of another network.
         """
+        super().__init__(device, _BATCH)
         path = weights or _kept_by_timm()
         try:
             with safe_open(path, framework="numpy"):  # other formats can hold code
@@ -60,23 +62,16 @@ class DinoFeatures:
             provenance="DINOv2 ViT-S/14, trained on LVD-142M by its authors; Apache-2.0.",
             frechet_name="Frechet distance on DINOv2",
         )
-        self._device = torch.device(device)
         self._network = network.eval().requires_grad_(False).to(self._device)
         self._mean, self._deviation = (
             torch.tensor(network.default_cfg[name], device=self._device).view(3, 1, 1)
             for name in ("mean", "std")
         )
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features float32 [N, 384] of uint8 images [N, height, width, 1 | 3 | 4]."""
-        features = np.empty((len(images), _DIMENSIONS), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(images), _BATCH):
-                batch = to_rgb_tensor(images[start : start + _BATCH], _INPUT_PX).to(self._device)
-                levels = (batch + 1) / 2
-                pooled = self._network((levels - self._mean) / self._deviation)
-                features[start : start + _BATCH] = pooled.cpu().numpy()
-        return features
+    def _features(self, images: NDArray[np.uint8]) -> Tensor:
+        levels = (to_rgb_tensor(images, _INPUT_PX).to(self._device) + 1) / 2
+        pooled: Tensor = self._network((levels - self._mean) / self._deviation)
+        return pooled
 
 
 def _kept_by_timm() -> Path:

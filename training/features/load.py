@@ -7,10 +7,7 @@ from training.features.names import FeaturesName
 
 
 def load_extractor(
-    name: FeaturesName = "efficientnet-lite2",
-    *,
-    device: str = "cpu",
-    weights: Path | None = None,
+    name: FeaturesName = "efficientnet-lite2", *, device: str = "cpu", weights: Path | None = None
 ) -> FeatureExtractor:
     """The extractor of that name; nothing is downloaded.
 

@@ -8,10 +8,10 @@ RUN/encoder/
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 
 from models.encoder import Encoder, EncoderShape
 from models.generator import Generator
@@ -27,6 +27,7 @@ from training.companion import (
 from training.files import replace_file
 from training.learning.config import Snapshot, TrainingConfig
 from training.learning.randomness import Purpose, seed_for
+from training.records import LearningRate
 
 ENCODER_FOLDER: Final = "encoder"
 SHEET_FILE: Final = "reconstructions.png"
@@ -40,17 +41,11 @@ class EncoderSettings(CompanionSettings):
     """
 
     snapshot: Snapshot = "last"
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.01
-    pixel_weight: Annotated[float, Field(ge=0, description="Of pixels and coarse pixels.")] = 1.0
-    feature_weight: Annotated[
-        float, Field(ge=0, description="Of the discriminator's features.")
-    ] = 1.0
-    style_weight: Annotated[
-        float, Field(ge=0, description="Of the known styles of generated pictures.")
-    ] = 0.5
-    pull_weight: Annotated[
-        float, Field(ge=0, description="Of the pull to the category's mean style.")
-    ] = 0.01
+    learning_rate: LearningRate = 0.01
+    pixel_weight: NonNegativeFloat = 1.0  # of pixels and coarse pixels
+    feature_weight: NonNegativeFloat = 1.0  # of the discriminator's features
+    style_weight: NonNegativeFloat = 0.5  # of the known styles of generated images
+    pull_weight: NonNegativeFloat = 0.01  # of the pull to the category's mean style
 
 
 class EncoderCard(CompanionCard):

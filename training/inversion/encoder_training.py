@@ -71,11 +71,7 @@ class EncoderTrainer(CompanionTrainer):
     settings: EncoderSettings
 
     def __init__(
-        self,
-        networks: Inversion,
-        dataset: PreparedDataset,
-        settings: EncoderSettings,
-        mirror: bool,
+        self, networks: Inversion, dataset: PreparedDataset, settings: EncoderSettings, mirror: bool
     ) -> None:
         super().__init__(networks.encoder, settings)
         self.networks = networks

@@ -76,9 +76,7 @@ def train_encoder(
         trainer.train(on_tick, should_stop)
         logger.info("encoder: %d photos shown; judging", trainer.nimg)
         errors = judge(
-            partial(reconstructed, networks),
-            dataset,
-            load_extractor(device=str(device)),
+            partial(reconstructed, networks), dataset, load_extractor(device=str(device))
         )
         card = {
             "settings": settings,

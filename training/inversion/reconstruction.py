@@ -105,15 +105,11 @@ def judge(
         "mean_photo": mean,
     }
     wanted = extractor(photos)
+    apart = {n: np.linalg.norm(extractor(p) - wanted, axis=1) for n, p in stand_ins.items()}
     return ReconstructionErrors(
         photos=len(rows),
         pixel_mse=Comparison(**{n: _pixel_mse(p, photos) for n, p in stand_ins.items()}),
-        feature_distance=Comparison(
-            **{
-                n: float(np.linalg.norm(extractor(p) - wanted, axis=1).mean())
-                for n, p in stand_ins.items()
-            }
-        ),
+        feature_distance=Comparison(**{n: float(d.mean()) for n, d in apart.items()}),
     )
 
 

@@ -39,8 +39,7 @@ def save_checkpoint(run: Path, nimg: int, state: dict[str, Any], keep: int) -> P
     path = checkpoint_path(run, nimg)
     _save(path, state)
     for old in list_checkpoints(run)[keep:]:
-        old.unlink()
-        _digest_file(old).unlink(missing_ok=True)
+        _delete(old)
     return path
 
 
@@ -54,8 +53,7 @@ def save_best(run: Path, nimg: int, state: dict[str, Any]) -> Path:
     _save(path, state)
     for old in run.glob("best-*.pt"):
         if old != path:
-            old.unlink()
-            _digest_file(old).unlink(missing_ok=True)
+            _delete(old)
     return path
 
 
@@ -69,6 +67,11 @@ def load_best(run: Path) -> dict[str, Any]:
     if not found:
         raise CheckpointError(f"{run} has no best snapshot: use its last checkpoint")
     return load_checkpoint(found[0])
+
+
+def _delete(path: Path) -> None:
+    path.unlink()
+    _digest_file(path).unlink(missing_ok=True)
 
 
 def _digest_file(path: Path) -> Path:

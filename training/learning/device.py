@@ -1,7 +1,6 @@
 """The machine that trains: device, precision, memory."""
 
 import ctypes
-import logging
 import platform
 import resource
 import sys
@@ -10,8 +9,6 @@ from pathlib import Path
 import torch
 
 from training.learning.config import TrainingConfig
-
-logger = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.discriminator import ConvolutionalDiscriminator, Discriminator
 from models.generator import Generator
 from models.manifest import category_index
-from models.projected import CombinedDiscriminator, ProjectedDiscriminator
+from models.projected import CombinedDiscriminator
 from training.dataset import PreparedDataset
 from training.learning.run import RunError
 from training.learning.samplers import GeneratorSampler
@@ -51,7 +51,9 @@ def transfer(
         RunError: Nothing of the generator's blocks fits, as when the widths differ.
     """
     rows = [None if c is None else source.categories.index(c) for c in likeness.values()]
-    theirs = _embedded(source.generator, "mapping.embed.weight", 1, rows)
+    known = [category_index(name, source.categories) is not None for name in likeness]
+    apart = [not k and rows.count(row) > 1 for k, row in zip(known, rows, strict=True)]
+    theirs = _embedded(source.generator, "mapping.embed.weight", 1, rows, apart)
     del theirs["mapping.w_avg"]  # of the old categories; computed again when it is needed
     fresh = _take(generator, theirs)
     if generator.shape.pyramid.base != source.pyramid.base:
@@ -66,22 +68,19 @@ def transfer(
         torch.nn.init.zeros_(weight)
     deeper = generator.shape.pyramid.doublings - source.pyramid.doublings
     own, seen = _parts(source.discriminator)
-    if own:
-        own = _renumbered(_embedded(own, "embed", 0, rows), deeper)
+    own = _renumbered(_embedded(own, "embed", 0, rows, apart), deeper)
     for name in [name for name in seen if name.endswith("embed")]:
-        seen = _embedded(seen, name, 0, rows)
+        seen = _embedded(seen, name, 0, rows, apart)
     return fresh + _take(discriminator, _joined(own, seen, discriminator))
 
 
 def _parts(weights: Weights) -> tuple[Weights, Weights]:
-    """A discriminator's weights by kind: convolutional and projected, either may be empty."""
-    parts = [
+    """A discriminator's weights by kind: convolutional and projected, the latter may be empty."""
+    own, seen = (
         {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
         for prefix in ("convolutional.", "projected.")
-    ]
-    if any(parts):
-        return parts[0], parts[1]
-    return ({}, weights) if any(n.startswith("heads.") for n in weights) else (weights, {})
+    )
+    return own or weights, seen
 
 
 def _joined(own: Weights, seen: Weights, discriminator: Discriminator) -> Weights:
@@ -89,14 +88,24 @@ def _joined(own: Weights, seen: Weights, discriminator: Discriminator) -> Weight
     if isinstance(discriminator, CombinedDiscriminator):
         named = {f"convolutional.{n}": w for n, w in own.items()}
         return named | {f"projected.{n}": w for n, w in seen.items()}
-    return seen if isinstance(discriminator, ProjectedDiscriminator) else own
+    return own
 
 
-def _embedded(weights: Weights, name: str, axis: int, rows: list[int | None]) -> Weights:
-    """`weights` with a category table whose rows along `axis` are those asked for."""
+def _embedded(
+    weights: Weights, name: str, axis: int, rows: list[int | None], apart: list[bool]
+) -> Weights:
+    """`weights` with a category table whose rows along `axis` are those asked for.
+
+    Rows that are to be told `apart` are half noise: of new categories that start from the same one
+    a short training would never find out that they differ.
+    """
     table = weights[name].movedim(axis, 0)
-    picked = [table.mean(dim=0) if row is None else table[row] for row in rows]
-    return {**weights, name: torch.stack(picked).movedim(0, axis).contiguous()}
+    picked = torch.stack([table.mean(dim=0) if row is None else table[row] for row in rows])
+    noise = torch.randn(picked.shape, generator=torch.Generator().manual_seed(0))
+    scale = table.square().mean().sqrt()
+    halves = (picked + noise.to(picked) * scale) / 2**0.5
+    picked = torch.where(torch.tensor(apart)[:, None], halves, picked)
+    return {**weights, name: picked.movedim(0, axis).contiguous()}
 
 
 def _renumbered(weights: Weights, deeper: int) -> Weights:

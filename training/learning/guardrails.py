@@ -7,7 +7,6 @@ far above their own past. Alarms are for a run that still runs but no longer pay
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -36,14 +35,6 @@ class TrainingDiverged(RuntimeError):
 
 class ResourceError(ValueError):
     """Too little disk or memory for the run; the message says how much is missing."""
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """Something that a person who left the run alone should know."""
-
-    name: str  # "collapse" or "overfitting"
-    message: str
 
 
 class Guardrails:
@@ -106,25 +97,22 @@ class Guardrails:
         self.gradient_norms = list(state["gradient_norms"])
 
 
-def alarms(measured: Mapping[str, float]) -> list[Alarm]:
-    """What the validation measurements warn of (see training/learning/validation.py)."""
-    found = []
+def alarms(measured: Mapping[str, float]) -> dict[str, str]:
+    """What the validation measurements warn of, "overfitting" or "collapse", and its message.
+
+    A person who left the run alone should know it (see training/learning/validation.py).
+    """
+    found = {}
     if measured["overfitting"] > OVERFITTING:
-        found.append(
-            Alarm(
-                "overfitting",
-                "the discriminator takes unseen photos for generated ones "
-                f"({measured['overfitting']:.2f}): more photos, stronger --augment, or stop here",
-            )
+        found["overfitting"] = (
+            "the discriminator takes unseen photos for generated ones "
+            f"({measured['overfitting']:.2f}): more photos, stronger --augment, or stop here"
         )
     if measured["diversity"] < COLLAPSE:
-        found.append(
-            Alarm(
-                "collapse",
-                "generated pictures of a category are nearly the same (spread "
-                f"{measured['diversity']:.2f} of the photos'): go back to the best snapshot, and "
-                "try a lower --learning-rate",
-            )
+        found["collapse"] = (
+            "generated pictures of a category are nearly the same (spread "
+            f"{measured['diversity']:.2f} of the photos'): go back to the best snapshot, and "
+            "try a lower --learning-rate"
         )
     return found
 

@@ -188,9 +188,8 @@ class MaskController:
         """Bring the mask up to image count `nimg`."""
         match self.config.mode:
             case "off":  # a mask may be left from before a resume with another mode
-                return (
-                    [self._lift(discriminator, nimg)] if discriminator.mask.held is not None else []
-                )
+                held = discriminator.mask.held is not None
+                return [self._lift(discriminator, nimg)] if held else []
             case "random":
                 self._draw(discriminator, nimg)
                 return []
@@ -227,12 +226,7 @@ class MaskController:
         measurement = self.detector.measure(generator, discriminator, nimg, dtype)
         if measurement is None:
             return events
-        values = {
-            "generator_change": measurement.generator_change,
-            "discriminator_change": measurement.discriminator_change,
-            "adaptation": measurement.adaptation,
-            "lagging": float(measurement.lagging),
-        }
+        values = {name: float(value) for name, value in vars(measurement).items()}
         events.append(MaskEvent("measure", nimg, values))
         if measurement.lagging and self.masked_until is None:
             self.masked_until = nimg + math.ceil(self.config.period_kimg * 1000)

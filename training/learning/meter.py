@@ -1,5 +1,6 @@
 """What the loop measures: means of step statistics, and what is due when."""
 
+import dataclasses
 import math
 import time
 from typing import Any, Final
@@ -10,15 +11,7 @@ from training.learning.adversarial import StepStatistics
 from training.learning.config import TrainingConfig
 from training.learning.distributed import Ranks, mean_over_ranks
 
-STATISTICS: Final = (
-    "generator_loss",
-    "discriminator_loss",
-    "real_logits",
-    "fake_logits",
-    "real_sign",
-    "r1_penalty",
-    "gradient_norm",
-)
+STATISTICS: Final = tuple(field.name for field in dataclasses.fields(StepStatistics))
 # Known only of some steps: those with R1, or as many where there is no R1.
 LAZY_STATISTICS: Final = ("r1_penalty", "gradient_norm")
 

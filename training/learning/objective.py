@@ -154,8 +154,6 @@ def objective_for(
     """The objective that this kind of discriminator learns by."""
     if isinstance(discriminator, CombinedDiscriminator):
         return CombinedObjective(discriminator, config, dtype)
-    if isinstance(discriminator, ProjectedDiscriminator):
-        return HingeObjective(discriminator, config, dtype)
     return LogisticObjective(discriminator, config, dtype)
 
 

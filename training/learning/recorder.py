@@ -72,11 +72,7 @@ class GridSampler:
     """The same latents in every grid, a row for each category."""
 
     def __init__(
-        self,
-        generator: Generator,
-        seed: int,
-        truncation_psi: float = 0.8,
-        noise_scale: float = 1.0,
+        self, generator: Generator, seed: int, truncation_psi: float = 0.8, noise_scale: float = 1.0
     ) -> None:
         categories = generator.shape.categories
         rows = min(categories, 16)

@@ -14,7 +14,6 @@ RUN/
 
 import fcntl
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +21,7 @@ from typing import Any, Final
 
 import torch
 
-from models.discriminator import (
-    ConvolutionalDiscriminator,
-    Discriminator,
-    DiscriminatorShape,
-)
+from models.discriminator import ConvolutionalDiscriminator, Discriminator, DiscriminatorShape
 from models.generator import Generator, GeneratorShape
 from models.projected import CombinedDiscriminator, ProjectedDiscriminator, ProjectedShape
 from training.dataset import DatasetError, DatasetInfo, PreparedDataset
@@ -36,8 +31,6 @@ from training.files import replace_file
 from training.learning.checkpoint import load_best, load_newest
 from training.learning.config import Snapshot, TrainingConfig
 from training.learning.randomness import Purpose, seed_for
-
-logger = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "config.json"
 INFO_FILE: Final = "dataset.json"
@@ -77,27 +70,19 @@ def _build_discriminator(config: TrainingConfig, info: DatasetInfo) -> Discrimin
     sizes = {"height": info.height, "width": info.width, "categories": len(info.categories)}
     level = config.masking.level
 
-    def convolutional() -> ConvolutionalDiscriminator:
-        shape = DiscriminatorShape(
+    convolutional = ConvolutionalDiscriminator(
+        DiscriminatorShape(
             **sizes,
             channels=info.channels,
             channel_base=config.model.channel_base,
             channel_max=config.model.channel_max,
             mask_level=level,
         )
-        return ConvolutionalDiscriminator(shape)
-
-    def projected() -> ProjectedDiscriminator:
-        shape = ProjectedShape(**sizes, input_px=config.projected.input_px, mask_level=level)
-        return ProjectedDiscriminator(shape, LiteFeatureMaps())
-
-    match config.discriminator:
-        case "convolutional":
-            return convolutional()
-        case "projected":
-            return projected()
-        case "both":
-            return CombinedDiscriminator(convolutional(), projected())
+    )
+    if config.discriminator == "convolutional":
+        return convolutional
+    shape = ProjectedShape(**sizes, input_px=config.projected.input_px, mask_level=level)
+    return CombinedDiscriminator(convolutional, ProjectedDiscriminator(shape, LiteFeatureMaps()))
 
 
 def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
@@ -108,6 +93,8 @@ def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
     """
     try:
         saved = json.loads((run / CONFIG_FILE).read_bytes())
+        if saved.get("projected", {}).get("interval_steps") == 1:  # as it always is by now
+            del saved["projected"]["interval_steps"]
         config = TrainingConfig.model_validate({k: v for k, v in saved.items() if k not in RETIRED})
         info = DatasetInfo.model_validate_json((run / INFO_FILE).read_bytes())
     except (OSError, ValueError) as error:
@@ -115,18 +102,26 @@ def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
     return config, info
 
 
-def refuse_retired(run: Path) -> None:
-    """Refuse to go on with a run whose objective is gone.
+def config_to_resume(run: Path, dataset: PreparedDataset) -> TrainingConfig:
+    """Configuration of a run that can go on: with its objective, and on the photos of its start.
 
     Raises:
-        RunError: It had the relativistic one.
+        RunError: `run` is no run directory, or had the relativistic objective.
+        DatasetError: The dataset is another one.
     """
+    config, info = read_run(run)
     objective = json.loads((run / CONFIG_FILE).read_bytes()).get("objective", "logistic")
     if objective != "logistic":
         raise RunError(
             f"{run} was trained by the {objective} objective, which is gone: "
             f"use --from {run} to go on from its weights in a new run"
         )
+    if info.hash != dataset.info.hash:
+        raise DatasetError(
+            f"{run} was trained on another dataset (hash {info.hash[:12]}, not "
+            f"{dataset.info.hash[:12]}): use --from {run} to fine-tune on this one"
+        )
+    return config
 
 
 def write_run(run: Path, config: TrainingConfig, dataset: PreparedDataset) -> None:
@@ -135,44 +130,41 @@ def write_run(run: Path, config: TrainingConfig, dataset: PreparedDataset) -> No
         replace_file(run / name, f"{record.model_dump_json(indent=2)}\n".encode())
 
 
-def load_snapshot(run: Path, snapshot: Snapshot) -> dict[str, Any]:
-    """Weights of a run's newest whole checkpoint, or of its best moment by validation.
-
-    Raises:
-        CheckpointError: There is nothing usable.
-    """
-    return load_best(run) if snapshot == "best" else load_newest(run)
-
-
 def load_generator(
     run: Path, snapshot: Snapshot = "last"
 ) -> tuple[Generator, TrainingConfig, DatasetInfo, int]:
-    """The averaged generator of a run, with its image count.
+    """The averaged generator of a run's newest whole checkpoint, or of its best moment.
+
+    Returns:
+        The generator, the run's configuration and dataset, and the generator's image count.
 
     Raises:
         RunError, CheckpointError: There is nothing usable.
     """
-    config, info = read_run(run)
-    state = load_snapshot(run, snapshot)
-    generator = _build_generator(config, info)
-    generator.load_state_dict(state["ema"])
-    generator.eval().requires_grad_(False).update_w_avg()
+    generator, config, info, state = _load(run, snapshot)
     return generator, config, info, int(state["nimg"])
 
 
 def load_networks(
     run: Path, snapshot: Snapshot = "last"
 ) -> tuple[Generator, Discriminator, TrainingConfig, DatasetInfo, int]:
-    """The averaged generator and the discriminator of one moment of a run.
-
-    Raises:
-        RunError, CheckpointError: There is nothing usable.
-    """
-    generator, config, info, nimg = load_generator(run, snapshot)
+    """As `load_generator`, with the discriminator of the same moment."""
+    generator, config, info, state = _load(run, snapshot)
     discriminator = _build_discriminator(config, info)
-    discriminator.load_state_dict(load_snapshot(run, snapshot)["discriminator"])
+    discriminator.load_state_dict(state["discriminator"])
     discriminator.eval().requires_grad_(False)
-    return generator, discriminator, config, info, nimg
+    return generator, discriminator, config, info, int(state["nimg"])
+
+
+def _load(
+    run: Path, snapshot: Snapshot
+) -> tuple[Generator, TrainingConfig, DatasetInfo, dict[str, Any]]:
+    config, info = read_run(run)
+    state = load_best(run) if snapshot == "best" else load_newest(run)
+    generator = _build_generator(config, info)
+    generator.load_state_dict(state["ema"])
+    generator.eval().requires_grad_(False).update_w_avg()
+    return generator, config, info, state
 
 
 @contextmanager
@@ -192,20 +184,6 @@ def locked(run: Path) -> Iterator[None]:
         for half_written in run.glob("*.partial"):
             half_written.unlink(missing_ok=True)
         yield
-
-
-def check_same_dataset(run: Path, dataset: PreparedDataset) -> None:
-    """A run resumes only on the photos that it was started with.
-
-    Raises:
-        DatasetError: The dataset is another one.
-    """
-    _, info = read_run(run)
-    if info.hash != dataset.info.hash:
-        raise DatasetError(
-            f"{run} was trained on another dataset (hash {info.hash[:12]}, not "
-            f"{dataset.info.hash[:12]}): use --from {run} to fine-tune on this one"
-        )
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

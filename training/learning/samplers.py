@@ -1,5 +1,6 @@
-"""Pictures from a training run or an export, by labels and a seed: what evaluation judges."""
+"""Images from a training run or an export, by labels and a seed: what evaluation judges."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import Tensor
 
 from models.generator import Generator
 from models.manifest import (
@@ -23,33 +25,50 @@ from training.learning.recorder import to_pixels
 from training.learning.run import RunError, load_generator
 
 BATCH = 64
+Arrays = dict[str, NDArray[np.float32]]
 
 
-def random_inputs(
+def graph_inputs(
+    model: Generator | GeneratorManifest,
     labels: NDArray[np.int64],
     *,
-    categories: int,
-    z_dim: int,
-    noise_dim: int,
     seed: int,
+    truncation_psi: float,
     noise_scale: float = 1.0,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Latents z [N, z_dim], one-hot category [N, categories] and noise [N, noise_dim]."""
+) -> Arrays:
+    """A generator's inputs for images of `labels` [N], by INPUT_NAMES."""
+    categories = model.shape.categories if isinstance(model, Generator) else len(model.categories)
     random = np.random.default_rng(seed)
-    z = random.standard_normal((len(labels), z_dim), dtype=np.float32)
-    noise = random.standard_normal((len(labels), noise_dim), dtype=np.float32)
-    return z, np.eye(categories, dtype=np.float32)[labels], noise * np.float32(noise_scale)
+    z = random.standard_normal((len(labels), model.z_dim), dtype=np.float32)
+    noise = random.standard_normal((len(labels), model.noise_dim), dtype=np.float32)
+    category = np.eye(categories, dtype=np.float32)[labels]
+    psi = np.full(len(labels), truncation_psi, dtype=np.float32)
+    inputs = (z, category, psi, noise * np.float32(noise_scale))
+    return dict(zip(INPUT_NAMES, inputs, strict=True))
 
 
-class GeneratorSampler:
-    """A generator in torch."""
+def open_graph(graph: bytes | str) -> Any:
+    """A session of a graph or its file on the CPU.
 
-    def __init__(self, generator: Generator, categories: tuple[str, ...]) -> None:
-        """Sample from `generator` where it is; its labels index `categories`."""
-        self.generator = generator
-        self.categories = categories
+    It is silent about the optional input, which costs it no speed.
+    """
+    import onnxruntime
 
-    @torch.no_grad()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+class Sampler(ABC):
+    """A generator of images: a run or an export.
+
+    Attributes:
+        categories: Names that labels index.
+    """
+
+    def __init__(self, model: Generator | GeneratorManifest, categories: tuple[str, ...]) -> None:
+        self._model, self.categories = model, categories
+
     def sample(
         self,
         labels: NDArray[np.int64],
@@ -58,20 +77,35 @@ class GeneratorSampler:
         truncation_psi: float = 1.0,
         noise_scale: float = 1.0,
     ) -> NDArray[np.uint8]:
-        """See training.evaluation.generated.Sampler."""
-        inputs = random_inputs(
-            labels,
-            categories=len(self.categories),
-            z_dim=self.generator.z_dim,
-            noise_dim=self.generator.noise_dim,
-            seed=seed,
-            noise_scale=noise_scale,
+        """Images [N, height, width, channels] of categories[labels], fixed by `seed`.
+
+        Evaluation asks in batches, each under its own seed: the evaluation's plus the number
+        of images before the batch.
+        """
+        inputs = graph_inputs(
+            self._model, labels, seed=seed, truncation_psi=truncation_psi, noise_scale=noise_scale
         )
-        parts = [
-            _paint(self.generator, [a[i : i + BATCH] for a in inputs], truncation_psi)
-            for i in range(0, len(labels), BATCH)
-        ]
-        return np.concatenate(parts)
+        starts = range(0, len(labels), BATCH)
+        batches = ({name: a[i : i + BATCH] for name, a in inputs.items()} for i in starts)
+        return np.concatenate([to_pixels(self._generate(batch)) for batch in batches])
+
+    @abstractmethod
+    def _generate(self, inputs: Arrays) -> Tensor:
+        """Images [N, C, H, W] in [-1, 1] for one batch of inputs."""
+
+
+class GeneratorSampler(Sampler):
+    """A generator in torch, sampled from where it is."""
+
+    def __init__(self, generator: Generator, categories: tuple[str, ...]) -> None:
+        super().__init__(generator, categories)
+        self.generator = generator
+
+    @torch.no_grad()
+    def _generate(self, inputs: Arrays) -> Tensor:
+        device = self.generator.mapping.w_avg.device
+        images: Tensor = self.generator(*(torch.from_numpy(a).to(device) for a in inputs.values()))
+        return images
 
 
 class RunSampler(GeneratorSampler):
@@ -85,16 +119,7 @@ class RunSampler(GeneratorSampler):
         super().__init__(generator.to(device or torch.device("cpu")), self.info.categories)
 
 
-def _paint(
-    generator: Generator, arrays: list[NDArray[np.float32]], truncation_psi: float
-) -> NDArray[np.uint8]:
-    device = generator.mapping.w_avg.device
-    z, category, noise = (torch.from_numpy(a).to(device) for a in arrays)
-    psi = torch.full((len(z),), truncation_psi, device=device)
-    return to_pixels(generator(z, category, psi, noise))
-
-
-class ExportSampler:
+class ExportSampler(Sampler):
     """An export, in ONNX Runtime on the CPU."""
 
     def __init__(self, export: Path) -> None:
@@ -103,56 +128,19 @@ class ExportSampler:
         Raises:
             ManifestError: A file is missing or not the one that was exported.
         """
-        import onnxruntime
-
         try:
             text = (export / MANIFEST_FILE).read_bytes()
-            self.manifest = GeneratorManifest.model_validate_json(text)
-            self.manifest.verify_files(lambda name: (export / name).read_bytes())
+            manifest = GeneratorManifest.model_validate_json(text)
+            manifest.verify_files(lambda name: (export / name).read_bytes())
         except (OSError, ValidationError) as error:
             raise ManifestError(f"{export} is no usable export: {first_fault(error)}") from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # silent about the optional input
-        self.session = onnxruntime.InferenceSession(
-            str(export / GENERATOR_FILE), options, providers=["CPUExecutionProvider"]
-        )
+        super().__init__(manifest, manifest.categories)
+        self.nimg = manifest.nimg
+        self.session = open_graph(str(export / GENERATOR_FILE))
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Names that labels index."""
-        return self.manifest.categories
-
-    @property
-    def nimg(self) -> int:
-        """Images that the generator had seen."""
-        return self.manifest.nimg
-
-    def sample(
-        self,
-        labels: NDArray[np.int64],
-        *,
-        seed: int,
-        truncation_psi: float = 1.0,
-        noise_scale: float = 1.0,
-    ) -> NDArray[np.uint8]:
-        """See training.evaluation.generated.Sampler."""
-        manifest = self.manifest
-        z, category, noise = random_inputs(
-            labels,
-            categories=len(manifest.categories),
-            z_dim=manifest.z_dim,
-            noise_dim=manifest.noise_dim,
-            seed=seed,
-            noise_scale=noise_scale,
-        )
-        psi = np.full(len(labels), truncation_psi, dtype=np.float32)
-        arrays = dict(zip(INPUT_NAMES, (z, category, psi, noise), strict=True))
-        parts = []
-        for i in range(0, len(labels), BATCH):
-            feed: dict[str, Any] = {name: array[i : i + BATCH] for name, array in arrays.items()}
-            (images,) = self.session.run([OUTPUT_NAME], feed)
-            parts.append(to_pixels(torch.from_numpy(images)))
-        return np.concatenate(parts)
+    def _generate(self, inputs: Arrays) -> Tensor:
+        (images,) = self.session.run([OUTPUT_NAME], inputs)
+        return torch.from_numpy(images)
 
 
 def open_sampler(

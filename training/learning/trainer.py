@@ -64,12 +64,7 @@ class Trainer:
         self.time_spent = 0.0  # fraction of max_minutes, as all ranks know it
         self.first_nimg = 0  # when the optimisers began; above 0 after weights alone were loaded
         self.loader = BatchLoader(
-            dataset,
-            config.batch_size,
-            config.seed,
-            device,
-            GROUP_SIZE,
-            config.augment.mirror,
+            dataset, config.batch_size, config.seed, device, GROUP_SIZE, config.augment.mirror
         )
         self.mask = MaskController(config.masking, config.seed)
         self.augmentation = AdaptiveProbability(config.augment)
@@ -175,9 +170,9 @@ class Trainer:
             return
         measured = monitor.measure(self.ema.generator, self.discriminator, self.dtype)
         recorder.note("validation", self.nimg, **measured, ema_length=self.ema.length)
-        for alarm in alarms(measured):
-            logger.warning("%s at %d images: %s", alarm.name, self.nimg, alarm.message)
-            recorder.note("alarm", self.nimg, name=alarm.name, message=alarm.message)
+        for name, message in alarms(measured).items():
+            logger.warning("%s at %d images: %s", name, self.nimg, message)
+            recorder.note("alarm", self.nimg, name=name, message=message)
         if self.best.is_now(measured["kernel_distance"]):
             save_best(self.run, self.nimg, self._snapshot())
 

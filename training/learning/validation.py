@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from models.discriminator import GROUP_SIZE, Discriminator
 from models.generator import Generator
-from training.dataset import PreparedDataset, Split
+from training.dataset import PreparedDataset
 from training.features.load import load_extractor
 from training.learning.ema import SMOOTHED
 from training.learning.loader import to_float
@@ -103,8 +103,8 @@ class ValidationMonitor:
         generated = FeatureSet(features=self.extractor(images), labels=self.labels)
         real, made = self.real.features, generated.features
         measured = {"kernel_distance": kernel_distance(real, made)}
-        if min(len(real), len(made)) >= MIN_NEIGHBOUR_PHOTOS:
-            count = min(len(real), len(made))
+        count = min(len(real), len(made))
+        if count >= MIN_NEIGHBOUR_PHOTOS:
             measured["recall"] = recall(real[:count], made[:count])
             measured["coverage"] = coverage(real[:count], made[:count])
         measured["diversity"] = _spread(generated) / max(_spread(self.real), 1e-12)
@@ -115,46 +115,30 @@ class ValidationMonitor:
     def _overfitting(
         self, discriminator: Discriminator, fakes: NDArray[np.uint8], dtype: torch.dtype
     ) -> float:
+        photos, labels = self.dataset.images, self.dataset.labels
+        categories = len(self.dataset.info.categories)
+
+        def mean_logit(
+            images: NDArray[np.uint8], labels: NDArray[np.int64], rows: NDArray[np.int64]
+        ) -> float:
+            """Of some of `rows`, in groups of one category, as in training."""
+            rows = rows[epoch_order(self.seed, 0, labels[rows], GROUP_SIZE)[:LOGIT_PHOTOS]]
+            logits: list[Tensor] = []
+            for start in range(0, len(rows), _BATCH):
+                part = rows[start : start + _BATCH]
+                shown = to_float(torch.from_numpy(np.array(images[part])).to(self.device))
+                category = one_hot(torch.from_numpy(labels[part]), categories).float()
+                logits.append(discriminator(shown, category.to(self.device), dtype).float())
+            return float(torch.cat(logits).mean())
+
         held = discriminator.mask.held
         discriminator.mask.hold(None)
-        train, validation = (self._split_logits(discriminator, s, dtype) for s in _SPLITS)
-        order = epoch_order(self.seed, 0, self.labels, GROUP_SIZE)
-        order = order[:LOGIT_PHOTOS]
-        generated = self._logits(discriminator, fakes[order], self.labels[order], dtype)
+        train = mean_logit(photos, labels, self.dataset.indices("train"))
+        validation = mean_logit(photos, labels, self.dataset.indices("validation"))
+        generated = mean_logit(fakes, self.labels, np.arange(len(fakes)))
         discriminator.mask.hold(held)
         gap = train - generated
         return (train - validation) / gap if abs(gap) > 1e-6 else 0.0
-
-    def _split_logits(
-        self, discriminator: Discriminator, split: Split, dtype: torch.dtype
-    ) -> float:
-        rows = self.dataset.indices(split)
-        order = epoch_order(self.seed, 0, self.dataset.labels[rows], GROUP_SIZE)
-        rows = rows[order[:LOGIT_PHOTOS]]
-        return self._logits(
-            discriminator, self.dataset.images[rows], self.dataset.labels[rows], dtype
-        )
-
-    def _logits(
-        self,
-        discriminator: Discriminator,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        dtype: torch.dtype,
-    ) -> float:
-        """Mean logit of images in groups of one category, as in training."""
-        categories = len(self.dataset.info.categories)
-        logits: list[Tensor] = []
-        for start in range(0, len(images), _BATCH):
-            part = torch.from_numpy(np.array(images[start : start + _BATCH])).to(self.device)
-            category = one_hot(torch.from_numpy(labels[start : start + _BATCH]), categories)
-            logits.append(
-                discriminator(to_float(part), category.float().to(self.device), dtype).float()
-            )
-        return float(torch.cat(logits).mean())
-
-
-_SPLITS: Final[tuple[Split, Split]] = ("train", "validation")
 
 
 def _spread(images: FeatureSet) -> float:

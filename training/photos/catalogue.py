@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 from training.dataset import INFO_FILE, REPORT_FILE, DatasetInfo, Split
@@ -170,11 +171,7 @@ def _cores() -> int:
 
 
 def _write(
-    folder: Path,
-    images: ImagesFile,
-    listing: Listing,
-    curated: Curated,
-    options: PrepareOptions,
+    folder: Path, images: ImagesFile, listing: Listing, curated: Curated, options: PrepareOptions
 ) -> DatasetInfo:
     """Write images, index and dataset.json."""
     categories = sorted(listing.categories)
@@ -229,8 +226,7 @@ def _report(
         used=len(curated.kept),
         left_out=dict(sorted(Counter(item.reason for item in listing.left_out).items())),
         left_out_photos=[
-            {"path": item.path, "reason": item.reason, "message": item.message}
-            for item in sorted(listing.left_out, key=lambda item: item.path)
+            asdict(item) for item in sorted(listing.left_out, key=lambda item: item.path)
         ],
         near_duplicates=list(groups.values()),
         merged_categories=merged,

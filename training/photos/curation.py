@@ -66,10 +66,11 @@ def curate(
                 LeftOut(refs[row].path, "exact_duplicate", f"the same picture as {twin}")
             )
     look_alike = _look_alikes(unique, decoded)
+    splits: dict[int, Split]
     if validation_share is None:
         unique, left_out = _clear_of_validation(unique, look_alike, refs)
         curated.left_out += left_out
-        splits = {row: _given_side(refs[row]) for row in unique}
+        splits = {row: "validation" if refs[row].validation else "train" for row in unique}
     else:
         splits = _split(first_of, look_alike, refs, decoded, validation_share)
     numbers = _group_numbers(unique, look_alike)
@@ -123,10 +124,6 @@ def _clear_of_validation(
         for row, twin in twins.items()
     ]
     return [row for row in rows if row not in twins], left_out
-
-
-def _given_side(ref: PhotoRef) -> Split:
-    return "validation" if ref.validation else "train"
 
 
 def _split(

@@ -15,7 +15,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
@@ -85,7 +84,9 @@ class _Pool:
         self._files, self._options, self._images = files, options, images
         self._rows = iter(range(len(files)))
         self._workers: list[_Worker] = []
-        self._context = _context()
+        # Processes that do not inherit our threads and open files.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["training.photos.decoding"])
 
     def run(self, processes: int) -> Iterator[tuple[int, Outcome]]:
         for _ in range(processes):
@@ -117,7 +118,7 @@ class _Pool:
         if row is None:
             return
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(  # type: ignore[attr-defined]
+        process = self._context.Process(
             target=_serve, args=(theirs, self._options, self._images), daemon=True
         )
         process.start()
@@ -166,15 +167,6 @@ class _Pool:
         self._start()
         assert worker.row is not None
         return worker.row, UnusablePhoto(reason, message)
-
-
-def _context() -> BaseContext:
-    """Processes that do not inherit our threads and open files."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["training.photos.decoding"])
-        return context
-    return multiprocessing.get_context("spawn")
 
 
 def _serve(pipe: Connection, options: PrepareOptions, images: ImagesFile) -> None:

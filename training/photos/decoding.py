@@ -27,13 +27,11 @@ class DecodedPhoto:
         sha256: Of the file's bytes, hex.
         pixel_hash: Of the upright sRGB picture before resizing, over the background.
         view: Its product, small.
-        original_px: Width and height, upright, as decoded.
     """
 
     sha256: str
     pixel_hash: bytes
     view: ProductView
-    original_px: tuple[int, int]
 
 
 class UnusablePhoto(Exception):
@@ -73,7 +71,6 @@ def decode_photo(file: str, options: PrepareOptions) -> tuple[DecodedPhoto, NDAr
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=hashlib.sha256(size + rgb.tobytes()).digest(),
         view=product_view(rgb),
-        original_px=rgb.size,
     )
     source = picture if options.channels == 4 else rgb
     fitted = fit_image(flatten(source, options.channels, options.background), options)
@@ -103,21 +100,12 @@ def _fit(image: Image.Image, options: PrepareOptions) -> Image.Image:
         return crop_to(image, size)
     scale = min(size[0] / image.width, size[1] / image.height)
     inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = Image.new(image.mode, size, _canvas_colour(image.mode, options.background))
+    is_alpha = image.mode == "RGBa"
+    padding = (0, 0, 0, 0) if is_alpha else ImageColor.getcolor(options.background, image.mode)
+    canvas = Image.new(image.mode, size, padding)
     resized = image.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0)
     canvas.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return canvas
-
-
-def _canvas_colour(mode: str, background: str) -> int | tuple[int, ...]:
-    """The padding in the image's own mode."""
-    if mode == "RGBa":
-        return (0, 0, 0, 0)
-    red, green, blue = ImageColor.getrgb(background)[:3]
-    if mode == "L":
-        grey = Image.new("RGB", (1, 1), (red, green, blue)).convert("L").getpixel((0, 0))
-        return int(grey)  # type: ignore[arg-type]
-    return (red, green, blue)
 
 
 def _read(file: str, max_bytes: int) -> bytes:

@@ -84,21 +84,17 @@ def _path_problem(path: str) -> str | None:
     """Why a path is not taken, None where it is fine."""
     if not path:
         return "no path"
-    if "\0" in path or not _encodable(path):
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
         return "the path holds characters that no file name can"
     if "\\" in path:
         return "the path has a backslash: write folders with /"
     if path.startswith("/") or ".." in path.split("/"):
         return "the path leaves the folder of photos"
     return None
-
-
-def _encodable(path: str) -> bool:
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _text(value: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from PIL import ImageColor
-from pydantic import Field, field_serializer, field_validator
+from pydantic import Field, PositiveFloat, field_serializer, field_validator
 
 from models.images import MAX_PIXELS, Channels, ImageLimits
 from models.pyramid import Pyramid
@@ -34,12 +34,12 @@ class PrepareOptions(Record):
     sku_column: str = "sku"
     validation: Path | None = None
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    min_photos: Annotated[int, Field(ge=1, description="Fewest usable photos in all.")] = 10
-    max_bytes: Annotated[int, Field(ge=1, description="Largest file.")] = 100_000_000
+    min_photos: Annotated[int, Field(ge=1)] = 10  # fewest usable photos in all
+    max_bytes: Annotated[int, Field(ge=1)] = 100_000_000  # largest file
     max_pixels: Annotated[int, Field(ge=64, le=MAX_PIXELS)] = 50_000_000
     min_side_px: Annotated[int, Field(ge=1)] = 16
-    cpu_limit_sec: Annotated[float, Field(gt=0, description="Most work for one photo.")] = 30.0
-    wall_limit_sec: Annotated[float, Field(gt=0, description="Longest wait for one.")] = 600.0
+    cpu_limit_sec: PositiveFloat = 30.0  # most work for one photo
+    wall_limit_sec: PositiveFloat = 600.0  # longest wait for one
 
     @field_validator("background")
     @classmethod

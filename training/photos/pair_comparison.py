@@ -191,11 +191,7 @@ def _likeness(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     spread = xx - x * x + yy - y * y + _NOISE_VARIANCE
     structure = (2 * (xy - x * y) + _NOISE_VARIANCE) / spread
     other = (means[:, :3] - means[:, 3:6]).abs().amax(1) > _COLOUR_LEVELS
-    return (
-        (weight * structure).sum((1, 2)) / area,
-        (weight * other).sum((1, 2)) / area,
-        outline,
-    )
+    return ((weight * structure).sum((1, 2)) / area, (weight * other).sum((1, 2)) / area, outline)
 
 
 def _total(layer: Tensor) -> Tensor:

@@ -122,7 +122,9 @@ def scan_folder(root: Path, *, validation: bool = False) -> Listing:
         elif entry.is_dir(follow_symlinks=False) or _is_by_product(entry.name):
             listing.leave_out(entry.name, "hidden", _HIDDEN)
         else:
-            listing.leave_out(entry.name, *_why_stray(entry, base))
+            found = locate(entry.path, base)
+            stray = ("stray", "not in a category folder")
+            listing.leave_out(entry.name, *(stray if isinstance(found, bytes) else found))
     listing.photos.sort(key=lambda photo: photo.path.encode())
     return listing
 
@@ -144,12 +146,6 @@ def _walk(folder: bytes, base: bytes, listing: Listing) -> Iterator[os.DirEntry[
                 pending.append(entry.path)
             else:
                 yield entry
-
-
-def _why_stray(entry: os.DirEntry[bytes], base: bytes) -> tuple[str, str]:
-    """Why something beside the category folders is not used."""
-    found = locate(entry.path, base)
-    return ("stray", "not in a category folder") if isinstance(found, bytes) else found
 
 
 def locate(path: bytes, base: bytes) -> bytes | tuple[str, str]:
@@ -175,7 +171,8 @@ def locate(path: bytes, base: bytes) -> bytes | tuple[str, str]:
     if stat.S_ISDIR(mode) and _is_link(path):
         return "link_to_folder", "its photos count where they really are"
     if not stat.S_ISREG(mode):
-        return "not_a_file", _kind(mode)
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        return "not_a_file", kinds.get(stat.S_IFMT(mode), "a device")
     return real
 
 
@@ -185,12 +182,6 @@ def _is_link(path: bytes) -> bool:
         return stat.S_ISLNK(os.lstat(path).st_mode)
     except OSError:
         return False
-
-
-def _kind(mode: int) -> str:
-    """What stands there in place of a file."""
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def _is_by_product(name: bytes) -> bool:

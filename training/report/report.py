@@ -10,7 +10,7 @@ import json
 import logging
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -41,6 +41,7 @@ _TEMPLATE: Final = "report.html.j2"
 _MAX_GRIDS: Final = 6
 _GRID_WIDTH_PX: Final = 768
 _SHEET_WIDTH_PX: Final = 2400
+_Model = TypeVar("_Model", DatasetInfo, EvaluationReport)
 
 
 def write_report(run: Path) -> Path:
@@ -123,18 +124,23 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
+def _read(model: type[_Model], path: Path, notes: list[str], so: str) -> _Model | None:
+    """A stored record, if it is there; a note where it can't be read."""
+    if not path.exists():
+        return None
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValueError:
+        notes.append(f"{path.name} can't be read{so}")
+        return None
+
+
 def _dataset(
     path: Path, evaluation: EvaluationReport | None, notes: list[str]
 ) -> DatasetInfo | None:
     """What the run was trained on."""
-    if not path.exists():
-        return None
-    try:
-        info = DatasetInfo.model_validate_json(path.read_bytes())
-    except ValueError:
-        notes.append(f"{path.name} can't be read, so the photos are not described here.")
-        return None
-    if evaluation is not None and evaluation.dataset_hash != info.hash:
+    info = _read(DatasetInfo, path, notes, ", so the photos are not described here.")
+    if info and evaluation and evaluation.dataset_hash != info.hash:
         notes.append(
             "The evaluation used another dataset than training did: its training photos are not "
             "the ones that the generator was trained on, so that its memorised share says little."
@@ -145,15 +151,9 @@ def _dataset(
 def _evaluation(run: Path, notes: list[str]) -> EvaluationReport | None:
     """What `catalogan evaluate` found last."""
     path = run / EVALUATION_FOLDER / EVALUATION_FILE
-    if not path.exists():
-        return None
-    try:
-        report = EvaluationReport.model_validate_json(path.read_bytes())
-    except ValueError:
-        notes.append(f"{path.name} can't be read: run `catalogan evaluate` again.")
-        return None
+    report = _read(EvaluationReport, path, notes, ": run `catalogan evaluate` again.")
     checkpoints = list_checkpoints(run)
-    if checkpoints and path.stat().st_mtime < checkpoints[0].stat().st_mtime:
+    if report and checkpoints and path.stat().st_mtime < checkpoints[0].stat().st_mtime:
         notes.append(
             "The evaluation is older than the newest checkpoint, and so speaks of an earlier "
             "generator: run `catalogan evaluate` again."

@@ -6,6 +6,7 @@ convince the critic, which sees them beside photos. Sources: Ledig et al. 2017, 
 (features and a critic for larger images); Johnson et al. 2016, arXiv 1603.08155 (features).
 """
 
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -81,8 +82,12 @@ class UpscalerTrainer(CompanionTrainer):
 
     def _drawn(self) -> Crops:
         drawn = self.crops.draw(self.settings.batch_size, self.settings.seed, self.nimg)
-        parts = (part.to(self.device) for part in (drawn.small, drawn.large, drawn.generated))
-        return Crops(*parts, drawn.offset)
+        return replace(
+            drawn,
+            small=drawn.small.to(self.device),
+            large=drawn.large.to(self.device),
+            generated=drawn.generated.to(self.device),
+        )
 
     def _teach(self, crops: Crops) -> dict[str, Tensor]:
         settings, count = self.settings, len(crops.small)

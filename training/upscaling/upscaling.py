@@ -193,4 +193,4 @@ def _sheet(enlarge: Enlarge, photos: Images, generated: Images) -> bytes:
         ("generated, Lanczos", resize(generated, (width, height))),
         ("upscaled", enlarge(generated)),
     ]
-    return draw_sheet(rows, [""] * _SHEET_COLUMNS, cell_px=max(height, width))
+    return draw_sheet(rows, [""] * _SHEET_COLUMNS, label_px=190, cell_px=max(height, width))

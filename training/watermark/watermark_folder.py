@@ -33,12 +33,9 @@ _AGAIN: Final = "train it again by `catalogan train-watermark`"
 class JudgingSettings(Record):
     """How much a watermark is judged by."""
 
-    judged: Annotated[
-        int, Field(ge=1, le=100_000, description="Marked pictures for each treatment.")
-    ] = 1000
-    unmarked: Annotated[
-        int, Field(ge=1, le=1_000_000, description="Readings of pictures without a mark.")
-    ] = 100_000
+    # Marked images for each treatment, and readings of images without a mark.
+    judged: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    unmarked: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
 
 
 class Judgement(Record):

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from training.dataset import PreparedDataset
 from training.evaluation.copy_distance import TrainingPhotos
-from training.evaluation.memorisation import MemorisationCheck, Nearest
+from training.evaluation.memorisation import MemorisationCheck
 from training.features.extractor import LiteFeatures
 from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions
@@ -63,22 +63,17 @@ class Copies:
         self.extractor = LiteFeatures()
         self.rows = dataset.indices("train")[::every]
         self.photos = dataset.images[self.rows]
-        self.training = TrainingPhotos(
-            self.extractor(self.photos), self.extractor(self.photos[:, :, ::-1]), [self.photos]
-        )
+        upright, mirrored = (self.extractor(self.photos[:, :, ::step]) for step in (1, -1))
+        self.training = TrainingPhotos(self.rows, upright, mirrored, [self.photos])
         validation = dataset.images[dataset.indices("validation")]
-        held_out = self.nearest(validation, self.extractor(validation))
+        held_out = self.training.nearest(validation, self.extractor(validation))
         self.threshold = MemorisationCheck(held_out, len(self.rows)).threshold
-
-    def nearest(self, images: NDArray[np.uint8], features: NDArray[np.float32]) -> Nearest:
-        distances, numbers, mirrored = self.training.nearest(images, features)
-        return Nearest(distances=distances, rows=self.rows[numbers], mirrored=mirrored)
 
     def found(self, alter: Alter) -> float:
         """Share of altered photos that are too near, and nearest to the photo itself."""
         chosen = np.random.default_rng(1).permutation(len(self.rows))[:COPIES]
         images = alter(self.photos[chosen])
-        nearest = self.nearest(images, self.extractor(images))
+        nearest = self.training.nearest(images, self.extractor(images))
         right = nearest.rows == self.rows[chosen]
         return float(((nearest.distances <= self.threshold) & right).mean())
 
@@ -114,14 +109,14 @@ def test_a_photo_itself_is_at_no_distance_and_named() -> None:
     rng = np.random.default_rng(0)
     photos = rng.integers(0, 256, (5, 20, 30, 3), dtype=np.uint8)
     upright, mirrored = rng.normal(size=(2, 5, 7)).astype(np.float32)
-    training = TrainingPhotos(upright, mirrored, [photos[:2], photos[2:]])
+    training = TrainingPhotos(10 * np.arange(5), upright, mirrored, [photos[:2], photos[2:]])
     images = np.concatenate([photos[3:], photos[:1, :, ::-1]])
     features = np.concatenate([upright[3:], mirrored[:1]])
-    distances, numbers, flipped = training.nearest(images, features)
-    np.testing.assert_allclose(distances, 0, atol=0.05)
-    assert numbers.tolist() == [3, 4, 0]
-    assert flipped.tolist() == [False, False, True]
-    unlike = training.nearest(255 - images, -features)[0]
+    found = training.nearest(images, features)
+    np.testing.assert_allclose(found.distances, 0, atol=0.05)
+    assert found.rows.tolist() == [30, 40, 0]
+    assert found.mirrored.tolist() == [False, False, True]
+    unlike = training.nearest(255 - images, -features).distances
     assert (unlike > 0.5).all()
 
 
@@ -131,9 +126,9 @@ def test_a_shift_of_a_thirty_second_does_not_hide_a_copy() -> None:
     photos = coarse.repeat(8, axis=1).repeat(8, axis=2)  # 64 px: an eighth of one pattern each
     features = np.eye(4, 7, dtype=np.float32)
     near = features + 0.1
-    training = TrainingPhotos(features, -features, [photos])
+    training = TrainingPhotos(np.arange(4), features, -features, [photos])
     itself, moved, farther = (
-        training.nearest(images, near)[0]
+        training.nearest(images, near).distances
         for images in (photos, shifted(2)(photos), shifted(6)(photos))
     )
     assert (moved < 2 * itself.max() + 0.1).all()
@@ -143,5 +138,5 @@ def test_a_shift_of_a_thirty_second_does_not_hide_a_copy() -> None:
 def test_plain_images_are_compared_without_a_warning() -> None:
     white = np.full((2, 16, 16, 3), 255, dtype=np.uint8)
     features = np.eye(2, 3, dtype=np.float32)
-    distances, _, _ = TrainingPhotos(features, features, [white]).nearest(white, features)
-    assert np.isfinite(distances).all()
+    training = TrainingPhotos(np.arange(2), features, features, [white])
+    assert np.isfinite(training.nearest(white, features).distances).all()

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from training.dataset import DatasetInfo, PreparedDataset
 from training.evaluation.classifier import CategoryClassifier, LabelledPhotos, training_photos
 from training.evaluation.contact_sheet import SheetRow, draw_contact_sheet
-from training.evaluation.evaluation import evaluate
-from training.evaluation.generated import EvaluationError
+from training.evaluation.evaluation import EvaluationError, evaluate
 from training.evaluation.options import EvaluationOptions
 from training.evaluation.record import EvaluationReport
 from training.evaluation.second_opinion import second_opinion

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.evaluation.memorisation import KEPT_PAIRS, MemorisationCheck, Nearest
+from training.evaluation.copy_distance import Nearest
+from training.evaluation.memorisation import KEPT_PAIRS, MemorisationCheck
 from training.metrics.distances import nearest
 
 DIMENSIONS = 16

@@ -26,7 +26,7 @@ from training.learning.run import load_generator
 from training.learning.samplers import ExportSampler
 from training.model_cli import app
 
-SERVED = Setting(truncation_psi=0.7, noise_scale=0.0)
+SERVED = Setting(truncation_psi=0.7, noise_scale=1.0)
 
 
 def invoke(*arguments: str | Path) -> tuple[int, str]:
@@ -116,7 +116,7 @@ def test_the_manifest_and_the_card_say_what_it_costs(
     manifest = read(exports[precision])
     assert manifest.precision == precision
     assert manifest.parity.max_abs_error <= manifest.parity.tolerance
-    assert [(one.truncation_psi, one.noise_scale) for one in manifest.losses] == [(1, 1), (0.7, 0)]
+    assert [(one.truncation_psi, one.noise_scale) for one in manifest.losses] == [(1, 1), (0.7, 1)]
     labels = np.arange(300) % 3
     for one in manifest.losses:
         ours, exact = (
@@ -134,7 +134,7 @@ def test_the_manifest_and_the_card_say_what_it_costs(
         assert one.max_steps >= one.mean_steps
     card = (exports[precision] / "README.md").read_text()
     assert f"## What {precision} costs" in card
-    assert f"| 0.7 | 0 | 100 | {manifest.losses[1].psnr_db:.1f} |" in card
+    assert f"| 0.7 | 1 | 100 | {manifest.losses[1].psnr_db:.1f} |" in card
 
 
 def test_fp32_costs_nothing_and_says_so(exports: dict[str, Path]) -> None:
@@ -205,7 +205,7 @@ def test_the_service_takes_it_and_paints_the_same(exports: dict[str, Path], prec
     spec = PictureSpec(seed=4, category=1, truncation_psi=manifest.truncation_psi)
     (served,) = session.render([spec])
     sampler = ExportSampler(exports[precision])
-    (sampled,) = sampler.sample(np.array([1]), seed=4, truncation_psi=0.7, noise_scale=0.0)
+    (sampled,) = sampler.sample(np.array([1]), seed=4, truncation_psi=0.7)
     np.testing.assert_array_equal(served, sampled)
 
 

@@ -50,7 +50,7 @@ def weights(pair: AdversarialPair) -> torch.Tensor:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("kind", ["convolutional", "projected", "both"])
+@pytest.mark.parametrize("kind", ["convolutional", "both"])
 def test_parts_of_a_batch_teach_what_the_whole_teaches(
     tiny_dataset: Path, tiny_settings: dict[str, Any], kind: str
 ) -> None:

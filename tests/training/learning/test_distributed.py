@@ -41,11 +41,7 @@ def settings(tiny: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        "convolutional",
-        pytest.param("projected", marks=pytest.mark.slow),
-        pytest.param("both", marks=pytest.mark.slow),
-    ],
+    params=["convolutional", pytest.param("both", marks=pytest.mark.slow)],
 )
 def runs(
     request: pytest.FixtureRequest,

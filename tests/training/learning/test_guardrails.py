@@ -58,7 +58,7 @@ def test_the_count_survives_a_stop() -> None:
 )
 def test_alarms(overfitting: float, diversity: float, names: list[str]) -> None:
     measured = {"overfitting": overfitting, "diversity": diversity}
-    assert [alarm.name for alarm in alarms(measured)] == names
+    assert list(alarms(measured)) == names
 
 
 def test_a_full_disk_is_said_before_the_start(full_disk: Path) -> None:

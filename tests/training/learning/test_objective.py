@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.discriminator import Discriminator
-from models.projected import CombinedDiscriminator, ProjectedDiscriminator
+from models.projected import CombinedDiscriminator
 from training.dataset import PreparedDataset
 from training.learning.config import TrainingConfig, resolve
 from training.learning.objective import (
@@ -21,7 +21,7 @@ from training.learning.objective import (
 )
 from training.learning.run import build_networks
 
-KINDS = ("convolutional", "projected", "both")
+KINDS = ("convolutional", "both")
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def test_the_logistic_loss_is_its_formula_and_the_penalty_comes_on_top(made: Any
 
 
 def test_the_hinge_loss_is_its_formula_for_every_place(made: Any) -> None:
-    discriminator, config = made("projected")
-    objective = objective_for(discriminator, config, torch.float32)
-    assert isinstance(objective, HingeObjective)
-    assert isinstance(discriminator, ProjectedDiscriminator)
+    combined, config = made("both")
+    assert isinstance(combined, CombinedDiscriminator)
+    discriminator = combined.projected
+    objective = HingeObjective(discriminator, config, torch.float32)
     both, category = batch()
     discriminator.eval()
     reals, fakes = (discriminator.place_logits(half, category) for half in both.chunk(2))
@@ -87,10 +87,10 @@ def test_both_is_a_weighted_sum_and_the_convolutional_one_tells_of_overfitting(
     assert isinstance(objective, CombinedObjective)
     discriminator.eval()
     both, category = batch()
-    parts = [
-        objective_for(d, config, torch.float32)
-        for d in (discriminator.convolutional, discriminator.projected)
-    ]
+    parts = (
+        LogisticObjective(discriminator.convolutional, config, torch.float32),
+        HingeObjective(discriminator.projected, config, torch.float32),
+    )
     whole, own, seen = (o.judge(both, category, True) for o in (objective, *parts))
     torch.testing.assert_close(whole.total, own.total + 0.25 * seen.total)
     assert torch.equal(whole.real_sign, own.real_sign)

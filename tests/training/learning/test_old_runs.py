@@ -12,7 +12,7 @@ from training.dataset import PreparedDataset
 from training.launch import Launch, LaunchError, launch
 from training.learning.checkpoint import load_newest
 from training.learning.distributed import Ranks
-from training.learning.run import load_networks, read_run
+from training.learning.run import RunError, load_networks, read_run
 from training.learning.sources import open_source
 from training.learning.trainer import Trainer
 
@@ -51,6 +51,21 @@ def test_its_weights_and_moments_are_taken_up_under_their_names(run: Path) -> No
             assert state["exp_avg"].shape == parameter.shape
             found[f"{name}.{parameter_name}"] = float(state["exp_avg_sq"].double().sum())
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("steps", "fits"), [(1, True), (2, False)])
+def test_a_run_whose_heads_were_in_every_step_resumes(
+    run: Path, silent: Any, steps: int, fits: bool
+) -> None:
+    """Commit 7cda0e1 could have them in every other step, too."""
+    file = run / "config.json"
+    config = json.loads(file.read_text()) | {"projected": {"interval_steps": steps}}
+    file.write_text(json.dumps(config))
+    if fits:
+        assert resume(run, silent).nimg == 120
+        return
+    with pytest.raises(RunError, match=r"projected\.interval_steps"):
+        read_run(run)
 
 
 def test_it_resumes_by_the_command_with_settings_that_are_gone(run: Path, silent: Any) -> None:
