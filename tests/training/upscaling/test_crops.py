@@ -98,6 +98,14 @@ def test_seed_and_position_fix_what_is_drawn() -> None:
             )
 
 
+def test_crops_are_looked_at_from_every_place_of_a_stride() -> None:
+    photos = smooth_photos(4, (32, 32))
+    sampler = CropSampler(photos, resize(photos, (16, 16)), 2, 16, True)
+    offsets = [sampler.draw(1, 0, position).offset for position in range(200)]
+    for axis in (0, 1):
+        assert {offset[axis] for offset in offsets} == set(range(8))
+
+
 def test_a_crop_is_no_larger_than_a_small_image() -> None:
     photos = smooth_photos(4, (32, 48))
     crops = CropSampler(photos, resize(photos, (24, 16)), 2, 96, True).draw(2, 0, 0)

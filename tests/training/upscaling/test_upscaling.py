@@ -83,13 +83,17 @@ def shapes(count: int, side: int, seed: int = 0) -> np.ndarray:
     return np.stack(images)
 
 
-def trained(seed: int = 0, kimg: float = 0.064, **settings: Any) -> UpscalerTrainer:
+def untrained(seed: int = 0, kimg: float = 0.064, **settings: Any) -> UpscalerTrainer:
     photos = shapes(40, 48)
     given = UpscalerSettings(factor=2, crop_px=32, max_kimg=kimg, seed=seed, **settings)
     crops = CropSampler(photos, resize(photos, (24, 24)), 2, given.crop_px, True)
     torch.manual_seed(seed)
     upscaler = Upscaler(UpscalerShape(channels=3, factor=2))
-    trainer = UpscalerTrainer(upscaler, crops, given)
+    return UpscalerTrainer(upscaler, crops, given)
+
+
+def trained(seed: int = 0, kimg: float = 0.064, **settings: Any) -> UpscalerTrainer:
+    trainer = untrained(seed, kimg, **settings)
     trainer.train(lambda _: None, lambda: False)
     return trainer
 
@@ -128,6 +132,22 @@ def test_each_loss_has_a_say() -> None:
     whole = weights()
     for name in ("pixel_weight", "feature_weight", "critic_weight", "fidelity_weight"):
         assert not torch.equal(weights(**{name: 0.0}), whole), name
+
+
+def test_features_and_critic_look_from_changing_places() -> None:
+    """At one place, strided layers would never see what is repeated with their stride."""
+    trainer = untrained()
+    sizes: dict[str, set[tuple[int, ...]]] = {"maps": set(), "critic": set()}
+    for name, seen in sizes.items():
+        network: torch.nn.Module = getattr(trainer, name)
+        network.register_forward_pre_hook(
+            lambda _, given, seen=seen: seen.add(tuple(given[0].shape[2:]))
+        )
+    for trainer.steps in range(6):
+        trainer.step(0.0)
+    assert sizes["maps"] == sizes["critic"]
+    assert len(sizes["maps"]) > 2
+    assert max(max(size) for size in sizes["maps"]) <= 48
 
 
 def test_fidelity_is_of_coarse_pixels() -> None:
