@@ -39,6 +39,7 @@ _COMMANDS: Final = {
     "evaluate": (_MODEL, "Measure a run or an export against a dataset."),
     "report": (_MODEL, "Write a run's report.html."),
     "train-encoder": (_COMPANION, "Train an encoder for a run, from photo to style."),
+    "train-upscaler": (_COMPANION, "Train an upscaler for a run, on larger photos."),
     "train-watermark": (_COMPANION, "Train an invisible mark on a dataset's photos."),
     "judge-watermark": (_COMPANION, "Measure how often a trained mark is found."),
     "export": (_MODEL, "Export a run's generator to ONNX."),

@@ -20,10 +20,10 @@ from tables import markdown
 
 from training.dataset import PreparedDataset
 from training.features.load import load_extractor
-from training.inversion.reconstruction_sheet import draw_sheet
 from training.learning.samplers import open_sampler
 from training.metrics.photo_features import photo_features
 from training.metrics.scores import FeatureSet, Scores, score
+from training.sheets import draw_sheet
 
 OUT = REPOSITORY / "docs" / "evaluation.webp"
 COLUMNS = 14

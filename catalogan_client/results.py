@@ -280,7 +280,10 @@ class Marks:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model that is served; `style_layers` None: no style mixing, `encoder`: photos vary."""
+    """A model that is served; `style_layers` None: no style mixing, `encoder`: photos vary.
+
+    `size` is what it generates, `max_size` the largest that may be asked for.
+    """
 
     id: str
     version: str
@@ -291,6 +294,7 @@ class Model:
     categories: tuple[str, ...]
     synonyms: Mapping[str, Sequence[str]]
     size: str
+    max_size: str
     channels: int
     truncation_psi: float
     style_layers: int | None

@@ -106,3 +106,11 @@ def downsample(x: Tensor) -> Tensor:
 def rms_normalize(x: Tensor) -> Tensor:
     """Scale each row of [N, C] to unit mean square (Karras et al. 2018, arXiv 1710.10196)."""
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + EPSILON)
+
+
+def to_rgb(images: Tensor) -> Tensor:
+    """What a viewer sees of [N, 1 | 3 | 4, H, W] in [-1, 1]: [N, 3, H, W], alpha over white."""
+    if images.shape[1] == 4:
+        alpha = (images[:, 3:] + 1) / 2
+        images = images[:, :3] * alpha + (1 - alpha)
+    return images.expand(-1, 3, -1, -1)

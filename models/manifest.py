@@ -18,10 +18,13 @@ A fifth input may be left out, and is then zero:
 
     style_offset    [N or 1, num_ws, w_dim]        added to each layer's style after truncation
 
-Two graphs may lie beside it. `mapping.onnx` gives the style w [N, w_dim] that z, category and
+Three graphs may lie beside it. `mapping.onnx` gives the style w [N, w_dim] that z, category and
 truncation_psi stand for: offsets made of differences of w mix and interpolate styles.
 `encoder.onnx` takes photos as images [N, channels, height, width] in [-1, 1] and category, and
 gives the style_offset that, with truncation_psi 0, makes the generator paint them.
+`upscaler.onnx` takes images [N, channels, height, width] in [-1, 1] and returns them as `upscaled`
+[N, channels, factor * height, factor * width], nominally in [-1, 1], to be clamped; the factor
+is the manifest's.
 """
 
 import hashlib
@@ -36,11 +39,12 @@ SCHEMA_VERSION: Final = 1
 GENERATOR_FILE: Final = "generator.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 PREVIEW_FILE: Final = "preview.png"
-# Older exports have none of these four.
+# Older exports have none of these five.
 CARD_FILE: Final = "README.md"
 WEIGHTS_FILE: Final = "weights.safetensors"
 MAPPING_FILE: Final = "mapping.onnx"
 ENCODER_FILE: Final = "encoder.onnx"
+UPSCALER_FILE: Final = "upscaler.onnx"
 WATERMARK_ENCODER_FILE: Final = "watermark_encoder.onnx"
 WATERMARK_DECODER_FILE: Final = "watermark_decoder.onnx"
 WATERMARK_FILES: Final = (WATERMARK_ENCODER_FILE, WATERMARK_DECODER_FILE)
@@ -54,6 +58,8 @@ STYLE_OFFSET_NAME: Final = "style_offset"  # input of the generator, output of t
 MAPPING_INPUT_NAMES: Final = ("z", "category", "truncation_psi")
 MAPPING_OUTPUT_NAME: Final = "w"
 ENCODER_INPUT_NAMES: Final = ("images", "category")
+UPSCALER_INPUT_NAMES: Final = (OUTPUT_NAME,)
+UPSCALER_OUTPUT_NAME: Final = "upscaled"
 # Of single values, which may leave [-1, 1]. In int8 one may be anywhere: LOSS_FLOOR_DB judges
 # whole pictures.
 PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2, "int8": 4.0}
@@ -96,7 +102,7 @@ class ParityCertificate(_Record):
     """How far ONNX Runtime's output was from torch's on the trained weights."""
 
     max_abs_error: Annotated[
-        float, Field(ge=0, description="Over pictures in [-1, 1], or the encoder's offsets.")
+        float, Field(ge=0, description="Over images in [-1, 1], or the encoder's offsets.")
     ]
     tolerance: Annotated[float, Field(gt=0)]
     truncation_psi: tuple[float, ...]
@@ -151,6 +157,26 @@ class EncoderRecord(_Record):
     nimg: Annotated[int, Field(ge=0, description="Photos shown to it in training.")]
     parity: ParityCertificate
     errors: ReconstructionErrors
+
+
+class EnlargedDistances(_Record):
+    """Kernel distances to validation photos of the upscaler's size, of enlarged small images."""
+
+    upscaler: Annotated[float, Field(description="Of images that the upscaler enlarged.")]
+    lanczos: Annotated[float, Field(description="Of the same ones, resized by Lanczos.")]
+
+
+class UpscalerRecord(_Record):
+    """What is known of the export's upscaler."""
+
+    factor: Annotated[Literal[2, 4], Field(description="How much longer each side becomes.")]
+    nimg: Annotated[int, Field(ge=0, description="Crops of photos shown to it in training.")]
+    parity: ParityCertificate
+    judged: Annotated[int, Field(ge=1, description="Validation photos, and generated images.")]
+    photos: Annotated[
+        EnlargedDistances, Field(description="Of validation photos that were made small.")
+    ]
+    generated: Annotated[EnlargedDistances, Field(description="Of generated images.")]
 
 
 class WatermarkDetection(_Record):
@@ -232,6 +258,7 @@ class GeneratorManifest(_Record):
         Field(description="Of a lower precision, in full variety and as served; fp32 has none."),
     ] = ()
     encoder: EncoderRecord | None = None
+    upscaler: UpscalerRecord | None = None
     watermark: WatermarkRecord | None = None
     files: dict[str, FileRecord]
 
@@ -263,6 +290,8 @@ class GeneratorManifest(_Record):
             raise ValueError("num_ws and w_dim go together")
         if (self.encoder is None) != (ENCODER_FILE not in self.files):
             raise ValueError(f"encoder and {ENCODER_FILE} go together")
+        if (self.upscaler is None) != (UPSCALER_FILE not in self.files):
+            raise ValueError(f"upscaler and {UPSCALER_FILE} go together")
         if {self.watermark is not None} != {file in self.files for file in WATERMARK_FILES}:
             raise ValueError(f"watermark and {' and '.join(WATERMARK_FILES)} go together")
         if self.num_ws is None and {ENCODER_FILE, MAPPING_FILE} & self.files.keys():

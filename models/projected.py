@@ -21,7 +21,7 @@ from models.discriminator import (
     Discriminator,
     minibatch_deviation,
 )
-from models.layers import Conv2d, leaky_relu, rms_normalize
+from models.layers import Conv2d, leaky_relu, rms_normalize, to_rgb
 from models.masking import FeatureMask
 
 # The heads' own widths: as wide as the maps they see, doubled with each halving up to this.
@@ -209,17 +209,9 @@ class ProjectedDiscriminator(Discriminator):
         return self.place_logits(images, category, dtype).mean(dim=1)
 
     def _mixed(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        maps = self.backbone(_resized(_rgb(images), self.seen), dtype)
+        maps = self.backbone(_resized(to_rgb(images), self.seen), dtype)
         mixed: list[Tensor] = self.mix(maps)
         return mixed
-
-
-def _rgb(images: Tensor) -> Tensor:
-    """What a viewer sees: grey in three channels, transparency over white."""
-    if images.shape[1] == 4:
-        alpha = (images[:, 3:] + 1) / 2
-        images = images[:, :3] * alpha + (1 - alpha)
-    return images.expand(-1, 3, -1, -1)
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.manifest import GENERATOR_FILE, WATERMARK_ENCODER_FILE
+from models.manifest import GENERATOR_FILE, UPSCALER_FILE, WATERMARK_ENCODER_FILE
 from service.errors import RegistryError
 from service.http.recording import record_of
 from service.images.imaging import Encoding, OutputFormat
@@ -105,8 +105,8 @@ def open_session(
     if export is not None:
         manifest, files = read_export(export)
         generator, shown_id = files[GENERATOR_FILE], f"{manifest.name}:{export_version(files)}"
-        watermark = files.get(WATERMARK_ENCODER_FILE)
-        others = {} if watermark is None else {WATERMARK_ENCODER_FILE: watermark}
+        used = (UPSCALER_FILE, WATERMARK_ENCODER_FILE)
+        others = {file: files[file] for file in used if file in files}
     else:
         registry = Registry()
         wanted = model_id or next(iter(registry.promoted()), None)

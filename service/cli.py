@@ -158,7 +158,9 @@ def generate(
     export: Annotated[Path | None, typer.Option(help="Use an export unregistered.")] = None,
     output_format: Annotated[Literal["png", "jpeg", "webp"], typer.Option("--format")] = "png",
     truncation_psi: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, up to twice the model's.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT, up to the model's max_size.")
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option()] = None,
 ) -> None:
     """Write pictures, the same as the service gives for these seeds."""
@@ -194,7 +196,9 @@ def synthesize(
     export: Annotated[Path | None, typer.Option(help="Use an export unregistered.")] = None,
     output_format: Annotated[Literal["png", "jpeg", "webp"], typer.Option("--format")] = "png",
     truncation_psi: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, up to twice the model's.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT, up to the model's max_size.")
+    ] = None,
     background: Annotated[
         str | None, typer.Option(help="white, transparent or #rrggbb, where the model has alpha.")
     ] = None,

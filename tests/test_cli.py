@@ -62,6 +62,7 @@ def test_overview_lists_every_command_and_loads_no_room() -> None:
     done = run("--help", code=_AND_WHAT_IS_LOADED)
     assert done.returncode == 0, done.stderr
     assert "train-encoder" in done.stdout
+    assert "train-upscaler" in done.stdout
     for command in ("prepare", "train", "evaluate", "export", "register", "serve", "generate"):
         assert command in done.stdout
     assert "LOADED []" in done.stdout

@@ -1,4 +1,4 @@
-"""Command line of the training room: train-encoder, train-watermark, judge-watermark."""
+"""Command line of the training room: train-encoder, train-upscaler, and the watermark's."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ from training.cli import (
 )
 
 _ENCODER_KIMG = 100.0
+_UPSCALER_KIMG = 30.0
 _WATERMARK_KIMG = 400.0
 _MAX_KIMG_HELP = "Stop after so many thousand photos shown; {:g} if no end."
 
@@ -68,6 +69,64 @@ def train_encoder(
     say(
         f"{card.nimg / 1000:.1f} kimg, judged on {card.errors.photos} photos; look at "
         f"{run / ENCODER_FOLDER / SHEET_FILE}"
+    )
+
+
+@app.command("train-upscaler")
+def train_upscaler(
+    run: Annotated[Path, typer.Argument(help="A training run.")],
+    photos: Annotated[Path, typer.Option(help="Folder; its first level is the category.")],
+    validation: Annotated[
+        Path | None, typer.Option(help="Such a folder to judge by; else a tenth of the photos.")
+    ] = None,
+    factor: Annotated[int, typer.Option(help="How much larger: 2 or 4.")] = 4,
+    max_kimg: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Stop after so many thousand crops shown; {_UPSCALER_KIMG:g} if no end."
+        ),
+    ] = None,
+    max_minutes: MaxMinutes = None,
+    snapshot: SnapshotOption = "last",
+    device: DeviceOption = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Train an upscaler: images 2 or 4 times as large, with the detail of your own photos."""
+    from training.learning.checkpoint import CheckpointError
+    from training.learning.device import pick_device
+    from training.upscaling.upscaler_run import SHEET_FILE, UPSCALER_FOLDER, UpscalerSettings
+    from training.upscaling.upscaling import Photos
+    from training.upscaling.upscaling import train_upscaler as run_training
+
+    configure_logging()
+    if max_kimg is None and max_minutes is None:
+        max_kimg = _UPSCALER_KIMG
+    with refusals(CheckpointError):
+        settings = UpscalerSettings.model_validate(
+            {
+                "factor": factor,
+                "seed": seed,
+                "snapshot": snapshot,
+                "max_kimg": max_kimg,
+                "max_minutes": max_minutes,
+            }
+        )
+        with training_progress("upscaler", max_kimg, max_minutes) as shown:
+            given = Photos(photos, validation)
+            card = run_training(run, given, settings, pick_device(device), *shown)
+    print_table(
+        ("kernel distance to photos", "upscaler", "Lanczos"),
+        (
+            (name, f"{distances.upscaler:.4f}", f"{distances.lanczos:.4f}")
+            for name, distances in (
+                ("of photos made small", card.photos),
+                ("generated", card.generated),
+            )
+        ),
+    )
+    say(
+        f"{card.nimg / 1000:.1f} kimg, judged on {card.judged} photos; look at "
+        f"{run / UPSCALER_FOLDER / SHEET_FILE}"
     )
 
 

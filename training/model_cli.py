@@ -287,6 +287,7 @@ def export(
         Path | None, typer.Option(help=f"JSON with other names for prompts: {_SYNONYMS_FORM}.")
     ] = None,
     encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
+    upscaler: Annotated[bool, typer.Option(help="Take the run's upscaler along.")] = True,
     watermark: Annotated[
         Path | None, typer.Option(help="A folder of `catalogan train-watermark` to take along.")
     ] = None,
@@ -311,6 +312,7 @@ def export(
         data=photos,
         snapshot=snapshot,
         encoder=encoder,
+        upscaler=upscaler,
         watermark=watermark,
     )
     try:

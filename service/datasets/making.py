@@ -101,7 +101,9 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 def _paint(plan: Plan, maker: Maker, items: Sequence[Item]) -> list[Made]:
     specs = [PictureSpec(item.seed, item.category, plan.truncation_psi) for item in items]
-    painted = zip(items, specs, maker.session.render(specs), strict=True)
+    painted = zip(
+        items, specs, maker.session.render(specs, plan.presentation.upscaled), strict=True
+    )
     return [
         Made(item, maker.finishing.finish(pixels, spec), _box(pixels, plan))
         for item, spec, pixels in painted

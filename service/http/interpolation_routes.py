@@ -126,7 +126,7 @@ async def _interpolate(
     facts = {**finishing.facts(), **way_facts(asked, waypoints, manifest)}
     frames = plan_frames(asked.way, waypoints)
     (styles,) = await runtime.workers.run(style_jobs(model.session, waypoints))
-    paint = partial(_paint, model.session, frames, styles, runtime)
+    paint = partial(_paint, model.session, frames, styles, runtime, presentation.upscaled)
     if output_format == "zip":
         pictures = await paint(partial(finish_picture, finishing))
         wrap = partial(answer, "application/zip", "png", pictures, facts)  # hundreds of files
@@ -176,12 +176,13 @@ async def _paint(
     frames: list[Frame],
     styles: Any,
     runtime: Runtime,
+    upscaled: bool,
     finish: Callable[..., Any],
 ) -> list[Any]:
     """Paint all frames, a few at a time; gives what `finish` made of each."""
     painted: list[Any] = []
     for start in range(0, len(frames), FRAMES_AT_A_TIME):
         part = frames[start : start + FRAMES_AT_A_TIME]
-        made = await runtime.painters.run(frame_jobs(session, part, styles, finish))
+        made = await runtime.painters.run(frame_jobs(session, part, styles, finish, upscaled))
         painted += [one for job in made for one in job]
     return painted

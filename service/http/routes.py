@@ -16,6 +16,7 @@ from service.http.photo_routes import add_augmentations, add_variations
 from service.http.runtime import Runtime
 from service.http.usage_routes import add_usage
 from service.http.verification_routes import add_verifications
+from service.images.presentation import largest_size
 from service.messages.answers import error_response
 from service.messages.schemas import Marks, ModelInfo, ModelList
 from service.registry.store import RegisteredModel
@@ -95,6 +96,7 @@ def _model_info(model: RegisteredModel, runtime: Runtime) -> ModelInfo:
         categories=list(manifest.categories),
         synonyms={name: list(others) for name, others in manifest.synonyms.items()},
         size=f"{manifest.width}x{manifest.height}",
+        max_size="{}x{}".format(*largest_size(manifest)),
         channels=manifest.channels,
         truncation_psi=manifest.truncation_psi,
         style_layers=manifest.num_ws if MAPPING_FILE in manifest.files else None,

@@ -1,7 +1,7 @@
 """The size and the background that a caller gets, made of what the generator paints."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from service.errors import BadRequest
 from service.images.imaging import OutputFormat
 
 MIN_SIDE_PX: Final = 16
-MAX_ENLARGEMENT: Final = 2
+LANCZOS_ENLARGEMENT: Final = 2  # how far a model without an upscaler goes
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 
@@ -25,11 +25,13 @@ class Presentation:
         width: In pixels.
         height: In pixels.
         background: RGB under transparent parts; None = they stay as they are.
+        upscaled: Whether the model's upscaler enlarges it first.
     """
 
     width: int
     height: int
     background: tuple[int, int, int] | None = None
+    upscaled: bool = False
 
     @property
     def size(self) -> str:
@@ -46,20 +48,28 @@ def choose_presentation(
         BadRequest: The model can't give it.
     """
     width, height = _choose_size(size, manifest)
+    upscaled = manifest.upscaler is not None and (width, height) > (manifest.width, manifest.height)
+    plain = Presentation(width, height, upscaled=upscaled)
     if background in (None, "auto"):
-        return Presentation(width, height)
+        return plain
     if manifest.channels != 4:
         if background == "opaque":  # they all are
-            return Presentation(width, height)
+            return plain
         raise BadRequest(
             "this model's pictures have no transparency that a background could show through: "
             "leave it out, or send auto or opaque",
             param="background",
         )
     if background == "transparent":
-        return Presentation(width, height)
+        return plain
     colour = ImageColor.getrgb("white" if background == "opaque" else str(background))
-    return Presentation(width, height, colour[:3])
+    return replace(plain, background=colour[:3])
+
+
+def largest_size(manifest: GeneratorManifest) -> tuple[int, int]:
+    """Width and height of the largest images that a model gives."""
+    enlargement = manifest.upscaler.factor if manifest.upscaler else LANCZOS_ENLARGEMENT
+    return enlargement * manifest.width, enlargement * manifest.height
 
 
 def check_transparency(background: str | None, output_format: OutputFormat | str) -> None:
@@ -108,7 +118,7 @@ def _choose_size(size: str | None, manifest: GeneratorManifest) -> tuple[int, in
     native = (manifest.width, manifest.height)
     if size in (None, "auto", f"{native[0]}x{native[1]}"):
         return native
-    largest = tuple(MAX_ENLARGEMENT * side for side in native)
+    largest = largest_size(manifest)
     match = _SIZE.fullmatch(size or "")
     if match:
         width, height = int(match[1]), int(match[2])

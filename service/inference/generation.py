@@ -15,6 +15,7 @@ from models.manifest import (
     MAPPING_FILE,
     OUTPUT_NAME,
     STYLE_OFFSET_NAME,
+    UPSCALER_FILE,
     WATERMARK_ENCODER_FILE,
     GeneratorManifest,
 )
@@ -132,9 +133,13 @@ class GeneratorSession:
                 "CUDA was asked for, but ONNX Runtime fell back to the CPU: install the extra "
                 "`gpu` with its CUDA libraries, or set the device to auto or cpu"
             )
-        # Small enough for the processor, which gives the same numbers in every batch.
+        # Small enough for the processor, which gives the same numbers in every batch, but for
+        # the upscaler, whose work is of the generator's size.
         self._others: Final = {
-            file: try_graph(data, known[file]) for file, data in (others or {}).items()
+            file: try_graph(data, known[file], self.device, intra_op_threads)
+            if file == UPSCALER_FILE
+            else try_graph(data, known[file])
+            for file, data in (others or {}).items()
         }
         self.watermark: Final = self._watermark()
         # Batches that are run: alone on a CPU, which gains nothing from more.
@@ -148,16 +153,24 @@ class GeneratorSession:
         size = self.batch_sizes[-1]
         return [specs[start : start + size] for start in range(0, len(specs), size)]
 
-    def render(self, specs: Sequence[PictureSpec]) -> list[NDArray[np.uint8]]:
-        """Generate pictures; each depends on its own spec alone.
+    def render(
+        self, specs: Sequence[PictureSpec], upscaled: bool = False
+    ) -> list[NDArray[np.uint8]]:
+        """Generate images; each depends on its own spec alone.
+
+        Args:
+            specs: What to generate.
+            upscaled: Enlarge each by the model's upscaler.
 
         Returns:
-            One uint8 [height, width, channels] for each spec.
+            One uint8 [height, width, channels] for each spec, both sides times the upscaler's
+            factor where it was used.
 
         Raises:
-            SessionError: The graph failed or gave values that are not finite.
+            SessionError: A graph failed, gave values that are not finite, or was not loaded.
         """
-        return [picture for part in self.batches(specs) for picture in self._render_batch(part)]
+        images = [image for part in self.batches(specs) for image in self._render_batch(part)]
+        return [self._upscale(image) for image in images] if upscaled else images
 
     def style(self, spec: PictureSpec) -> NDArray[np.float32]:
         """The style w [w_dim] that all layers of a picture start from, before any offset.
@@ -183,10 +196,14 @@ class GeneratorSession:
         Raises:
             SessionError: The graph failed, or was not loaded.
         """
-        pixels = photo.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(127.5) - 1
         spec = PictureSpec(seed=0, category=category, truncation_psi=0.0)
-        feeds = {OUTPUT_NAME: pixels, "category": self._weights([spec])}
+        feeds = {OUTPUT_NAME: _from_pixels(photo), "category": self._weights([spec])}
         return np.asarray(self._other(ENCODER_FILE).run(feeds)[0])
+
+    def _upscale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # Alone, since a batch's size may change what CUDA computes.
+        (upscaled,) = self._other(UPSCALER_FILE).run({OUTPUT_NAME: _from_pixels(image)})
+        return _to_pixels(upscaled)
 
     def _render_batch(self, specs: Sequence[PictureSpec]) -> list[NDArray[np.uint8]]:
         feeds = self._feeds(specs)
@@ -239,6 +256,12 @@ class GeneratorSession:
             self._generator.run(example)
             return None
         return MicroBatcher(self._generator, self.batch_sizes, example, batching.on_run)
+
+
+def _from_pixels(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [height, width, channels] -> [1, channels, height, width] in [-1, 1]."""
+    planes = image.transpose(2, 0, 1)[np.newaxis].astype(np.float32)
+    return planes / np.float32(127.5) - np.float32(1)
 
 
 def _to_pixels(image: NDArray[np.float32]) -> NDArray[np.uint8]:

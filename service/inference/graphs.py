@@ -157,13 +157,13 @@ class BoundGraph:
         return np.asarray(output, dtype=np.float32)
 
 
-def try_graph(data: bytes, signature: Signature) -> Graph:
-    """Load a graph, check it, and run it once on zeros.
+def try_graph(data: bytes, signature: Signature, device: Device = "cpu", threads: int = 1) -> Graph:
+    """Load a graph, check it, and run it once on zeros; arguments as of Graph.
 
     Raises:
         SessionError: Names the file and what is wrong with it.
     """
-    graph = Graph(data, signature)
+    graph = Graph(data, signature, device=device, threads=threads)
     zeros = {
         name: np.zeros((1, *shape), dtype=np.float32) for name, shape in signature.inputs.items()
     }

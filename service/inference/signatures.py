@@ -14,6 +14,9 @@ from models.manifest import (
     MAPPING_OUTPUT_NAME,
     OUTPUT_NAME,
     STYLE_OFFSET_NAME,
+    UPSCALER_FILE,
+    UPSCALER_INPUT_NAMES,
+    UPSCALER_OUTPUT_NAME,
     WATERMARK_DECODER_FILE,
     WATERMARK_ENCODER_FILE,
     GeneratorManifest,
@@ -65,6 +68,8 @@ def signatures(manifest: GeneratorManifest) -> dict[str, Signature]:
         return {name: shapes[name] for name in names}
 
     style = (manifest.num_ws or 0, manifest.w_dim or 0)
+    factor = manifest.upscaler.factor if manifest.upscaler else 1
+    upscaled = (manifest.channels, factor * manifest.height, factor * manifest.width)
     known = (
         Signature(
             GENERATOR_FILE,
@@ -75,6 +80,7 @@ def signatures(manifest: GeneratorManifest) -> dict[str, Signature]:
         ),
         Signature(MAPPING_FILE, given(MAPPING_INPUT_NAMES), MAPPING_OUTPUT_NAME, style[1:]),
         Signature(ENCODER_FILE, given(ENCODER_INPUT_NAMES), STYLE_OFFSET_NAME, style),
+        Signature(UPSCALER_FILE, given(UPSCALER_INPUT_NAMES), UPSCALER_OUTPUT_NAME, upscaled),
         *watermark_signatures(),
     )
     return {one.file: one for one in known if one.file in manifest.files}

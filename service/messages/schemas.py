@@ -61,7 +61,7 @@ Size = Annotated[
     str,
     Field(
         max_length=11,
-        description='"auto", or "WIDTHxHEIGHT" in the model\'s proportions, to twice its size.',
+        description='"auto", or "WIDTHxHEIGHT" in the model\'s proportions, up to its max_size.',
     ),
 ]
 Background = Annotated[
@@ -229,6 +229,9 @@ class ModelInfo(BaseModel):
         dict[str, list[str]], Field(description="Other names that a prompt may use, by category.")
     ]
     size: str
+    max_size: Annotated[
+        str, Field(description="The largest that may be asked for: an upscaler allows more.")
+    ]
     channels: int
     truncation_psi: float
     style_layers: Annotated[

@@ -69,7 +69,9 @@ def _generate(
         specs = [mix_styles(session, spec, mixing) for spec in specs]
     return [
         finishing.finish(pixels, spec, mixing.recipe(spec.seed) if mixing else None)
-        for spec, pixels in zip(specs, session.render(specs), strict=True)
+        for spec, pixels in zip(
+            specs, session.render(specs, finishing.presentation.upscaled), strict=True
+        )
     ]
 
 

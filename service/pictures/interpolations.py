@@ -178,6 +178,7 @@ def frame_jobs(
     frames: Sequence[Frame],
     styles: Styles,
     finish: Callable[[NDArray[np.uint8], Frame], Any],
+    upscaled: bool,
 ) -> list[Callable[[], list[Any]]]:
     """Split frames into jobs of the largest batch that pays on the session's device.
 
@@ -186,10 +187,11 @@ def frame_jobs(
         frames: Of the whole way, or a part of it.
         styles: What the `style_jobs` gave.
         finish: Makes of the painted pixels what a job gives for each frame.
+        upscaled: Whether the model's upscaler enlarges them first.
     """
     size = session.batch_sizes[-1]
     return [
-        partial(_paint, session, frames[start : start + size], styles, finish)
+        partial(_paint, session, frames[start : start + size], styles, finish, upscaled)
         for start in range(0, len(frames), size)
     ]
 
@@ -281,6 +283,7 @@ def _paint(
     frames: Sequence[Frame],
     styles: Styles,
     finish: Callable[[NDArray[np.uint8], Frame], Any],
+    upscaled: bool,
 ) -> list[Any]:
     shape = session.manifest.num_ws or 0, session.manifest.w_dim or 0
     specs = []
@@ -289,6 +292,5 @@ def _paint(
         way = np.float32(frame.share) * (styles[frame.end.name] - styles[frame.start.name])
         offset = way if spec.style_offset is None else spec.style_offset + way
         specs.append(replace(spec, style_offset=np.broadcast_to(offset, shape)))
-    return [
-        finish(pixels, frame) for pixels, frame in zip(session.render(specs), frames, strict=True)
-    ]
+    painted = session.render(specs, upscaled)
+    return [finish(pixels, frame) for pixels, frame in zip(painted, frames, strict=True)]

@@ -216,5 +216,7 @@ def _vary(
 ) -> list[Finished]:
     return [
         finishing.finish(pixels, spec, recipe, photos)
-        for spec, pixels in zip(specs, session.render(specs), strict=True)
+        for spec, pixels in zip(
+            specs, session.render(specs, finishing.presentation.upscaled), strict=True
+        )
     ]

@@ -18,6 +18,7 @@ from models.manifest import (
     GENERATOR_FILE,
     MANIFEST_FILE,
     MAPPING_FILE,
+    UPSCALER_FILE,
     WATERMARK_ENCODER_FILE,
     GeneratorManifest,
     ManifestError,
@@ -71,7 +72,7 @@ class RegisteredModel:
         Raises:
             RegistryError: A file is missing or changed.
         """
-        files = (MAPPING_FILE, ENCODER_FILE, WATERMARK_ENCODER_FILE)
+        files = (MAPPING_FILE, ENCODER_FILE, UPSCALER_FILE, WATERMARK_ENCODER_FILE)
         return {file: self.read(file) for file in files if file in self.manifest.files}
 
     def read(self, file: str) -> bytes:

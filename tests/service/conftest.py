@@ -29,6 +29,7 @@ from .small_graphs import (
     encoder_file,
     generator_graph,
     mapping_file,
+    upscaler_file,
     with_offset,
 )
 
@@ -73,6 +74,15 @@ ENCODER_RECORD = {
         "onnxruntime_version": "none",
     },
     "errors": {"photos": 30, "pixel_mse": ERRORS, "feature_distance": ERRORS},
+}
+DISTANCES = {"upscaler": 0.03, "lanczos": 0.1}
+UPSCALER_RECORD = {
+    "factor": 4,
+    "nimg": 1000,
+    "parity": ENCODER_RECORD["parity"],
+    "judged": 30,
+    "photos": DISTANCES,
+    "generated": DISTANCES,
 }
 
 
@@ -146,6 +156,17 @@ def write_styled_export(folder: Path, channels: int = 3, **changes: Any) -> Path
         **STYLES,
     }
     return write_export(folder, **{**settings, **changes})
+
+
+def write_upscaled_export(folder: Path, channels: int = 3, **changes: Any) -> Path:
+    """As `write_styled_export`, with an upscaler."""
+    others = {
+        "mapping.onnx": mapping_file(),
+        "encoder.onnx": encoder_file(channels=channels),
+        "upscaler.onnx": upscaler_file(channels=channels),
+    }
+    settings = {"name": "large", "others": others, "upscaler": UPSCALER_RECORD}
+    return write_styled_export(folder, channels, **{**settings, **changes})
 
 
 @contextmanager
@@ -222,11 +243,11 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     """No picture is painted until the test says so, or ends."""
     holding, render = Held(), GeneratorSession.render
 
-    def wait_and_render(self: GeneratorSession, specs: Sequence[PictureSpec]) -> Any:
+    def wait_and_render(self: GeneratorSession, specs: Sequence[PictureSpec], *more: Any) -> Any:
         holding.painted.append(len(specs))
         holding.begun.set()
         holding.release.wait(BACKSTOP_SEC)
-        return render(self, specs)
+        return render(self, specs, *more)
 
     monkeypatch.setattr(GeneratorSession, "render", wait_and_render)
     yield holding

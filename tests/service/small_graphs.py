@@ -1,4 +1,4 @@
-"""Small ONNX graphs that keep an export's contract: generator, mapping, encoder, watermark."""
+"""Small ONNX graphs that keep an export's contract: generator and all that may lie beside it."""
 
 from typing import Any
 
@@ -160,6 +160,28 @@ def encoder_file(
     ]
     inputs = [value("images", "N", channels, 16, 24), value("category", "N", categories)]
     return graph_file(nodes, inputs, value("style_offset", "N", NUM_WS, w_dim), constants)
+
+
+def upscaler_file(factor: int = 4, channels: int = 3) -> bytes:
+    """Images of 16 x 24 in negative, each pixel a square of `factor` by `factor`.
+
+    In every channel: with transparency, what is opaque becomes clear.
+    """
+    nodes = [
+        helper.make_node(
+            "Resize",
+            ["images", "", "scales"],
+            ["large"],
+            mode="nearest",
+            nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric",
+        ),
+        helper.make_node("Neg", ["large"], ["upscaled"]),
+    ]
+    scales = constant("scales", np.array([1, 1, factor, factor], dtype=np.float32))
+    taken = value("images", "N", channels, 16, 24)
+    given = value("upscaled", "N", channels, 16 * factor, 24 * factor)
+    return graph_file(nodes, [taken], given, [scales])
 
 
 def watermark_graphs(seed: int = 0) -> tuple[bytes, bytes]:

@@ -26,6 +26,7 @@ from models.manifest import (
     PREVIEW_FILE,
     SERVED_NOISE_SCALE,
     SERVED_TRUNCATION_PSI,
+    UPSCALER_FILE,
     WATERMARK_FILES,
     WEIGHTS_FILE,
     EncoderRecord,
@@ -34,13 +35,20 @@ from models.manifest import (
     Name,
     ParityCertificate,
     PictureLoss,
+    UpscalerRecord,
     WatermarkRecord,
     check_synonyms,
 )
+from models.upscaler import Upscaler
 from training.companion import CompanionError
 from training.evaluation.record import read_headline
 from training.export.card import model_card
-from training.export.further_graphs import encoder_to_onnx, mapping_to_onnx, watermark_to_onnx
+from training.export.further_graphs import (
+    encoder_to_onnx,
+    mapping_to_onnx,
+    upscaler_to_onnx,
+    watermark_to_onnx,
+)
 from training.export.graphs import OPSET, ExportError, FloatPrecision, Precision, to_onnx
 from training.export.loss import FULL_VARIETY, Setting, measure_loss
 from training.export.parity import measure_parity
@@ -50,6 +58,7 @@ from training.inversion.encoder_run import load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
 from training.learning.run import load_networks
+from training.upscaling.upscaler_run import UpscalerCard, load_upscaler
 from training.watermark.watermark_folder import load_watermark
 
 
@@ -68,6 +77,7 @@ class ExportOptions:
     metrics: dict[str, float] | None = None  # None: what `catalogan evaluate` left in the run
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by category, for prompts
     encoder: bool = True  # take the run's encoder along, if it has one
+    upscaler: bool = True  # and its upscaler
     watermark: Path | None = None  # what `catalogan train-watermark` wrote
 
 
@@ -82,8 +92,8 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     Raises:
         ExportError: The name is none, `out` exists, the graph is not portable, parity is over
             tolerance, or the precision costs too much.
-        CompanionError: The run's encoder or the watermark is damaged, or the encoder is of
-            another generator.
+        CompanionError: The run's encoder or upscaler or the watermark is damaged, or the encoder
+            is of another generator.
         RunError, CheckpointError: The run has nothing to export.
         ValueError: A synonym names no category, or two.
     """
@@ -93,6 +103,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     generator, discriminator, config, info, nimg = load_networks(run, options.snapshot)
     check_synonyms(options.synonyms, info.categories)
     trained = load_encoder(run, config, generator) if options.encoder else None
+    enlarging = load_upscaler(run, info) if options.upscaler else None
     served = Setting(options.truncation_psi, options.noise_scale)
     graph, parity, losses = generator_graph(generator, options.precision, served)
     files = {
@@ -101,11 +112,13 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         PREVIEW_FILE: _preview(generator, config.seed, options),
         WEIGHTS_FILE: pack_weights(generator, discriminator),
     }
-    encoder = watermark = None
+    encoder = upscaler = watermark = None
     if trained is not None:
         network, card = trained
         files[ENCODER_FILE], encoder_parity = encoder_to_onnx(network, generator)
         encoder = EncoderRecord(nimg=card.nimg, parity=encoder_parity, errors=card.errors)
+    if enlarging is not None:
+        files[UPSCALER_FILE], upscaler = _upscaler(*enlarging, generator)
     if options.watermark is not None:
         graphs, watermark = _watermark(options.watermark)
         files |= dict(zip(WATERMARK_FILES, graphs, strict=True))
@@ -139,6 +152,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         parity=parity,
         losses=losses,
         encoder=encoder,
+        upscaler=upscaler,
         watermark=watermark,
         files=_records(files),
     )
@@ -200,6 +214,20 @@ def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:
         name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
         for name, data in files.items()
     }
+
+
+def _upscaler(
+    upscaler: Upscaler, card: UpscalerCard, generator: Generator
+) -> tuple[bytes, UpscalerRecord]:
+    graph, parity = upscaler_to_onnx(upscaler, generator)
+    return graph, UpscalerRecord(
+        factor=upscaler.shape.factor,
+        nimg=card.nimg,
+        parity=parity,
+        judged=card.judged,
+        photos=card.photos,
+        generated=card.generated,
+    )
 
 
 def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:

@@ -1,4 +1,4 @@
-"""The graphs beside the generator's: its mapping, its encoder and a watermark, each compared."""
+"""The graphs beside the generator's: mapping, encoder, upscaler, watermark, each compared."""
 
 from collections.abc import Iterator
 
@@ -14,8 +14,11 @@ from models.manifest import (
     MAPPING_OUTPUT_NAME,
     PARITY_TOLERANCE,
     STYLE_OFFSET_NAME,
+    UPSCALER_INPUT_NAMES,
+    UPSCALER_OUTPUT_NAME,
     ParityCertificate,
 )
+from models.upscaler import Upscaler
 from models.watermark import (
     DECODER_NAMES,
     ENCODER_NAMES,
@@ -80,6 +83,20 @@ def encoder_to_onnx(encoder: Encoder, generator: Generator) -> tuple[bytes, Pari
     inputs = (dict(zip(ENCODER_INPUT_NAMES, pair, strict=True)) for pair in generated)
     worst = worst_difference(graph, _cases(encoder, inputs))
     return graph, certificate("encoder", worst, "fp32", generator)
+
+
+def upscaler_to_onnx(upscaler: Upscaler, generator: Generator) -> tuple[bytes, ParityCertificate]:
+    """The upscaler's graph; its enlarged images of every category are compared.
+
+    Raises:
+        ExportError: The graph is not portable, or a pixel differs by more than the tolerance.
+    """
+    shape, (name,) = generator.shape, UPSCALER_INPUT_NAMES
+    example = {name: torch.rand(2, shape.channels, shape.height, shape.width)}
+    graph = seal(trace(upscaler, example, UPSCALER_OUTPUT_NAME))
+    inputs = ({name: generate(generator, feed).clip(-1, 1)} for feed in feeds(generator))
+    worst = worst_difference(graph, _cases(upscaler, inputs))
+    return graph, certificate("upscaler", worst, "fp32", generator)
 
 
 def watermark_to_onnx(

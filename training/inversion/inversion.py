@@ -22,9 +22,9 @@ from training.inversion.encoder_run import (
 )
 from training.inversion.encoder_training import EncoderTrainer, Inversion
 from training.inversion.reconstruction import judge, judged_rows, reconstructed
-from training.inversion.reconstruction_sheet import draw_sheet
 from training.learning.device import compute_dtype, keep_freed_memory
 from training.learning.run import load_networks, locked
+from training.sheets import draw_sheet
 
 logger = logging.getLogger(__name__)
 

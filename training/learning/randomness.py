@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     ENCODER = 8
     WATERMARK = 9
     MIRROR = 10
+    UPSCALER = 11
 
 
 def seed_for(seed: int, purpose: Purpose, position: int = 0) -> int:

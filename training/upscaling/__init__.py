@@ -1,0 +1,1 @@
+"""A run and photos -> a network that enlarges what its generator makes."""
