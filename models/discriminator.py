@@ -39,26 +39,21 @@ class DiscriminatorShape:
 
 
 class Discriminator(nn.Module, ABC):
-    """Image and category -> logit, with a mask over one feature map."""
+    """Image and category -> logit, with masks over feature maps."""
 
     @property
     @abstractmethod
-    def mask(self) -> FeatureMask:
-        """Hides part of the feature map while it is held."""
+    def masks(self) -> tuple[FeatureMask, ...]:
+        """Each hides part of a feature map while it is held."""
 
     @property
     def device(self) -> torch.device:
         """Where its parameters are."""
         return next(self.parameters()).device
 
-    @property
-    @abstractmethod
-    def mask_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the feature map that the mask covers."""
-
     @abstractmethod
     def features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The feature map that the mask covers, before masking: [N, *mask_shape]."""
+        """The map that the first of the masks covers, before masking: [N, *mask.shape]."""
 
     @abstractmethod
     def forward(
@@ -127,7 +122,8 @@ class ConvolutionalDiscriminator(Discriminator):
         self.from_image = FromImage(shape.channels, widths[0])
         self.blocks = nn.ModuleList(DiscriminatorBlock(a, b) for a, b in itertools.pairwise(widths))
         self.masked_block = pyramid.doublings - 1 - shape.mask_level
-        self._mask = FeatureMask()
+        channels = pyramid.channels(shape.mask_level, shape.channel_base, shape.channel_max)
+        self.mask = FeatureMask((channels, *pyramid.shape(shape.mask_level)))
         features = widths[-1]
         self.conv = Conv2d(features + 1, features, 3, gain=LEAKY_GAIN)
         cells = pyramid.base[0] * pyramid.base[1]
@@ -136,19 +132,12 @@ class ConvolutionalDiscriminator(Discriminator):
         self.embed = nn.Parameter(torch.randn(shape.categories, features) / features**0.5)
 
     @property
-    def mask(self) -> FeatureMask:
+    def masks(self) -> tuple[FeatureMask, ...]:
         """Over the map of the shape's mask_level."""
-        return self._mask
-
-    @property
-    def mask_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of that map."""
-        level, shape = self.shape.mask_level, self.shape
-        channels = shape.pyramid.channels(level, shape.channel_base, shape.channel_max)
-        return channels, *shape.pyramid.shape(level)
+        return (self.mask,)
 
     def features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """That map before masking, [N, *mask_shape]."""
+        """That map before masking; see Discriminator."""
         x = leaky_relu(self.from_image(images.to(dtype)))
         for block in self.blocks[: self.masked_block + 1]:
             x = block(x)

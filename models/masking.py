@@ -1,12 +1,12 @@
-"""The discriminator's feature mask: hides part of one feature map while it is held.
+"""A discriminator's feature masks: each hides part of one feature map while it is held.
 
 Source: arXiv 2306.07716 (a mask is held over the discriminator's features for a period).
 Which part, how much and for how long is decided by training/learning/mask_control.py.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
@@ -50,24 +50,30 @@ def feature_mask(
 class FeatureMask(nn.Module):
     """Multiplies a feature map by the held mask; does nothing while there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        """Of a map of so many channels, this height and this width."""
         super().__init__()
+        self.shape = shape
         self.held: Tensor | None = None  # saved by the mask controller, not with the weights
-
-    def hold(self, mask: Tensor | None) -> None:
-        """Keep `mask` for the forward passes to come; None lets every feature through."""
-        self.held = mask
-
-    @contextmanager
-    def lifted(self, lift: bool = True) -> Iterator[None]:
-        """While inside, let every feature through; not if `lift` is false."""
-        held = self.held
-        self.held = None if lift else held
-        try:
-            yield
-        finally:
-            self.held = held
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> the same shape."""
         return x if self.held is None else x * self.held.to(x)
+
+
+@contextmanager
+def holding(masks: Sequence[FeatureMask], held: Sequence[Tensor | None]) -> Iterator[None]:
+    """While inside, hold these; afterwards what was held before."""
+    before = [mask.held for mask in masks]
+    for mask, tensor in zip(masks, held, strict=True):
+        mask.held = tensor
+    try:
+        yield
+    finally:
+        for mask, tensor in zip(masks, before, strict=True):
+            mask.held = tensor
+
+
+def lifted(masks: Sequence[FeatureMask]) -> AbstractContextManager[None]:
+    """While inside, let every feature through."""
+    return holding(masks, [None] * len(masks))

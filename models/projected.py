@@ -168,20 +168,17 @@ class ProjectedDiscriminator(Discriminator):
             for width, size in zip(self.mix.channels, self.sizes, strict=True)
         )
         self.masked_map = len(channels) - 1 - shape.mask_level
-        self._mask = FeatureMask()
+        self.mask = FeatureMask(
+            (self.mix.channels[self.masked_map], *self.sizes[self.masked_map])
+        )
 
     @property
-    def mask(self) -> FeatureMask:
+    def masks(self) -> tuple[FeatureMask, ...]:
         """Over the mixed map of the shape's mask_level, as its head sees it."""
-        return self._mask
-
-    @property
-    def mask_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of that map."""
-        return self.mix.channels[self.masked_map], *self.sizes[self.masked_map]
+        return (self.mask,)
 
     def features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """That map before masking, [N, *mask_shape]."""
+        """That map before masking; see Discriminator."""
         return self._mixed(images, dtype)[self.masked_map]
 
     def place_logits(
@@ -189,7 +186,7 @@ class ProjectedDiscriminator(Discriminator):
     ) -> Tensor:
         """Logits of every place of every head, float32 [N, places]; arguments as forward's."""
         mixed = self._mixed(images, dtype)
-        mixed[self.masked_map] = self._mask(mixed[self.masked_map])
+        mixed[self.masked_map] = self.mask(mixed[self.masked_map])
         heads = zip(self.heads, mixed, strict=True)
         return torch.cat([head(x, category) for head, x in heads], dim=1)
 
@@ -220,7 +217,7 @@ def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class CombinedDiscriminator(Discriminator):
-    """A convolutional and a projected discriminator side by side; masked is the first."""
+    """A convolutional and a projected discriminator side by side."""
 
     def __init__(
         self, convolutional: ConvolutionalDiscriminator, projected: ProjectedDiscriminator
@@ -229,17 +226,12 @@ class CombinedDiscriminator(Discriminator):
         self.convolutional, self.projected = convolutional, projected
 
     @property
-    def mask(self) -> FeatureMask:
-        """The convolutional one's: its features are the ones that are learnt."""
-        return self.convolutional.mask
-
-    @property
-    def mask_shape(self) -> tuple[int, int, int]:
-        """Of the convolutional one's map."""
-        return self.convolutional.mask_shape
+    def masks(self) -> tuple[FeatureMask, ...]:
+        """Of both."""
+        return (self.convolutional.mask, self.projected.mask)
 
     def features(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The convolutional one's map, [N, *mask_shape]."""
+        """The convolutional one's; see Discriminator."""
         return self.convolutional.features(images, dtype)
 
     def forward(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.discriminator import Discriminator
 from models.generator import Generator
+from models.masking import holding
 from training.learning.augment import DRAWS, amounts_of, augment
 from training.learning.config import TrainingConfig
 from training.learning.cuda_graphs import Recording, StepGraphs
@@ -161,24 +162,24 @@ class AdversarialPair:
     def _recording(self, part: _Part, penalized: bool) -> Recording | None:
         if self.graphs is None:
             return None
-        feature_mask = self.discriminator.mask
-        amounts, mask = part.amounts, feature_mask.held
-        kind = (penalized, amounts is None, None if mask is None else mask.shape)
+        masks = self.discriminator.masks
+        amounts, held = part.amounts, [mask.held for mask in masks]
+        shapes = tuple(None if tensor is None else tensor.shape for tensor in held)
+        kind = (penalized, amounts is None, shapes)
         varying = (part.photos, part.category, part.z, part.noise)
-        inputs = (*varying, *(t for t in (amounts, mask) if t is not None))
+        inputs = (*varying, *(t for t in (amounts, *held) if t is not None))
 
         def halves(read: tuple[Tensor, ...]) -> list[Callable[[], Any]]:
             photos, category, z, noise, *others = read
-            parts = [_Part(photos, category, z, noise, None if amounts is None else others[0])]
+            rest = iter(others)
+            part = _Part(photos, category, z, noise, None if amounts is None else next(rest))
+            read_masks = [None if tensor is None else next(rest) for tensor in held]
 
             def masked(half: Callable[[], Any]) -> Any:
-                feature_mask.hold(None if mask is None else others[-1])
-                try:
+                with holding(masks, read_masks):
                     return half()
-                finally:
-                    feature_mask.hold(mask)
 
-            judge, deceive = partial(self._judge, parts, penalized), partial(self._deceive, parts)
+            judge, deceive = partial(self._judge, [part], penalized), partial(self._deceive, [part])
             return [partial(masked, judge), partial(masked, deceive)]
 
         return self.graphs.recording(kind, inputs, halves)

@@ -12,8 +12,6 @@ from training.learning.config import TrainingConfig
 from training.learning.distributed import Ranks, mean_over_ranks
 
 STATISTICS: Final = tuple(field.name for field in dataclasses.fields(StepStatistics))
-# Known only of some steps: those with R1, or as many where there is no R1.
-LAZY_STATISTICS: Final = ("r1_penalty", "gradient_norm")
 
 
 class Meter:
@@ -30,29 +28,33 @@ class Meter:
         """Start a new mean."""
         self.steps = 0
         self.masked_steps = 0
-        self.lazy_steps = 0
+        self.counts = [0] * len(STATISTICS)
         self.sums = torch.zeros(len(STATISTICS), device=self.device)
 
     def add(self, statistics: StepStatistics, masked: bool) -> None:
-        """Count one step."""
+        """Count one step.
+
+        A mask makes the discriminator less sure of photos, which is no reason to augment them less:
+        `real_sign` is of steps without one.
+        """
         self.steps += 1
         self.masked_steps += masked
-        self.lazy_steps += statistics.gradient_norm is not None
-        values = [getattr(statistics, name) for name in STATISTICS]
-        self.sums += torch.stack(
-            [torch.zeros_like(self.sums[0]) if v is None else v.float() for v in values]
-        )
+        values = {name: getattr(statistics, name) for name in STATISTICS}
+        if masked:
+            values["real_sign"] = None
+        none = torch.zeros_like(self.sums[0])
+        self.sums += torch.stack([none if v is None else v.float() for v in values.values()])
+        known = [v is not None for v in values.values()]
+        self.counts = [count + one for count, one in zip(self.counts, known, strict=True)]
 
     def means(self, ranks: Ranks) -> dict[str, float]:
-        """Means over steps and ranks since the last reset; this waits for the device."""
-        lazy = self.lazy_steps
-        counts = [lazy if name in LAZY_STATISTICS else self.steps for name in STATISTICS]
+        """Means over steps and ranks since the last reset, of what was known of any step.
+
+        This waits for the device.
+        """
         totals = mean_over_ranks(self.sums, ranks).tolist()
-        means = {
-            name: total / count
-            for name, total, count in zip(STATISTICS, totals, counts, strict=True)
-            if count
-        }
+        counted = zip(STATISTICS, totals, self.counts, strict=True)
+        means = {name: total / count for name, total, count in counted if count}
         return {**means, "mask_active": self.masked_steps / max(self.steps, 1)}
 
     def state_dict(self, ranks: Ranks) -> dict[str, Any]:
@@ -60,14 +62,19 @@ class Meter:
         return {
             "steps": self.steps,
             "masked_steps": self.masked_steps,
-            "r1_steps": self.lazy_steps,
+            "counts": self.counts,
             "sums": mean_over_ranks(self.sums, ranks).cpu(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where the saved run was."""
         self.steps, self.masked_steps = state["steps"], state["masked_steps"]
-        self.lazy_steps = state["r1_steps"]
+        if "counts" in state:
+            self.counts, self.sums = state["counts"], state["sums"].to(self.device)
+            return
+        # Of an older run, whose sums are over all steps but for what is known of some.
+        lazy = {"r1_penalty", "gradient_norm"}
+        self.counts = [state["r1_steps"] if n in lazy else self.steps for n in STATISTICS]
         self.sums = state["sums"].to(self.device)
 
 

@@ -5,6 +5,7 @@ loss with R1, projected heads by the hinge loss without a penalty, and the two t
 """
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.discriminator import Discriminator
+from models.masking import lifted
 from models.projected import CombinedDiscriminator, ProjectedDiscriminator
 from training.learning.config import TrainingConfig
 
@@ -89,7 +91,7 @@ class LogisticObjective(Objective):
 
     def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
         """See Objective."""
-        with self.discriminator.mask.lifted(self.hides_mask):
+        with _as_generator_sees(self.discriminator, self.hides_mask):
             return F.softplus(-self.discriminator(fakes, category, self.dtype)).mean()
 
 
@@ -112,7 +114,7 @@ class HingeObjective(Objective):
 
     def deceive(self, fakes: Tensor, category: Tensor) -> Tensor:
         """See Objective."""
-        with self.discriminator.mask.lifted(self.hides_mask):
+        with _as_generator_sees(self.discriminator, self.hides_mask):
             return -self.discriminator.place_logits(fakes, category, self.dtype).mean()
 
 
@@ -176,6 +178,12 @@ def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
         raise ValueError("images must require grad before they go through the discriminator")
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))
+
+
+def _as_generator_sees(
+    discriminator: Discriminator, hides_mask: bool
+) -> AbstractContextManager[None]:
+    return lifted(discriminator.masks) if hides_mask else nullcontext()
 
 
 def _judgement(

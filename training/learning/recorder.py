@@ -29,11 +29,11 @@ class Tick:
     discriminator_loss: float
     real_logits: float
     fake_logits: float
-    real_sign: float
     augment_strength: float
     mask_active: float  # share of the steps with a mask held
     memory_mb: float  # resident, or allocated on the GPU
-    # None where no step of the tick had R1:
+    # None where no step of the tick had R1, or was without a mask:
+    real_sign: float | None = None
     r1_penalty: float | None = None
     gradient_norm: float | None = None
 

@@ -206,7 +206,9 @@ class Trainer:
         """Read the meter, adjust the augmentation, and refuse what is not healthy."""
         means = self.meter.means(self.ranks)
         self.guardrails.check(means)
-        self.augmentation.update(means["real_sign"], self.meter.steps * self.config.batch_size)
+        unmasked = self.meter.steps - self.meter.masked_steps
+        if unmasked:
+            self.augmentation.update(means["real_sign"], unmasked * self.config.batch_size)
         self.meter.reset()
         shown, seconds = clock.lap(self.nimg)
         return Tick(

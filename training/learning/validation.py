@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 
 from models.discriminator import GROUP_SIZE, Discriminator
 from models.generator import Generator
+from models.masking import lifted
 from training.dataset import PreparedDataset
 from training.features.load import load_extractor
 from training.learning.ema import SMOOTHED
@@ -131,12 +132,10 @@ class ValidationMonitor:
                 logits.append(discriminator(shown, category.to(self.device), dtype).float())
             return float(torch.cat(logits).mean())
 
-        held = discriminator.mask.held
-        discriminator.mask.hold(None)
-        train = mean_logit(photos, labels, self.dataset.indices("train"))
-        validation = mean_logit(photos, labels, self.dataset.indices("validation"))
-        generated = mean_logit(fakes, self.labels, np.arange(len(fakes)))
-        discriminator.mask.hold(held)
+        with lifted(discriminator.masks):
+            train = mean_logit(photos, labels, self.dataset.indices("train"))
+            validation = mean_logit(photos, labels, self.dataset.indices("validation"))
+            generated = mean_logit(fakes, self.labels, np.arange(len(fakes)))
         gap = train - generated
         return (train - validation) / gap if abs(gap) > 1e-6 else 0.0
 
