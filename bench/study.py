@@ -5,12 +5,13 @@
 One that was run is bench/masking.json. To measure it again, move its STUDY.jsonl away.
 
 STUDY.json holds "arms": settings by name, in a tree, as `--set` takes them one by one. Beside them
-an arm may name a "checkout", the folder of another commit that is to train it, and "from", what it
-starts from. "stages" come one after the other; each has "data", "arms", "seeds" and its length:
-"kimg", or "minutes" of one thread's CPU time, in so many "slices". Among the names of "arms" may be
-{"best": 2, "data": NAME, "seeds": [0]}: those that came out best there. "score" is what counts, the
-mean over a run's last "evaluations" slices, over that of the arm "reference" with the same seed;
-"samples" images are judged, of a stage with "judged": "at the end" after the last slice only.
+an arm may name a "checkout", the folder of another commit that is to train it, "from", what it
+starts from, or a "peer" (peers.py). "stages" come one after the other; each has "data", "arms",
+"seeds" and its length: "kimg", or "minutes" of one thread's CPU time, in so many "slices". Among
+the names of "arms" may be {"best": 2, "data": NAME, "seeds": [0]}: those that came out best there.
+"score" is what counts, the mean over a run's last "evaluations" slices, over that of the arm
+"reference" with the same seed; "samples" images are judged, of a stage with "judged": "at the end"
+after the last slice only.
 
 Runs of a stage take turns, slice by slice, so that what else the machine does meets all alike, each
 on one thread. After a slice its images are judged by the code here, which is no part of its time,
@@ -198,6 +199,10 @@ def _in_process(what: str, task: dict[str, Any], checkout: Path) -> Record:
 
 def train(task: dict[str, Any]) -> Record:
     """Train for a slice."""
+    if "peer" in task["settings"]:
+        import peers
+
+        return peers.train(task)
     import torch
 
     from training.dataset import PreparedDataset
@@ -242,14 +247,20 @@ def judge(task: dict[str, Any]) -> Record:
     from training.dataset import PreparedDataset
     from training.evaluation.evaluation import evaluate
     from training.evaluation.options import EvaluationOptions
-    from training.learning.samplers import RunSampler
+    from training.learning.samplers import RunSampler, Sampler
 
     run, dataset = Path(task["run"]), PreparedDataset(Path(task["data"]))
     # The sheet shows what the figures are of.
     wanted = EvaluationOptions(
         samples=task["samples"], served_truncation_psi=1.0, served_noise_scale=1.0
     )
-    found = evaluate(RunSampler(run), dataset, wanted, run / "evaluation").headline()
+    if peer := task["settings"].get("peer"):
+        from peers import PeerSampler
+
+        sampler: Sampler = PeerSampler(peer, run, dataset)
+    else:
+        sampler = RunSampler(run)
+    found = evaluate(sampler, dataset, wanted, run / "evaluation").headline()
     stats = read_lines(run / "stats.jsonl")  # none before the first tick
     masked = [tick["mask_active"] for tick in stats if tick["kind"] == "tick"]
     rounded = {name: float(f"{value:.5g}") for name, value in found.items()}
