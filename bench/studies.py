@@ -35,8 +35,9 @@ def measure(quick: bool) -> Measurement:
         measurement.raw["masking"] = {"interval_95": [low, high], "commits": masking.commits()}
     study = Study(HERE / "discriminator.json")
     stage = study.plan["stages"][0]
-    by_data = [list(study.log_ratios(d, "both", SEEDS).values()) for d in stage["data"]]
-    over = [math.exp(mean(logs)) for logs in zip(*by_data, strict=True)]
+    by_data = [study.log_ratios(data, "both", SEEDS) for data in stage["data"]]
+    whole = set.intersection(*map(set, by_data))  # seeds that have run on every catalogue
+    over = [math.exp(mean(logs[seed] for logs in by_data)) for seed in sorted(whole)]
     measurement.add("kd_over_before", over, math.exp(mean(map(math.log, over))))
     by_hand = json.loads((HERE / "quality.json").read_text(encoding="utf-8"))
     card = json.loads((base_path("clothing") / "manifest.json").read_bytes())["metrics"]
