@@ -5,7 +5,7 @@
 Trains runs that keep both networks at every kimg, then discriminators alone along the same saved
 generators, from BRANCH_KIMG on, at the configured learning rate and at a quarter of it; all go on
 where they were stopped. For each moment, with fresh latents, signals compare what the generator of
-that moment makes with what it made LAG_KIMG before, as the discriminator of that moment judges both.
+that moment makes with what it made LAG_KIMG before, as the discriminator of that moment sees it.
 bench/lag.json says what docs/masking.md shows: each signal's lag-1 autocorrelation, without its
 trend and unsmoothed, and how much it rises with a quarter of the learning rate.
 """
@@ -165,11 +165,13 @@ def measure(run: Path, generators: Path, data: PreparedDataset, kimg: int) -> li
 
 
 def compared(real: Tensor, past: Tensor, present: Tensor) -> Signals:
-    """How much worse the discriminator does on present images than on past ones, in four units."""
+    """How much worse the discriminator does on present images than on past ones, in six units."""
     gap, separation = present.mean() - past.mean(), real.mean() - past.mean()
     wins = [(real[:, None] > fakes[None]).float().mean() for fakes in (past, present)]
     return {
         "gap": float(gap),
+        "deviations": float(gap / past.std()),
+        "ranks": float((present[:, None] > past[None]).float().mean()),
         "share of separation": float(gap / separation.clamp(min=0.1)),
         "accuracy": float((past < 0).float().mean() - (present < 0).float().mean()),
         "pairs": float(wins[0] - wins[1]),

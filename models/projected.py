@@ -168,9 +168,7 @@ class ProjectedDiscriminator(Discriminator):
             for width, size in zip(self.mix.channels, self.sizes, strict=True)
         )
         self.masked_map = len(channels) - 1 - shape.mask_level
-        self.mask = FeatureMask(
-            (self.mix.channels[self.masked_map], *self.sizes[self.masked_map])
-        )
+        self.mask = FeatureMask((self.mix.channels[self.masked_map], *self.sizes[self.masked_map]))
 
     @property
     def masks(self) -> tuple[FeatureMask, ...]:

@@ -1,6 +1,6 @@
 """A training run's configuration: resolved once, printed, and saved with the run."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -14,7 +14,7 @@ from pydantic import (
 from training.faults import first_fault
 from training.records import Fraction, LearningRate, Record, Seed
 
-MaskingMode = Literal["off", "random", "static", "periodic", "dynamic"]
+MaskingMode = Literal["off", "observe", "periodic", "scheduled", "dynamic"]
 # Moment of a run: its newest checkpoint, or its best one on the validation photos.
 Snapshot = Literal["last", "best"]
 DiscriminatorKind = Literal["convolutional", "both"]
@@ -106,16 +106,20 @@ class MaskingConfig(Record):
     level: Annotated[int, Field(ge=0, le=8)] = 1  # masked level: 0 = base, 1 = twice the base
     granularity: Literal["spatial", "channel", "both"] = "both"
     ratio: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share that is hidden
-    period_kimg: PositiveFloat = 2.0  # how long a mask is held
-    interval_kimg: PositiveFloat = 2.0  # between lag measurements
-    # How change is measured; the last looks at the discriminator alone.
-    lag_measure: Literal["cka", "cosine", "cka_discriminator"] = "cka"
-    # Lag when adaptation is under this share of its median, or, in any case, under the floor.
-    threshold: Annotated[float, Field(ge=0, le=2)] = 0.9
-    floor: NonNegativeFloat = 1e-3
-    window: Annotated[int, Field(ge=3, le=1000)] = 16  # measurements in the median
-    probes: Annotated[int, Field(ge=8, le=4096)] = 128  # images in a measurement
+    period_kimg: PositiveFloat = 2.0  # how long a mask is held, and not held by "periodic"
+    # When the masks of "scheduled" begin.
+    schedule_kimg: Annotated[tuple[NonNegativeFloat, ...], BeforeValidator(_numbers)] = ()
+    interval_kimg: PositiveFloat = 4.0  # between measurements of lag
+    probes: Annotated[int, Field(ge=8, le=4096)] = 64  # images in a measurement
+    # Lag is so many standard deviations above the mean of the run's first measurements.
+    lag_deviations: NonNegativeFloat = 2.0
     generator_sees_mask: bool = True
+
+    @model_validator(mode="after")
+    def _has_a_schedule(self) -> Self:
+        if self.mode == "scheduled" and not self.schedule_kimg:
+            raise ValueError("schedule_kimg names when a mask begins: 10,24,31 and the like")
+        return self
 
 
 class FineTuningConfig(Record):

@@ -2,11 +2,10 @@
 
 Source: arXiv 2306.07716. GAN training is online continual learning: the generated images are a
 stream whose distribution moves. The discriminator lags when it does worse on what the generator
-makes now than on what it made before, beyond what it did when training began (training/learning/lag.py).
+makes now than on what it made before (training/learning/lag.py).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ import torch
 
 from models.discriminator import Discriminator
 from models.generator import Generator
-from models.masking import FeatureMask, feature_mask
+from models.masking import feature_mask
 from training.learning.config import MaskingConfig
 from training.learning.lag import LagMeter
 from training.learning.randomness import Purpose, generator_for
@@ -52,11 +51,10 @@ class MaskController:
         lagging = False
         if self.config.mode in ("observe", "dynamic") and nimg >= self.next_measure:
             self.next_measure = nimg + math.ceil(self.config.interval_kimg * 1000)
-            measurement = self.lag.measure(generator, discriminator, nimg, dtype)
-            if measurement is not None:
-                lagging = measurement.lagging
-                values = {name: float(value) for name, value in vars(measurement).items()}
-                events.append(MaskEvent("measure", nimg, values))
+            measured = self.lag.measure(generator, discriminator, nimg, dtype)
+            if measured is not None:
+                lagging = measured.lagging
+                events.append(MaskEvent("measure", nimg, measured.values()))
         wanted = self._wanted(nimg, lagging)
         if wanted == self.since:
             return events
@@ -64,7 +62,7 @@ class MaskController:
             events.append(MaskEvent("unmask", nimg, {}))
         if wanted is not None:
             events.append(MaskEvent("mask", nimg, {}))
-        self._hold(discriminator.masks, wanted)
+        self._hold(discriminator, wanted)
         return events
 
     def _wanted(self, nimg: int, lagging: bool) -> int | None:
@@ -83,10 +81,10 @@ class MaskController:
                     return self.since
                 return nimg if lagging else None
 
-    def _hold(self, masks: Sequence[FeatureMask], since: int | None) -> None:
+    def _hold(self, discriminator: Discriminator, since: int | None) -> None:
         self.since = since
         random = None if since is None else generator_for(self.seed, Purpose.MASK, since)
-        for mask in masks:
+        for mask in discriminator.masks:
             mask.held = None
             if random is not None:
                 drawn = feature_mask(
@@ -95,24 +93,21 @@ class MaskController:
                     granularity=self.config.granularity,
                     generator=random,
                 )
-                mask.held = drawn.to(mask.device)
+                mask.held = drawn.to(discriminator.device)
 
-    def state_dict(self, discriminator: Discriminator) -> dict[str, Any]:
-        """The held masks, since when, and what lag is measured with."""
-        held = [mask.held for mask in discriminator.masks]
+    def state_dict(self) -> dict[str, Any]:
+        """Since when the masks are held, which draws them again, and what lag is measured with."""
         return {
-            "held": [None if tensor is None else tensor.cpu() for tensor in held],
             "since": self.since,
             "next_measure": self.next_measure,
             "lag": self.lag.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], discriminator: Discriminator) -> None:
-        """Take up where the saved run was, on the same masks, bit by bit."""
+        """Take up where the saved run was, on the same masks.
+
+        The mask of a run of before lag was measured so is lifted, and its measurements are left.
+        """
         self.next_measure = state["next_measure"]
-        if "since" not in state:  # an older run, whose mask is lifted and whose lag was another
-            return
-        self.since = state["since"]
-        self.lag.load_state_dict(state["lag"])
-        for mask, tensor in zip(discriminator.masks, state["held"], strict=True):
-            mask.held = None if tensor is None else tensor.to(discriminator.device)
+        self.lag.load_state_dict(state.get("lag", {}), discriminator.device)
+        self._hold(discriminator, state.get("since"))

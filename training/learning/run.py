@@ -40,7 +40,10 @@ EVALUATION_FOLDER: Final = "evaluation"
 
 
 # Settings that are gone, and that older runs hold.
-RETIRED: Final = ("compile", "objective")
+RETIRED: Final = (
+    *("compile", "objective"),
+    *(f"masking.{name}" for name in ("lag_measure", "threshold", "floor", "window")),
+)
 
 
 class RunError(ValueError):
@@ -95,11 +98,19 @@ def read_run(run: Path) -> tuple[TrainingConfig, DatasetInfo]:
         saved = json.loads((run / CONFIG_FILE).read_bytes())
         if saved.get("projected", {}).get("interval_steps") == 1:  # as it always is by now
             del saved["projected"]["interval_steps"]
-        config = TrainingConfig.model_validate({k: v for k, v in saved.items() if k not in RETIRED})
+        config = TrainingConfig.model_validate(_without_retired(saved))
         info = DatasetInfo.model_validate_json((run / INFO_FILE).read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{run} is no training run ({first_fault(error)})") from error
     return config, info
+
+
+def _without_retired(saved: dict[str, Any], inside: str = "") -> dict[str, Any]:
+    return {
+        name: _without_retired(value, f"{name}.") if isinstance(value, dict) else value
+        for name, value in saved.items()
+        if inside + name not in RETIRED
+    }
 
 
 def config_to_resume(run: Path, dataset: PreparedDataset) -> TrainingConfig:

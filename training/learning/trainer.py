@@ -182,10 +182,9 @@ class Trainer:
     def _advance(self, batch: Batch) -> list[MaskEvent]:
         """One step of everything that a checkpoint holds."""
         events = self.mask.update(self.generator, self.discriminator, self.nimg, self.dtype)
-        masked = self.discriminator.mask.held is not None
         self.pair.set_learning_rate(self._learning_rate_factor())
         statistics = self.pair.step(batch, self.nimg, self.augmentation.p, self.ranks)
-        self.meter.add(statistics, masked)
+        self.meter.add(statistics, self.mask.is_masking)
         self.nimg += self.config.batch_size
         self.ema.update(self.nimg, self.config.batch_size)
         return events
@@ -265,7 +264,7 @@ class Trainer:
             "discriminator_optimizer": self.pair.discriminator_optimizer.state_dict(),
             "augment": self.augmentation.state_dict(),
             "meter": self.meter.state_dict(self.ranks),
-            "mask": self.mask.state_dict(self.discriminator),
+            "mask": self.mask.state_dict(),
             "guardrails": self.guardrails.state_dict(),
             "best": self.best.state_dict(),
         }
@@ -284,7 +283,7 @@ class Trainer:
         self.pair.load_optimizers(state["generator_optimizer"], state["discriminator_optimizer"])
         self.augmentation.load_state_dict(state["augment"])
         self.meter.load_state_dict(state["meter"])
-        self.mask.load_state_dict(state["mask"], self.generator, self.discriminator)
+        self.mask.load_state_dict(state["mask"], self.discriminator)
         self.guardrails.load_state_dict(state["guardrails"])
         self.best = BestMoment()
         if "best" in state:  # before, the lowest Frechet distance was kept

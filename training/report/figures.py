@@ -152,35 +152,35 @@ def _planned(history: History, plan: _Plan) -> Chart | None:
 
 
 def _mask_timeline(history: History) -> Chart | None:
-    """The lag signal, with the times shaded in which a mask was held."""
-    adaptation = history.series("measure", "adaptation")
+    """The lag, and shaded the times in which a mask was held."""
+    # Runs of before lag was measured so have another signal.
+    drawn = [(history.series("measure", name), name) for name in ("lag", "threshold", "adaptation")]
+    present = [(series, label) for series, label in drawn if series.values]
     periods = history.mask_periods()
-    if not adaptation.values and not periods:
+    if not present and not periods:
         return None
-    figure, axes = _canvas(9.6, 2.4 if adaptation.values else 0.9, history)
+    figure, axes = _canvas(9.6, 2.4 if present else 0.9, history)
     spans = [(start / 1000, (end - start) / 1000) for start, end in periods]
     axes.broken_barh(
         spans, (0, 1), transform=axes.get_xaxis_transform(), color=_MASK, linewidth=0, zorder=0
     )
-    if adaptation.values:
-        _line(axes, adaptation, _SERIES_1)
-    else:
+    for (series, _), colour in zip(present, (_SERIES_1, _SERIES_2), strict=False):
+        _line(axes, series, colour)
+    if not present:
         axes.set_yticks([])
     held = sum(end - start for start, end in periods) / max(history.nimg, 1)
-    return Chart(
-        "Masks and the lag signal" if adaptation.values else "Masks",
-        f"Shaded: part of the discriminator's features is hidden, {held:.0%} of the time"
-        + (
-            ". The line is its adaptation: how far its features followed the generator's last "
-            "change. Where it falls below the recent norm the discriminator lags, and a mask is "
-            "drawn."
-            if adaptation.values
-            else "."
-        ),
-        _svg(figure),
-        ("adaptation",) if adaptation.values else (),
-        wide=True,
+    explanation = (
+        f"Shaded: parts of the discriminator's features are hidden, {held:.0%} of the time."
     )
+    if present and present[0][1] == "lag":
+        explanation += (
+            " The line is its lag: by how much more it takes what the generator makes now for "
+            "photos than what it made some thousand images before. Above the threshold, a mask "
+            "is drawn."
+        )
+    title = "Masks and lag" if present else "Masks"
+    labels = tuple(label for _, label in present)
+    return Chart(title, explanation, _svg(figure), labels, wide=True)
 
 
 def _canvas(width: float, height: float, history: History) -> tuple[Figure, Axes]:
