@@ -29,7 +29,8 @@ from training.learning.run import build_networks
 from training.learning.trainer import Trainer
 
 AUGMENT_P = 0.3  # of the augmentation; at any other above 0 a step takes as long
-MASKED = {"masking": {"mode": "static"}, "augment": {"mode": "fixed", "p": AUGMENT_P}}
+SCHEDULED = {"mode": "scheduled", "schedule_kimg": [0], "period_kimg": 1e6}
+MASKED = {"masking": SCHEDULED, "augment": {"mode": "fixed", "p": AUGMENT_P}}
 LIMITS = {  # of losses and gradients, and of weights, which Adam moves by signs
     (torch.float64, torch.float64): (1e-4, 1e-3),
     (torch.float32, torch.float32): (1e-2, 1e-1),
@@ -193,7 +194,10 @@ def check_resume(call: Call, size: int) -> None:
     often = {
         "tick_kimg": 4 * batch,
         "augment": {"p": AUGMENT_P},
-        "masking": {"interval_kimg": 3 * batch, "period_kimg": 5 * batch, "probes": 16},
+        "masking": {
+            **{"interval_kimg": batch, "period_kimg": 3 * batch, "probes": 16},
+            **{"lag_baseline": 2, "lag_deviations": 0.0},
+        },
         "optimizer": {"r1_interval_steps": 4},
     }
 

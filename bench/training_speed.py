@@ -80,7 +80,11 @@ def measure(quick: bool) -> Measurement:
 
         # A mask is held all the time, as in the dearest of steps.
         steps = Intervals(
-            new_trainer(folder / "steps", dataset, configured(mode="static", **level))
+            new_trainer(
+                folder / "steps",
+                dataset,
+                configured(mode="scheduled", schedule_kimg=[0], period_kimg=1e6, **level),
+            )
         )
         steps.run()
         with ConvolutionRecorder() as recorder:

@@ -75,21 +75,21 @@ def test_a_mask_never_hides_everything() -> None:
 
 def test_the_mask_covers_the_chosen_level_and_lifting_it_equals_off() -> None:
     discriminator = make(mask_level=1)
-    assert discriminator.mask_shape == (32, 8, 8)
+    assert discriminator.mask.shape == (32, 8, 8)
     x, category = torch.randn(4, 3, 16, 16), torch.eye(3)[[0, 1, 2, 0]]
     assert discriminator.features(x).shape == (4, 32, 8, 8)
     off = discriminator(x, category)
     mask = feature_mask(
-        discriminator.mask_shape,
+        discriminator.mask.shape,
         ratio=0.5,
         granularity="spatial",
         generator=torch.Generator().manual_seed(0),
     )
-    discriminator.mask.hold(mask)
+    discriminator.mask.held = mask
     assert (discriminator(x, category) - off).abs().max() > 1e-3
-    discriminator.mask.hold(torch.ones(1, 1, 8, 8))
+    discriminator.mask.held = torch.ones(1, 1, 8, 8)
     assert torch.equal(discriminator(x, category), off)
-    discriminator.mask.hold(None)
+    discriminator.mask.held = None
     assert torch.equal(discriminator(x, category), off)
 
 
@@ -98,7 +98,7 @@ def test_hidden_positions_do_not_reach_the_logit() -> None:
     category = torch.eye(3)[[0] * 4]
     mask = torch.ones(1, 1, 8, 8)
     mask[..., :4] = 0
-    discriminator.mask.hold(mask)
+    discriminator.mask.held = mask
     x = torch.randn(4, 3, 16, 16, requires_grad=True)
     discriminator(x, category).sum().backward()
     assert x.grad is not None

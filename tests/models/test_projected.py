@@ -38,7 +38,7 @@ def test_any_size_and_channels_give_one_logit_an_image(
     logits = discriminator(x, CATEGORY)
     assert logits.shape == (8,)
     assert logits.dtype == torch.float32
-    assert discriminator.features(x).shape == (8, *discriminator.mask_shape)
+    assert discriminator.features(x).shape == (8, *discriminator.mask.shape)
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ def test_the_category_changes_the_logit() -> None:
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_the_mask_hides_places_of_its_map_from_its_head(level: int) -> None:
     discriminator = make(mask_level=level)
-    channels, height, width = discriminator.mask_shape
+    channels, height, width = discriminator.mask.shape
     assert (height, width) == (2 * 2**level, 2 * 2**level)
     off = discriminator.place_logits(images(), CATEGORY)
-    discriminator.mask.hold(torch.zeros(1, 1, height, width))
+    discriminator.mask.held = torch.zeros(1, 1, height, width)
     hidden = discriminator.place_logits(images(), CATEGORY)
     changed = ((hidden - off).abs() > 1e-6).any(dim=0)
     assert 0 < changed.sum() <= 16  # the places of one head
-    discriminator.mask.hold(torch.ones(1, channels, 1, 1))
+    discriminator.mask.held = torch.ones(1, channels, 1, 1)
     assert torch.equal(discriminator.place_logits(images(), CATEGORY), off)
 
 
@@ -158,13 +158,13 @@ def test_less_precise_maps_are_near_the_exact_ones() -> None:
         assert (a - c.float()).norm() < 0.005 * a.norm()  # rounded at the end only
 
 
-def test_both_holds_its_mask_over_the_convolutional_map() -> None:
+def test_both_masks_each_ones_map() -> None:
     torch.manual_seed(0)
     sizes = {"height": 32, "width": 32, "categories": 3}
     shape = DiscriminatorShape(**sizes, channels=3, channel_base=256, channel_max=32)
     both = CombinedDiscriminator(ConvolutionalDiscriminator(shape), make()).eval()
-    assert both.mask is both.convolutional.mask
-    assert both.features(images()).shape == (8, *both.mask_shape)
+    assert both.masks == (both.convolutional.mask, both.projected.mask)
+    assert both.features(images()).shape == (8, *both.masks[0].shape)
     parts = [d(images(), CATEGORY) for d in (both.convolutional, both.projected)]
     torch.testing.assert_close(both(images(), CATEGORY), sum(parts) / 2)
     assert {n.split(".")[0] for n in both.state_dict()} == {"convolutional", "projected"}

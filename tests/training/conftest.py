@@ -129,7 +129,10 @@ TINY_SETTINGS: dict[str, Any] = {
     "model": {"z_dim": 16, "w_dim": 16, "channel_base": 128, "channel_max": 16},
     "optimizer": {"r1_interval_steps": 4},
     "augment": {"adjust_kimg": 0.5, "p": 0.2},
-    "masking": {"interval_kimg": 0.03, "period_kimg": 0.05, "probes": 16, "threshold": 1.5},
+    "masking": {
+        **{"interval_kimg": 0.016, "period_kimg": 0.05, "probes": 8},
+        **{"lag_baseline": 2, "lag_deviations": 0.0},
+    },
 }
 
 

@@ -111,8 +111,9 @@ class MaskingConfig(Record):
     schedule_kimg: Annotated[tuple[NonNegativeFloat, ...], BeforeValidator(_numbers)] = ()
     interval_kimg: PositiveFloat = 4.0  # between measurements of lag
     probes: Annotated[int, Field(ge=8, le=4096)] = 64  # images in a measurement
-    # Lag is so many standard deviations above the mean of the run's first measurements.
+    # Lag is so many standard deviations above the mean of so many first measurements of the run.
     lag_deviations: NonNegativeFloat = 2.0
+    lag_baseline: Annotated[int, Field(ge=2, le=1000)] = 8
     generator_sees_mask: bool = True
 
     @model_validator(mode="after")

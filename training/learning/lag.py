@@ -25,7 +25,6 @@ from training.learning.config import MaskingConfig
 from training.learning.randomness import Purpose, generator_for
 
 PROBE_BATCH: Final = 64  # at a time, so that a measurement takes no more memory than a step
-FIRST: Final = 8  # measurements from which a run's threshold comes
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class LagMeter:
         return measured
 
     def _threshold(self) -> float | None:
-        if len(self.first) < FIRST:
+        if len(self.first) < self.config.lag_baseline:
             return None
         return mean(self.first) + self.config.lag_deviations * stdev(self.first)
 

@@ -29,13 +29,7 @@ def settings(tiny: dict[str, Any]) -> dict[str, Any]:
         "max_kimg": STEPS * BATCH / 1000,
         "tick_kimg": 5 * BATCH / 1000,
         "augment": {"adjust_kimg": 2.0, "p": 0.5},
-        # Any change counts as lag, so that a mask is held from the first measurement on.
-        "masking": {
-            **tiny["masking"],
-            "interval_kimg": 2 * BATCH / 1000,
-            "period_kimg": 1.0,
-            "floor": 1e6,
-        },
+        "masking": {**tiny["masking"], "interval_kimg": BATCH / 1000, "period_kimg": 1.0},
     }
 
 
@@ -75,10 +69,10 @@ def test_ranks_agree_bit_by_bit(runs: tuple[Path, Path]) -> None:
     for a, b in zip(first["averages"]["weights"], second["averages"]["weights"], strict=True):
         assert torch.equal(a["synthesis.constant"], b["synthesis.constant"])
     assert first["augment"] == second["augment"]
-    assert first["mask"]["detector"]["history"] == second["mask"]["detector"]["history"]
-    held = [state["mask"]["held"] for state in (first, second)]
-    assert held[0] is not None  # else the test would say nothing of the mask
-    assert torch.equal(held[0], held[1])
+    assert first["mask"]["since"] is not None  # else the test would say nothing of masks
+    assert first["mask"]["since"] == second["mask"]["since"]
+    assert first["mask"]["lag"]["first"] == second["mask"]["lag"]["first"]
+    assert torch.equal(*(state["mask"]["lag"]["kept"] for state in (first, second)))
     assert first["meter"]["steps"] == STEPS % 5  # so that there are sums to compare
     assert torch.equal(first["meter"]["sums"], second["meter"]["sums"])
 
@@ -94,11 +88,10 @@ def test_two_of_sixteen_are_one_of_thirty_two(runs: tuple[Path, Path]) -> None:
         apart = torch.cat([(alone[part][n] - pair[part][n]).flatten() for n in names])
         assert moved.norm() > 0.1
         assert apart.norm() < 1e-9 * moved.norm()
-    assert torch.equal(alone["mask"]["held"], pair["mask"]["held"])
+    assert alone["mask"]["since"] == pair["mask"]["since"]
     assert alone["augment"]["strength"] == pytest.approx(pair["augment"]["strength"])
     assert alone["augment"]["strength"] not in (0.0, 0.5, 1.0)  # it moved, and to no bound
-    histories = [torch.tensor(s["mask"]["detector"]["history"]) for s in (alone, pair)]
-    torch.testing.assert_close(*histories, rtol=1e-6, atol=1e-9)
+    assert alone["mask"]["lag"]["first"] == pytest.approx(pair["mask"]["lag"]["first"], rel=1e-6)
 
 
 @pytest.mark.slow

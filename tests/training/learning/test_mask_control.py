@@ -13,12 +13,13 @@ from models.projected import CombinedDiscriminator, ProjectedDiscriminator, Proj
 from training.features.feature_maps import LiteFeatureMaps
 from training.learning import lag
 from training.learning.config import MaskingConfig
-from training.learning.lag import FIRST, LagMeasurement, LagMeter
+from training.learning.lag import LagMeasurement, LagMeter
 from training.learning.mask_control import MaskController, MaskEvent
 
 SIZES = {"height": 16, "width": 16, "channels": 3, "categories": 2}
 NARROW = {"channel_base": 128, "channel_max": 16}
 FP32 = torch.float32
+FIRST = MaskingConfig().lag_baseline
 Pair = tuple[Generator, Discriminator]
 
 

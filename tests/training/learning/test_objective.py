@@ -112,13 +112,14 @@ def test_a_mask_reaches_the_discriminator_and_the_generator_only_if_it_is_to(
         return judged.loss, objective.deceive(both[8:], category).detach()
 
     plain = losses()
-    mask = torch.zeros(1, *discriminator.mask_shape)
-    mask[..., ::2] = 2.0
-    discriminator.mask.hold(mask)
+    held = [torch.zeros(1, *mask.shape) for mask in discriminator.masks]
+    for mask, tensor in zip(discriminator.masks, held, strict=True):
+        tensor[..., ::2] = 2.0
+        mask.held = tensor
     masked = losses()
     assert not torch.isclose(plain[0], masked[0])
     assert torch.isclose(plain[1], masked[1]) == (not sees_mask)
-    assert discriminator.mask.held is mask
+    assert all(mask.held is one for mask, one in zip(discriminator.masks, held, strict=True))
 
 
 def test_losses_at_zero_logits_are_log_two(made: Any) -> None:

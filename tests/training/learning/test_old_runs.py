@@ -86,7 +86,7 @@ def test_its_augmentation_is_read_by_its_old_name(run: Path) -> None:
 
 def test_it_loads_and_is_a_source(run: Path, tmp_path: Path, silent: Any) -> None:
     generator, discriminator, *_ = load_networks(run)
-    assert discriminator.mask_shape
+    assert discriminator.masks[0].shape
     source = open_source(str(run))
     torch.testing.assert_close(
         source.build_generator().synthesis.constant, generator.synthesis.constant

@@ -92,7 +92,6 @@ def test_interrupted_equals_uninterrupted(
 ) -> None:
     """Stopped between ticks, with a mask held, the augmentation and the rates on their way."""
     settings = {**tiny_settings, "max_kimg": 0.2, "discriminator": discriminator}
-    settings["masking"] = {**tiny_settings["masking"], "threshold": 2.0}  # a mask in any case
     settings["optimizer"] = {**tiny_settings["optimizer"], "decay": 0.6}
     whole = start(tmp_path / "whole", tiny_dataset, settings)
     assert train(whole).reason == "finished"
@@ -148,7 +147,7 @@ def test_a_run_leaves_figures_grids_and_checkpoints(tiny_run: Path) -> None:
     assert any(t["r1_penalty"] is not None for t in ticks)
     measures = [line for line in lines if line["kind"] == "measure"]
     assert measures
-    assert all(m["generator_change"] > 0 for m in measures)
+    assert any(m["lag"] != 0 for m in measures)
     assert len(list((tiny_run / "grids").glob("*.png"))) == 2
     assert [int(p.stem.split("-")[1]) for p in list_checkpoints(tiny_run)] == [200, 104, 0]
 
@@ -280,7 +279,7 @@ def test_a_resumed_run_takes_a_new_learning_rate_and_masking_off(
     tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
 ) -> None:
     settings = {**tiny_settings, "max_kimg": 0.1}
-    settings["masking"] = {**tiny_settings["masking"], "mode": "static"}
+    settings["masking"] = {"mode": "scheduled", "schedule_kimg": [0.05], "period_kimg": 9}
     first = start(tmp_path / "run", tiny_dataset, settings)
     train(first)
     slower = {**settings, "max_kimg": 0.12, "masking": {"mode": "off"}}
@@ -293,18 +292,19 @@ def test_a_resumed_run_takes_a_new_learning_rate_and_masking_off(
         strict=True,
     ):
         assert b["lr"] == pytest.approx(a["lr"] * 0.001 / 0.0025)
-    assert second.discriminator.mask.held is not None
+    assert all(mask.held is not None for mask in second.discriminator.masks)
     train(second)
-    assert second.discriminator.mask.held is None
+    assert all(mask.held is None for mask in second.discriminator.masks)
     assert read_history(tmp_path / "run/stats.jsonl").mask_periods()[-1][1] == first.nimg
 
 
-def test_a_static_mask_may_begin_with_a_resume(
+def test_masks_may_begin_with_a_resume(
     tmp_path: Path, tiny_dataset: Path, tiny_settings: dict[str, Any]
 ) -> None:
     settings = {**tiny_settings, "max_kimg": 0.1, "masking": {"mode": "off"}}
     train(start(tmp_path / "run", tiny_dataset, settings))
-    masked = {**settings, "max_kimg": 0.12, "masking": {"mode": "static"}}
+    scheduled = {"mode": "scheduled", "schedule_kimg": [0], "period_kimg": 9}
+    masked = {**settings, "max_kimg": 0.12, "masking": scheduled}
     second = start(tmp_path / "run", tiny_dataset, masked)
     second.resume()
     begun = second.nimg

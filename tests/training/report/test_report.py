@@ -230,7 +230,7 @@ def test_a_run_that_was_trained_and_evaluated(run: Path) -> None:
         "Losses generator discriminator",
         "Overfitting",
         "Diversity",
-        "Masks and the lag signal",
+        "Masks and lag",
         "after 0.2 thousand images",
     ):
         assert shown in " ".join(page.text.split()), shown

@@ -33,7 +33,7 @@ def test_a_real_run_is_read(tiny_run: Path) -> None:
     history = read_history(tiny_run / "stats.jsonl")
     assert history.nimg == 200
     assert history.series("tick", "generator_loss").nimg[-1] == 200
-    assert history.series("measure", "adaptation").values
+    assert history.series("measure", "lag").values
     assert history.mask_periods()
     assert history.seconds > 0
 
@@ -92,16 +92,16 @@ def test_a_mask_of_the_stretch_that_was_left_is_left_out(tmp_path: Path, back: s
         tmp_path,
         tick(200, 10, 1.0),
         event("validation", 200, frechet_distance=3.0),
-        event("measure", 200, adaptation=0.1),  # before the step after the checkpoint
+        event("measure", 200, lag=0.1),  # before the step after the checkpoint
         event("mask", 232),
         event(back, 200, message="to 200"),
-        event("measure", 200, adaptation=0.2),
+        event("measure", 200, lag=0.2),
         tick(400, 20, 2.0),
     )
     assert history.mask_periods() == []
     assert history.series("tick", "generator_loss").values == (1.0, 2.0)
     assert history.series("validation", "frechet_distance").values == (3.0,)
-    assert history.series("measure", "adaptation").values == (0.2,)
+    assert history.series("measure", "lag").values == (0.2,)
 
 
 def test_a_resumed_run_keeps_what_led_to_its_checkpoint(tmp_path: Path) -> None:
