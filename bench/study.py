@@ -6,12 +6,12 @@ One that was run is bench/masking.json. To measure it again, move its STUDY.json
 
 STUDY.json holds "arms": settings by name, in a tree, as `--set` takes them one by one. Beside them
 an arm may name a "checkout", the folder of another commit that is to train it, "from", what it
-starts from, or a "peer" (peers.py). "stages" come one after the other; each has "data", "arms",
-"seeds" and its length: "kimg", or "minutes" of one thread's CPU time, in so many "slices". Among
-the names of "arms" may be {"best": 2, "data": NAME, "seeds": [0]}: those that came out best there.
-"score" is what counts, the mean over a run's last "evaluations" slices, over that of the arm
-"reference" with the same seed; "samples" images are judged, of a stage with "judged": "at the end"
-after the last slice only.
+starts from, a "peer" (peers.py), or an arm that it is "yoked" to: it holds masks when that one did
+with the stage's next seed. "stages" come one after the other; each has "data", "arms", "seeds" and
+its length: "kimg", or "minutes" of one thread's CPU time, in so many "slices". Among the names of
+"arms" may be {"best": 2, "data": NAME, "seeds": [0]}: those that came out best there. "score" is
+what counts, the mean over a run's last "evaluations" slices, over that of the arm "reference" with
+the same seed; "samples" images are judged after each slice, or after the last "judged" of a stage.
 
 Runs of a stage take turns, slice by slice, so that what else the machine does meets all alike, each
 on one thread. After a slice its images are judged by the code here, which is no part of its time,
@@ -135,6 +135,12 @@ class Study:
         settings = dict(self.plan["arms"][run.arm])
         checkout = Path(settings.pop("checkout", REPOSITORY))
         source = settings.pop("from", None)
+        if yoked := settings.pop("yoked", None):
+            seeds = stage["seeds"]
+            other = seeds[(seeds.index(run.seed) + 1) % len(seeds)]
+            starts = mask_starts(Run(run.data, yoked, other).folder(work))
+            mode = {"mode": "scheduled", "schedule_kimg": starts} if starts else {"mode": "off"}
+            settings["masking"] = {**settings.get("masking", {}), **mode}
         task: dict[str, Any] = {
             "run": str(run.folder(work)),
             "data": datasets[run.data],
@@ -149,7 +155,7 @@ class Study:
             task["cpu_sec"] = stage["minutes"] * 60 * (len(before) + 1) / slices - spent
         record = {**run._asdict(), "commit": commit(checkout)}
         record |= _in_process("train", task, checkout)
-        if stage.get("judged") != "at the end" or len(before) + 1 == slices:
+        if len(before) + 1 > slices - stage.get("judged", slices):
             record |= _in_process("judge", task, REPOSITORY)
         self.add(record)
         print(f"{' '.join(map(str, run))}: {record}", flush=True)
@@ -182,6 +188,13 @@ class Study:
         if arm == self.plan["reference"] or metric.endswith("distance") or len(differences) < 2:
             return cell
         return f"{cell} ({between(differences)})"
+
+
+def mask_starts(run: Path) -> list[float]:
+    """When a run's masks began, in thousand images."""
+    return [
+        line["nimg"] / 1000 for line in read_lines(run / "stats.jsonl") if line["kind"] == "mask"
+    ]
 
 
 def _in_process(what: str, task: dict[str, Any], checkout: Path) -> Record:

@@ -153,7 +153,7 @@ def test_a_study_trains_and_judges(tmp_path: Path, tiny_photos: Path) -> None:
     stage = {"data": ["tiny"], "arms": ["conv", "both"], "seeds": [0], "slices": 2}
     plan = {
         "arms": {"conv": small, "both": {"discriminator": "both", **small}},
-        "stages": [{**stage, "minutes": 0.05, "judged": "at the end"}],
+        "stages": [{**stage, "minutes": 0.05, "judged": 1}],
         "reference": "conv",
         "score": "kernel_distance",
         "samples": 40,
