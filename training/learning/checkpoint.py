@@ -120,7 +120,8 @@ def load_newest(run: Path, device: torch.device | str = "cpu") -> dict[str, Any]
         except CheckpointError as error:
             logger.warning("%s; using the one before it", error)
     what = "none of its checkpoints is whole" if found else "it has no checkpoint"
-    raise CheckpointError(f"can't load {run}: {what}")
+    way_out = "; its best moment is there: --snapshot best" if any(run.glob("best-*.pt")) else ""
+    raise CheckpointError(f"can't load {run}: {what}{way_out}")
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

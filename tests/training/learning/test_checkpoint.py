@@ -11,6 +11,7 @@ from training.learning.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     load_newest,
+    save_best,
     save_checkpoint,
 )
 
@@ -85,6 +86,12 @@ def test_none_left_is_said(tmp_path: Path) -> None:
         load_newest(tmp_path)
     save(tmp_path, 1).write_bytes(b"junk")
     with pytest.raises(CheckpointError, match="none of its checkpoints is whole"):
+        load_newest(tmp_path)
+
+
+def test_a_run_of_which_only_its_best_moment_is_there_says_how_to_use_it(tmp_path: Path) -> None:
+    save_best(tmp_path, 8, {"nimg": 8})
+    with pytest.raises(CheckpointError, match="no checkpoint; .* --snapshot best"):
         load_newest(tmp_path)
 
 
