@@ -1,8 +1,9 @@
 """Upscaler: image -> the same image two or four times as large, with detail as of photos.
 
 Nearly all of its work is done at half of the small image's size, where a processor affords it.
-Sources: Shi et al. 2016, arXiv 1609.05158 (the shuffle from channels to pixels at the end); Lim
-et al. 2017, arXiv 1707.02921 (residual blocks without normalisation).
+Sources: Shi et al. 2016, arXiv 1609.05158 (the shuffle from channels to pixels); Sugawara et al.
+2018, arXiv 1806.02658 (a smoothing kernel after it, so that no checkerboard is left); Lim et al.
+2017, arXiv 1707.02921 (residual blocks without normalisation).
 """
 
 from dataclasses import dataclass
@@ -85,9 +86,20 @@ class Upscaler(nn.Module):
         )
         x = images.to(dtype)
         trunk = self.to_small(self.blocks(self.from_pixels(F.pixel_unshuffle(x, 2))))
-        small = leaky_relu(F.pixel_shuffle(trunk, 2) + self.from_small(x))
+        small = leaky_relu(_doubled(trunk) + self.from_small(x))
         small = leaky_relu(self.mix(small))
-        double = leaky_relu(F.pixel_shuffle(self.to_double(small), 2))
-        double = leaky_relu(self.refine(double))
-        correction = F.pixel_shuffle(self.to_image(double), factor // 2)
+        double = leaky_relu(_doubled(self.to_double(small)))
+        correction: Tensor = self.to_image(leaky_relu(self.refine(double)))
+        if factor == 4:
+            correction = _doubled(correction)
         return bilinear + correction.float()
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """[N, 4 C, H, W] -> [N, C, 2 H, 2 W]: a shuffle to pixels, and the mean of each 2 x 2.
+
+    The four come from channels of their own: what differs between these everywhere would be a
+    checkerboard. The mean takes all that repeats every two pixels away, whatever was learnt.
+    """
+    shuffled = F.pixel_shuffle(x, 2)
+    return F.avg_pool2d(F.pad(shuffled, (1, 0, 1, 0), mode="replicate"), 2, stride=1)

@@ -91,7 +91,7 @@ def test_none_left_is_said(tmp_path: Path) -> None:
 
 def test_a_run_of_which_only_its_best_moment_is_there_says_how_to_use_it(tmp_path: Path) -> None:
     save_best(tmp_path, 8, {"nimg": 8})
-    with pytest.raises(CheckpointError, match="no checkpoint; .* --snapshot best"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint; .* --snapshot best"):
         load_newest(tmp_path)
 
 
