@@ -18,7 +18,7 @@ from training.cli import (
 )
 
 _ENCODER_KIMG = 100.0
-_UPSCALER_KIMG = 30.0
+_UPSCALER_KIMG = 60.0
 _WATERMARK_KIMG = 400.0
 _MAX_KIMG_HELP = "Stop after so many thousand photos shown; {:g} if no end."
 
