@@ -44,7 +44,7 @@ def invoke(*arguments: str | Path) -> tuple[int, str]:
     [
         (["--max-kimg", "1", "--preset", "huge"], "--preset huge: choose one of cpu-demo"),
         ([], "give max_kimg or max_minutes"),
-        (["--max-kimg", "0"], "max_kimg: Input should be greater than 0"),
+        (["--max-kimg", "0"], "max_kimg 0.0: must be greater than 0"),
         (["--max-kimg", "1", "--set", "masking.ratio=2"], "masking.ratio"),
         (["--max-kimg", "1", "--set", "masking"], "write it as name=value"),
         (["--max-kimg", "1", "--set", "masking.colour=red"], "masking.colour"),
@@ -127,7 +127,7 @@ def test_evaluate_names_a_bad_option_in_one_line(tmp_path: Path) -> None:
         ("--repetitions", "1", ("--usefulness",)),
     ):
         line = refusal("evaluate", tmp_path, "--data", tmp_path, option, value, *more)
-        assert line.startswith(f"Error: {option} {value}: Input should be"), line
+        assert line.startswith(f"Error: {option} {value}: must be"), line
 
 
 def test_what_is_wrong_in_a_file_is_said_in_one_line(
@@ -142,11 +142,11 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(
     export = ("export", run, "--out", tmp_path / "out")
     train = ("train", data, "--out", tmp_path / "new", "--max-kimg", "1", "--from", shop)
     for file, command, said in (
-        (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: Field"),
-        (shop / "manifest.json", train, f"--from {shop}: name: Field required"),
+        (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: missing)"),
+        (shop / "manifest.json", train, f"--from {shop}: name: missing"),
         (tmp_path / "mark/watermark.json", (*export, "--watermark", tmp_path / "mark"), "again by"),
-        (run / "encoder/encoder.json", export, "can't be read (settings: Field required)"),
-        (data / "dataset.json", evaluate, "dataset (hash: Field required): run"),
+        (run / "encoder/encoder.json", export, "can't be read (settings: missing)"),
+        (data / "dataset.json", evaluate, "dataset (hash: missing): run"),
         (run / "config.json", evaluate, "give max_kimg or max_minutes"),
         (run / "config.json", export, "give max_kimg or max_minutes"),
     ):

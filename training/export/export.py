@@ -32,9 +32,9 @@ from models.manifest import (
     EncoderRecord,
     FileRecord,
     GeneratorManifest,
+    ImageLoss,
     Name,
     ParityCertificate,
-    PictureLoss,
     UpscalerRecord,
     WatermarkRecord,
     check_synonyms,
@@ -53,7 +53,7 @@ from training.export.graphs import OPSET, ExportError, FloatPrecision, Precision
 from training.export.loss import FULL_VARIETY, Setting, measure_loss
 from training.export.parity import measure_parity
 from training.export.quantization import quantize
-from training.files import folder_aside
+from training.files import temporary_folder
 from training.inversion.encoder_run import load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
@@ -165,7 +165,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
 
 def generator_graph(
     generator: Generator, precision: Precision, served: Setting
-) -> tuple[bytes, ParityCertificate, tuple[PictureLoss, ...]]:
+) -> tuple[bytes, ParityCertificate, tuple[ImageLoss, ...]]:
     """The graph in a precision, and how far it is from torch in float32.
 
     Args:
@@ -279,8 +279,8 @@ def _preview(generator: Generator, seed: int, options: ExportOptions) -> bytes:
 
 def _write(out: Path, files: dict[str, bytes]) -> None:
     try:
-        with folder_aside(out) as aside:
+        with temporary_folder(out) as temporary:
             for name, data in files.items():
-                (aside / name).write_bytes(data)
+                (temporary / name).write_bytes(data)
     except OSError as error:
         raise ExportError(f"can't write {out}: {error}") from error

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.generator import Generator
-from models.manifest import LOSS_FLOOR_DB, PictureLoss
+from models.manifest import LOSS_FLOOR_DB, ImageLoss
 from training.export.graphs import ExportError, Precision
 from training.export.parity import generate
 from training.learning.recorder import to_pixels
@@ -51,7 +51,7 @@ def inputs(generator: Generator, setting: Setting, first_seed: int) -> Iterator[
 
 def measure_loss(
     generator: Generator, graph: bytes, precision: Precision, setting: Setting
-) -> PictureLoss:
+) -> ImageLoss:
     """Compare the graph's pictures with torch's in float32.
 
     Raises:
@@ -62,7 +62,7 @@ def measure_loss(
         [_steps(session, generator, feed) for feed in inputs(generator, setting, _SEED)]
     )
     squared = np.square(steps).mean(axis=1)
-    loss = PictureLoss(
+    loss = ImageLoss(
         truncation_psi=setting.truncation_psi,
         noise_scale=setting.noise_scale,
         pictures=len(steps),
@@ -88,7 +88,7 @@ def psnr(mean_squared_steps: float) -> float | None:
     return float(10 * np.log10(_LARGEST**2 / mean_squared_steps))
 
 
-def describe(loss: PictureLoss) -> str:
+def describe(loss: ImageLoss) -> str:
     """One line for people."""
     ratio = "no pixel differs" if loss.psnr_db is None else f"PSNR {loss.psnr_db:.1f} dB"
     return (

@@ -22,7 +22,7 @@ from training.companion import (
     write_card,
     write_companion,
 )
-from training.files import folder_aside
+from training.files import temporary_folder
 from training.records import Record
 
 SHEET_FILE: Final = "watermark.png"
@@ -74,9 +74,9 @@ def save_watermark(
         CompanionError: It can't be written.
     """
     try:
-        with folder_aside(out) as aside:
-            (aside / SHEET_FILE).write_bytes(sheet)
-            return write_companion(aside, _NAME, networks, WatermarkCard, card)
+        with temporary_folder(out) as temporary:
+            (temporary / SHEET_FILE).write_bytes(sheet)
+            return write_companion(temporary, _NAME, networks, WatermarkCard, card)
     except OSError as error:
         raise CompanionError(f"can't write {out}: {error}") from error
 
