@@ -76,7 +76,7 @@ def test_a_run_is_not_overwritten_and_another_dataset_not_resumed(
     tmp_path: Path, tiny_dataset: Path, tiny_run: Path
 ) -> None:
     code, output = invoke("train", tiny_dataset, "--out", tiny_run, "--max-kimg", "1")
-    assert (code, "holds a run already" in output) == (2, True)
+    assert (code, "holds a run: continue it" in output) == (2, True)
     other = tmp_path / "other"
     other.mkdir()
     for file in tiny_dataset.iterdir():
@@ -170,7 +170,7 @@ def test_the_discriminator_is_chosen_once(tmp_path: Path, tiny_dataset: Path) ->
     resume = ("train", tiny_dataset, "--out", run, "--resume", "--max-kimg", "0.016")
     code, output = invoke(*resume, "--discriminator", "convolutional", "--device", "cpu")
     assert code == 2
-    assert "discriminator: is decided at the start of a run: use --from" in output
+    assert "discriminator: is fixed when a run starts: use --from" in output
     code, output = invoke(*resume, "--device", "cpu")
     assert (code, load_newest(run)["nimg"]) == (0, 16), output
 
@@ -308,7 +308,7 @@ def test_a_signal_saves_and_ends_cleanly_and_resume_goes_on(
         process.send_signal(number)
         output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert "go on with --resume" in output
+    assert "continue with --resume" in output
     stopped = load_newest(run)["nimg"]
     assert stopped > 0
     target = (stopped + 80) / 1000

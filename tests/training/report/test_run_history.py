@@ -81,8 +81,10 @@ def test_what_training_went_back_behind_is_left_out(tmp_path: Path, back: str) -
     assert history.mask_periods() == [(140, 200)]
     # What is left out took its time as well.
     assert history.seconds == (50 if back == "rollback" else 30 + 40)
-    assert [h.kind for h in history.happenings] == ["alarm", "rollback"][: 1 + (back == "rollback")]
-    assert (history.happenings[0].name, history.happenings[0].message) == ("collapse", "all alike")
+    assert [event.kind for event in history.events] == ["alarm", "rollback"][
+        : 1 + (back == "rollback")
+    ]
+    assert (history.events[0].name, history.events[0].message) == ("collapse", "all alike")
 
 
 @pytest.mark.parametrize("back", ["resume", "rollback"])

@@ -42,8 +42,7 @@ from training.watermark import watermark as watermark_training
 from training.watermark.detection import TREATMENTS, Watermark
 from training.watermark.distortions import jpeg, place
 from training.watermark.watermark_folder import load_watermark
-from training.watermark.watermark_training import WatermarkTrainer
-from training.watermark.watermark_training import lay_over as lay_over_torch
+from training.watermark.watermark_training import WatermarkTrainer, add_patterns
 
 
 def picture(seed: int, side: int = MIN_SIDE_PX, channels: int = 3) -> np.ndarray:
@@ -108,7 +107,7 @@ def test_white_and_black_stay_in_range() -> None:
 def test_training_marks_as_the_service_does() -> None:
     pixels = picture(3)
     pattern = np.random.default_rng(2).normal(size=(3, PATTERN_PX, PATTERN_PX)).astype(np.float32)
-    theirs = lay_over_torch(in_torch(pixels), torch.from_numpy(pattern)[None])
+    theirs = add_patterns(in_torch(pixels), torch.from_numpy(pattern)[None])
     ours = lay_over(pixels, pattern)
     back = ((theirs[0].permute(1, 2, 0).numpy() + 1) * 127.5).clip(0, 255)
     assert np.abs(back - ours).max() < 0.51  # rounding
