@@ -120,7 +120,7 @@ def train_upscaler(
         (
             (name, f"{distances.upscaler:.4f}", f"{distances.lanczos:.4f}")
             for name, distances in (
-                ("of downscaled photos", card.photos),
+                ("of photos made small", card.photos),
                 ("generated", card.generated),
             )
         ),

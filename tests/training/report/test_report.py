@@ -235,9 +235,9 @@ def test_a_run_that_was_trained_and_evaluated(run: Path) -> None:
     ):
         assert shown in " ".join(page.text.split()), shown
     assert "another dataset" not in page.text
-    pictures = [str(image["src"]) for image in page.of("img")]
-    assert len(pictures) == 2 + len(list((run / "grids").glob("*.png")))
-    assert all(picture.startswith("data:image/webp;base64,UklGR") for picture in pictures)
+    images = [str(image["src"]) for image in page.of("img")]
+    assert len(images) == 2 + len(list((run / "grids").glob("*.png")))
+    assert all(image.startswith("data:image/webp;base64,UklGR") for image in images)
 
 
 def test_nothing_from_outside_gets_out_of_its_place(run: Path) -> None:
@@ -296,7 +296,7 @@ def test_only_a_gain_clear_of_its_scatter_is_called_one(
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("stats.jsonl", "no figures of training yet"),
+        ("stats.jsonl", "no training figures yet"),
         ("dataset.json", "Settings"),
         ("grids", "Settings"),
         ("evaluation/evaluation.json", "Not evaluated yet"),
