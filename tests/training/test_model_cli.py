@@ -142,7 +142,7 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(
     export = ("export", run, "--out", tmp_path / "out")
     train = ("train", data, "--out", tmp_path / "new", "--max-kimg", "1", "--from", shop)
     for file, command, said in (
-        (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: missing)"),
+        (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: missing"),
         (shop / "manifest.json", train, f"--from {shop}: name: missing"),
         (tmp_path / "mark/watermark.json", (*export, "--watermark", tmp_path / "mark"), "again by"),
         (run / "encoder/encoder.json", export, "can't be read (settings: missing)"),
@@ -286,7 +286,7 @@ def test_too_much_memorised_is_an_exit_code_of_its_own(
         check_memorised(found, 0.2)
     assert ended.value.exit_code == 3
     message = " ".join(capsys.readouterr().err.split())
-    assert "25.0% of 90 generated pictures are too near" in message
+    assert "25.0% of 90 generated images are too near" in message
     assert "more than --max-memorised 0.2" in message
     assert "3.2%, by chance up to 10.0% with 30 validation photos" in message
 

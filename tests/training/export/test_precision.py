@@ -228,7 +228,7 @@ def test_a_graph_of_another_generator_fails_the_loss_check(generator: Generator)
     other = copy.deepcopy(generator)
     for block in other.synthesis.blocks:
         block.conv1.conv.weight.mul_(-1)
-    with pytest.raises(ExportError, match=r"int8 changes this generator's pictures too much: PSNR"):
+    with pytest.raises(ExportError, match=r"int8 changes this generator's images too much: PSNR"):
         measure_loss(other, graph, "int8", SERVED)
 
 
