@@ -46,7 +46,7 @@ def picture() -> Callable[..., Image.Image]:
 
 @pytest.fixture(scope="session")
 def fill() -> Callable[[Path, range], list[Path]]:
-    """Writes a different picture for each seed."""
+    """Writes a different image for each seed."""
 
     def write(folder: Path, seeds: range) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def fill() -> Callable[[Path, range], list[Path]]:
 
 @pytest.fixture
 def catalogue(tmp_path: Path, fill: Callable[[Path, range], list[Path]]) -> Path:
-    """Two categories of 8 different pictures."""
+    """Two categories of 8 different images."""
     folder = tmp_path / "photos"
     fill(folder / "cups", range(8))
     fill(folder / "hats", range(1000, 1008))

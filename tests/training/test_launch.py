@@ -132,7 +132,7 @@ def test_settings_that_have_an_option_of_their_own_say_so(
 
 
 @pytest.mark.parametrize("size", [(8, 8), (14, 10), (12, 16)])
-def test_the_smallest_pictures_are_trained_on(
+def test_the_smallest_images_are_trained_on(
     tmp_path: Path,
     catalogue: Path,
     tiny_settings: dict[str, Any],

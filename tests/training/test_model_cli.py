@@ -180,9 +180,9 @@ def test_export_takes_synonyms(tmp_path: Path, tiny_run: Path) -> None:
     arguments = ("export", tiny_run, "--out", tmp_path / "shop", "--synonyms", file)
     for text, message in (
         (None, "can't be read"),
-        ("{", "synonyms.json: "),
+        ("{", "synonyms.json: not valid JSON"),
         ('["cups"]', "write {"),
-        ('{"cups": "mug"}', "cups: "),
+        ('{"cups": "mug"}', "cups 'mug': must be a list"),
         ('{"spoons": ["ladle"]}', "'spoons', which is no category; known are cups, hats, mats"),
         ('{"cups": ["Hat"]}', "'Hat', a synonym of 'cups', is the category 'hats', too"),
     ):
@@ -230,7 +230,7 @@ def test_an_export_carries_what_evaluate_measured(
     fill: Callable[[Path, range], list[Path]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # How well categories are told apart is for other tests.
+    # How well categories are distinguished is for other tests.
     sooner = partial(EvaluationOptions, classifier_steps=10)
     monkeypatch.setattr(evaluation_options, "EvaluationOptions", sooner)
     for i, category in enumerate(("cups", "hats", "mats")):

@@ -58,7 +58,7 @@ def test_a_damaged_newest_is_named_and_the_one_before_used(
 def test_a_checkpoint_that_could_not_be_replaced_stays_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rollback saves anew at the same image count; the disk may be full then, or we killed."""
+    """A rollback saves again at the same image count; a full disk or a kill may interrupt it."""
     path = save(tmp_path, 1)
 
     def fails(self: Path, target: Path) -> Path:

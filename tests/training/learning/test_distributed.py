@@ -70,7 +70,7 @@ def load(path: Path) -> dict[str, Any]:
 def test_ranks_agree_bit_by_bit(runs: tuple[Path, Path]) -> None:
     first, second = (load(runs[1] / f"end-{rank}.pt") for rank in (0, 1))
     for part in ("generator", "discriminator", "ema"):
-        names = first[part].keys() - {"mapping.w_avg"}  # only the main process paints grids
+        names = first[part].keys() - {"mapping.w_avg"}  # only the main process draws grids
         assert all(torch.equal(first[part][n], second[part][n]) for n in names)
     for a, b in zip(first["averages"]["weights"], second["averages"]["weights"], strict=True):
         assert torch.equal(a["synthesis.constant"], b["synthesis.constant"])

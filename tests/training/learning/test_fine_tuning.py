@@ -215,7 +215,7 @@ def test_heads_fit_another_size_where_they_look_at_maps_of_the_same(
 def test_a_new_category_starts_from_the_one_that_looks_most_like_it(
     prepare: Prepare, tiny_run: Path
 ) -> None:
-    """By brightness as the only feature, against what the source itself paints."""
+    """By brightness as the only feature, against the source's own images."""
     dataset = prepare(("unheard",))
     source = open_source(str(tiny_run))
     train = dataset.indices("train")
@@ -225,11 +225,11 @@ def test_a_new_category_starts_from_the_one_that_looks_most_like_it(
         for i, name in enumerate(source.categories)
     }
     wanted = float(dataset.images[train].mean())
-    held = []  # pictures at a time
+    held = []  # images at a time
 
-    def brightness(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        held.append(len(pictures))
-        return pictures.reshape(len(pictures), -1).mean(axis=1, keepdims=True, dtype=np.float32)
+    def brightness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        held.append(len(images))
+        return images.reshape(len(images), -1).mean(axis=1, keepdims=True, dtype=np.float32)
 
     likeness = find_likeness(source, dataset, brightness)
     nearest = min(bright, key=lambda name: abs(bright[name] - wanted))
@@ -268,13 +268,13 @@ def test_another_size_grows_or_drops_blocks(
     transfer(source, generator, discriminator, by_name(source, dataset))
     small = source.build_generator()
     z, category = torch.randn(3, 16), torch.eye(3)
-    painted = generator(z, category, None, torch.zeros(3, generator.noise_dim))
+    generated = generator(z, category, None, torch.zeros(3, generator.noise_dim))
     before = small(z, category, None, torch.zeros(3, small.noise_dim))
-    if size > 16:  # nothing is added to the picture yet
+    if size > 16:  # nothing is added to the image yet
         before = torch.nn.functional.interpolate(
             before, scale_factor=2.0, mode="bilinear", align_corners=False
         )
-        torch.testing.assert_close(painted, before, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(generated, before, rtol=1e-4, atol=1e-5)
     theirs = source.discriminator
     last = len(discriminator.blocks) - 1
     old = max(int(k.split(".")[1]) for k in theirs if k.startswith("blocks."))

@@ -159,7 +159,7 @@ def test_what_can_not_be_a_catalogue(catalogue: Path, fill: Any) -> None:
     assert "no readable folder" in refused(catalogue / ".." / "gone")
     (catalogue / "empty").mkdir()
     assert "without a photo: 'empty'" in refused(catalogue)
-    (catalogue / "empty" / "notes.txt").write_text("no picture")
+    (catalogue / "empty" / "notes.txt").write_text("no image")
     message = refused(catalogue)
     assert "without a usable photo: 'empty'" in message
     assert "1 not_an_image" in message

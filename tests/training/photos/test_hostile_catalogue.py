@@ -44,7 +44,7 @@ def bomb() -> bytes:
 def add_files(cups: Path, good: list[Path]) -> None:
     data = good[0].read_bytes()
     (cups / "truncated.png").write_bytes(data[: len(data) // 2])
-    (cups / "text.jpg").write_text("not a picture\n" * 50)
+    (cups / "text.jpg").write_text("not an image\n" * 50)
     (cups / "page.webp").write_text("<!doctype html><title>404</title>")
     (cups / "empty.png").touch()
     (cups / "bomb.png").write_bytes(bomb())

@@ -75,7 +75,7 @@ def test_what_training_went_back_behind_is_left_out(tmp_path: Path, back: str) -
         alarm,
         went_back,
         event("mask", 140),
-        tick(200, 50 if back == "rollback" else 40, 4.0),  # a resume starts the clock anew
+        tick(200, 50 if back == "rollback" else 40, 4.0),  # a resume restarts the clock
     )
     assert history.series("tick", "generator_loss").values == (1.0, 4.0)
     assert history.mask_periods() == [(140, 200)]
