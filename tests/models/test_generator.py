@@ -151,7 +151,7 @@ def test_latent_category_and_noise_each_change_the_image() -> None:
 @pytest.mark.parametrize(
     ("noise_max_px", "levels"), [(None, 3), (16, 3), (15, 2), (8, 2), (7, 1), (1, 1)]
 )
-def test_noise_ends_at_the_level_that_is_asked_for(noise_max_px: int | None, levels: int) -> None:
+def test_noise_ends_at_the_requested_level(noise_max_px: int | None, levels: int) -> None:
     """At 12 x 16 px levels are of 3 x 4, 6 x 8 and 12 x 16."""
     generator, whole = make(12, 16, noise_max_px=noise_max_px), make(12, 16)
     assert generator.noise_dim == sum([12, 48, 192][:levels])

@@ -268,7 +268,7 @@ def test_phone_photo_with_a_second_image_inside() -> None:
     assert open_image(data, reduce_to_px=300).size == (512, 512)
 
 
-def test_jpeg_reduction_never_goes_below_what_is_asked() -> None:
+def test_jpeg_reduction_never_goes_below_the_requested_size() -> None:
     data = encoded(scene((800, 1200)), "JPEG", quality=95)
     assert open_image(data).size == (800, 1200)
     assert open_image(data, reduce_to_px=400).size == (400, 600)

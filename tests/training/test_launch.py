@@ -42,7 +42,7 @@ def test_a_run_from_another_takes_its_widths_and_is_eased_in(
     (config, _), (theirs, _) = read_run(tmp_path / "run"), read_run(tiny_run)
     assert config.model == theirs.model
     assert config.optimizer.ema_rampup == FINE_TUNING["optimizer"]["ema_rampup"]
-    assert config.optimizer.warmup_kimg == 0.5  # what is asked for wins
+    assert config.optimizer.warmup_kimg == 0.5  # an explicit setting wins
     assert config.fine_tuning.source == str(tiny_run)
 
 

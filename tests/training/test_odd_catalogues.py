@@ -44,7 +44,7 @@ def transparent(image: Image.Image, seed: int) -> Image.Image:
 def test_the_whole_way(
     tmp_path: Path,
     tiny_settings: dict[str, Any],
-    picture: Callable[..., Image.Image],
+    draw_image: Callable[..., Image.Image],
     silent: Any,
     categories: int,
     photos: int,
@@ -56,7 +56,7 @@ def test_the_whole_way(
         folder.mkdir(parents=True)
         for i in range(photos):
             seed = 1000 * category + i
-            change(picture(seed, (120, 144)), seed).save(folder / f"{i}.png")
+            change(draw_image(seed, (120, 144)), seed).save(folder / f"{i}.png")
     options = PrepareOptions.model_validate({**shape, "validation_share": 0.25})
     report = prepare_dataset(tmp_path / "photos", tmp_path / "dataset", options)
     assert report.used == categories * photos

@@ -71,7 +71,7 @@ def write_dataset(path, *, shapes=SHAPES, train=20, validation=8, channels=3):
 
 
 class ShapeSampler:
-    """A generator that draws what is asked, or, where `says` maps it, something else."""
+    """A generator that draws the requested category, or the one that `says` maps it to."""
 
     def __init__(self, categories=SHAPES, says=None, noise=0.0, channels=3):
         self.categories = categories

@@ -243,7 +243,7 @@ def test_interrupted_leaves_nothing_and_keeps_what_was_there(
     assert PreparedDataset(tmp_path / "out").info.hash == before
 
 
-def test_no_room_for_the_images(catalogue: Path) -> None:
+def test_no_disk_space_for_the_images(catalogue: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:

@@ -365,12 +365,12 @@ def test_the_same_run_gives_the_same_page(run: Path) -> None:
 
 @contextmanager
 def listening() -> Iterator[tuple[int, list[str]]]:
-    """A server on loopback, and the paths asked of it."""
-    asked: list[str] = []
+    """A server on loopback, and the paths requested from it."""
+    requested: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             self.send_response(204)
             self.end_headers()
 
@@ -379,12 +379,12 @@ def listening() -> Iterator[tuple[int, list[str]]]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port, asked
+        yield server.server_port, requested
         server.shutdown()
 
 
 def browse(chromium: str, page: Path, folder: Path) -> str:
-    """Open a page; gives the addresses that the browser asked for."""
+    """Open a page; returns the addresses that the browser requested."""
     log = folder / f"{page.stem}.log"
     arguments = [
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
@@ -402,14 +402,14 @@ def test_a_browser_asks_for_nothing(run: Path, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no chromium")
-    with listening() as (port, asked):
+    with listening() as (port, requested):
         make_hostile(run, port)
         page = write_report(run)
         assert f"127.0.0.1:{port}" not in browse(chromium, page, tmp_path)
-        assert asked == []
+        assert requested == []
         # The same page with its guards down does ask.
         text = page.read_text().replace("&lt;", "<").replace("&gt;", ">").replace("&#34;", '"')
         text = text.replace("Content-Security-Policy", "X").replace("alert(1)", "")
         (tmp_path / "open.html").write_text(text)
         assert f"127.0.0.1:{port}" in browse(chromium, tmp_path / "open.html", tmp_path)
-        assert set(asked) == {"/x"}
+        assert set(requested) == {"/x"}

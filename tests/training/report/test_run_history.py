@@ -88,7 +88,7 @@ def test_what_training_went_back_behind_is_left_out(tmp_path: Path, back: str) -
 
 
 @pytest.mark.parametrize("back", ["resume", "rollback"])
-def test_a_mask_of_the_stretch_that_was_left_is_left_out(tmp_path: Path, back: str) -> None:
+def test_a_mask_of_the_discarded_interval_is_left_out(tmp_path: Path, back: str) -> None:
     """No line that comes after going back is as early as the abandoned mask."""
     history = history_of(
         tmp_path,
