@@ -41,10 +41,14 @@ _LONGEST_VALUE: Final = 60
 def first_fault(error: Exception, whole: str = "") -> str:
     """Describe an error in one line: a ValidationError by its first field, others by their text.
 
+    A missing or unreadable file is described by the system's reason and its path.
+
     Args:
         error: What was raised.
         whole: Name for what failed, where the fault is of no single field.
     """
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False)[0]

@@ -1,6 +1,7 @@
 """What fails validation is described in plain words, never in pydantic's."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -105,6 +106,12 @@ def test_a_kind_that_is_not_listed_is_described_without_the_librarys_words() -> 
         size: Annotated[int, Field(multiple_of=8)]
 
     assert fault_of(Rare, {"size": 7}) == "size 7: not a valid value"
+
+
+def test_a_missing_file_is_described_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        (tmp_path / "card.json").read_bytes()
+    assert first_fault(missing.value) == f"No such file or directory: {tmp_path / 'card.json'}"
 
 
 def test_other_errors_are_described_by_their_text() -> None:
