@@ -61,7 +61,7 @@ def resume(run: Path, dataset: Path, silent: Any, **wanted: Any) -> Outcome | No
     [
         ({"overrides": {"model": {"w_dim": "32"}}}, "model: is fixed when a run starts"),
         ({"overrides": {"masking": {"level": "0"}}}, "masking.level: is fixed when a run starts"),
-        ({"overrides": {"fine_tuning": {"freeze_blocks": "1"}}}, "fine_tuning: is decided"),
+        ({"overrides": {"fine_tuning": {"freeze_blocks": "1"}}}, "fine_tuning: is fixed"),
         ({"overrides": {"preset": "gpu-512"}}, "preset: is fixed when a run starts"),
         ({"overrides": {"tick_kimg": {"x": "1"}}}, "tick_kimg: "),
         ({"overrides": {"batch_size": 6}}, "--batch-size 6: .*multiple of 4"),
