@@ -1,6 +1,6 @@
-"""Upscaler: image -> the same image two or four times as large, with detail as of photos.
+"""Upscaler: image -> the same image two or four times as large, with detail like a photo's.
 
-Nearly all of its work is done at half of the small image's size, where a processor affords it.
+Nearly all of its work is done at half the small image's size, which a CPU can afford.
 Sources: Shi et al. 2016, arXiv 1609.05158 (the shuffle from channels to pixels); Sugawara et al.
 2018, arXiv 1806.02658 (a smoothing kernel after it, so that no checkerboard is left); Lim et al.
 2017, arXiv 1707.02921 (residual blocks without normalisation).
@@ -20,14 +20,14 @@ Factor = Literal[2, 4]
 
 @dataclass(frozen=True, kw_only=True)
 class UpscalerShape:
-    """What decides the upscaler's parameters; it takes images of any even height and width.
+    """Sizes that determine the upscaler's parameters; it takes any even height and width.
 
     Attributes:
-        channels: Of the images.
+        channels: Channels of the images.
         factor: How much longer each side becomes.
-        trunk: Feature maps at half of the small image's size.
-        small: At its own size.
-        double: At twice its size.
+        trunk: Feature maps at half the small image's size.
+        small: Feature maps at its own size.
+        double: Feature maps at twice its size.
         blocks: Residual blocks of the trunk.
     """
 
@@ -40,7 +40,7 @@ class UpscalerShape:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside the identity, which it is at the start but for a tenth."""
+    """Identity plus two convolutions, which contribute about a tenth at initialisation."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Upscaler(nn.Module):
     def __init__(self, shape: UpscalerShape) -> None:
         super().__init__()
         self.shape = shape
-        # At a factor of four the last shuffle gives three channels from twelve.
+        # At a factor of four the last shuffle turns twelve channels into three.
         last = shape.channels * (shape.factor // 2) ** 2
         self.from_pixels = Conv2d(4 * shape.channels, shape.trunk, 3)
         self.blocks = nn.Sequential(*(ResidualBlock(shape.trunk) for _ in range(shape.blocks)))
@@ -71,11 +71,11 @@ class Upscaler(nn.Module):
         self.to_image = Conv2d(shape.double, last, 3, gain=0.1)
 
     def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Enlarge.
+        """Enlarge images.
 
         Args:
             images: [N, channels, H, W] in [-1, 1]; H and W even.
-            dtype: Of the feature maps.
+            dtype: Data type of the feature maps.
 
         Returns:
             float32 [N, channels, factor * H, factor * W], nominally in [-1, 1].

@@ -274,7 +274,7 @@ def test_a_damaged_upscaler_is_named(tmp_path: Path, run_with_upscaler: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--factor", "3"], "--factor 3: Input should be 2 or 4"),
+        (["--factor", "3"], "--factor 3: must be 2 or 4"),
         (["--factor", "4"], "try --factor 2"),
         (["--factor", "2"], "validation photos to judge by, fewer than 10"),
         (["--max-kimg", "0"], "--max-kimg"),
