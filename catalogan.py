@@ -26,9 +26,9 @@ class _Room:
 _TRAINING: Final = _Room("training.cli", "cpu,train")
 _MODEL: Final = _Room("training.model_cli", "cpu,train")
 _COMPANION: Final = _Room("training.companion_cli", "cpu,train")
-_SERVICE: Final = _Room("service.cli", "cpu")
-_MARKS: Final = _Room("service.marks_cli", "cpu")
-_API_KEYS: Final = _Room("service.api_keys_cli", "cpu")
+_SERVICE: Final = _Room("service.cli.commands", "cpu")
+_MARKS: Final = _Room("service.cli.marks", "cpu")
+_API_KEYS: Final = _Room("service.cli.api_keys", "cpu")
 
 # Command -> its room, and its line in the overview.
 _COMMANDS: Final = {

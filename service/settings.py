@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.images import ImageLimits
 from service.errors import SettingsError
 
 LogFormat = Literal["text", "json"]
@@ -128,6 +129,11 @@ class Settings(BaseSettings):
     def has_keys(self) -> bool:
         """Whether callers need a key; also where a keys file holds none any more."""
         return any((self.api_key, self.keys, self.keys_file))
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What decoding an upload may cost."""
+        return ImageLimits(max_bytes=self.max_upload_bytes, max_pixels=self.max_upload_pixels)
 
     @model_validator(mode="after")
     def _refuse_two_key_lists(self) -> Self:

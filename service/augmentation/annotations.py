@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from service.augmentation.matrices import HORIZON, homogeneous, mirrors
-from service.augmentation.operation import Matrix, Size
-from service.augmentation.warping import View
+from service.augmentation.operations.base import Matrix, Size
+from service.augmentation.resampling import View
 from service.errors import BadRequest
-from service.messages.schemas import Strict
+from service.fields import Strict
 
 MAX_SHAPES: Final = 1000
 MAX_POINTS: Final = 20_000

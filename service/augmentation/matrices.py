@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.operation import Matrix, Size
+from service.augmentation.operations.base import Matrix, Size
 
 # A point with a smaller third coordinate is on the horizon or behind the viewer.
 HORIZON: Final = 1e-6

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from service.datasets.plan import Plan
-from service.marks.marking import GENERATED
-from service.pictures.finishing import Finishing
+from service.generation.output import Finishing
+from service.provenance.xmp import GENERATED
 
 STATEMENT: Final = (
     "All pictures in this set are synthetic: a generator painted them. They show no real product, "

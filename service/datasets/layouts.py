@@ -10,8 +10,8 @@ from service.datasets.archives import Sink, Spool, Tar, add, add_blocks
 from service.datasets.card import set_card, set_facts, set_manifest
 from service.datasets.numbering import Item, folder_names
 from service.datasets.plan import TAR_PICTURES, Plan
-from service.messages.answers import Finished
-from service.pictures.finishing import Finishing
+from service.generation.output import Finishing
+from service.rendering.encoded_image import Finished
 
 # WebDataset's readers pass over names that begin with such a folder, or have no extension.
 TAR_META_FOLDER: Final = "__catalogan__"

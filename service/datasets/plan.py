@@ -11,12 +11,11 @@ from pydantic import Field, model_validator
 from models.manifest import GeneratorManifest
 from service.datasets.numbering import Item, Shard, all_items, first_seed
 from service.errors import BadRequest
-from service.images.imaging import OutputFormat
-from service.images.presentation import Presentation, check_transparency, choose_presentation
+from service.fields import Background, Compression, Seed, Size, Strict
+from service.generation.categories import find_category
 from service.inference.generation import SEED_LIMIT
-from service.messages.negotiation import best_liked
-from service.messages.schemas import Background, Compression, Seed, Size, Strict
-from service.pictures.categories import find_category
+from service.rendering.encoding import OutputFormat
+from service.rendering.presentation import Presentation, check_transparency, choose_presentation
 
 # What a number of seven digits names; a set that is larger is several sets.
 MAX_PICTURES: Final = 9_999_999
@@ -199,28 +198,6 @@ def plan_dataset(
             code="too_many_pictures",
         )
     return plan
-
-
-def settle_container(accept: str | None, request: DatasetRequest) -> Container:
-    """Settle the answer's container from the Accept header and the body.
-
-    Raises:
-        BadRequest: They contradict each other, or nothing that is served is accepted.
-    """
-    liked = best_liked(accept, list(CONTAINER_TYPES.values()))
-    if request.container is None:
-        preferred: Container = "tar" if request.layout == "webdataset" else "zip"
-        found = [name for name, media in CONTAINER_TYPES.items() if media in liked]
-        return preferred if preferred in found else found[0]
-    try:
-        best_liked(accept, [CONTAINER_TYPES[request.container]])
-    except BadRequest:
-        raise BadRequest(
-            f"container is {request.container}, but {CONTAINER_TYPES[request.container]} is not "
-            "accepted",
-            param="container",
-        ) from None
-    return request.container
 
 
 def _find_categories(asked: Mapping[str, int], manifest: GeneratorManifest) -> dict[int, int]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.errors import SessionError
 from service.inference.signatures import Signature, check_signature
-from service.observation import stage
+from service.telemetry.observation import stage
 
 Device = Literal["auto", "cpu", "cuda"]
 Arrays = Mapping[str, NDArray[np.float32]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.errors import SessionError
 from service.inference.graphs import Arrays, Graph
-from service.observation import note_spell
+from service.telemetry.observation import note_spell
 
 Painted = NDArray[np.float32]
 

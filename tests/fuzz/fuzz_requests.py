@@ -18,18 +18,18 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 with atheris.instrument_imports(include=["models", "service", "starlette", "python_multipart"]):
     from starlette.requests import Request
 
-    from service.augmentation.requests import MAX_PHOTOS, parse_fields
+    from service.api.parsing.accept import choose_answer
+    from service.api.parsing.json_body import parse_json
+    from service.api.parsing.multipart import Form, read_files
+    from service.api.routes.augmentations import parse_fields
+    from service.api.routes.interpolations import parse_way_fields
+    from service.api.routes.variations import parse_variation_fields
+    from service.augmentation.requests import MAX_PHOTOS
     from service.datasets.plan import DatasetRequest
     from service.errors import ApiError
-    from service.messages.negotiation import choose_answer
-    from service.messages.schemas import GenerationRequest, parse_json, validate
-    from service.messages.uploads import Form, read_files
-    from service.pictures.interpolation_requests import (
-        InterpolationRequest,
-        parse_way_fields,
-        resolve_stops,
-    )
-    from service.pictures.variations import parse_variation_fields
+    from service.fields import validate
+    from service.generation.interpolation_requests import InterpolationRequest, resolve_stops
+    from service.generation.requests import GenerationRequest
 
 CHUNK_BYTES = 61
 BOUNDARY = "edge"

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-import service.api
+import service.app
 from service.access.api_keys import ApiKey, create_key, revoke_key
-from service.http.access import NEEDS, find_need
+from service.api.middleware.authentication import NEEDS, find_need
 from service.inference.generation import GeneratorSession
-from service.registry.store import Registry
-from service.state.quotas import Quota
+from service.model_store.registry import Registry
+from service.storage.quotas import Quota
 
 from .conftest import BACKSTOP_SEC, running_service
 from .test_augmentations_http import photo
@@ -335,7 +335,7 @@ def test_neither_keys_nor_hashes_are_logged(shop: Shop, caplog: pytest.LogCaptur
 
 @only_sqlite
 def test_a_database_that_fails_stops_quotas_but_not_others(shop: Shop) -> None:
-    runtime = service.api.gateway._runtime
+    runtime = service.app.gateway._runtime
     assert runtime is not None
     with runtime.state.database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE quotas RENAME TO elsewhere")

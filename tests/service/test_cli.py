@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from service.cli import app
-from service.registry.store import Registry
+from service.cli.commands import app
+from service.model_store.registry import Registry
 
 from ..processes import started
 from .conftest import wait_for
@@ -29,7 +29,7 @@ COMMAND = [
     "-c",
     "from service.state import database; from service.verification import manifests\n"
     "database.TIMEOUT_SEC = manifests.TIMEOUT_SEC = 600\n"
-    "from service.cli import app; app()",
+    "from service.cli.commands import app; app()",
 ]
 
 
@@ -216,7 +216,7 @@ def test_bentoml_serve_refuses_strangers_too(
 ) -> None:
     Registry().register(export)
     ran = subprocess.run(
-        [*BENTOML, "service.api:ProductImages", "--port", str(free_port()), *options],
+        [*BENTOML, "service.bento:ProductImages", "--port", str(free_port()), *options],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,

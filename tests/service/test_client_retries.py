@@ -28,7 +28,7 @@ from catalogan_client import (
     RequestTimeoutError,
 )
 from catalogan_client.retries import Attempts, retry_after_sec
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import BACKSTOP_SEC, model_store
 from .live import live_service, slow_upload

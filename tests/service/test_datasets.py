@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 from models.manifest import GeneratorManifest
+from service.api.parsing.accept import settle_container
 from service.datasets.archives import Directory, Spool, Tar, Zip, add, add_blocks
-from service.datasets.making import OPAQUE, _box
 from service.datasets.numbering import Shard, all_items, first_seed, folder_names
-from service.datasets.plan import DatasetRequest, Plan, plan_dataset, settle_container
+from service.datasets.plan import DatasetRequest, Plan, plan_dataset
+from service.datasets.stream import OPAQUE, _box
 from service.errors import BadRequest
+from service.fields import validate
 from service.inference.generation import SEED_LIMIT
-from service.messages.schemas import validate
 
 
 def manifest_of(export: Path, **changes: Any) -> GeneratorManifest:

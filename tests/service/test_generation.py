@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from models.manifest import GeneratorManifest
 from service.errors import DeviceError, SessionError
 from service.inference.generation import GeneratorSession, PictureSpec, latents
-from service.registry.exports import read_export
+from service.model_store.exports import read_export
 
 
 def load(export: Path, **options: Any) -> GeneratorSession:

@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-import service.api
+import service.app
 from service.access.api_keys import create_key
 from service.errors import NotReady
 from service.inference.generation import GeneratorSession
-from service.registry.store import Registry
-from service.state.answers import KEPT_SEC, Answers, prune_answers
-from service.state.tables import answers
+from service.model_store.registry import Registry
+from service.storage.idempotency import KEPT_SEC, Answers, prune_answers
+from service.storage.tables import answers
 
 from .conftest import BACKSTOP_SEC, Held, running_service
 from .test_augmentations_http import mask_file, photo
@@ -61,7 +61,7 @@ def used(client: TestClient) -> int:
 
 
 def database() -> Any:
-    runtime = service.api.gateway._runtime
+    runtime = service.app.gateway._runtime
     assert runtime is not None
     return runtime.state.database
 

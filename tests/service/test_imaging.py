@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.images.imaging import Encoding, OutputFormat, encode_image
-from service.marks.marker import Marker
-from service.marks.marking import ENHANCED, GENERATED, NAMESPACE, Mark, xmp_packet
+from service.provenance.marker import Marker
+from service.provenance.xmp import ENHANCED, GENERATED, NAMESPACE, Mark, xmp_packet
+from service.rendering.encoding import Encoding, OutputFormat, encode_image
 
 FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "webp")
 IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"

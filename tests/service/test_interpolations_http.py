@@ -14,10 +14,10 @@ import pytest
 from PIL import Image, ImageSequence
 from starlette.testclient import TestClient
 
-from service.images.animation import Timing, encode_animation
-from service.marks.marker import Marker
-from service.marks.marking import GENERATED, Mark, xmp_packet
-from service.registry.store import Registry
+from service.model_store.registry import Registry
+from service.provenance.marker import Marker
+from service.provenance.xmp import GENERATED, Mark, xmp_packet
+from service.rendering.animation import Timing, encode_animation
 
 from .conftest import write_styled_export
 from .small_graphs import mapping_file
@@ -270,7 +270,7 @@ def test_as_many_frames_as_are_allowed(styled: TestClient) -> None:
 def test_frames_that_would_fill_the_memory_are_refused(
     styled: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.pictures.interpolations.MAX_PIXELS", 10 * 24 * 16)
+    monkeypatch.setattr("service.generation.interpolations.MAX_PIXELS", 10 * 24 * 16)
     assert styled.post(URL, json={"seeds": [1, 2], "frames": 10}).status_code == 200
     for body in ({"frames": 11}, {"frames": 10, "size": "48x32"}):
         error = check(styled.post(URL, json={"seeds": [1, 2], **body}), 400, "frames")

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.marks.marker import read_development_key
-from service.marks.marking import Mark
-from service.marks.signing import Signer
-from service.marks.signing_keys import create_development_keys
-from service.registry.store import Registry
+from service.model_store.registry import Registry
+from service.provenance.marker import read_development_key
+from service.provenance.signing import Signer
+from service.provenance.signing_keys import create_development_keys
+from service.provenance.xmp import Mark
 
 from .conftest import model_store, running_service
 

@@ -14,14 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from service.errors import NotReady, SettingsError
-from service.marks import signing
-from service.marks.marker import open_marker, read_development_key
-from service.marks.marking import ENHANCED, GENERATED, Mark
-from service.marks.signing import Signer
-from service.marks.signing_keys import create_development_keys, read_signing_key
-from service.registry.store import Registry
+from service.model_store.registry import Registry
+from service.provenance import signing
+from service.provenance.marker import open_marker, read_development_key
+from service.provenance.signing import Signer
+from service.provenance.signing_keys import create_development_keys, read_signing_key
+from service.provenance.verification import Verifier, open_verifier
+from service.provenance.xmp import ENHANCED, GENERATED, Mark
 from service.settings import load_settings
-from service.verification.verification import Verifier, open_verifier
 
 from .conftest import running_service
 from .test_marks_http import every_kind, generated, photo, read, verify

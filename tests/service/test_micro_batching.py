@@ -16,9 +16,9 @@ import pytest
 from onnx import TensorProto, helper
 from prometheus_client.parser import text_string_to_metric_families
 
-import service.registry.model_pool
+import service.model_store.pool
 from models.manifest import GENERATOR_FILE
-from service.api import build_runtime
+from service.app import build_runtime
 from service.errors import SessionError
 from service.inference.generation import (
     CUDA_BATCH_SIZES,
@@ -29,9 +29,9 @@ from service.inference.generation import (
 from service.inference.graphs import BoundGraph, Graph
 from service.inference.micro_batching import Batching
 from service.inference.signatures import signatures
-from service.observation import Observation, begin
-from service.registry.exports import read_export
-from service.registry.store import Registry
+from service.model_store.exports import read_export
+from service.model_store.registry import Registry
+from service.telemetry.observation import Observation, begin
 
 from .conftest import BACKSTOP_SEC, wait_for
 from .live import live_service
@@ -360,7 +360,7 @@ def test_requests_over_http_share_runs_and_the_metric_tells(
         )
 
     monkeypatch.setattr(GeneratorSession, "render", noted)
-    monkeypatch.setattr(service.registry.model_pool, "Batching", after_all_have_come)
+    monkeypatch.setattr(service.model_store.pool, "Batching", after_all_have_come)
     together, samples = answers()
     assert_same(together, alone)
     assert samples["catalogan_batch_pictures_sum"] == 24

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import write_styled_export
 from .small_graphs import NUM_WS

@@ -2,8 +2,8 @@
 
 import pytest
 
+from service.api.parsing.accept import choose_answer
 from service.errors import BadRequest
-from service.messages.negotiation import choose_answer
 
 
 @pytest.mark.parametrize(

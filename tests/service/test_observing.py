@@ -21,13 +21,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from service import observation
+from service.api.middleware.request_log import Observer
 from service.errors import SettingsError
-from service.http.metrics import Metrics
-from service.http.observing import Observer
-from service.logs import JsonFormatter, TextFormatter, configure_logging
-from service.observation import Observation, note_spell
-from service.registry.store import Registry
+from service.model_store.registry import Registry
+from service.telemetry import observation
+from service.telemetry.logs import JsonFormatter, TextFormatter, configure_logging
+from service.telemetry.metrics import Metrics
+from service.telemetry.observation import Observation, note_spell
 
 from .conftest import running_service
 from .test_augmentations_http import photo
@@ -124,7 +124,7 @@ def test_a_process_logs_json_and_traces_to_a_collector(store: Path, collector: C
         output, _ = process.communicate()
     records = [json.loads(line) for line in output.splitlines()]
     assert records[0]["message"].startswith(f"listening on {base} ")
-    assert {"uvicorn.error", "bentoml.serve", "service.http.observing"} <= {
+    assert {"uvicorn.error", "bentoml.serve", "service.api.middleware.request_log"} <= {
         record["logger"] for record in records
     }
     (line,) = [record for record in records if record.get("request_id") == "mine.1"]
@@ -166,9 +166,9 @@ def test_a_process_logs_json_and_traces_to_a_collector(store: Path, collector: C
 
 def test_traces_cost_nothing_where_they_are_off() -> None:
     code = (
-        "import sys, service.api, service.server\n"
-        "assert service.api.start_tracing() is None\n"
-        "print([m for m in sys.modules if 'otlp' in m or m == 'service.http.tracing'])"
+        "import sys, service.bento, service.server.runner\n"
+        "assert service.telemetry.tracing.start_tracing() is None\n"
+        "print([m for m in sys.modules if 'otlp' in m or m == 'service.telemetry.otlp'])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
@@ -178,7 +178,7 @@ def test_traces_cost_nothing_where_they_are_off() -> None:
 def test_traces_are_turned_off_by_the_standard_variables(
     off: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.api import start_tracing
+    from service.telemetry.tracing import start_tracing
 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
@@ -326,8 +326,8 @@ def test_the_log_names_the_key(caplog: pytest.LogCaptureFixture) -> None:
         await send({"type": "http.response.body"})
 
     with caplog.at_level(logging.INFO, logger="service"):
-        TestClient(Observer(app, [], Metrics(), None)).get("/")
-    (record,) = [r for r in caplog.records if r.name == "service.http.observing"]
+        TestClient(Observer(app, [], Metrics((1, 2)), None)).get("/")
+    (record,) = [r for r in caplog.records if r.name == "service.api.middleware.request_log"]
     assert record.__dict__["fields"]["key"] == "shop"
 
 

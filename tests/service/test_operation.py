@@ -13,10 +13,10 @@ import pytest
 from openapi_spec_validator import validate
 from starlette.testclient import TestClient
 
-import service.api
-from service.batch import Batch, write_pictures
+import service.app
+from service.cli.batch import Batch, write_pictures
 from service.inference.generation import GeneratorSession
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import running_service, wait_for
 from .test_augmentations_http import photo
@@ -153,7 +153,7 @@ def test_without_a_model_it_lives_but_is_not_ready(bento_home: Path, export: Pat
 
 def test_draining_refuses_new_work(registered: Path) -> None:
     with running_service() as client:
-        service.api.gateway.drain()
+        service.app.gateway.drain()
         for response in (
             client.get("/readyz"),
             client.post(URL, json={}),
@@ -278,7 +278,8 @@ def test_metrics_are_labelled_by_template(guarded: TestClient) -> None:
 
 def test_the_service_knows_no_torch() -> None:
     code = (
-        "import sys, service.api, service.cli, service.registry.inspection, service.batch; "
+        "import sys, service.bento, service.model_store.inspection; "
+        "import service.cli.commands, service.cli.batch; "
         "print([m for m in ('torch', 'torchvision', 'training') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

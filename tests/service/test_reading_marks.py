@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.marks.marker import read_development_key
-from service.marks.marking import COMPOSITE, ENHANCED, GENERATED, Mark, xmp_packet
-from service.marks.reading import MAX_PACKET_BYTES, edited_source_type, read_xmp
-from service.marks.signing import Signer
-from service.marks.signing_keys import create_development_keys
-from service.verification.manifests import read_manifest, understand
-from service.verification.verification import Verifier
+from service.provenance.manifests import read_manifest, understand
+from service.provenance.marker import read_development_key
+from service.provenance.signing import Signer
+from service.provenance.signing_keys import create_development_keys
+from service.provenance.verification import Verifier
+from service.provenance.xmp import (
+    COMPOSITE,
+    ENHANCED,
+    GENERATED,
+    MAX_PACKET_BYTES,
+    Mark,
+    edited_source_type,
+    read_xmp,
+    xmp_packet,
+)
 
 from .test_marks_http import photo
 
@@ -93,8 +101,8 @@ def test_a_reader_that_dies_is_an_unreadable_manifest(
     data = signed(signer, "PNG")
     for program in ("import os; os.abort()", "while True: pass", "print('[')", "x = [0] * 10**12"):
         (tmp_path / "reader.py").write_text(program)
-        monkeypatch.setattr("service.verification.manifests.READER", tmp_path / "reader.py")
-        monkeypatch.setattr("service.verification.manifests.TIMEOUT_SEC", 1)
+        monkeypatch.setattr("service.provenance.manifests.READER", tmp_path / "reader.py")
+        monkeypatch.setattr("service.provenance.manifests.TIMEOUT_SEC", 1)
         assert read_manifest(data, "image/png", b"").status == "unreadable"
 
 
@@ -103,7 +111,7 @@ def test_the_reader_is_told_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "reader.py").write_text(
         f"import os; open({str(tmp_path / 'seen')!r}, 'w').write(str(dict(os.environ)))"
     )
-    monkeypatch.setattr("service.verification.manifests.READER", tmp_path / "reader.py")
+    monkeypatch.setattr("service.provenance.manifests.READER", tmp_path / "reader.py")
     read_manifest(b"c2pa", "image/png", b"")
     assert "secret" not in (tmp_path / "seen").read_text()
 

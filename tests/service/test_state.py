@@ -23,11 +23,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import NotReady, SettingsError
 from service.settings import Settings, load_settings
-from service.state.database import Database, locate
-from service.state.migrate import LOCK
-from service.state.records import Record, content_hash, prune_records
-from service.state.state import State
-from service.state.tables import metadata, records
+from service.storage.database import Database, locate
+from service.storage.migrate import LOCK
+from service.storage.records import Record, content_hash, prune_records
+from service.storage.state import State
+from service.storage.tables import metadata, records
 
 from ..processes import started
 from .conftest import wait_for
@@ -222,8 +222,8 @@ def test_a_row_that_can_not_be_written_holds_nothing_up(
 def test_more_than_fits_into_memory_is_lost_and_said(
     state: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("service.state.writer.MAX_PENDING", 5)
-    monkeypatch.setattr("service.state.writer.INTERVAL_SEC", 60.0)
+    monkeypatch.setattr("service.storage.writer.MAX_PENDING", 5)
+    monkeypatch.setattr("service.storage.writer.INTERVAL_SEC", 60.0)
     state.records.add([RECORD])  # wakes the thread, which now waits
     rows = [replace(RECORD, sha256=content_hash(b"%d" % index)) for index in range(9)]
     state.records.add(rows)

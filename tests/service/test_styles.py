@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from models.manifest import GeneratorManifest
 from service.errors import OperatorError
 from service.inference.generation import GeneratorSession, PictureSpec
-from service.registry.exports import read_export
-from service.registry.inspection import inspect_export
+from service.model_store.exports import read_export
+from service.model_store.inspection import inspect_export
 
 from .conftest import ENCODER_RECORD, STYLES
 from .small_graphs import NUM_WS, W_DIM, encoder_file, mapping_file, with_offset

@@ -15,13 +15,13 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from models.manifest import GeneratorManifest
-from service.cli import app
+from service.cli.commands import app
 from service.errors import BadRequest, OperatorError
-from service.images.presentation import Presentation, choose_presentation
 from service.inference.generation import GeneratorSession, PictureSpec
-from service.registry.exports import read_export
-from service.registry.inspection import inspect_export
-from service.registry.store import Registry
+from service.model_store.exports import read_export
+from service.model_store.inspection import inspect_export
+from service.model_store.registry import Registry
+from service.rendering.presentation import Presentation, choose_presentation
 
 from .conftest import UPSCALER_RECORD, model_store, running_service, write_upscaled_export
 from .small_graphs import upscaler_file

@@ -13,8 +13,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from service.inference.generation import GeneratorSession, PictureSpec
-from service.registry.exports import read_export
-from service.registry.store import Registry
+from service.model_store.exports import read_export
+from service.model_store.registry import Registry
 
 from .conftest import write_styled_export
 from .small_graphs import encoder_file, generator_graph, with_offset

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from models.generator import Generator, GeneratorShape
 from models.manifest import INPUT_NAMES, GeneratorManifest
 from service.inference.generation import GeneratorSession, PictureSpec
-from service.registry.inspection import inspect_export
+from service.model_store.inspection import inspect_export
 from training.export import loss as loss_module
 from training.export.export import generator_graph
 from training.export.graphs import ExportError, to_onnx

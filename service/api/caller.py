@@ -1,0 +1,33 @@
+"""Who sent a request, and how many pictures it got: noted in the request's ASGI scope."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from service.access.api_keys import ApiKey
+
+_KEY: Final = "catalogan.key"
+_PICTURES: Final = "catalogan.pictures"
+
+
+def set_key(scope: Scope, key: ApiKey) -> None:
+    """Note the key that a request came with."""
+    scope[_KEY] = key
+
+
+def key_of(request: Request) -> ApiKey:
+    """The key that a request came with."""
+    key: ApiKey = request.scope[_KEY]
+    return key
+
+
+def note_pictures(request: Request, pictures: int) -> None:
+    """Have the pictures that were made for a request counted as its key's."""
+    request.scope[_PICTURES] = pictures
+
+
+def pictures_of(scope: Scope) -> int:
+    """How many pictures were made for a request."""
+    pictures: int = scope.get(_PICTURES, 0)
+    return pictures

@@ -1,0 +1,130 @@
+"""POST /v1/images/augmentations: variants of uploaded photos."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from service.api.openapi import form_body, responses
+from service.api.parsing.accept import settle_answer
+from service.api.parsing.form_fields import typed_fields
+from service.api.parsing.multipart import form_parts, read_files
+from service.api.queues import time_limit
+from service.api.responses import answer
+from service.api.run_once import make
+from service.api.runtime import COMMON, Runtime
+from service.api.schemas.augmentations import AugmentationResponse
+from service.augmentation.jobs import (
+    Sent,
+    Task,
+    augmentation_jobs,
+    check_output,
+    check_sizes,
+    common_facts,
+    open_photo,
+    plan,
+    sort_out,
+)
+from service.augmentation.requests import MAX_PHOTOS, AugmentationRequest
+from service.decoding.decoder import Decoder
+from service.decoding.uploads import File
+from service.errors import BadRequest
+from service.fields import validate
+from service.rendering.encoded_image import Finished
+from service.rendering.encoding import Encoding
+from service.rendering.recording import record
+
+FILES: Final = {"image": MAX_PHOTOS, "mask": MAX_PHOTOS}
+MAX_ANNOTATION_BYTES: Final = 1_000_000
+MAX_DECODED_PHOTOS: Final = 4
+
+
+def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
+    """Add POST /v1/images/augmentations."""
+    settings = runtime.settings
+
+    @app.post(
+        "/v1/images/augmentations",
+        summary="Augment photos",
+        responses=responses(AugmentationResponse, *COMMON, 415, 422),
+        openapi_extra=form_body(
+            AugmentationRequest, "operations", "canvas", "replay", "annotations", files=FILES
+        ),
+        response_class=Response,
+    )
+    async def augment(request: Request) -> Response:
+        """Make 1 to 10 variants of each of up to 16 photos, and list what was done to each.
+
+        Masks, boxes, polygons and keypoints go the way of the pixels.
+        """
+        async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
+            limit = settings.max_upload_bytes
+            form = await read_files(request, limit, FILES, MAX_ANNOTATION_BYTES)
+            # A megabyte of annotations would hold the event loop up.
+            parse = partial(parse_fields, form.fields, len(form.files["image"]))
+            (asked,) = await runtime.workers.run([parse])
+            photos, masks = form.files["image"], form.files.get("mask", [])
+            sent, tasks = sort_out(asked, photos, masks), plan(asked, len(photos))
+            work = partial(_augment, request, photos, sent, tasks, asked, runtime, decoder)
+            return await make(request, runtime.state, form_parts(form), len(tasks), work)
+
+
+async def _augment(
+    request: Request,
+    photos: Sequence[File],
+    sent: Sequence[Sent],
+    tasks: Sequence[Task],
+    asked: AugmentationRequest,
+    runtime: Runtime,
+    decoder: Decoder,
+) -> Response:
+    accept = request.headers.get("accept")
+    kind, output_format = settle_answer(accept, asked.output_format, len(tasks))
+    check_output(tasks, output_format)
+    encoding = Encoding(runtime.marker, output_format, asked.output_compression)
+    await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, decoder.limits)])
+    pictures: dict[int, Finished] = {}
+    # A few photos are held decoded at a time, however many there are.
+    step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
+    for start in range(0, len(photos), step):
+        places: list[int] = []
+        jobs: list[Callable[[], Finished]] = []
+        for index in range(start, min(start + step, len(photos))):
+            own = [place for place, task in enumerate(tasks) if task.photo == index]
+            if own:
+                photo = await decoder.decode(partial(open_photo, sent[index]), photos[index].data)
+                mine = [tasks[place] for place in own]
+                jobs += augmentation_jobs(photo, mine, asked.min_visible, encoding)
+                places += own
+        pictures |= zip(places, await runtime.workers.run(jobs), strict=True)
+    runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
+    in_order = [pictures[place] for place in range(len(tasks))]
+    record(runtime.state.records, "augmentation", in_order)
+    return answer(kind, output_format, in_order, common_facts(in_order, output_format))
+
+
+def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:
+    """Turn a form's text fields into a checked request about so many photos.
+
+    Raises:
+        BadRequest: Names the field at fault.
+    """
+    values = typed_fields(
+        fields,
+        integers=("n", "seed", "output_compression"),
+        numbers=("min_visible",),
+        json=("operations", "canvas", "replay", "annotations"),
+    )
+    request = validate(AugmentationRequest, values)
+    if request.annotations is not None and len(request.annotations) != photos:
+        raise BadRequest(
+            f"{len(request.annotations)} annotations for {photos} photos: send one for each, "
+            "null where there is none",
+            param="annotations",
+        )
+    for index, entry in enumerate(request.replay or ()):
+        if entry.photo >= photos:
+            raise BadRequest(f"there are only {photos} photos", param=f"replay.{index}.photo")
+    return request

@@ -1,0 +1,87 @@
+"""The route that streams a labelled set."""
+
+from functools import partial
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from service.api.openapi import json_body, responses
+from service.api.parsing.accept import settle_container
+from service.api.parsing.json_body import parse_json, require_json
+from service.api.queues import time_limit
+from service.api.run_once import make
+from service.api.runtime import COMMON, Runtime, find_model
+from service.api.streaming import DatasetStream
+from service.datasets.archives import Tar, Zip
+from service.datasets.plan import CONTAINER_TYPES, Container, DatasetRequest, Plan, plan_dataset
+from service.datasets.stream import Maker, dataset_bytes
+from service.fields import validate
+from service.generation.output import Finishing
+from service.model_store.pool import LoadedModel
+from service.rendering.encoded_image import Finished
+from service.rendering.encoding import Encoding
+from service.rendering.recording import record
+
+
+def add_datasets(app: FastAPI, runtime: Runtime) -> None:
+    """Add POST /v1/datasets."""
+
+    @app.post(
+        "/v1/datasets",
+        summary="Make a labelled set",
+        responses=responses(None, *COMMON, 404, files=tuple(CONTAINER_TYPES.values())),
+        openapi_extra=json_body(DatasetRequest),
+        response_class=Response,
+    )
+    async def make_dataset(request: Request) -> Response:
+        """Stream pictures with their labels, made as they are taken.
+
+        An answer that breaks off on the way has an open end: the connection is closed without
+        its last chunk, and the archive has no manifest, its last file.
+        """
+        async with time_limit(runtime.settings.request_timeout_sec):
+            require_json(request)
+            asked = validate(DatasetRequest, parse_json(await request.body()))
+            container = settle_container(request.headers.get("accept"), asked)
+            model = await find_model(runtime, asked.model)
+            plan = plan_dataset(
+                asked,
+                model.registered.manifest,
+                container=container,
+                limit=runtime.settings.max_dataset_pictures,
+            )
+            work = partial(_stream, plan, model, container, runtime)
+            body = [await request.body()]
+            return await make(request, runtime.state, body, len(plan.numbers), work)
+
+
+async def _stream(
+    plan: Plan, model: LoadedModel, container: Container, runtime: Runtime
+) -> Response:
+    manifest, model_id = model.registered.manifest, model.registered.model_id
+    encoding = Encoding(runtime.marker, plan.output_format, plan.output_compression)
+    watermark = runtime.marker.watermark_of(model.session)
+    finishing = Finishing(model_id, manifest, encoding, plan.presentation, watermark)
+    maker = Maker(model.session, finishing, runtime.painters.run, runtime.settings.workers)
+    sink = Zip() if container == "zip" else Tar()
+    made = runtime.metrics.pictures.labels("dataset", model_id)
+
+    def note(picture: Finished) -> None:
+        made.inc()
+        record(runtime.state.records, "dataset", [picture])
+
+    chunks = dataset_bytes(plan, sink, maker, note)
+    return DatasetStream(runtime, chunks, _headers(plan, finishing, container))
+
+
+def _headers(plan: Plan, finishing: Finishing, container: Container) -> dict[str, str]:
+    name = f"{finishing.manifest.name}-{plan.seed}{plan.shard.suffix}.{container}"
+    return {
+        "Content-Type": CONTAINER_TYPES[container],
+        "Content-Disposition": f"attachment; filename={quote(name)}",
+        "X-Catalogan-Model": finishing.model_id,
+        "X-Catalogan-Model-Hash": finishing.manifest.model_hash,
+        "X-Catalogan-Seed": str(plan.seed),
+        "X-Catalogan-Count": str(len(plan.numbers)),
+    }

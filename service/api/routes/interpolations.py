@@ -1,0 +1,197 @@
+"""The route that leads from picture to picture."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from numpy.typing import NDArray
+
+from service.api.openapi import form_body, json_body, responses
+from service.api.parsing.accept import settle_format
+from service.api.parsing.form_fields import typed_fields
+from service.api.parsing.json_body import parse_json, require_json
+from service.api.parsing.multipart import form_parts, is_form, read_files
+from service.api.queues import time_limit
+from service.api.responses import answer, bare
+from service.api.run_once import make
+from service.api.runtime import COMMON, Runtime, find_model
+from service.decoding.decoder import Decoder
+from service.fields import validate
+from service.generation.interpolation_requests import (
+    FILE_TYPES,
+    MAX_WAYPOINTS,
+    Asked,
+    InterpolationFormat,
+    InterpolationRequest,
+    PhotoInterpolationRequest,
+    Stop,
+    resolve_stops,
+)
+from service.generation.interpolations import (
+    Frame,
+    Waypoint,
+    finish_picture,
+    frame_jobs,
+    photo_waypoint,
+    plan_frames,
+    plan_waypoints,
+    present_frames,
+    show_frame,
+    style_jobs,
+    way_facts,
+    way_mark,
+)
+from service.generation.output import Finishing
+from service.generation.variations import candidate_categories, fit_photo, inversion_jobs, nearest
+from service.inference.generation import GeneratorSession
+from service.inference.workers import one_at_a_time
+from service.model_store.pool import LoadedModel
+from service.provenance.marker import Marker
+from service.provenance.xmp import Mark
+from service.rendering.animation import AnimationFormat, Timing, encode_animation
+from service.rendering.encoded_image import Finished, finish
+from service.rendering.encoding import Encoding
+from service.rendering.recording import record
+
+# Frames that are handed to the workers at a time, so that other requests get their turn.
+FRAMES_AT_A_TIME: Final = 8
+FILES: Final = {"image": MAX_WAYPOINTS}
+
+
+def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
+    """Add POST /v1/images/interpolations."""
+    # An animation's frames take hundreds of megabytes until they are encoded: one at a time.
+    turn = asyncio.Semaphore(1)
+
+    @app.post(
+        "/v1/images/interpolations",
+        summary="Lead from picture to picture",
+        responses=responses(None, *COMMON, 404, 415, 422, files=tuple(FILE_TYPES.values())),
+        openapi_extra=_body(),
+        response_class=Response,
+    )
+    async def interpolate(request: Request) -> Response:
+        """Give the frames of a way through the pictures of seeds and photos, or an animation.
+
+        Seeds alone are sent as JSON, photos in a form.
+        """
+        async with time_limit(runtime.settings.request_timeout_sec):
+            if not is_form(request.headers):
+                require_json(request, ", or photos as multipart/form-data")
+                body = await request.body()
+                way = validate(InterpolationRequest, parse_json(body))
+                return await serve(request, Asked(way, way.seeds), [body])
+            async with runtime.uploads.place():
+                form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
+                photos, way_sent = form.files["image"], parse_way_fields(form.fields)
+                asked = Asked(way_sent, resolve_stops(way_sent, photos), photos)
+                return await serve(request, asked, form_parts(form))
+
+    async def serve(request: Request, asked: Asked, body: Sequence[bytes]) -> Response:
+        asked.check_length()
+        output_format = settle_format(request.headers.get("accept"), asked.way.output_format)
+        async with runtime.interpolations.place():
+            work = partial(in_turn, asked, output_format)
+            return await make(request, runtime.state, body, asked.frame_count, work)
+
+    async def in_turn(asked: Asked, output_format: InterpolationFormat) -> Response:
+        async with one_at_a_time(turn):
+            return await _interpolate(asked, output_format, runtime, decoder)
+
+
+def _body() -> dict[str, Any]:
+    """An operation's request body that is JSON, or a form with photos."""
+    body = json_body(InterpolationRequest)
+    form = form_body(PhotoInterpolationRequest, "waypoints", "loop", files=FILES)
+    body["requestBody"]["content"] |= form["requestBody"]["content"]
+    return body
+
+
+async def _interpolate(
+    asked: Asked, output_format: InterpolationFormat, runtime: Runtime, decoder: Decoder
+) -> Response:
+    model = await find_model(runtime, asked.way.model)
+    manifest, model_id = model.registered.manifest, model.registered.model_id
+    presentation = present_frames(asked, output_format, manifest)
+    photos = await _find_photos(asked, model, runtime, decoder)
+    waypoints = plan_waypoints(asked, photos, manifest)
+    watermark = runtime.marker.watermark_of(model.session)
+    finishing = Finishing(model_id, manifest, Encoding(runtime.marker), presentation, watermark)
+    facts = {**finishing.facts(), **way_facts(asked, waypoints, manifest)}
+    frames = plan_frames(asked.way, waypoints)
+    (styles,) = await runtime.workers.run(style_jobs(model.session, waypoints))
+    paint = partial(_paint, model.session, frames, styles, runtime, presentation.upscaled)
+    if output_format == "zip":
+        pictures = await paint(partial(finish_picture, finishing))
+        wrap = partial(answer, "application/zip", "png", pictures, facts)  # hundreds of files
+        (answered,) = await runtime.workers.run([wrap])
+    else:
+        shown = await paint(partial(show_frame, presentation))
+        timing = Timing(asked.way.frame_duration_ms, asked.way.loop)
+        mark = way_mark(finishing, asked.way, waypoints)
+        facts |= {"output_format": output_format, "frame_duration_ms": asked.way.frame_duration_ms}
+        encode = partial(_animate, shown, output_format, timing, mark, runtime.marker)
+        pictures = await runtime.workers.run([encode])
+        answered = bare(FILE_TYPES[output_format], pictures[0].data, facts)
+    record(runtime.state.records, "interpolation", pictures)
+    runtime.metrics.pictures.labels("interpolation", model_id).inc(len(frames))
+    return answered
+
+
+async def _find_photos(
+    asked: Asked, model: LoadedModel, runtime: Runtime, decoder: Decoder
+) -> dict[Stop, Waypoint]:
+    """Look at each photo once, however often it was sent or the way leads through it."""
+    session, manifest = model.session, model.registered.manifest
+    found: dict[bytes, Waypoint] = {}
+    for index, sent in enumerate(asked.photos):
+        if sent.data in found:
+            continue
+        categories = candidate_categories(asked.way.category, manifest)
+        fit = partial(fit_photo, manifest=manifest, param=f"image.{index}")
+        photo = await decoder.decode(fit, sent.data)
+        tried = await runtime.painters.run(inversion_jobs(session, photo, categories))
+        found[sent.data] = photo_waypoint(photo, nearest(tried), asked.noise_seed)
+    return {sent: found[sent.data] for sent in asked.photos}
+
+
+def _animate(
+    frames: Sequence[NDArray[np.uint8]],
+    animation_format: AnimationFormat,
+    timing: Timing,
+    mark: Mark,
+    marker: Marker,
+) -> Finished:
+    return finish(encode_animation(frames, animation_format, timing, mark, marker), {}, mark)
+
+
+async def _paint(
+    session: GeneratorSession,
+    frames: list[Frame],
+    styles: Any,
+    runtime: Runtime,
+    upscaled: bool,
+    finish: Callable[..., Any],
+) -> list[Any]:
+    """Paint all frames, a few at a time; gives what `finish` made of each."""
+    painted: list[Any] = []
+    for start in range(0, len(frames), FRAMES_AT_A_TIME):
+        part = frames[start : start + FRAMES_AT_A_TIME]
+        made = await runtime.painters.run(frame_jobs(session, part, styles, finish, upscaled))
+        painted += [one for job in made for one in job]
+    return painted
+
+
+def parse_way_fields(fields: Mapping[str, str]) -> PhotoInterpolationRequest:
+    """Turn a form's text fields into a checked request.
+
+    Raises:
+        BadRequest: Names the field at fault.
+    """
+    integers, json = ("frames", "frame_duration_ms"), ("waypoints", "loop")
+    values = typed_fields(fields, integers=integers, numbers=("truncation_psi",), json=json)
+    return validate(PhotoInterpolationRequest, values)

@@ -1,0 +1,45 @@
+"""POST /v1/verifications: whether a picture is ours."""
+
+import asyncio
+from typing import Final
+
+from fastapi import FastAPI, Request
+
+from service.api.openapi import form_body, responses
+from service.api.parsing.multipart import read_form
+from service.api.queues import time_limit
+from service.api.runtime import Runtime
+from service.fields import Strict, validate
+from service.provenance.verification import Verification, open_verifier
+from service.provenance.watermarks import WatermarkFinder
+
+# Each may start a process of its own.
+AT_A_TIME: Final = 2
+
+
+class VerificationRequest(Strict):
+    """Fields of POST /v1/verifications beside the file `image`: none."""
+
+
+def add_verifications(app: FastAPI, runtime: Runtime) -> None:
+    """Add POST /v1/verifications."""
+    settings, signer = runtime.settings, runtime.marker.signer
+    verifier = open_verifier(settings, signer.key if signer else None)
+    find_watermark = WatermarkFinder(runtime.pool.registry, settings.image_limits).find
+    turn = asyncio.Semaphore(AT_A_TIME)
+
+    @app.post(
+        "/v1/verifications",
+        summary="Verify a picture",
+        responses=responses(None, 400, 401, 408, 413, 415, 429, 500, 503, 504),
+        openapi_extra=form_body(VerificationRequest),
+    )
+    async def verify(request: Request) -> Verification:
+        """Say whether a picture is this service's, by which marks, and what these prove."""
+        async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
+            data, fields = await read_form(request, settings.max_upload_bytes)
+            validate(VerificationRequest, fields)
+            async with turn:
+                # Not a worker's thread: it mostly waits for a process.
+                find_record = runtime.state.records.find
+                return await asyncio.to_thread(verifier.verify, data, find_record, find_watermark)

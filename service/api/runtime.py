@@ -1,0 +1,61 @@
+"""What all routes work with."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from service.access.keyring import Keyring
+from service.api.queues import Queue
+from service.inference.workers import Workers
+from service.model_store.pool import LoadedModel, ModelPool
+from service.provenance.marker import Marker
+from service.settings import Settings
+from service.storage.state import State
+from service.telemetry.metrics import Metrics
+from service.telemetry.observation import note_model
+
+# The statuses that any route which makes pictures may answer with.
+COMMON: Final = (400, 401, 403, 408, 409, 413, 429, 500, 503, 504)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What the routes work with.
+
+    Painters run what asks the generator for pictures: the workers, or, where it is on a GPU,
+    more threads, which mostly wait for it.
+
+    Uploads have a queue of their own: a slow sender holds a place while it sends. So have
+    interpolations, which take long, and datasets, which take as long as their clients do.
+    """
+
+    settings: Settings
+    pool: ModelPool
+    workers: Workers
+    painters: Workers
+    metrics: Metrics
+    state: State
+    keyring: Keyring
+    marker: Marker
+    generations: Queue
+    interpolations: Queue
+    uploads: Queue
+    datasets: Queue
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be served: a model is loaded, and no shutdown has begun."""
+        return self.pool.default is not None and not self.generations.draining
+
+    def drain(self) -> None:
+        """Refuse new work; what was begun is finished."""
+        for queue in (self.generations, self.interpolations, self.uploads, self.datasets):
+            queue.draining = True
+
+
+async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
+    """Look the model up; one that must be loaded first takes a worker, not the event loop."""
+    loaded = runtime.pool.loaded(model_id)
+    if loaded is None:
+        (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
+    note_model(loaded.registered.model_id)
+    return loaded

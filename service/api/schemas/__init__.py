@@ -1,0 +1,1 @@
+"""What the endpoints answer, one file for each."""

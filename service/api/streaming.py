@@ -1,0 +1,78 @@
+"""An answer that is made while it is sent."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from service.api.queues import time_limit
+from service.api.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+_BODY: Final = "http.response.body"
+
+
+class DatasetStream(StreamingResponse):
+    """An answer whose next chunk is made when the last has been taken.
+
+    It holds a place in its queue to its end. There is no limit on the whole, but one on each
+    chunk: on making it, and on the client's taking it.
+    """
+
+    def __init__(
+        self, runtime: Runtime, chunks: AsyncGenerator[bytes, None], headers: dict[str, str]
+    ) -> None:
+        super().__init__(chunks, headers=headers)
+        self._chunks: Final = chunks
+        self._queue: Final = runtime.datasets
+        self._endings: Final = runtime.metrics.streams
+        self._limit_sec: Final = runtime.settings.request_timeout_sec
+        self._ending = "disconnected"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold a place while it is sent, or until the client is gone."""
+        async with self._queue.place(), aclosing(self._chunks):
+            try:
+                await super().__call__(scope, receive, send)
+            except _Stalled:
+                pass  # the server closes the connection of an answer without an end
+            finally:
+                self._endings.labels(self._ending).inc()
+                if self._ending != "complete":
+                    logger.warning("a dataset's stream broke off: %s", self._ending)
+
+    async def stream_response(self, send: Send) -> None:
+        """Send chunk by chunk; what fails before the first still gets an answer of its own."""
+        chunk = await self._next()
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await self._send(send, start)
+        while chunk is not None:
+            await self._send(send, {"type": _BODY, "body": chunk, "more_body": True})
+            chunk = await self._next()
+        await self._send(send, {"type": _BODY, "body": b"", "more_body": False})
+        self._ending = "complete"
+
+    async def _next(self) -> bytes | None:
+        try:
+            async with time_limit(self._limit_sec):
+                return await anext(self._chunks, None)
+        except Exception:
+            self._ending = "failed"
+            raise
+
+    async def _send(self, send: Send, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._limit_sec):
+                await send(message)
+        except TimeoutError:
+            self._ending = "stalled"
+            raise _Stalled from None
+
+
+class _Stalled(Exception):
+    """The client takes nothing any more."""

@@ -1,0 +1,168 @@
+"""`catalogan synthesize`: a labelled set into a directory or an archive, without HTTP."""
+
+import asyncio
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
+from pathlib import Path
+from typing import Any, Final, cast, get_args
+
+from service.cli.batch import open_session
+from service.datasets.archives import Directory, Sink, Tar, Zip
+from service.datasets.plan import Container, DatasetRequest, Plan, plan_dataset
+from service.datasets.stream import Maker, dataset_bytes
+from service.errors import BadRequest, OperatorError
+from service.fields import validate
+from service.generation.output import Finishing
+from service.inference.graphs import Device
+from service.inference.workers import Workers
+from service.provenance.marker import open_marker
+from service.rendering.encoded_image import Finished
+from service.rendering.encoding import Encoding
+from service.rendering.recording import record_of
+from service.settings import load_settings
+from service.storage.records import Records
+from service.storage.state import State
+
+_SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+_COUNTED: Final = re.compile(r"(.+)=([0-9]{1,9})", re.DOTALL)
+
+Progress = Callable[[int, int], None]
+
+
+def ask(
+    *, count: int | None, categories: Sequence[str], shard: str, **fields: Any
+) -> DatasetRequest:
+    """Write the command's options as the request that they stand for.
+
+    Args:
+        count: Of each category that names none itself.
+        categories: "NAME" or "NAME=COUNT"; none = all of the model's.
+        shard: "I/N".
+        fields: The request's others.
+
+    Raises:
+        BadRequest: Names the option's field.
+    """
+    match = _SHARD.fullmatch(shard)
+    if match is None:
+        raise BadRequest(f"--shard {shard[:40]}: write it as I/N, 2/8 for the second of eight")
+    fields["shard"] = {"index": int(match[1]), "of": int(match[2])}
+    if not categories:
+        if count is None:
+            raise BadRequest("say how many pictures: --count N, of each category")
+        return validate(DatasetRequest, {**fields, "count": count})
+    counts: dict[str, int | None] = {}
+    for category in categories:
+        counted = _COUNTED.fullmatch(category)
+        name, number = (counted[1], int(counted[2])) if counted else (category, count)
+        if number is None:
+            raise BadRequest(f"--category {name[:80]}: add =COUNT, or --count for all")
+        if name in counts:
+            raise BadRequest(f"--category {name[:80]} is there twice")
+        counts[name] = number
+    return validate(DatasetRequest, {**fields, "categories": counts})
+
+
+def write_set(
+    request: DatasetRequest,
+    out: Path,
+    *,
+    model_id: str | None = None,
+    export: Path | None = None,
+    device: Device | None = None,
+    on_progress: Progress = lambda done, total: None,
+) -> Plan:
+    """Make a set at `out`, which is there whole or not at all.
+
+    Args:
+        request: What to make; its container follows from the name of `out`.
+        out: FILE.zip, FILE.tar, or else a directory; must not exist.
+        model_id: "name" or "name:version"; None = the service's default.
+        export: An export directory to use instead of a registered model.
+        device: Overrides CATALOGAN_DEVICE.
+        on_progress: Is told how many pictures of how many are made.
+
+    Returns:
+        What was made.
+
+    Raises:
+        OperatorError: Model, export or target can't be used.
+        BadRequest: The model can't give what is asked for.
+    """
+    if out.exists():
+        raise OperatorError(f"{out} exists: choose another --out, or remove it")
+    settings = load_settings(model=model_id, device=device)
+    session, shown_id = open_session(settings.model, export, settings)
+    suffix = out.suffix[1:].lower()
+    container = cast(Container, suffix) if suffix in get_args(Container) else None
+    plan = plan_dataset(request, session.manifest, container=container)
+    marker = open_marker(settings)
+    encoding = Encoding(marker, plan.output_format, plan.output_compression)
+    watermark = marker.watermark_of(session)
+    finishing = Finishing(shown_id, session.manifest, encoding, plan.presentation, watermark)
+    workers = Workers(settings.workers, math.inf)  # nobody else is waiting
+    maker = Maker(session, finishing, workers.run, 2 * settings.workers)
+    try:
+        with _aside(out) as aside, closing(State(settings)) as state:
+            asyncio.run(_write(plan, maker, container, aside, state.records, on_progress))
+    except OSError as error:
+        raise OperatorError(f"{out} can't be written: {error.strerror or error}") from error
+    finally:
+        workers.stop()
+    return plan
+
+
+async def _write(
+    plan: Plan,
+    maker: Maker,
+    container: Container | None,
+    aside: Path,
+    records: Records,
+    on_progress: Progress,
+) -> None:
+    done = 0
+
+    def note(picture: Finished) -> None:
+        nonlocal done
+        done += 1
+        records.add([record_of(picture, "dataset", int(time.time()))])
+        on_progress(done, len(plan.numbers))
+
+    if container is None:
+        aside.mkdir()
+        async with aclosing(dataset_bytes(plan, Directory(aside), maker, note)) as written:
+            async for _ in written:
+                pass
+        return
+    sink: Sink = Zip() if container == "zip" else Tar()
+    with aside.open("xb") as file:
+        async with aclosing(dataset_bytes(plan, sink, maker, note)) as chunks:
+            async for chunk in chunks:
+                file.write(chunk)
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    """Where to write until it is whole: renamed at the end, removed where that isn't reached."""
+    aside = out.with_name(f".{out.name}.partial")
+    _remove(aside)  # of a run that was killed
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield aside
+        if out.exists():
+            raise OperatorError(f"{out} appeared meanwhile: it is left as it is")
+        aside.rename(out)
+    except BaseException:
+        _remove(aside)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
