@@ -4,6 +4,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.keyring import Keyring
 from service.api.application import create_app
+from service.api.endpoint import QueueName
 from service.api.middleware.authentication import Access
 from service.api.middleware.body_limits import Guard
 from service.api.middleware.request_log import Observer
@@ -16,7 +17,7 @@ from service.inference.workers import Workers
 from service.model_store.pool import ModelPool
 from service.model_store.registry import Registry
 from service.provenance.marker import open_marker
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 from service.storage.state import State
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing
@@ -107,8 +108,14 @@ def build_runtime() -> Runtime:
         state=State(settings),
         keyring=keyring,
         marker=marker,
-        generations=Queue("generations", settings.max_pending_generations, metrics),
-        interpolations=Queue("interpolations", settings.max_pending_interpolations, metrics),
-        uploads=Queue("uploads", settings.max_pending_uploads, metrics),
-        datasets=Queue("datasets", settings.max_pending_datasets, metrics),
+        queues={name: Queue(name, limit, metrics) for name, limit in _queue_limits(settings)},
     )
+
+
+def _queue_limits(settings: Settings) -> list[tuple[QueueName, int]]:
+    return [
+        ("generations", settings.max_pending_generations),
+        ("interpolations", settings.max_pending_interpolations),
+        ("uploads", settings.max_pending_uploads),
+        ("datasets", settings.max_pending_datasets),
+    ]

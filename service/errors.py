@@ -5,7 +5,8 @@
 command line or starts the service: one line that names the cause and the way out.
 """
 
-from typing import Any, ClassVar
+import json
+from typing import ClassVar
 
 MAX_MESSAGE_CHARS = 600
 
@@ -61,16 +62,16 @@ class ApiError(Exception):
         if retry_after_sec is not None:
             self.headers["Retry-After"] = str(retry_after_sec)
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> bytes:
         """The error as the JSON that clients get."""
-        return {
-            "error": {
-                "code": self.code,
-                "message": self.message,
-                "param": self.param,
-                "type": self.type,
-            }
+        error = {
+            "code": self.code,
+            "message": self.message,
+            "param": self.param,
+            "type": self.type,
         }
+        # ASCII escapes hold even the lone surrogates that JSON requests can carry.
+        return json.dumps({"error": error}).encode("ascii")
 
 
 class BadRequest(ApiError):

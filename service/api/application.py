@@ -4,7 +4,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from service.api.openapi import describe
+from service.api.endpoint import METRICS, OPENAPI
+from service.api.openapi import describe, route
 from service.api.responses import error_response
 from service.api.routes.augmentations import add_augmentations
 from service.api.routes.datasets import add_datasets
@@ -34,11 +35,11 @@ def create_app(runtime: Runtime) -> FastAPI:
     add_usage(app, runtime)
     add_verifications(app, runtime)
 
-    @app.get("/v1/openapi.json", include_in_schema=False)
+    @route(app, OPENAPI)
     async def openapi() -> Response:
         return JSONResponse(describe(app, keyed=not runtime.keyring.open))
 
-    @app.get("/metrics", include_in_schema=False)
+    @route(app, METRICS)
     async def metrics() -> Response:
         runtime.metrics.ready.set(runtime.ready)
         return Response(runtime.metrics.render(), media_type=CONTENT_TYPE)

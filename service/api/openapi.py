@@ -1,12 +1,14 @@
 """OpenAPI parts for routes that parse their bodies themselves."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 from service import errors
+from service.api.endpoint import Endpoint
 from service.api.schemas.errors import ErrorResponse
 from service.errors import ApiError
 from service.rendering.encoding import MEDIA_TYPES
@@ -23,6 +25,7 @@ IDEMPOTENCY_KEY: Final = {
     "description": "The same request with the same key gets the first one's answer for a day.",
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 _REFERENCES: Final = "#/components/schemas/{model}"
 
 
@@ -82,8 +85,36 @@ def form_body(
     return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 
 
-def responses(
-    pictures: type[BaseModel] | None, *statuses: int, files: Sequence[str] = ()
+def route(
+    app: FastAPI,
+    endpoint: Endpoint,
+    *,
+    images: type[BaseModel] | None = None,
+    files: Sequence[str] = (),
+    **more: Any,
+) -> Callable[[Handler], Handler]:
+    """Decorate the function that serves an endpoint.
+
+    Args:
+        app: Gets the route.
+        endpoint: Its record.
+        images: As of `_responses`.
+        files: As of `_responses`.
+        more: For FastAPI.
+    """
+    return app.api_route(
+        endpoint.path,
+        methods=[endpoint.method],
+        summary=endpoint.summary,
+        include_in_schema=endpoint.summary is not None,
+        responses=_responses(images, endpoint.statuses, files),
+        **({"response_class": Response} if images or files else {}),
+        **more,
+    )
+
+
+def _responses(
+    pictures: type[BaseModel] | None, statuses: Sequence[int], files: Sequence[str]
 ) -> dict[int | str, dict[str, Any]]:
     """An operation's table of answers.
 

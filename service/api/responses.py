@@ -57,9 +57,8 @@ def bare(media: str, data: bytes, facts: Mapping[str, Any]) -> Response:
 
 def error_response(error: ApiError) -> Response:
     """An error in the one shape of all errors."""
-    # ASCII escapes hold even the lone surrogates that JSON requests can carry.
     return Response(
-        json.dumps(error.body()),
+        error.body(),
         status_code=error.status,
         headers=error.headers,
         media_type="application/json",

@@ -1,18 +1,29 @@
-"""What all requests that make pictures have in common: once per Idempotency-Key, within quotas."""
+"""A request that creates images, in one scope that gives back all that it took.
+
+First its Idempotency-Key is claimed; then a slot in its queue and its images of the key's quota
+are taken; then the work is done, and recorded and counted. What fails or is cancelled on the way
+leaves claim, slot and quota as they were.
+"""
 
 import asyncio
 import hashlib
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from service.api.caller import key_of, note_pictures
+from service.api.endpoint import Endpoint
+from service.api.queues import Queue
+from service.api.runtime import Runtime
 from service.errors import BadRequest, Busy, Conflict, NotReady
+from service.rendering.encoded_image import Finished
+from service.rendering.recording import record
 from service.storage.idempotency import Claim, Refusal, Stored
 from service.storage.quotas import Quota, utc_now
 from service.storage.state import State
@@ -21,69 +32,116 @@ _KEY_SYNTAX: Final = re.compile(r"[\x21-\x7e]{1,255}")
 IN_PROGRESS_RETRY_SEC: Final = 2
 
 
-async def make(
-    request: Request,
-    state: State,
-    body: Iterable[bytes],
-    pictures: int,
-    work: Callable[[], Awaitable[Response]],
-) -> Response:
-    """Do `work`, or give the answer that the same request got before.
+@dataclass(frozen=True, kw_only=True)
+class Creation:
+    """A request that creates images.
 
-    Args:
+    Attributes:
+        endpoint: What it is counted as.
         request: Whose Idempotency-Key counts, if it has one.
-        state: Where answers and quotas are.
         body: The parts of its body, without what a client chooses anew for each try.
-        pictures: What is taken from the quota of the request's key; comes back on failure.
-        work: Makes the answer.
+        images: What is taken from the quota of the request's key.
+        queue: Where it takes its slot; None = the route, or the stream, holds one.
+    """
+
+    endpoint: Endpoint
+    request: Request
+    body: Iterable[bytes]
+    images: int
+    queue: Queue | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """What the work came to.
+
+    Attributes:
+        response: For the client.
+        images: The files in it, to be recorded; a stream records its own as they are taken.
+        model_id: "name:version" of the model; empty where none was asked.
+        count: Images for the metrics, where these are not the files.
+    """
+
+    response: Response
+    images: Sequence[Finished] = ()
+    model_id: str = ""
+    count: int | None = None
+
+
+async def run_once(
+    creation: Creation, runtime: Runtime, work: Callable[[], Awaitable[Created]]
+) -> Response:
+    """Do `work`, or give the response that the same request got before.
 
     Raises:
         BadRequest: The Idempotency-Key is malformed.
         Conflict: It came with another request, or the first one still runs.
-        Busy: The quota does not have as many pictures left.
+        Busy: The queue is full, or the quota does not have as many images left.
         NotReady: The database can't be reached.
     """
+    claim = await _claim(creation, runtime.state)
+    if isinstance(claim, Stored):
+        return _replayed(claim)
+    async with (
+        _forgotten_on_failure(claim, runtime.state),
+        _slot(creation.queue),
+        _quota_taken(creation, runtime.state),
+    ):
+        created = await work()
+        _count(creation, created, runtime)
+    if claim is None:
+        return created.response
+    return await _store(claim, created.response, runtime.state)
+
+
+async def _claim(creation: Creation, state: State) -> Claim | Stored | None:
+    """Claim the request's Idempotency-Key; None where it has none."""
+    request = creation.request
     key = request.headers.get("idempotency-key")
     if key is None:
-        return await _make_within_quota(request, state, pictures, work)
+        return None
     if not _KEY_SYNTAX.fullmatch(key):
         raise BadRequest("must be 1 to 255 visible ASCII characters", param="Idempotency-Key")
-    fingerprint = await asyncio.to_thread(_fingerprint, request, body)  # of up to megabytes
+    # Of up to megabytes, so not on the event loop.
+    fingerprint = await asyncio.to_thread(_fingerprint, request, creation.body)
     claim = await state.answers.claim(key_of(request).name, key, fingerprint)
     if isinstance(claim, Refusal):
         raise _conflict(claim)
-    if isinstance(claim, Stored):
-        answer = Response(claim.body, claim.status, dict(claim.headers))
-        answer.headers["Idempotency-Replayed"] = "true"
-        return answer
-    try:
-        answer = await _make_within_quota(request, state, pictures, work)
-    except BaseException:  # nothing was made that a mended request could make twice
-        await state.answers.forget(claim)
-        raise
-    return await _store(state, claim, answer)
+    return claim
 
 
-async def _make_within_quota(
-    request: Request, state: State, pictures: int, work: Callable[[], Awaitable[Response]]
-) -> Response:
-    async with _taken(request, state, pictures):
-        answer = await work()
-    note_pictures(request, pictures)
-    return answer
+def _replayed(stored: Stored) -> Response:
+    response = Response(stored.body, stored.status, dict(stored.headers))
+    response.headers["Idempotency-Replayed"] = "true"
+    return response
 
 
 @asynccontextmanager
-async def _taken(request: Request, state: State, pictures: int) -> AsyncIterator[None]:
-    """Take pictures out of the quota, first, and put them back where none were made."""
-    key, now = key_of(request), utc_now()
+async def _forgotten_on_failure(claim: Claim | None, state: State) -> AsyncIterator[None]:
+    """Let the key go where nothing was created that a mended request could create twice."""
+    try:
+        yield
+    except BaseException:
+        if claim is not None:
+            await _to_the_end(state.answers.forget(claim))
+        raise
+
+
+def _slot(queue: Queue | None) -> AbstractAsyncContextManager[None]:
+    return nullcontext() if queue is None else queue.place()
+
+
+@asynccontextmanager
+async def _quota_taken(creation: Creation, state: State) -> AsyncIterator[None]:
+    """Take images out of the quota, first, and put them back where none were created."""
+    key, now = key_of(creation.request), utc_now()
     quota = Quota.of(key, now)
     if quota is None:
         yield
         return
-    if not await state.quotas.take(key.name, quota, pictures):
+    if not await state.quotas.take(key.name, quota, creation.images):
         raise Busy(
-            f"{pictures} pictures are more than is left of the quota of {quota.limit} a "
+            f"{creation.images} pictures are more than is left of the quota of {quota.limit} a "
             f"{quota.per}; GET /v1/usage tells how many are left",
             code="quota_exceeded",
             retry_after_sec=math.ceil((quota.ends - now).total_seconds()),
@@ -91,25 +149,39 @@ async def _taken(request: Request, state: State, pictures: int) -> AsyncIterator
     try:
         yield
     except BaseException:
-        await state.quotas.give_back(key.name, quota, pictures)
+        await _to_the_end(state.quotas.give_back(key.name, quota, creation.images))
         raise
 
 
-async def _store(state: State, claim: Claim, answer: Response) -> Response:
-    """Keep an answer; the client gets it all the same where that fails."""
-    headers = [(k, v) for k, v in answer.headers.items() if k != "content-length"]
+async def _to_the_end(giving_back: Awaitable[Any]) -> None:
+    """Wait; should this request be cancelled meanwhile, it is given back all the same."""
+    await asyncio.shield(giving_back)
+
+
+def _count(creation: Creation, created: Created, runtime: Runtime) -> None:
+    kind = creation.endpoint.kind or ""
+    if created.images:
+        record(runtime.state.records, kind, created.images)
+        count = len(created.images) if created.count is None else created.count
+        runtime.metrics.pictures.labels(kind, created.model_id).inc(count)
+    note_pictures(creation.request, creation.images)
+
+
+async def _store(claim: Claim, response: Response, state: State) -> Response:
+    """Keep a response; the client gets it all the same where that fails."""
+    headers = [(k, v) for k, v in response.headers.items() if k != "content-length"]
     try:
-        if isinstance(answer, StreamingResponse):  # its body isn't there yet
+        if isinstance(response, StreamingResponse):  # its body isn't there yet
             await state.answers.release(claim)
             stored = False
         else:
-            kept = Stored(answer.status_code, headers, bytes(answer.body))
+            kept = Stored(response.status_code, headers, bytes(response.body))
             stored = await state.answers.store(claim, kept)
     except NotReady:
         stored = False
     if not stored:
-        answer.headers["Idempotency-Stored"] = "false"
-    return answer
+        response.headers["Idempotency-Stored"] = "false"
+    return response
 
 
 def _fingerprint(request: Request, body: Iterable[bytes]) -> bytes:

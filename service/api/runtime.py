@@ -1,9 +1,10 @@
 """What all routes work with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from service.access.keyring import Keyring
+from service.api.endpoint import QueueName
 from service.api.queues import Queue
 from service.inference.workers import Workers
 from service.model_store.pool import LoadedModel, ModelPool
@@ -12,9 +13,6 @@ from service.settings import Settings
 from service.storage.state import State
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import note_model
-
-# The statuses that any route which makes pictures may answer with.
-COMMON: Final = (400, 401, 403, 408, 409, 413, 429, 500, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,18 @@ class Runtime:
     state: State
     keyring: Keyring
     marker: Marker
-    generations: Queue
-    interpolations: Queue
-    uploads: Queue
-    datasets: Queue
+    queues: Mapping[QueueName, Queue]
 
     @property
     def ready(self) -> bool:
         """Whether requests can be served: a model is loaded, and no shutdown has begun."""
-        return self.pool.default is not None and not self.generations.draining
+        return self.pool.default is not None and not any(
+            queue.draining for queue in self.queues.values()
+        )
 
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""
-        for queue in (self.generations, self.interpolations, self.uploads, self.datasets):
+        for queue in self.queues.values():
             queue.draining = True
 
 

@@ -29,7 +29,7 @@ class DatasetStream(StreamingResponse):
     ) -> None:
         super().__init__(chunks, headers=headers)
         self._chunks: Final = chunks
-        self._queue: Final = runtime.datasets
+        self._queue: Final = runtime.queues["datasets"]
         self._endings: Final = runtime.metrics.streams
         self._limit_sec: Final = runtime.settings.request_timeout_sec
         self._ending = "disconnected"

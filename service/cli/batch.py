@@ -20,7 +20,7 @@ from service.model_store.exports import export_version, read_export
 from service.model_store.registry import Registry
 from service.provenance.marker import open_marker
 from service.rendering.encoded_image import Finished
-from service.rendering.encoding import Encoding, OutputFormat
+from service.rendering.encoding import OutputFormat
 from service.rendering.recording import record_of
 from service.settings import Settings, load_settings
 from service.storage.state import State
@@ -64,9 +64,9 @@ def write_pictures(
     first = secrets.randbelow(SEED_LIMIT) if batch.seed is None else batch.seed
     # Refuses what the model can't give before anything is written.
     presentation = _plan(batch, first, 0, session).presentation
-    marker = open_marker(settings)
-    encoding, watermark = Encoding(marker, batch.output_format), marker.watermark_of(session)
-    finishing = Finishing(shown_id, session.manifest, encoding, presentation, watermark)
+    finishing = Finishing.of_model(
+        open_marker(settings), shown_id, session, presentation, batch.output_format
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(settings.workers) as threads, closing(State(settings)) as state:

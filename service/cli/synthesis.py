@@ -21,7 +21,6 @@ from service.inference.graphs import Device
 from service.inference.workers import Workers
 from service.provenance.marker import open_marker
 from service.rendering.encoded_image import Finished
-from service.rendering.encoding import Encoding
 from service.rendering.recording import record_of
 from service.settings import load_settings
 from service.storage.records import Records
@@ -100,10 +99,14 @@ def write_set(
     suffix = out.suffix[1:].lower()
     container = cast(Container, suffix) if suffix in get_args(Container) else None
     plan = plan_dataset(request, session.manifest, container=container)
-    marker = open_marker(settings)
-    encoding = Encoding(marker, plan.output_format, plan.output_compression)
-    watermark = marker.watermark_of(session)
-    finishing = Finishing(shown_id, session.manifest, encoding, plan.presentation, watermark)
+    finishing = Finishing.of_model(
+        open_marker(settings),
+        shown_id,
+        session,
+        plan.presentation,
+        plan.output_format,
+        plan.output_compression,
+    )
     workers = Workers(settings.workers, math.inf)  # nobody else is waiting
     maker = Maker(session, finishing, workers.run, 2 * settings.workers)
     try:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from models.manifest import GeneratorManifest
 from models.watermark import MIN_SIDE_PX
 from service.generation.categories import category_name, mixture_facts
-from service.inference.generation import PictureSpec
+from service.inference.generation import GeneratorSession, PictureSpec
 from service.inference.watermarks import Watermarker
+from service.provenance.marker import Marker
 from service.provenance.xmp import GENERATED, Mark
 from service.rendering.encoded_image import Finished, finish
-from service.rendering.encoding import Encoding, encode_image
+from service.rendering.encoding import Encoding, OutputFormat, encode_image
 from service.rendering.presentation import Presentation, present
 from service.telemetry.observation import stage
 
@@ -38,6 +39,25 @@ class Finishing:
     encoding: Encoding
     presentation: Presentation
     watermark: Watermarker | None = None
+
+    @classmethod
+    def of_model(
+        cls,
+        marker: Marker,
+        model_id: str,
+        session: GeneratorSession,
+        presentation: Presentation,
+        output_format: OutputFormat = "png",
+        quality: int | None = None,
+    ) -> Self:
+        """Finish a model's pictures, with the marks that the operator wants."""
+        return cls(
+            model_id,
+            session.manifest,
+            Encoding(marker, output_format, quality),
+            presentation,
+            marker.watermark_of(session),
+        )
 
     def facts(self) -> dict[str, Any]:
         """What holds for all pictures."""

@@ -10,7 +10,6 @@ rest   it was answered before its body had come: what still comes is thrown away
 idle   between requests
 """
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
@@ -206,7 +205,7 @@ class WatchedConnection(HttpToolsProtocol):
 
 
 def _raw_answer(error: ApiError) -> bytes:
-    body = json.dumps(error.body()).encode("ascii")
+    body = error.body()
     headers = {
         **error.headers,
         "Content-Type": "application/json",

@@ -2,46 +2,21 @@
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.api_keys import LOCAL, ApiKey, keyless
-from service.access.api_keys import Scope as KeyScope
 from service.access.keyring import Keyring
 from service.access.rates import Rates
 from service.api.caller import pictures_of, set_key
-from service.errors import Busy, Forbidden, Unauthorized
+from service.api.endpoint import METRICS, VERIFICATIONS, Endpoint, endpoint_above
+from service.errors import Busy, Forbidden, NotFound, Unauthorized
 from service.settings import Settings, is_loopback
 from service.storage.usage import Usage
 from service.telemetry.observation import note_key
 
-METRICS_PATH: Final = "/metrics"
-VERIFICATIONS_PATH: Final = "/v1/verifications"
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a route asks of the key, and the kind that its requests are counted as.
-
-    Any key is enough where no scope is asked for.
-    """
-
-    scope: KeyScope | None
-    kind: str
-
-
-# By path; what is below a path needs the same. Any key opens what is not here.
-NEEDS: Final = {
-    "/v1/images/generations": Need("generate", "generation"),
-    "/v1/images/variations": Need("generate", "variation"),
-    "/v1/images/interpolations": Need("generate", "interpolation"),
-    "/v1/images/augmentations": Need("generate", "augmentation"),
-    "/v1/datasets": Need("generate", "dataset"),
-    VERIFICATIONS_PATH: Need(None, "verification"),
-}
 _ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
 
 
@@ -62,42 +37,44 @@ class Access:
         """Serve one request.
 
         Raises:
-            Unauthorized, Forbidden, Busy: It may not pass.
+            Unauthorized, Forbidden, NotFound, Busy: It may not pass.
         """
-        if scope["path"] == METRICS_PATH:
-            self._check_scrape(scope)
+        path = scope["path"]
+        if path == METRICS.path and self._open_metrics:
             await self._app(scope, receive, send)
             return
         key = self._identify(scope)
         set_key(scope, key)
         note_key(key.name)
-        need = find_need(scope["path"])
-        if need is None:
+        endpoint = endpoint_above(path)
+        if endpoint is None:
+            raise NotFound("Not Found")
+        if endpoint.kind is None:
+            _check_scope(key, endpoint)
             await self._app(scope, receive, send)
-            return
+        else:
+            await self._serve_counted(endpoint, endpoint.kind, key, (scope, receive, send))
+
+    async def _serve_counted(
+        self, endpoint: Endpoint, kind: str, key: ApiKey, exchange: tuple[Scope, Receive, Send]
+    ) -> None:
+        """Serve a request that counts as its key's, whatever becomes of it."""
+        scope, receive, send = exchange
         status = 500
 
         async def send_counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(allowed)
+                MutableHeaders(scope=message).update(rate_headers)
             await send(message)
 
         try:
-            if need.scope not in (None, *key.scopes):
-                raise Forbidden(f"the API key {key.name} lacks the scope {need.scope}")
-            allowed = self._allow(key)
+            _check_scope(key, endpoint)
+            rate_headers = self._take_rate(key)
             await self._app(scope, receive, send_counted)
         finally:
-            self._usage.count(key.name, need.kind, pictures_of(scope), failed=status >= 400)
-
-    def _check_scrape(self, scope: Scope) -> None:
-        """Refuse the metrics to whom they don't concern; scrapes count as nobody's requests."""
-        if not self._open_metrics:
-            key = self._identify(scope)
-            if "metrics" not in key.scopes:
-                raise Forbidden(f"the API key {key.name} lacks the scope metrics")
+            self._usage.count(key.name, kind, pictures_of(scope), failed=status >= 400)
 
     def _identify(self, scope: Scope) -> ApiKey:
         """Find the key; where none is configured, check that the request came over loopback."""
@@ -111,7 +88,7 @@ class Access:
         if given is None and scheme.lower() == "bearer":
             given = credentials.strip()
         if given is None:
-            if self._anybody is not None and scope["path"] == VERIFICATIONS_PATH:
+            if self._anybody is not None and scope["path"] == VERIFICATIONS.path:
                 return self._anybody
             raise Unauthorized("send the API key as `Authorization: Bearer KEY` or `x-api-key`")
         key = self._keyring.find(given)
@@ -119,7 +96,7 @@ class Access:
             raise Unauthorized("the API key is wrong")
         return key
 
-    def _allow(self, key: ApiKey) -> dict[str, str]:
+    def _take_rate(self, key: ApiKey) -> dict[str, str]:
         """Take a request out of the key's rate; gives the headers that tell of it."""
         allowance = self._rates.take(key)
         if allowance is None:
@@ -135,13 +112,9 @@ class Access:
         return allowance.headers
 
 
-def find_need(path: str) -> Need | None:
-    """What `path`, or the nearest path above it, needs."""
-    while path:
-        if path in NEEDS:
-            return NEEDS[path]
-        path = path.rpartition("/")[0]
-    return None
+def _check_scope(key: ApiKey, endpoint: Endpoint) -> None:
+    if endpoint.scope not in (None, *key.scopes):
+        raise Forbidden(f"the API key {key.name} lacks the scope {endpoint.scope}")
 
 
 def _is_local(scope: Scope, headers: Headers) -> bool:

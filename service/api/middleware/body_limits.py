@@ -1,27 +1,22 @@
 """How much and how slowly a body may come, and errors in one shape, whatever raised them."""
 
 import asyncio
-import json
 import logging
-from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.endpoint import endpoint_at
 from service.api.parsing.multipart import is_form
+from service.api.responses import error_response
 from service.errors import ApiError, SlowClient, TooLarge
 from service.settings import Settings
 from service.telemetry.observation import current, note_rejection
 
 logger = logging.getLogger(__name__)
 
-UPLOAD_PATHS: Final = frozenset(
-    {"/v1/images/augmentations", "/v1/images/variations", "/v1/verifications"}
-)
-# Takes forms with photos, and JSON, which need not be as long.
-MIXED_PATH: Final = "/v1/images/interpolations"
 # Boundaries and the other fields of a multipart body.
 MULTIPART_OVERHEAD_BYTES: Final = 100_000
 # What a client must at least send, and read, once its time for a start is over.
@@ -41,7 +36,7 @@ class Guard:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _BoundedExchange(scope, receive, send)
         try:
             exchange.limit_body(
                 self._body_limit(scope["path"], exchange.headers), self._settings.body_timeout_sec
@@ -65,14 +60,18 @@ class Guard:
 
 
 def _takes_photos(path: str, headers: Headers) -> bool:
-    return path in UPLOAD_PATHS or (path == MIXED_PATH and is_form(headers))
+    endpoint = endpoint_at(path)
+    if endpoint is None:
+        return False
+    return endpoint.body == "form" or (endpoint.body == "json or form" and is_form(headers))
 
 
-class _Exchange:
+class _BoundedExchange:
     """One request and its answer, watched as they pass."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.headers: Final = Headers(scope=scope)
+        self._scope: Final = scope
         self._answering = False
         self._receive: Final = receive
         self._send: Final = send
@@ -121,16 +120,7 @@ class _Exchange:
         """Answer with an error, unless an answer has begun."""
         if self._answering:
             return
-        # ASCII escapes hold even the lone surrogates that JSON requests can carry.
-        body = json.dumps(error.body()).encode("ascii")
-        headers: Mapping[str, str] = {
-            **error.headers,
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-        }
-        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-        await self.send({"type": "http.response.start", "status": error.status, "headers": raw})
-        await self.send({"type": "http.response.body", "body": body})
+        await error_response(error)(self._scope, self._receive, self.send)
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.endpoint import METRICS
 from service.telemetry import observation
 from service.telemetry.metrics import Metrics, known_method
 from service.telemetry.observation import Observation
@@ -21,7 +22,7 @@ UNMATCHED: Final = "unmatched"
 # What a client that left before its answer began is counted as; nobody gets to see it.
 CLIENT_CLOSED: Final = 499
 # Asked for every few seconds by a machine: counted, not logged.
-UNLOGGED: Final = frozenset({"/metrics"})
+UNLOGGED: Final = frozenset({METRICS.path})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -44,7 +45,7 @@ class Observer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _ObservedExchange(scope, receive, send)
         span = self._tracing.begin(exchange.headers) if self._tracing else None
         exchange.observed.trace_id = span.trace_id if span else None
         token = observation.begin(exchange.observed)
@@ -56,7 +57,7 @@ class Observer:
             self._record(scope, exchange, span)
             observation.end(token)
 
-    def _record(self, scope: Scope, exchange: "_Exchange", span: Span | None) -> None:
+    def _record(self, scope: Scope, exchange: "_ObservedExchange", span: Span | None) -> None:
         method, route = known_method(scope["method"]), self._template(scope)
         status, observed = exchange.status or CLIENT_CLOSED, exchange.observed
         self._metrics.observe(route, method, status, observed)
@@ -75,7 +76,7 @@ class Observer:
         return next((known for regex, known in self._templates if regex.match(path)), UNMATCHED)
 
 
-class _Exchange:
+class _ObservedExchange:
     """One request and its answer, watched as they pass."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,7 +114,9 @@ def server_timing(observed: Observation) -> str:
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in spent)
 
 
-def _log_fields(exchange: _Exchange, method: str, route: str, status: int) -> dict[str, Any]:
+def _log_fields(
+    exchange: _ObservedExchange, method: str, route: str, status: int
+) -> dict[str, Any]:
     observed = exchange.observed
     fields = {
         "method": method,

@@ -7,14 +7,15 @@ from typing import Final
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from service.api.openapi import form_body, responses
+from service.api.endpoint import AUGMENTATIONS
+from service.api.openapi import form_body, route
 from service.api.parsing.accept import settle_answer
 from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.multipart import form_parts, read_files
 from service.api.queues import time_limit
 from service.api.responses import answer
-from service.api.run_once import make
-from service.api.runtime import COMMON, Runtime
+from service.api.run_once import Created, Creation, run_once
+from service.api.runtime import Runtime
 from service.api.schemas.augmentations import AugmentationResponse
 from service.augmentation.jobs import (
     Sent,
@@ -34,7 +35,6 @@ from service.errors import BadRequest
 from service.fields import validate
 from service.rendering.encoded_image import Finished
 from service.rendering.encoding import Encoding
-from service.rendering.recording import record
 
 FILES: Final = {"image": MAX_PHOTOS, "mask": MAX_PHOTOS}
 MAX_ANNOTATION_BYTES: Final = 1_000_000
@@ -45,21 +45,20 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
     """Add POST /v1/images/augmentations."""
     settings = runtime.settings
 
-    @app.post(
-        "/v1/images/augmentations",
-        summary="Augment photos",
-        responses=responses(AugmentationResponse, *COMMON, 415, 422),
+    @route(
+        app,
+        AUGMENTATIONS,
+        images=AugmentationResponse,
         openapi_extra=form_body(
             AugmentationRequest, "operations", "canvas", "replay", "annotations", files=FILES
         ),
-        response_class=Response,
     )
     async def augment(request: Request) -> Response:
         """Make 1 to 10 variants of each of up to 16 photos, and list what was done to each.
 
         Masks, boxes, polygons and keypoints go the way of the pixels.
         """
-        async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
+        async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].place():
             limit = settings.max_upload_bytes
             form = await read_files(request, limit, FILES, MAX_ANNOTATION_BYTES)
             # A megabyte of annotations would hold the event loop up.
@@ -68,7 +67,13 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
             photos, masks = form.files["image"], form.files.get("mask", [])
             sent, tasks = sort_out(asked, photos, masks), plan(asked, len(photos))
             work = partial(_augment, request, photos, sent, tasks, asked, runtime, decoder)
-            return await make(request, runtime.state, form_parts(form), len(tasks), work)
+            creation = Creation(
+                endpoint=AUGMENTATIONS,
+                request=request,
+                body=form_parts(form),
+                images=len(tasks),
+            )
+            return await run_once(creation, runtime, work)
 
 
 async def _augment(
@@ -79,7 +84,7 @@ async def _augment(
     asked: AugmentationRequest,
     runtime: Runtime,
     decoder: Decoder,
-) -> Response:
+) -> Created:
     accept = request.headers.get("accept")
     kind, output_format = settle_answer(accept, asked.output_format, len(tasks))
     check_output(tasks, output_format)
@@ -99,10 +104,9 @@ async def _augment(
                 jobs += augmentation_jobs(photo, mine, asked.min_visible, encoding)
                 places += own
         pictures |= zip(places, await runtime.workers.run(jobs), strict=True)
-    runtime.metrics.pictures.labels("augmentation", "").inc(len(pictures))
     in_order = [pictures[place] for place in range(len(tasks))]
-    record(runtime.state.records, "augmentation", in_order)
-    return answer(kind, output_format, in_order, common_facts(in_order, output_format))
+    facts = common_facts(in_order, output_format)
+    return Created(response=answer(kind, output_format, in_order, facts), images=in_order)
 
 
 def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:

@@ -6,12 +6,13 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from service.api.openapi import json_body, responses
+from service.api.endpoint import DATASETS
+from service.api.openapi import json_body, route
 from service.api.parsing.accept import settle_container
 from service.api.parsing.json_body import parse_json, require_json
 from service.api.queues import time_limit
-from service.api.run_once import make
-from service.api.runtime import COMMON, Runtime, find_model
+from service.api.run_once import Created, Creation, run_once
+from service.api.runtime import Runtime, find_model
 from service.api.streaming import DatasetStream
 from service.datasets.archives import Tar, Zip
 from service.datasets.plan import CONTAINER_TYPES, Container, DatasetRequest, Plan, plan_dataset
@@ -20,19 +21,17 @@ from service.fields import validate
 from service.generation.output import Finishing
 from service.model_store.pool import LoadedModel
 from service.rendering.encoded_image import Finished
-from service.rendering.encoding import Encoding
 from service.rendering.recording import record
 
 
 def add_datasets(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/datasets."""
 
-    @app.post(
-        "/v1/datasets",
-        summary="Make a labelled set",
-        responses=responses(None, *COMMON, 404, files=tuple(CONTAINER_TYPES.values())),
+    @route(
+        app,
+        DATASETS,
+        files=tuple(CONTAINER_TYPES.values()),
         openapi_extra=json_body(DatasetRequest),
-        response_class=Response,
     )
     async def make_dataset(request: Request) -> Response:
         """Stream pictures with their labels, made as they are taken.
@@ -52,17 +51,27 @@ def add_datasets(app: FastAPI, runtime: Runtime) -> None:
                 limit=runtime.settings.max_dataset_pictures,
             )
             work = partial(_stream, plan, model, container, runtime)
-            body = [await request.body()]
-            return await make(request, runtime.state, body, len(plan.numbers), work)
+            creation = Creation(
+                endpoint=DATASETS,
+                request=request,
+                body=[await request.body()],
+                images=len(plan.numbers),
+            )
+            return await run_once(creation, runtime, work)
 
 
 async def _stream(
     plan: Plan, model: LoadedModel, container: Container, runtime: Runtime
-) -> Response:
-    manifest, model_id = model.registered.manifest, model.registered.model_id
-    encoding = Encoding(runtime.marker, plan.output_format, plan.output_compression)
-    watermark = runtime.marker.watermark_of(model.session)
-    finishing = Finishing(model_id, manifest, encoding, plan.presentation, watermark)
+) -> Created:
+    model_id = model.registered.model_id
+    finishing = Finishing.of_model(
+        runtime.marker,
+        model_id,
+        model.session,
+        plan.presentation,
+        plan.output_format,
+        plan.output_compression,
+    )
     maker = Maker(model.session, finishing, runtime.painters.run, runtime.settings.workers)
     sink = Zip() if container == "zip" else Tar()
     made = runtime.metrics.pictures.labels("dataset", model_id)
@@ -72,7 +81,8 @@ async def _stream(
         record(runtime.state.records, "dataset", [picture])
 
     chunks = dataset_bytes(plan, sink, maker, note)
-    return DatasetStream(runtime, chunks, _headers(plan, finishing, container))
+    stream = DatasetStream(runtime, chunks, _headers(plan, finishing, container))
+    return Created(response=stream, model_id=model_id)
 
 
 def _headers(plan: Plan, finishing: Finishing, container: Container) -> dict[str, str]:

@@ -10,15 +10,16 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from numpy.typing import NDArray
 
-from service.api.openapi import form_body, json_body, responses
+from service.api.endpoint import INTERPOLATIONS
+from service.api.openapi import form_body, json_body, route
 from service.api.parsing.accept import settle_format
 from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.json_body import parse_json, require_json
 from service.api.parsing.multipart import form_parts, is_form, read_files
 from service.api.queues import time_limit
 from service.api.responses import answer, bare
-from service.api.run_once import make
-from service.api.runtime import COMMON, Runtime, find_model
+from service.api.run_once import Created, Creation, run_once
+from service.api.runtime import Runtime, find_model
 from service.decoding.decoder import Decoder
 from service.fields import validate
 from service.generation.interpolation_requests import (
@@ -54,8 +55,6 @@ from service.provenance.marker import Marker
 from service.provenance.xmp import Mark
 from service.rendering.animation import AnimationFormat, Timing, encode_animation
 from service.rendering.encoded_image import Finished, finish
-from service.rendering.encoding import Encoding
-from service.rendering.recording import record
 
 # Frames that are handed to the workers at a time, so that other requests get their turn.
 FRAMES_AT_A_TIME: Final = 8
@@ -67,13 +66,7 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
     # An animation's frames take hundreds of megabytes until they are encoded: one at a time.
     turn = asyncio.Semaphore(1)
 
-    @app.post(
-        "/v1/images/interpolations",
-        summary="Lead from picture to picture",
-        responses=responses(None, *COMMON, 404, 415, 422, files=tuple(FILE_TYPES.values())),
-        openapi_extra=_body(),
-        response_class=Response,
-    )
+    @route(app, INTERPOLATIONS, files=tuple(FILE_TYPES.values()), openapi_extra=_body())
     async def interpolate(request: Request) -> Response:
         """Give the frames of a way through the pictures of seeds and photos, or an animation.
 
@@ -85,7 +78,7 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
                 body = await request.body()
                 way = validate(InterpolationRequest, parse_json(body))
                 return await serve(request, Asked(way, way.seeds), [body])
-            async with runtime.uploads.place():
+            async with runtime.queues["uploads"].place():
                 form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
                 photos, way_sent = form.files["image"], parse_way_fields(form.fields)
                 asked = Asked(way_sent, resolve_stops(way_sent, photos), photos)
@@ -94,11 +87,16 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
     async def serve(request: Request, asked: Asked, body: Sequence[bytes]) -> Response:
         asked.check_length()
         output_format = settle_format(request.headers.get("accept"), asked.way.output_format)
-        async with runtime.interpolations.place():
-            work = partial(in_turn, asked, output_format)
-            return await make(request, runtime.state, body, asked.frame_count, work)
+        creation = Creation(
+            endpoint=INTERPOLATIONS,
+            request=request,
+            body=body,
+            images=asked.frame_count,
+            queue=runtime.queues["interpolations"],
+        )
+        return await run_once(creation, runtime, partial(in_turn, asked, output_format))
 
-    async def in_turn(asked: Asked, output_format: InterpolationFormat) -> Response:
+    async def in_turn(asked: Asked, output_format: InterpolationFormat) -> Created:
         async with one_at_a_time(turn):
             return await _interpolate(asked, output_format, runtime, decoder)
 
@@ -113,14 +111,13 @@ def _body() -> dict[str, Any]:
 
 async def _interpolate(
     asked: Asked, output_format: InterpolationFormat, runtime: Runtime, decoder: Decoder
-) -> Response:
+) -> Created:
     model = await find_model(runtime, asked.way.model)
     manifest, model_id = model.registered.manifest, model.registered.model_id
     presentation = present_frames(asked, output_format, manifest)
     photos = await _find_photos(asked, model, runtime, decoder)
     waypoints = plan_waypoints(asked, photos, manifest)
-    watermark = runtime.marker.watermark_of(model.session)
-    finishing = Finishing(model_id, manifest, Encoding(runtime.marker), presentation, watermark)
+    finishing = Finishing.of_model(runtime.marker, model_id, model.session, presentation)
     facts = {**finishing.facts(), **way_facts(asked, waypoints, manifest)}
     frames = plan_frames(asked.way, waypoints)
     (styles,) = await runtime.workers.run(style_jobs(model.session, waypoints))
@@ -137,9 +134,7 @@ async def _interpolate(
         encode = partial(_animate, shown, output_format, timing, mark, runtime.marker)
         pictures = await runtime.workers.run([encode])
         answered = bare(FILE_TYPES[output_format], pictures[0].data, facts)
-    record(runtime.state.records, "interpolation", pictures)
-    runtime.metrics.pictures.labels("interpolation", model_id).inc(len(frames))
-    return answered
+    return Created(response=answered, images=pictures, model_id=model_id, count=len(frames))
 
 
 async def _find_photos(

@@ -3,7 +3,8 @@
 from fastapi import FastAPI
 
 from models.manifest import ENCODER_FILE, MAPPING_FILE
-from service.api.openapi import responses
+from service.api.endpoint import MODEL, MODELS
+from service.api.openapi import route
 from service.api.runtime import Runtime
 from service.api.schemas.models import Marks, ModelInfo, ModelList
 from service.errors import NotFound
@@ -14,12 +15,12 @@ from service.rendering.presentation import largest_size
 def add_models(app: FastAPI, runtime: Runtime) -> None:
     """Add GET /v1/models and GET /v1/models/{model}."""
 
-    @app.get("/v1/models", summary="List models", responses=responses(None, 401, 500))
+    @route(app, MODELS)
     def list_models() -> ModelList:
         """Models that requests may name."""
         return ModelList(data=[_model_info(m, runtime) for m in runtime.pool.promoted()])
 
-    @app.get("/v1/models/{model}", summary="Show a model", responses=responses(None, 401, 404, 500))
+    @route(app, MODEL)
     def show_model(model: str) -> ModelInfo:
         """One model, by name or "name:version"."""
         for known in runtime.pool.promoted():

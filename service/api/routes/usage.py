@@ -7,7 +7,8 @@ from fastapi import FastAPI, Request
 
 from service.access.api_keys import ApiKey
 from service.api.caller import key_of
-from service.api.openapi import responses
+from service.api.endpoint import USAGE
+from service.api.openapi import route
 from service.api.runtime import Runtime
 from service.api.schemas.usage import QuotaState, UsageEntry, UsageList, UsageQuery
 from service.fields import validate
@@ -21,12 +22,7 @@ def add_usage(app: FastAPI, runtime: Runtime) -> None:
     parameters = [_parameter("from", "First day, UTC; by default 30 days of them are given.")]
     parameters.append(_parameter("to", "Last day, UTC; by default today."))
 
-    @app.get(
-        "/v1/usage",
-        summary="Show usage and quotas",
-        responses=responses(None, 400, 401, 500, 503),
-        openapi_extra={"parameters": parameters},
-    )
+    @route(app, USAGE, openapi_extra={"parameters": parameters})
     async def show_usage(request: Request) -> UsageList:
         """Requests, pictures and errors by key, day and kind."""
         query = validate(UsageQuery, dict(request.query_params))

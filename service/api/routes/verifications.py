@@ -5,7 +5,8 @@ from typing import Final
 
 from fastapi import FastAPI, Request
 
-from service.api.openapi import form_body, responses
+from service.api.endpoint import VERIFICATIONS
+from service.api.openapi import form_body, route
 from service.api.parsing.multipart import read_form
 from service.api.queues import time_limit
 from service.api.runtime import Runtime
@@ -28,15 +29,10 @@ def add_verifications(app: FastAPI, runtime: Runtime) -> None:
     find_watermark = WatermarkFinder(runtime.pool.registry, settings.image_limits).find
     turn = asyncio.Semaphore(AT_A_TIME)
 
-    @app.post(
-        "/v1/verifications",
-        summary="Verify a picture",
-        responses=responses(None, 400, 401, 408, 413, 415, 429, 500, 503, 504),
-        openapi_extra=form_body(VerificationRequest),
-    )
+    @route(app, VERIFICATIONS, openapi_extra=form_body(VerificationRequest))
     async def verify(request: Request) -> Verification:
         """Say whether a picture is this service's, by which marks, and what these prove."""
-        async with time_limit(settings.request_timeout_sec), runtime.uploads.place():
+        async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].place():
             data, fields = await read_form(request, settings.max_upload_bytes)
             validate(VerificationRequest, fields)
             async with turn:
