@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from service.errors import BadRequest
+from service.errors import BadRequest, problems
 from service.inference.generation import SEED_LIMIT
 
 MAX_PICTURES: Final = 10
@@ -55,7 +55,7 @@ Weights = Annotated[
     ],
     Field(min_length=1, max_length=MAX_CATEGORIES),
 ]
-Size = Annotated[
+ImageSize = Annotated[
     str,
     Field(
         max_length=11,
@@ -113,14 +113,13 @@ def validate(kind: type[Parsed], value: Any) -> Parsed:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        param = ".".join(str(part)[:64] for part in first["loc"]) or None
-        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        first = problems(error)[0]
+        if first.kind == "extra_forbidden" and first.depth == 1:
             known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
             raise BadRequest(
-                f"unknown field; known are {known}", param=param, code="unknown_field"
+                f"unknown field; known are {known}", param=first.place, code="unknown_field"
             ) from None
-        raise BadRequest(first["msg"].removeprefix("Value error, "), param=param) from None
+        raise BadRequest(first.message, param=first.place or None) from None
 
 
 def refuse_both(request: BaseModel, one: str, other: str) -> None:

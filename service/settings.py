@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.images import ImageLimits
-from service.errors import SettingsError
+from service.errors import SettingsError, problems
 
 LogFormat = Literal["text", "json"]
 
@@ -169,11 +169,13 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**{k: v for k, v in overrides.items() if v is not None})
     except ValidationError as error:
-        problems = [
-            f"{'CATALOGAN_' + str(e['loc'][0]).upper() + ': ' if e['loc'] else ''}{e['msg']}"
-            for e in error.errors(include_input=False, include_url=False)
+        found = [
+            f"CATALOGAN_{one.place.partition('.')[0].upper()}: {one.message}"
+            if one.place
+            else one.message
+            for one in problems(error)
         ]
-        raise SettingsError("; ".join(problems)) from None
+        raise SettingsError("; ".join(found)) from None
 
 
 def model_store_home() -> Path:

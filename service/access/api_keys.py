@@ -5,9 +5,7 @@ A key is 256 random bits, so its plain SHA-256 is as hard to turn back as a salt
 
 import fcntl
 import hashlib
-import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.errors import SettingsError
+from service.errors import SettingsError, problems
+from service.files import replace_text
 from service.settings import RATE_PATTERN
 
 # So that scanners for secrets know one when they see it.
@@ -92,10 +91,9 @@ def parse_keys(text: bytes | str, source: str) -> KeyList:
     try:
         return KeyList.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part)[:64] for part in first["loc"])
+        first = problems(error)[0]
         raise SettingsError(
-            f"{source} is no list of keys: {place or 'it'}: {first['msg']}"
+            f"{source} is no list of keys: {first.place or 'it'}: {first.message}"
         ) from None
 
 
@@ -135,9 +133,9 @@ def create_key(
     try:
         made = ApiKey.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = str(first["loc"][0]).replace("scopes", "scope")  # as the option is called
-        raise SettingsError(f"{field}: {first['msg']}") from None
+        first = problems(error)[0]
+        field = first.place.partition(".")[0].replace("scopes", "scope")  # as the option is called
+        raise SettingsError(f"{field}: {first.message}") from None
 
     def add(known: KeyList) -> tuple[ApiKey, ...]:
         if name in TAKEN_NAMES or any(one.name == name for one in known.keys):
@@ -179,15 +177,6 @@ def _change(
             fcntl.flock(lock, fcntl.LOCK_EX)
             known = KeyList() if missing_ok and not path.exists() else read_keys(path)
             text = KeyList(keys=change(known)).model_dump_json(indent=2, exclude_none=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    file.write(text + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).replace(path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            replace_text(path, text + "\n", 0o600)
     except OSError as error:
         raise SettingsError(f"the keys file can't be written: {error}") from None

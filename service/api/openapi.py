@@ -102,13 +102,14 @@ def route(
         files: As of `_responses`.
         more: For FastAPI.
     """
+    if images or files:
+        more["response_class"] = Response
     return app.api_route(
         endpoint.path,
         methods=[endpoint.method],
         summary=endpoint.summary,
         include_in_schema=endpoint.summary is not None,
         responses=_responses(images, endpoint.statuses, files),
-        **({"response_class": Response} if images or files else {}),
         **more,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from models.manifest import GENERATOR_FILE, UPSCALER_FILE, WATERMARK_ENCODER_FILE
 from service.errors import RegistryError
 from service.fields import MAX_PICTURES, validate
-from service.generation.generations import Plan, generation_jobs, plan_pictures
+from service.generation.generations import GenerationPlan, generation_jobs, plan_pictures
 from service.generation.output import Finishing
 from service.generation.requests import GenerationRequest
 from service.inference.generation import SEED_LIMIT, GeneratorSession
@@ -82,7 +82,7 @@ def write_pictures(
         raise RegistryError(f"{out} can't be written to: {error.strerror or error}") from error
 
 
-def _plan(batch: Batch, first_seed: int, start: int, session: GeneratorSession) -> Plan:
+def _plan(batch: Batch, first_seed: int, start: int, session: GeneratorSession) -> GenerationPlan:
     """What the HTTP request that gives the same pictures comes to."""
     asked = {
         "n": min(MAX_PICTURES, batch.count - start),

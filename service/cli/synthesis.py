@@ -12,7 +12,7 @@ from typing import Any, Final, cast, get_args
 
 from service.cli.batch import open_session
 from service.datasets.archives import Directory, Sink, Tar, Zip
-from service.datasets.plan import Container, DatasetRequest, Plan, plan_dataset
+from service.datasets.plan import Container, DatasetPlan, DatasetRequest, plan_dataset
 from service.datasets.stream import Maker, dataset_bytes
 from service.errors import BadRequest, OperatorError
 from service.fields import validate
@@ -74,7 +74,7 @@ def write_set(
     export: Path | None = None,
     device: Device | None = None,
     on_progress: Progress = lambda done, total: None,
-) -> Plan:
+) -> DatasetPlan:
     """Make a set at `out`, which is there whole or not at all.
 
     Args:
@@ -120,7 +120,7 @@ def write_set(
 
 
 async def _write(
-    plan: Plan,
+    plan: DatasetPlan,
     maker: Maker,
     container: Container | None,
     aside: Path,

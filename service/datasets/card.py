@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from service.datasets.plan import Plan
+from service.datasets.plan import DatasetPlan
 from service.generation.output import Finishing
 from service.provenance.xmp import GENERATED
 
@@ -15,7 +15,7 @@ STATEMENT: Final = (
 MAX_ROWS: Final = 200
 
 
-def set_facts(plan: Plan, finishing: Finishing, folders: Sequence[str]) -> dict[str, Any]:
+def set_facts(plan: DatasetPlan, finishing: Finishing, folders: Sequence[str]) -> dict[str, Any]:
     """What holds for the whole set, whatever part of it is made."""
     manifest = finishing.manifest
     background = plan.presentation.background
@@ -49,7 +49,7 @@ def set_facts(plan: Plan, finishing: Finishing, folders: Sequence[str]) -> dict[
     }
 
 
-def set_manifest(facts: dict[str, Any], plan: Plan) -> bytes:
+def set_manifest(facts: dict[str, Any], plan: DatasetPlan) -> bytes:
     """manifest.json; it comes last, so a set that has it is whole."""
     numbers = plan.numbers
     shard = {

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from service.datasets.archives import Sink, Spool, Tar, add, add_blocks
 from service.datasets.card import set_card, set_facts, set_manifest
 from service.datasets.numbering import Item, folder_names
-from service.datasets.plan import TAR_PICTURES, Plan
+from service.datasets.plan import TAR_PICTURES, DatasetPlan
 from service.generation.output import Finishing
 from service.rendering.encoded_image import Finished
 
@@ -47,7 +47,7 @@ class Layout(Protocol):
 class _Base:
     """What all layouts share."""
 
-    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
+    def __init__(self, plan: DatasetPlan, finishing: Finishing, sink: Sink) -> None:
         self.plan: Final = plan
         self.sink: Final = sink
         self.categories: Final = finishing.manifest.categories
@@ -75,7 +75,7 @@ class _Base:
 class FolderLayout(_Base):
     """CATEGORY/NUMBER.png, and metadata.jsonl with a line for each picture."""
 
-    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
+    def __init__(self, plan: DatasetPlan, finishing: Finishing, sink: Sink) -> None:
         super().__init__(plan, finishing, sink)
         self._lines: Final = Spool()
 
@@ -100,7 +100,7 @@ class CocoLayout(_Base):
     a category's id is its label + 1, since some readers take 0 for none.
     """
 
-    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
+    def __init__(self, plan: DatasetPlan, finishing: Finishing, sink: Sink) -> None:
         super().__init__(plan, finishing, sink)
         self._images: Final = Spool()
         self._annotations: Final = Spool()
@@ -164,7 +164,7 @@ class CocoLayout(_Base):
 class WebDatasetLayout(_Base):
     """NUMBER.cls, NUMBER.json and NUMBER.png, side by side in one tar or in several."""
 
-    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
+    def __init__(self, plan: DatasetPlan, finishing: Finishing, sink: Sink) -> None:
         super().__init__(plan, finishing, sink)
         self._tar = Tar() if plan.in_tars else None
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from models.manifest import GeneratorManifest
 from service.datasets.numbering import Item, Shard, all_items, first_seed
 from service.errors import BadRequest
-from service.fields import Background, Compression, Seed, Size, Strict
+from service.fields import Background, Compression, ImageSize, Seed, Strict
 from service.generation.categories import find_category
 from service.inference.generation import SEED_LIMIT
 from service.rendering.encoding import OutputFormat
@@ -70,7 +70,7 @@ class DatasetRequest(Strict):
     truncation_psi: Annotated[
         float | None, Field(ge=0, le=1, description="0 = the mean picture, 1 = full variety.")
     ] = None
-    size: Size | None = None
+    size: ImageSize | None = None
     background: Background | None = None
     output_format: OutputFormat = "png"
     output_compression: Annotated[
@@ -78,6 +78,11 @@ class DatasetRequest(Strict):
     ] = None
     model: Annotated[str | None, Field(max_length=128)] = None
     user: Annotated[str | None, Field(max_length=512)] = None
+
+    @property
+    def usual_container(self) -> Container:
+        """What the layout's files are usually in."""
+        return "tar" if self.layout == "webdataset" else "zip"
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -104,7 +109,7 @@ class DatasetRequest(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class DatasetPlan:
     """A set, settled for one model.
 
     Attributes:
@@ -114,7 +119,7 @@ class Plan:
         layout: How the files lie.
         in_tars: Pictures lie in tars, within what is made.
         truncation_psi: Of all pictures.
-        presentation: Size and background of all.
+        presentation: ImageSize and background of all.
         output_format: Of all pictures.
         output_compression: Their quality; None = the format's usual one.
     """
@@ -160,7 +165,7 @@ def plan_dataset(
     *,
     container: Container | None,
     limit: int = MAX_PICTURES,
-) -> Plan:
+) -> DatasetPlan:
     """Settle which pictures are made, and how they are shown.
 
     Args:
@@ -178,7 +183,7 @@ def plan_dataset(
     else:
         counts = dict.fromkeys(range(len(known)), request.count or 0)
     psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
-    plan = Plan(
+    plan = DatasetPlan(
         counts=counts,
         seed=secrets.randbelow(SEED_LIMIT) if request.seed is None else request.seed,
         shard=Shard(request.shard.index, request.shard.of) if request.shard else Shard(),

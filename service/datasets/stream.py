@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service.datasets.archives import Sink
 from service.datasets.layouts import LAYOUTS, Box, Made
 from service.datasets.numbering import Item
-from service.datasets.plan import Plan
+from service.datasets.plan import DatasetPlan
 from service.generation.output import Finishing
 from service.inference.generation import GeneratorSession, PictureSpec
 from service.rendering.encoded_image import Finished
@@ -45,7 +45,7 @@ class Maker:
 
 
 async def dataset_bytes(
-    plan: Plan, sink: Sink, maker: Maker, on_picture: Callable[[Finished], Any]
+    plan: DatasetPlan, sink: Sink, maker: Maker, on_picture: Callable[[Finished], Any]
 ) -> AsyncGenerator[bytes, None]:
     """Make a set; gives the archive's bytes, empty ones where `sink` keeps them.
 
@@ -74,7 +74,7 @@ async def dataset_bytes(
         yield block
 
 
-async def _pictures(plan: Plan, maker: Maker) -> AsyncGenerator[Made, None]:
+async def _pictures(plan: DatasetPlan, maker: Maker) -> AsyncGenerator[Made, None]:
     """Give all pictures in order, at most `ahead` batches in the making."""
     batches = _batches(plan.items(), maker.session.batch_sizes[-1])
     making: deque[asyncio.Future[list[Any]]] = deque()
@@ -99,7 +99,7 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _paint(plan: Plan, maker: Maker, items: Sequence[Item]) -> list[Made]:
+def _paint(plan: DatasetPlan, maker: Maker, items: Sequence[Item]) -> list[Made]:
     specs = [PictureSpec(item.seed, item.category, plan.truncation_psi) for item in items]
     painted = zip(
         items, specs, maker.session.render(specs, plan.presentation.upscaled), strict=True
@@ -110,7 +110,7 @@ def _paint(plan: Plan, maker: Maker, items: Sequence[Item]) -> list[Made]:
     ]
 
 
-def _box(pixels: NDArray[np.uint8], plan: Plan) -> Box:
+def _box(pixels: NDArray[np.uint8], plan: DatasetPlan) -> Box:
     """Where the product is: around what is opaque, or everywhere where nothing is clear."""
     wanted = plan.presentation
     if pixels.shape[2] == 4 and plan.layout == "coco":

@@ -16,7 +16,7 @@ from service.rendering.presentation import Presentation, choose_presentation
 
 
 @dataclass(frozen=True)
-class Plan:
+class GenerationPlan:
     """A request, settled for one model.
 
     Attributes:
@@ -30,7 +30,7 @@ class Plan:
     mixing: Mixing | None = None
 
 
-def plan_pictures(request: GenerationRequest, manifest: GeneratorManifest) -> Plan:
+def plan_pictures(request: GenerationRequest, manifest: GeneratorManifest) -> GenerationPlan:
     """Settle seed, category and truncation of each picture, and what all share.
 
     Raises:
@@ -46,11 +46,11 @@ def plan_pictures(request: GenerationRequest, manifest: GeneratorManifest) -> Pl
         # Where nobody chose, a picture's own seed does: consecutive ones go round.
         category = seed % len(manifest.categories) if chosen is None else chosen
         specs.append(PictureSpec(seed, category, psi))
-    return Plan(specs, presentation, mixing)
+    return GenerationPlan(specs, presentation, mixing)
 
 
 def generation_jobs(
-    session: GeneratorSession, plan: Plan, finishing: Finishing
+    session: GeneratorSession, plan: GenerationPlan, finishing: Finishing
 ) -> list[Callable[[], list[Finished]]]:
     """Split pictures into jobs of the largest batch that pays on the session's device."""
     return [

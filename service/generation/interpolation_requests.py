@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from service.decoding.uploads import File
 from service.errors import BadRequest
-from service.fields import Background, Seed, Size, Strict, Weights, refuse_both
+from service.fields import Background, ImageSize, Seed, Strict, Weights, refuse_both
 from service.inference.generation import SEED_LIMIT
 
 MAX_WAYPOINTS: Final = 10
@@ -73,7 +73,7 @@ class Way(Strict):
             "that stays longer.",
         ),
     ] = 80
-    size: Size | None = None
+    size: ImageSize | None = None
     background: Background | None = None
     output_format: Annotated[
         InterpolationFormat | None,

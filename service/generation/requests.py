@@ -7,7 +7,16 @@ from pydantic import (
     model_validator,
 )
 
-from service.fields import Background, Compression, Seed, Seeded, Size, Strict, Weights, refuse_both
+from service.fields import (
+    Background,
+    Compression,
+    ImageSize,
+    Seed,
+    Seeded,
+    Strict,
+    Weights,
+    refuse_both,
+)
 from service.rendering.encoding import OutputFormat
 
 
@@ -48,7 +57,7 @@ class GenerationRequest(Seeded):
         Field(ge=0, le=1, description="0 = the mean picture, 1 = full variety (ours)."),
     ] = None
     model: Annotated[str | None, Field(max_length=128)] = None
-    size: Size | None = None
+    size: ImageSize | None = None
     output_format: OutputFormat | None = None
     output_compression: Annotated[
         Compression | None, Field(description="Quality of JPEG and WebP; 100 is lossless WebP.")
@@ -85,7 +94,7 @@ class VariationRequest(Seeded):
     strength: Annotated[
         float, Field(ge=0, le=1, description="0 = the reconstruction; the truncation_psi (ours).")
     ] = 0.5
-    size: Size | None = None
+    size: ImageSize | None = None
     output_format: OutputFormat | None = None
     output_compression: Compression | None = None
     response_format: Literal["b64_json"] = "b64_json"

@@ -18,7 +18,7 @@ from models.manifest import (
     GeneratorManifest,
     ManifestError,
 )
-from service.errors import RegistryError
+from service.errors import RegistryError, problems
 
 MAX_MANIFEST_BYTES: Final = 5_000_000
 MAX_OTHER_BYTES: Final = 100_000_000
@@ -65,10 +65,10 @@ def parse_manifest(data: bytes, path: Path) -> GeneratorManifest:
     try:
         return GeneratorManifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "content"
+        first = problems(error)[0]
         raise RegistryError(
-            f"{path}: {field}: {first['msg'][:200]}; export the run again with this version"
+            f"{path}: {first.place or 'content'}: {first.message[:200]}; export the run again "
+            "with this version"
         ) from None
 
 

@@ -2,8 +2,6 @@
 
 import fcntl
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.manifest import Name
 from service.errors import RegistryError
+from service.files import replace_text
 
 # Rolling back further than this is a new promotion.
 MAX_HISTORY: Final = 50
@@ -113,28 +112,11 @@ class Promotions:
             yield
 
     def _write(self, content: _PointerFile) -> None:
-        """Write aside, flush to disk, rename."""
         text = json.dumps(content.model_dump(mode="json"), indent=2) + "\n"
-        temporary: Path | None = None
         try:
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self._folder, prefix=".promotions-", delete=False
-            ) as file:
-                temporary = Path(file.name)
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
             # The service may run as another user than who promotes.
-            temporary.chmod(0o644)
-            temporary.replace(self.path)
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            replace_text(self.path, text, 0o644)
         except OSError as error:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
             raise RegistryError(f"{self.path} can't be written: {error}") from error
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.manifest import WEIGHTS_FILE
-from service.errors import RegistryError
+from service.errors import RegistryError, problems
 
 _MAX_HEADER_BYTES: Final = 10_000_000
 _BYTES: Final = {"F16": 2, "F32": 4}
@@ -40,10 +40,10 @@ def check_weights(data: bytes) -> None:
     try:
         header = _HEADER.validate_json(data[8 : 8 + length])
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "header"
+        first = problems(error)[0]
+        field = first.place[:100] or "header"
         raise RegistryError(
-            f"{WEIGHTS_FILE}: {field[:100]}: {first['msg'][:200]}; export the run again"
+            f"{WEIGHTS_FILE}: {field}: {first.message[:200]}; export the run again"
         ) from None
     _check_places(header, len(data) - 8 - length)
 

@@ -11,7 +11,7 @@ from models.manifest import GeneratorManifest
 from service.errors import SettingsError
 from service.inference.generation import GeneratorSession
 from service.inference.watermarks import Watermarker
-from service.provenance.signing import Signer
+from service.provenance.signing import ManifestSigner
 from service.provenance.signing_keys import (
     CERTIFICATE_FILE,
     CERTIFICATE_SETTING,
@@ -45,7 +45,7 @@ class Marker:
     """
 
     xmp: bool
-    signer: Signer | None = None
+    signer: ManifestSigner | None = None
     signing: Signing = "none"
     watermarking: Watermarking = "off"
 
@@ -145,8 +145,8 @@ def _development_key(settings: Settings) -> SigningKey:
     return key
 
 
-def _signer(key: SigningKey, settings: Settings) -> Signer:
+def _signer(key: SigningKey, settings: Settings) -> ManifestSigner:
     try:
-        return Signer(key, settings.timestamp_url)
+        return ManifestSigner(key, settings.timestamp_url)
     except ValueError as error:
         raise SettingsError(f"{CERTIFICATE_SETTING}: c2pa refuses it: {error}") from None

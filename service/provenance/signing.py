@@ -20,7 +20,7 @@ ASSERTION: Final = "org.catalogan.picture"
 _PHOTO: Final = "photo"
 
 
-class Signer:
+class ManifestSigner:
     """Signs files; any number of threads may share one.
 
     Settings and key are in a context of its own: c2pa's settings for the whole process are left

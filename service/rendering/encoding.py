@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from models.images import flatten
 from service.provenance.marker import Marker
 from service.provenance.xmp import Mark
 
@@ -74,9 +75,7 @@ def encode_image(pixels: NDArray[np.uint8], encoding: Encoding, mark: Mark) -> b
         }
     else:
         if image.mode == "RGBA":
-            white = Image.new("RGBA", image.size, "white")
-            white.alpha_composite(image)
-            image = white.convert("RGB")
+            image = flatten(image, 3, "white")
         wanted = DEFAULT_QUALITY if quality is None else quality
         # Above 95 bytes grow and fidelity does not; halved chroma would show on red lettering.
         options = {

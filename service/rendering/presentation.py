@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
+from models.images import flatten
 from models.manifest import GeneratorManifest
 from service.errors import BadRequest
 from service.rendering.encoding import OutputFormat
@@ -104,9 +105,7 @@ def present(pixels: NDArray[np.uint8], wanted: Presentation) -> NDArray[np.uint8
         return pixels
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     if cover and wanted.background is not None:
-        ground = Image.new("RGBA", image.size, (*wanted.background, 255))
-        ground.alpha_composite(image)
-        image = ground.convert("RGB")
+        image = flatten(image, 3, "#{:02x}{:02x}{:02x}".format(*wanted.background))
     if image.size != size:
         # Pillow weighs colours by their alpha here, so hidden ones don't bleed into edges.
         image = image.resize(size, Image.Resampling.LANCZOS)

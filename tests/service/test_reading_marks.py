@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.provenance.manifests import read_manifest, understand
 from service.provenance.marker import read_development_key
-from service.provenance.signing import Signer
+from service.provenance.signing import ManifestSigner
 from service.provenance.signing_keys import create_development_keys
 from service.provenance.verification import Verifier
 from service.provenance.xmp import (
@@ -40,13 +40,13 @@ BOMB = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><!DOCTYPE a [<!ENTITY b "bbbbbbbb
 
 
 @pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+def signer(tmp_path_factory: pytest.TempPathFactory) -> ManifestSigner:
     folder = tmp_path_factory.mktemp("keys") / "made"
     create_development_keys(folder, "Shop Inc")
-    return Signer(read_development_key(folder))
+    return ManifestSigner(read_development_key(folder))
 
 
-def signed(signer: Signer, kind: str) -> bytes:
+def signed(signer: ManifestSigner, kind: str) -> bytes:
     mark, buffer = Mark(GENERATED, 7, "shop:1", "f" * 64, "mugs"), io.BytesIO()
     options = {} if kind == "GIF" else {"xmp": xmp_packet(mark)}
     Image.open(io.BytesIO(photo())).save(buffer, kind, **options)
@@ -96,7 +96,7 @@ def test_edits_keep_what_a_photo_says_of_its_origin(kind: str) -> None:
 
 
 def test_a_reader_that_dies_is_an_unreadable_manifest(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, signer: Signer
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, signer: ManifestSigner
 ) -> None:
     data = signed(signer, "PNG")
     for program in ("import os; os.abort()", "while True: pass", "print('[')", "x = [0] * 10**12"):
@@ -117,7 +117,7 @@ def test_the_reader_is_told_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_cut_off_files(signer: Signer, kind: str) -> None:
+def test_cut_off_files(signer: ManifestSigner, kind: str) -> None:
     data = signed(signer, kind)
     verifier = Verifier(signer.key.anchors, None)
     assert verifier.verify(data, None).ours
@@ -152,7 +152,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
-def test_thousands_of_spoiled_files(signer: Signer, kind: str) -> None:
+def test_thousands_of_spoiled_files(signer: ManifestSigner, kind: str) -> None:
     """c2pa reads each, in one process: a crash or a hang would end this test's child."""
     data, rng = signed(signer, kind), random.Random(kind)
     files = [mutate(data, rng) for _ in range(2_000)]

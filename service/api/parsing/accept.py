@@ -1,11 +1,9 @@
 """Which type and format the Accept header and the body ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
-from service.datasets.plan import CONTAINER_TYPES, Container, DatasetRequest
 from service.errors import BadRequest
-from service.generation.interpolation_requests import FILE_TYPES, InterpolationFormat
 from service.rendering.encoding import MEDIA_TYPES, OutputFormat
 
 Answer = Literal["application/json", "image/png", "image/webp", "image/jpeg", "application/zip"]
@@ -18,6 +16,7 @@ ANSWERS: Final[tuple[Answer, ...]] = (
 )
 
 Served = TypeVar("Served", bound=str)
+Name = TypeVar("Name", bound=str)
 
 
 def choose_answer(accept: str | None, preferred_image: str | None = None) -> Answer:
@@ -93,22 +92,17 @@ def _weight(answer: str, ranges: list[tuple[str, float]]) -> float:
     return 0.0
 
 
-def settle_answer(
-    accept: str | None, asked: OutputFormat | None, n: int
+def resolve_response(
+    accept: str | None, wanted: OutputFormat | None, n: int
 ) -> tuple[Answer, OutputFormat]:
-    """Settle kind of answer and format of pictures; see `choose_answer` and `image_format`."""
-    kind = choose_answer(accept, MEDIA_TYPES[asked] if asked else None)
-    return kind, image_format(kind, asked, n)
-
-
-def image_format(kind: Answer, asked: OutputFormat | None, n: int) -> OutputFormat:
-    """Settle the pictures' format from the Accept header and the body's output_format.
+    """Choose the kind of response and the images' format by Accept header and output_format.
 
     Raises:
-        BadRequest: They contradict each other, or several bare pictures are asked for.
+        BadRequest: They contradict each other, or several bare images are asked for.
     """
+    kind = choose_answer(accept, MEDIA_TYPES[wanted] if wanted else None)
     if not kind.startswith("image/"):
-        return asked or "png"
+        return kind, wanted or "png"
     if n != 1:
         raise BadRequest(
             f"a bare picture is one picture, but n is {n}: accept application/json or "
@@ -116,49 +110,36 @@ def image_format(kind: Answer, asked: OutputFormat | None, n: int) -> OutputForm
             param="n",
         )
     accepted = next(name for name, media in MEDIA_TYPES.items() if media == kind)
-    if asked not in (None, accepted):
+    if wanted not in (None, accepted):
         raise BadRequest(
-            f"output_format is {asked}, but only {kind} is accepted", param="output_format"
+            f"output_format is {wanted}, but only {kind} is accepted", param="output_format"
         )
-    return accepted
+    return kind, accepted
 
 
-def settle_format(accept: str | None, asked: InterpolationFormat | None) -> InterpolationFormat:
-    """Settle the answer's format from the Accept header and the body's output_format.
+def resolve_file(
+    accept: str | None,
+    types: Mapping[Name, str],
+    wanted: Name | None,
+    field: str,
+    preferred: Name | None = None,
+) -> Name:
+    """Choose the kind of file of a response that is one file.
 
-    Raises:
-        BadRequest: They contradict each other, or nothing that is served is accepted.
-    """
-    liked = best_liked(accept, list(FILE_TYPES.values()))
-    if asked is None:
-        return next(name for name, media in FILE_TYPES.items() if media == liked[0])
-    try:
-        best_liked(accept, [FILE_TYPES[asked]])
-    except BadRequest:
-        raise BadRequest(
-            f"output_format is {asked}, but {FILE_TYPES[asked]} is not accepted",
-            param="output_format",
-        ) from None
-    return asked
-
-
-def settle_container(accept: str | None, request: DatasetRequest) -> Container:
-    """Settle the answer's container from the Accept header and the body.
+    Args:
+        accept: The Accept header.
+        types: Media type by name, of what is served.
+        wanted: What the body asks for; None = as the header likes best.
+        field: The body's field that says so.
+        preferred: Of what the header likes equally well.
 
     Raises:
         BadRequest: They contradict each other, or nothing that is served is accepted.
     """
-    liked = best_liked(accept, list(CONTAINER_TYPES.values()))
-    if request.container is None:
-        preferred: Container = "tar" if request.layout == "webdataset" else "zip"
-        found = [name for name, media in CONTAINER_TYPES.items() if media in liked]
+    liked = best_liked(accept, list(types.values()))
+    if wanted is None:
+        found = [name for name, media in types.items() if media in liked]
         return preferred if preferred in found else found[0]
-    try:
-        best_liked(accept, [CONTAINER_TYPES[request.container]])
-    except BadRequest:
-        raise BadRequest(
-            f"container is {request.container}, but {CONTAINER_TYPES[request.container]} is not "
-            "accepted",
-            param="container",
-        ) from None
-    return request.container
+    if _weight(types[wanted], _parse(accept or "*/*")) <= 0:
+        raise BadRequest(f"{field} is {wanted}, but {types[wanted]} is not accepted", param=field)
+    return wanted

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from service.api.endpoint import AUGMENTATIONS
 from service.api.openapi import form_body, route
-from service.api.parsing.accept import settle_answer
+from service.api.parsing.accept import resolve_response
 from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.multipart import form_parts, read_files
 from service.api.queues import time_limit
@@ -86,7 +86,7 @@ async def _augment(
     decoder: Decoder,
 ) -> Created:
     accept = request.headers.get("accept")
-    kind, output_format = settle_answer(accept, asked.output_format, len(tasks))
+    kind, output_format = resolve_response(accept, asked.output_format, len(tasks))
     check_output(tasks, output_format)
     encoding = Encoding(runtime.marker, output_format, asked.output_compression)
     await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, decoder.limits)])

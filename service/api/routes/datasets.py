@@ -8,14 +8,20 @@ from fastapi.responses import Response
 
 from service.api.endpoint import DATASETS
 from service.api.openapi import json_body, route
-from service.api.parsing.accept import settle_container
+from service.api.parsing.accept import resolve_file
 from service.api.parsing.json_body import parse_json, require_json
 from service.api.queues import time_limit
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
 from service.api.streaming import DatasetStream
 from service.datasets.archives import Tar, Zip
-from service.datasets.plan import CONTAINER_TYPES, Container, DatasetRequest, Plan, plan_dataset
+from service.datasets.plan import (
+    CONTAINER_TYPES,
+    Container,
+    DatasetPlan,
+    DatasetRequest,
+    plan_dataset,
+)
 from service.datasets.stream import Maker, dataset_bytes
 from service.fields import validate
 from service.generation.output import Finishing
@@ -42,7 +48,13 @@ def add_datasets(app: FastAPI, runtime: Runtime) -> None:
         async with time_limit(runtime.settings.request_timeout_sec):
             require_json(request)
             asked = validate(DatasetRequest, parse_json(await request.body()))
-            container = settle_container(request.headers.get("accept"), asked)
+            container = resolve_file(
+                request.headers.get("accept"),
+                CONTAINER_TYPES,
+                asked.container,
+                "container",
+                asked.usual_container,
+            )
             model = await find_model(runtime, asked.model)
             plan = plan_dataset(
                 asked,
@@ -61,7 +73,7 @@ def add_datasets(app: FastAPI, runtime: Runtime) -> None:
 
 
 async def _stream(
-    plan: Plan, model: LoadedModel, container: Container, runtime: Runtime
+    plan: DatasetPlan, model: LoadedModel, container: Container, runtime: Runtime
 ) -> Created:
     model_id = model.registered.model_id
     finishing = Finishing.of_model(
@@ -85,7 +97,7 @@ async def _stream(
     return Created(response=stream, model_id=model_id)
 
 
-def _headers(plan: Plan, finishing: Finishing, container: Container) -> dict[str, str]:
+def _headers(plan: DatasetPlan, finishing: Finishing, container: Container) -> dict[str, str]:
     name = f"{finishing.manifest.name}-{plan.seed}{plan.shard.suffix}.{container}"
     return {
         "Content-Type": CONTAINER_TYPES[container],

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from service.api.endpoint import GENERATIONS
 from service.api.openapi import json_body, route
-from service.api.parsing.accept import settle_answer
+from service.api.parsing.accept import resolve_response
 from service.api.parsing.json_body import parse_json, require_json
 from service.api.queues import time_limit
 from service.api.responses import answer
@@ -41,7 +41,7 @@ def add_generations(app: FastAPI, runtime: Runtime) -> None:
 
 
 async def _generate(request: Request, asked: GenerationRequest, runtime: Runtime) -> Created:
-    kind, output_format = settle_answer(
+    kind, output_format = resolve_response(
         request.headers.get("accept"), asked.output_format, asked.count
     )
     check_transparency(asked.background, output_format)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.api.endpoint import INTERPOLATIONS
 from service.api.openapi import form_body, json_body, route
-from service.api.parsing.accept import settle_format
+from service.api.parsing.accept import resolve_file
 from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.json_body import parse_json, require_json
 from service.api.parsing.multipart import form_parts, is_form, read_files
@@ -86,7 +86,9 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
 
     async def serve(request: Request, asked: Asked, body: Sequence[bytes]) -> Response:
         asked.check_length()
-        output_format = settle_format(request.headers.get("accept"), asked.way.output_format)
+        output_format = resolve_file(
+            request.headers.get("accept"), FILE_TYPES, asked.way.output_format, "output_format"
+        )
         creation = Creation(
             endpoint=INTERPOLATIONS,
             request=request,

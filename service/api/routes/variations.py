@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from service.api.endpoint import VARIATIONS
 from service.api.openapi import form_body, route
-from service.api.parsing.accept import settle_answer
+from service.api.parsing.accept import resolve_response
 from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.multipart import form_parts, read_files
 from service.api.queues import time_limit
@@ -60,7 +60,7 @@ async def _vary(
     request: Request, data: bytes, asked: VariationRequest, runtime: Runtime, decoder: Decoder
 ) -> Created:
     accept = request.headers.get("accept")
-    kind, output_format = settle_answer(accept, asked.output_format, asked.count)
+    kind, output_format = resolve_response(accept, asked.output_format, asked.count)
     model = await find_model(runtime, asked.model)
     session, manifest = model.session, model.registered.manifest
     categories = candidate_categories(asked.category, manifest)
