@@ -96,14 +96,14 @@ def build_runtime() -> Runtime:
     keyring, marker = Keyring(settings), open_marker(settings)
     metrics = Metrics(CUDA_BATCH_SIZES)
     workers = Workers(settings.workers, settings.max_queue_wait_sec)
-    painters = workers
+    gpu_threads = workers
     if waiting := waiting_threads(settings.device):
-        painters = Workers(settings.workers + waiting, settings.max_queue_wait_sec)
+        gpu_threads = Workers(settings.workers + waiting, settings.max_queue_wait_sec)
     return Runtime(
         settings=settings,
         pool=ModelPool(settings, Registry(), metrics.model_loaded, metrics.batch_run),
         workers=workers,
-        painters=painters,
+        gpu_threads=gpu_threads,
         metrics=metrics,
         state=State(settings),
         keyring=keyring,

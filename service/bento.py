@@ -44,7 +44,7 @@ def _packed_model() -> BentoModel | None:
 )
 @bentoml.asgi_app(gateway, path="/", name="api")
 class ProductImages:
-    """Generates and augments product pictures."""
+    """Generates and augments product images."""
 
     packed_model = _packed_model()
 
@@ -75,7 +75,7 @@ class ProductImages:
         """End watcher and threads."""
         self.runtime.pool.stop()
         self.runtime.workers.stop()
-        self.runtime.painters.stop()
+        self.runtime.gpu_threads.stop()
         self.runtime.state.close()
         if self.tracing is not None:
             self.tracing.stop()

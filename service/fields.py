@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 from service.errors import BadRequest, problems
 from service.inference.generation import SEED_LIMIT
 
-MAX_PICTURES: Final = 10
+MAX_IMAGES: Final = 10
 MAX_CATEGORIES: Final = 16
 _COLOUR: Final = re.compile("#[0-9a-fA-F]{6}")
 
@@ -46,7 +46,7 @@ class ColourOr:
 
 
 Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
-Count = Annotated[int, Field(ge=1, le=MAX_PICTURES)]
+Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Compression = Annotated[int, Field(ge=0, le=100)]
 Weights = Annotated[
     dict[
@@ -86,7 +86,7 @@ class Seeded(Strict):
     ] = None
     seeds: Annotated[
         list[Seed] | None,
-        Field(min_length=1, max_length=MAX_PICTURES, description="One for each picture (ours)."),
+        Field(min_length=1, max_length=MAX_IMAGES, description="One for each picture (ours)."),
     ] = None
 
     @model_validator(mode="after")
@@ -100,7 +100,7 @@ class Seeded(Strict):
 
     @property
     def count(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return self.n or (len(self.seeds) if self.seeds else 1)
 
 

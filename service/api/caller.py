@@ -1,4 +1,4 @@
-"""Who sent a request, and how many pictures it got: noted in the request's ASGI scope."""
+"""Who sent a request, and how many images it got: noted in the request's ASGI scope."""
 
 from typing import Final
 
@@ -22,12 +22,12 @@ def key_of(request: Request) -> ApiKey:
     return key
 
 
-def note_pictures(request: Request, pictures: int) -> None:
-    """Have the pictures that were made for a request counted as its key's."""
-    request.scope[_PICTURES] = pictures
+def note_images(request: Request, images: int) -> None:
+    """Have the images that were made for a request counted as its key's."""
+    request.scope[_PICTURES] = images
 
 
-def pictures_of(scope: Scope) -> int:
-    """How many pictures were made for a request."""
-    pictures: int = scope.get(_PICTURES, 0)
-    return pictures
+def images_of(scope: Scope) -> int:
+    """How many images were made for a request."""
+    images: int = scope.get(_PICTURES, 0)
+    return images

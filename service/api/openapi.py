@@ -115,23 +115,23 @@ def route(
 
 
 def _responses(
-    pictures: type[BaseModel] | None, statuses: Sequence[int], files: Sequence[str]
+    images: type[BaseModel] | None, statuses: Sequence[int], files: Sequence[str]
 ) -> dict[int | str, dict[str, Any]]:
     """An operation's table of answers.
 
     Args:
-        pictures: The JSON answer of a route that also gives files; None = it gives none.
+        images: The JSON answer of a route that also gives files; None = it gives none.
         statuses: Errors that it can give.
-        files: Media types of the files; by default bare pictures and archives.
+        files: Media types of the files; by default bare images and archives.
     """
     table: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorResponse, "description": STATUS_TEXT[status]}
         for status in sorted(statuses)
     }
-    media = files or ((*MEDIA_TYPES.values(), "application/zip") if pictures else ())
+    media = files or ((*MEDIA_TYPES.values(), "application/zip") if images else ())
     if media:
         binary = {one: {"schema": {"type": "string", "contentMediaType": one}} for one in media}
         table[200] = {"description": "The pictures", "content": binary}
-    if pictures is not None:
-        table[200]["model"] = pictures
+    if images is not None:
+        table[200]["model"] = images
     return table

@@ -33,7 +33,7 @@ class Queue:
         Args:
             name: The kind of request, for the metrics.
             limit: Requests that may be there at a time.
-            metrics: Is told the queue's length.
+            metrics: Is notified of the queue's length.
         """
         self._limit: Final = limit
         self._length: Final = metrics.pending.labels(name)

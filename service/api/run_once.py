@@ -17,14 +17,14 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from service.api.caller import key_of, note_pictures
+from service.api.caller import key_of, note_images
 from service.api.endpoint import Endpoint
 from service.api.queues import Queue
 from service.api.runtime import Runtime
 from service.errors import BadRequest, Busy, Conflict, NotReady
-from service.rendering.encoded_image import Finished
+from service.rendering.encoded_image import EncodedImage
 from service.rendering.recording import record
-from service.storage.idempotency import Claim, Refusal, Stored
+from service.storage.idempotency import Claim, Refusal, StoredResponse
 from service.storage.quotas import Quota, utc_now
 from service.storage.state import State
 
@@ -63,7 +63,7 @@ class Created:
     """
 
     response: Response
-    images: Sequence[Finished] = ()
+    images: Sequence[EncodedImage] = ()
     model_id: str = ""
     count: int | None = None
 
@@ -80,7 +80,7 @@ async def run_once(
         NotReady: The database can't be reached.
     """
     claim = await _claim(creation, runtime.state)
-    if isinstance(claim, Stored):
+    if isinstance(claim, StoredResponse):
         return _replayed(claim)
     async with (
         _forgotten_on_failure(claim, runtime.state),
@@ -94,7 +94,7 @@ async def run_once(
     return await _store(claim, created.response, runtime.state)
 
 
-async def _claim(creation: Creation, state: State) -> Claim | Stored | None:
+async def _claim(creation: Creation, state: State) -> Claim | StoredResponse | None:
     """Claim the request's Idempotency-Key; None where it has none."""
     request = creation.request
     key = request.headers.get("idempotency-key")
@@ -110,7 +110,7 @@ async def _claim(creation: Creation, state: State) -> Claim | Stored | None:
     return claim
 
 
-def _replayed(stored: Stored) -> Response:
+def _replayed(stored: StoredResponse) -> Response:
     response = Response(stored.body, stored.status, dict(stored.headers))
     response.headers["Idempotency-Replayed"] = "true"
     return response
@@ -163,8 +163,8 @@ def _count(creation: Creation, created: Created, runtime: Runtime) -> None:
     if created.images:
         record(runtime.state.records, kind, created.images)
         count = len(created.images) if created.count is None else created.count
-        runtime.metrics.pictures.labels(kind, created.model_id).inc(count)
-    note_pictures(creation.request, creation.images)
+        runtime.metrics.images.labels(kind, created.model_id).inc(count)
+    note_images(creation.request, creation.images)
 
 
 async def _store(claim: Claim, response: Response, state: State) -> Response:
@@ -175,7 +175,7 @@ async def _store(claim: Claim, response: Response, state: State) -> Response:
             await state.answers.release(claim)
             stored = False
         else:
-            kept = Stored(response.status_code, headers, bytes(response.body))
+            kept = StoredResponse(response.status_code, headers, bytes(response.body))
             stored = await state.answers.store(claim, kept)
     except NotReady:
         stored = False

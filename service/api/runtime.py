@@ -19,7 +19,7 @@ from service.telemetry.observation import note_model
 class Runtime:
     """What the routes work with.
 
-    Painters run what asks the generator for pictures: the workers, or, where it is on a GPU,
+    GPU threads run what asks the generator for images: the workers, or, where it is on a GPU,
     more threads, which mostly wait for it.
 
     Uploads have a queue of their own: a slow sender holds a place while it sends. So have
@@ -29,7 +29,7 @@ class Runtime:
     settings: Settings
     pool: ModelPool
     workers: Workers
-    painters: Workers
+    gpu_threads: Workers
     metrics: Metrics
     state: State
     keyring: Keyring

@@ -160,7 +160,7 @@ def carry(annotation: Annotation, view: View, photo: Size, min_visible: float) -
 
 
 def _clip(outline: NDArray[np.float64], view: View) -> tuple[NDArray[np.float64], float]:
-    """Project a polygon [N, 2] and cut it off at the picture's edges.
+    """Project a polygon [N, 2] and cut it off at the image's edges.
 
     Returns:
         What is seen of it, [M, 2], and its share of the area, 0 to 1.

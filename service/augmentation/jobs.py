@@ -1,4 +1,4 @@
-"""A checked augmentation request -> pictures, annotations and exactly what was done to each."""
+"""A checked augmentation request -> images, annotations and exactly what was done to each."""
 
 import hashlib
 import io
@@ -30,18 +30,18 @@ from service.decoding.uploads import File, match_masks, measure_upload, open_mas
 from service.errors import BadRequest
 from service.inference.generation import consecutive_seeds
 from service.provenance.xmp import Mark, edited_source_type
-from service.rendering.encoded_image import Finished, finish
+from service.rendering.encoded_image import EncodedImage
 from service.rendering.encoding import Encoding, OutputFormat, encode_image
 from service.rendering.presentation import check_transparency
 from service.telemetry.observation import stage
 
-# Of all pictures of an answer together: ten of the largest size.
+# Of all images of an answer together: ten of the largest size.
 MAX_ANSWER_PIXELS: Final = 10 * MAX_SIDE_PX**2
 
 
 @dataclass(frozen=True)
 class Task:
-    """One picture to make: of which photo, with which seed, and what is done.
+    """One image to make: of which photo, with which seed, and what is done.
 
     `exact` operations are done as they are; others are drawn from.
     """
@@ -55,7 +55,7 @@ class Task:
 
 
 def plan(request: AugmentationRequest, photos: int) -> list[Task]:
-    """List the pictures to make, in the answer's order."""
+    """List the images to make, in the answer's order."""
     if request.replay is not None:
         return [
             Task(e.photo, e.seed, e.operations, True, e.photo_sha256, e.mask_sha256)
@@ -63,7 +63,9 @@ def plan(request: AugmentationRequest, photos: int) -> list[Task]:
         ]
     each = request.n or 1
     seeds = consecutive_seeds(request.seed, photos * each)
-    return [Task(index // each, seed, request.asked) for index, seed in enumerate(seeds)]
+    return [
+        Task(index // each, seed, request.operations_to_draw) for index, seed in enumerate(seeds)
+    ]
 
 
 def check_output(tasks: Sequence[Task], output_format: OutputFormat) -> None:
@@ -161,7 +163,7 @@ def _frame(size: Size) -> Size:
 
 
 def _area(operations: Sequence[AnyOperation], stored: Size) -> int:
-    """Pixels of a picture, the larger number where it isn't known yet which way is up."""
+    """Pixels of an image, the larger number where it isn't known yet which way is up."""
     areas = []
     for size in (stored, stored[::-1]):
         for operation in operations:
@@ -173,8 +175,8 @@ def _area(operations: Sequence[AnyOperation], stored: Size) -> int:
 
 def augmentation_jobs(
     photo: Photo, tasks: Sequence[Task], min_visible: float, encoding: Encoding
-) -> list[Callable[[], Finished]]:
-    """One job for each picture; it depends on photo, operations and its own seed alone.
+) -> list[Callable[[], EncodedImage]]:
+    """One job for each image; it depends on photo, operations and its own seed alone.
 
     Raises:
         BadRequest: A replay was of another photo or mask.
@@ -193,45 +195,47 @@ def augmentation_jobs(
     return [partial(_augment, photo, task, min_visible, encoding) for task in tasks]
 
 
-def common_facts(pictures: Sequence[Finished], output_format: OutputFormat) -> dict[str, Any]:
-    """What holds for all pictures of an answer."""
-    sizes = {picture.facts["size"] for picture in pictures}
+def common_metadata(images: Sequence[EncodedImage], output_format: OutputFormat) -> dict[str, Any]:
+    """What holds for all images of an answer."""
+    sizes = {image.metadata["size"] for image in images}
     same = {"size": sizes.pop()} if len(sizes) == 1 else {}
     return {"created": int(time.time()), "output_format": output_format, **same}
 
 
-def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -> Finished:
+def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -> EncodedImage:
     drawn = task.operations if task.exact else draw_operations(task.operations, task.seed, photo)
     view = compose(drawn, photo)
     pixels = render(photo, drawn, view)
-    facts = _facts(photo, task, drawn, view)
-    recipe = {name: facts[name] for name in ("photo_sha256", "operations")}
+    metadata = _metadata(photo, task, drawn, view)
+    parameters = {name: metadata[name] for name in ("photo_sha256", "operations")}
     mark = Mark(
         photo.source_type,
         task.seed,
-        recipe=json.dumps(recipe, separators=(",", ":")),
+        parameters=json.dumps(parameters, separators=(",", ":")),
         photos=(photo.sha256,),
     )
     with stage("encode"):
         data = encode_image(pixels, encoding, mark)
     if photo.annotation is not None:
-        facts["annotations"] = carry(photo.annotation, view, photo.size, min_visible)
-    return finish(data, facts, mark, _warped_mask(photo, view))
+        metadata["annotations"] = carry(photo.annotation, view, photo.size, min_visible)
+    return EncodedImage.of(data, metadata, mark, _warped_mask(photo, view))
 
 
-def _facts(photo: Photo, task: Task, drawn: Sequence[AnyOperation], view: View) -> dict[str, Any]:
-    facts: dict[str, Any] = {"photo": task.photo, "photo_sha256": photo.sha256}
+def _metadata(
+    photo: Photo, task: Task, drawn: Sequence[AnyOperation], view: View
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"photo": task.photo, "photo_sha256": photo.sha256}
     if photo.mask_sha256 is not None:
-        facts["mask_sha256"] = photo.mask_sha256
-    facts |= {
+        metadata["mask_sha256"] = photo.mask_sha256
+    metadata |= {
         "seed": task.seed,
         "size": f"{view.size[0]}x{view.size[1]}",
         "matrix": (view.matrix / view.matrix[2, 2]).tolist(),
         "operations": [operation.model_dump(mode="json", exclude_none=True) for operation in drawn],
     }
     if any(operation.needs_subject() for operation in drawn):
-        facts["subject"] = photo.require_subject().kind
-    return facts
+        metadata["subject"] = photo.require_subject().kind
+    return metadata
 
 
 def _warped_mask(photo: Photo, view: View) -> bytes | None:

@@ -1,6 +1,6 @@
 """3 x 3 matrices of the plane.
 
-Coordinates are continuous: a picture covers [0, width] x [0, height], x to the right, y down,
+Coordinates are continuous: an image covers [0, width] x [0, height], x to the right, y down,
 and the pixel in column i and row j has its centre at (i + 0.5, j + 0.5).
 """
 
@@ -28,7 +28,7 @@ def scaling(x: float, y: float) -> Matrix:
 
 
 def about_centre(linear: Matrix, size: Size) -> Matrix:
-    """The same about the centre of a picture of `size`."""
+    """The same about the centre of an image of `size`."""
     x, y = size[0] / 2, size[1] / 2
     return translation(x, y) @ linear @ translation(-x, -y)
 
@@ -71,7 +71,7 @@ def project(points: NDArray[np.float64], matrix: Matrix) -> NDArray[np.float64]:
 
 
 def local_scales(matrix: Matrix, size: Size) -> tuple[float, float]:
-    """By how much `matrix` stretches the axes at the centre of a picture of `size`."""
+    """By how much `matrix` stretches the axes at the centre of an image of `size`."""
     x, y, depth = (matrix @ np.array([size[0] / 2, size[1] / 2, 1.0])).tolist()
     # Quotient rule on (x / depth, y / depth).
     slopes = (matrix[:2, :2] - np.outer([x / depth, y / depth], matrix[2, :2])) / depth

@@ -45,7 +45,7 @@ class Photo:
         mask: Class indexes of `size`, mode L or P; None = none was sent.
         mask_sha256: Of the mask's file, hex.
         annotation: None = none was sent.
-        source_type: What its edited pictures are, as an IPTC term; see `edited_source_type`.
+        source_type: What its edited images are, as an IPTC term; see `edited_source_type`.
     """
 
     param: str
@@ -114,7 +114,7 @@ class Photo:
 def draw_operations(
     operations: Sequence[AnyOperation], seed: int, photo: Photo
 ) -> list[AnyOperation]:
-    """Draw what happens to one picture of `photo`; the seed fixes it.
+    """Draw what happens to one image of `photo`; the seed fixes it.
 
     Returns:
         The operations that take place, with nothing left to chance.

@@ -98,7 +98,7 @@ class AugmentationRequest(Strict):
         return self
 
     @property
-    def asked(self) -> Sequence[AnyOperation]:
+    def operations_to_draw(self) -> Sequence[AnyOperation]:
         """The operations to draw from."""
         operations = self.operations or POLICIES[self.policy or DEFAULT_POLICY]
         return operations if self.canvas is None else with_canvas(operations, self.canvas)

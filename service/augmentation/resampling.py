@@ -1,7 +1,7 @@
-"""One resampling of a picture by a 3 x 3 matrix.
+"""One resampling of an image by a 3 x 3 matrix.
 
 Pillow's transforms don't filter, so detail finer than the answer's pixels would turn into
-patterns. The picture is first brought, by Lanczos, to twice the answer's density (three times
+patterns. The image is first brought, by Lanczos, to twice the answer's density (three times
 with two samples a side where it shrinks to less than MIN_DIRECT_SCALE); between samples that
 dense linear interpolation is nearer to the ideal than Pillow's bicubic one, whose overshoot
 draws lines along edges. Measured: docs/augmentation.md.
@@ -20,7 +20,7 @@ from service.augmentation.operations.base import Matrix, Pixels, Size
 MIN_DIRECT_SCALE: Final = 0.6
 _BORDER_PX: Final = 2
 _HEADROOM: Final = 0.8
-# A picture's own pixels, doubled, of the largest photo that is kept.
+# An image's own pixels, doubled, of the largest photo that is kept.
 _MAX_DENSE_SIDE_PX: Final = 4200
 
 
@@ -29,8 +29,8 @@ class View:
     """Where the photo goes.
 
     Attributes:
-        matrix: From photo pixels to picture pixels.
-        size: The picture's.
+        matrix: From photo pixels to image pixels.
+        size: The image's.
     """
 
     matrix: Matrix

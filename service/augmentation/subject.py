@@ -257,10 +257,10 @@ def _refine(photo: Image.Image, found: _Backdrop) -> Pixels:
             _enlarged(small, photo.size, rows)
             for small in (before, behind, found.surface, core[..., None], clear[..., None])
         )
-        way = subject - far
-        length = np.maximum(np.einsum("...c,...c", way, way), 1.0)
-        share = np.einsum("...c,...c", colours - far, way) / length
-        aside = np.sqrt(np.square(colours - far - share[..., None] * way).sum(axis=-1))
+        path = subject - far
+        length = np.maximum(np.einsum("...c,...c", path, path), 1.0)
+        share = np.einsum("...c,...c", colours - far, path) / length
+        aside = np.sqrt(np.square(colours - far - share[..., None] * path).sum(axis=-1))
         soft = np.maximum((share - 0.1) / 0.85, aside / found.tolerance - 1.5)
         # NaN: a part too thin to have a colour of its own.
         differs = _distance(colours, plain) / found.tolerance

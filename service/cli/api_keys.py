@@ -51,8 +51,8 @@ def list_keys(
 
         keys = read_keys(file).keys
     if as_json:
-        facts = [key.model_dump(mode="json", exclude={"sha256"}) for key in keys]
-        typer.echo(json.dumps([{**f, "scopes": sorted(f["scopes"])} for f in facts], indent=2))
+        metadata = [key.model_dump(mode="json", exclude={"sha256"}) for key in keys]
+        typer.echo(json.dumps([{**f, "scopes": sorted(f["scopes"])} for f in metadata], indent=2))
         return
     from rich.table import Table
 

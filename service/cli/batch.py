@@ -1,4 +1,4 @@
-"""`catalogan generate`: pictures into a directory, without HTTP."""
+"""`catalogan generate`: images into a directory, without HTTP."""
 
 import re
 import secrets
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from models.manifest import GENERATOR_FILE, UPSCALER_FILE, WATERMARK_ENCODER_FILE
 from service.errors import RegistryError
-from service.fields import MAX_PICTURES, validate
-from service.generation.generations import GenerationPlan, generation_jobs, plan_pictures
-from service.generation.output import Finishing
+from service.fields import MAX_IMAGES, validate
+from service.generation.generations import GenerationPlan, generation_jobs, plan_images
+from service.generation.output import ImageEncoder
 from service.generation.requests import GenerationRequest
 from service.inference.generation import SEED_LIMIT, GeneratorSession
 from service.inference.graphs import Device
 from service.model_store.exports import export_version, read_export
 from service.model_store.registry import Registry
 from service.provenance.marker import open_marker
-from service.rendering.encoded_image import Finished
+from service.rendering.encoded_image import EncodedImage
 from service.rendering.encoding import OutputFormat
 from service.rendering.recording import record_of
 from service.settings import Settings, load_settings
@@ -38,7 +38,7 @@ class Batch:
     output_format: OutputFormat = "png"
 
 
-def write_pictures(
+def write_images(
     batch: Batch,
     out: Path,
     *,
@@ -64,35 +64,35 @@ def write_pictures(
     first = secrets.randbelow(SEED_LIMIT) if batch.seed is None else batch.seed
     # Refuses what the model can't give before anything is written.
     presentation = _plan(batch, first, 0, session).presentation
-    finishing = Finishing.of_model(
+    encoder = ImageEncoder.of_model(
         open_marker(settings), shown_id, session, presentation, batch.output_format
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(settings.workers) as threads, closing(State(settings)) as state:
-            for start in range(0, batch.count, MAX_PICTURES):
+            for start in range(0, batch.count, MAX_IMAGES):
                 plan = _plan(batch, first, start, session)
-                jobs = generation_jobs(session, plan, finishing)
-                for pictures in threads.map(lambda job: job(), jobs):
+                jobs = generation_jobs(session, plan, encoder)
+                for images in threads.map(lambda job: job(), jobs):
                     now = int(time.time())
-                    state.records.add([record_of(one, "generation", now) for one in pictures])
-                    for picture in pictures:
-                        _write(out, picture, batch.output_format)
+                    state.records.add([record_of(one, "generation", now) for one in images])
+                    for image in images:
+                        _write(out, image, batch.output_format)
     except OSError as error:
         raise RegistryError(f"{out} can't be written to: {error.strerror or error}") from error
 
 
 def _plan(batch: Batch, first_seed: int, start: int, session: GeneratorSession) -> GenerationPlan:
-    """What the HTTP request that gives the same pictures comes to."""
-    asked = {
-        "n": min(MAX_PICTURES, batch.count - start),
+    """What the HTTP request that gives the same images comes to."""
+    requested = {
+        "n": min(MAX_IMAGES, batch.count - start),
         "category": batch.category,
         # Wraps within a batch, as seeds do within a request.
         "seed": (first_seed + start) % SEED_LIMIT if start else first_seed,
         "truncation_psi": batch.truncation_psi,
         "size": batch.size,
     }
-    return plan_pictures(validate(GenerationRequest, asked), session.manifest)
+    return plan_images(validate(GenerationRequest, requested), session.manifest)
 
 
 def open_session(
@@ -126,10 +126,10 @@ def open_session(
     return session, shown_id
 
 
-def _write(out: Path, picture: Finished, output_format: OutputFormat) -> None:
-    """Write aside, then rename: a picture is there whole or not at all."""
-    slug = re.sub(r"[^\w-]+", "-", picture.facts["category"])[:60].strip("-") or "picture"
-    path = out / f"{slug}-{picture.facts['seed']}.{output_format}"
+def _write(out: Path, image: EncodedImage, output_format: OutputFormat) -> None:
+    """Write aside, then rename: an image is there whole or not at all."""
+    slug = re.sub(r"[^\w-]+", "-", image.metadata["category"])[:60].strip("-") or "picture"
+    path = out / f"{slug}-{image.metadata['seed']}.{output_format}"
     aside = path.with_name(f".{path.name}.part")
-    aside.write_bytes(picture.data)
+    aside.write_bytes(image.data)
     aside.replace(path)

@@ -45,7 +45,7 @@ def list_models(
 
         found = Registry().list()
     if as_json:
-        typer.echo(json.dumps([_facts(model) for model in found], indent=2))
+        typer.echo(json.dumps([_metadata(model) for model in found], indent=2))
         return
     from rich.table import Table
 
@@ -70,8 +70,8 @@ def show(model_id: Annotated[str, typer.Argument(metavar="NAME[:VERSION]")]) -> 
         from service.model_store.registry import Registry
 
         model = Registry().get(model_id)
-    facts = _facts(model) | {"manifest": model.manifest.model_dump(mode="json")}
-    typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    metadata = _metadata(model) | {"manifest": model.manifest.model_dump(mode="json")}
+    typer.echo(json.dumps(metadata, indent=2, ensure_ascii=False))
 
 
 @models_app.command()
@@ -146,7 +146,7 @@ def generate(
 ) -> None:
     """Write pictures, the same as the service gives for these seeds."""
     with operator_errors():
-        from service.cli.batch import Batch, write_pictures
+        from service.cli.batch import Batch, write_images
 
         batch = Batch(
             count=count,
@@ -156,7 +156,7 @@ def generate(
             size=size,
             output_format=output_format,
         )
-        write_pictures(batch, out, model_id=model, export=export, device=device)
+        write_images(batch, out, model_id=model, export=export, device=device)
     console.print(f"wrote {count} pictures to {out}", markup=False, soft_wrap=True)
 
 
@@ -215,7 +215,7 @@ def synthesize(
     console.print(told, markup=False, soft_wrap=True)
 
 
-def _facts(model: "RegisteredModel") -> dict[str, object]:
+def _metadata(model: "RegisteredModel") -> dict[str, object]:
     manifest = model.manifest
     return {
         "id": model.model_id,

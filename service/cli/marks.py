@@ -69,12 +69,11 @@ def verify(
 
         settings = load_settings()
         verifier = open_verifier(settings)
-        pictures = [(path, _read(path, settings.max_upload_bytes)) for path in files]
+        images = [(path, _read(path, settings.max_upload_bytes)) for path in files]
         find_watermark = _find_watermark(settings)
         with _records(settings) as find_record:
             found = [
-                (path, verifier.verify(data, find_record, find_watermark))
-                for path, data in pictures
+                (path, verifier.verify(data, find_record, find_watermark)) for path, data in images
             ]
     if as_json:
         answers = [{"file": str(path), **one.model_dump(mode="json")} for path, one in found]
@@ -146,6 +145,6 @@ def _show(path: Path, found: "Verification") -> None:
         line = f"  {layer.layer:<10}{layer.status:<12}{layer.says}"
         console.print(line, markup=False, soft_wrap=True)
     said = found.claims.model_dump(exclude_none=True)
-    facts = ", ".join(f"{name} {value}" for name, value in said.items())
-    if facts:
-        console.print(f"  {facts}", markup=False, soft_wrap=True, style="dim")
+    metadata = ", ".join(f"{name} {value}" for name, value in said.items())
+    if metadata:
+        console.print(f"  {metadata}", markup=False, soft_wrap=True, style="dim")

@@ -13,14 +13,14 @@ from typing import Any, Final, cast, get_args
 from service.cli.batch import open_session
 from service.datasets.archives import Directory, Sink, Tar, Zip
 from service.datasets.plan import Container, DatasetPlan, DatasetRequest, plan_dataset
-from service.datasets.stream import Maker, dataset_bytes
+from service.datasets.stream import SetGenerator, dataset_bytes
 from service.errors import BadRequest, OperatorError
 from service.fields import validate
-from service.generation.output import Finishing
+from service.generation.output import ImageEncoder
 from service.inference.graphs import Device
 from service.inference.workers import Workers
 from service.provenance.marker import open_marker
-from service.rendering.encoded_image import Finished
+from service.rendering.encoded_image import EncodedImage
 from service.rendering.recording import record_of
 from service.settings import load_settings
 from service.storage.records import Records
@@ -83,7 +83,7 @@ def write_set(
         model_id: "name" or "name:version"; None = the service's default.
         export: An export directory to use instead of a registered model.
         device: Overrides CATALOGAN_DEVICE.
-        on_progress: Is told how many pictures of how many are made.
+        on_progress: Is notified of how many images of how many are made.
 
     Returns:
         What was made.
@@ -99,7 +99,7 @@ def write_set(
     suffix = out.suffix[1:].lower()
     container = cast(Container, suffix) if suffix in get_args(Container) else None
     plan = plan_dataset(request, session.manifest, container=container)
-    finishing = Finishing.of_model(
+    encoder = ImageEncoder.of_model(
         open_marker(settings),
         shown_id,
         session,
@@ -108,10 +108,10 @@ def write_set(
         plan.output_compression,
     )
     workers = Workers(settings.workers, math.inf)  # nobody else is waiting
-    maker = Maker(session, finishing, workers.run, 2 * settings.workers)
+    generator = SetGenerator(session, encoder, workers.run, 2 * settings.workers)
     try:
         with _aside(out) as aside, closing(State(settings)) as state:
-            asyncio.run(_write(plan, maker, container, aside, state.records, on_progress))
+            asyncio.run(_write(plan, generator, container, aside, state.records, on_progress))
     except OSError as error:
         raise OperatorError(f"{out} can't be written: {error.strerror or error}") from error
     finally:
@@ -121,7 +121,7 @@ def write_set(
 
 async def _write(
     plan: DatasetPlan,
-    maker: Maker,
+    generator: SetGenerator,
     container: Container | None,
     aside: Path,
     records: Records,
@@ -129,21 +129,21 @@ async def _write(
 ) -> None:
     done = 0
 
-    def note(picture: Finished) -> None:
+    def note(image: EncodedImage) -> None:
         nonlocal done
         done += 1
-        records.add([record_of(picture, "dataset", int(time.time()))])
+        records.add([record_of(image, "dataset", int(time.time()))])
         on_progress(done, len(plan.numbers))
 
     if container is None:
         aside.mkdir()
-        async with aclosing(dataset_bytes(plan, Directory(aside), maker, note)) as written:
+        async with aclosing(dataset_bytes(plan, Directory(aside), generator, note)) as written:
             async for _ in written:
                 pass
         return
     sink: Sink = Zip() if container == "zip" else Tar()
     with aside.open("xb") as file:
-        async with aclosing(dataset_bytes(plan, sink, maker, note)) as chunks:
+        async with aclosing(dataset_bytes(plan, sink, generator, note)) as chunks:
             async for chunk in chunks:
                 file.write(chunk)
 

@@ -1,7 +1,7 @@
 """Where a set's files go: a ZIP or tar that is made as it is sent, or a directory.
 
 All are written once from front to end. What must wait until the end, ZIP's directory and the
-files about all pictures, is kept compressed: a few ten bytes for each picture.
+files about all images, is kept compressed: a few ten bytes for each image.
 
 ZIP: APPNOTE.TXT 6.3.10 (PKWARE), sections 4.3 and 4.5.3. The standard library's writer could
 not be used: on a stream it leaves sizes out of the local headers, which programs that unpack
@@ -114,7 +114,7 @@ class Tar:
 
 
 class Zip:
-    """A ZIP of stored files: pictures are compressed already."""
+    """A ZIP of stored files: images are compressed already."""
 
     def __init__(self) -> None:
         self._directory: Final = Spool()

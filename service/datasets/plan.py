@@ -1,4 +1,4 @@
-"""A request for a labelled set -> what is painted, and where it goes."""
+"""A request for a labelled set -> what is generated, and where it goes."""
 
 import secrets
 from collections.abc import Iterator, Mapping
@@ -18,10 +18,10 @@ from service.rendering.encoding import OutputFormat
 from service.rendering.presentation import Presentation, check_transparency, choose_presentation
 
 # What a number of seven digits names; a set that is larger is several sets.
-MAX_PICTURES: Final = 9_999_999
+MAX_IMAGES: Final = 9_999_999
 MAX_SHARDS: Final = 10_000
 # Of one .tar of a set in WebDataset's layout, where several lie in a ZIP or a directory.
-TAR_PICTURES: Final = 1000
+TAR_IMAGES: Final = 1000
 
 Layout = Literal["folder", "coco", "webdataset"]
 Container = Literal["zip", "tar"]
@@ -29,7 +29,7 @@ CONTAINER_TYPES: Final[dict[Container, str]] = {
     "zip": "application/zip",
     "tar": "application/x-tar",
 }
-Pictures = Annotated[int, Field(ge=1, le=MAX_PICTURES)]
+ImageCount = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 
 
 class AskedShard(Strict):
@@ -43,11 +43,11 @@ class DatasetRequest(Strict):
     """Body of POST /v1/datasets; user changes nothing."""
 
     categories: Annotated[
-        dict[Annotated[str, Field(max_length=200)], Pictures] | None,
+        dict[Annotated[str, Field(max_length=200)], ImageCount] | None,
         Field(min_length=1, max_length=10_000, description="Pictures of each category."),
     ] = None
     count: Annotated[
-        Pictures | None,
+        ImageCount | None,
         Field(description="Pictures of each of the model's categories, in place of `categories`."),
     ] = None
     seed: Annotated[
@@ -64,7 +64,7 @@ class DatasetRequest(Strict):
         Container | None,
         Field(
             description="By default as accepted, or zip; tar for webdataset, which then is one "
-            f"WebDataset shard, where a zip holds shards of {TAR_PICTURES}."
+            f"WebDataset shard, where a zip holds shards of {TAR_IMAGES}."
         ),
     ] = None
     truncation_psi: Annotated[
@@ -110,17 +110,17 @@ class DatasetRequest(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetPlan:
-    """A set, settled for one model.
+    """A set, resolved for one model.
 
     Attributes:
-        counts: Pictures by index of category, of the whole set.
+        counts: Images by index of category, of the whole set.
         seed: The set's.
         shard: Which part is made.
         layout: How the files lie.
-        in_tars: Pictures lie in tars, within what is made.
-        truncation_psi: Of all pictures.
+        in_tars: Images lie in tars, within what is made.
+        truncation_psi: Of all images.
         presentation: ImageSize and background of all.
-        output_format: Of all pictures.
+        output_format: Of all images.
         output_compression: Their quality; None = the format's usual one.
     """
 
@@ -136,13 +136,13 @@ class DatasetPlan:
 
     @property
     def total(self) -> int:
-        """Pictures of the whole set."""
+        """Images of the whole set."""
         return sum(self.counts.values())
 
     @property
     def numbers(self) -> range:
-        """Numbers of the pictures that are made."""
-        return self.shard.numbers(self.total, TAR_PICTURES if self.in_tars else 1)
+        """Numbers of the images that are made."""
+        return self.shard.numbers(self.total, TAR_IMAGES if self.in_tars else 1)
 
     @property
     def digits(self) -> int:
@@ -150,12 +150,12 @@ class DatasetPlan:
         return max(6, len(str(self.total)))
 
     def items(self) -> Iterator[Item]:
-        """The pictures that are made, in order."""
+        """The images that are made, in order."""
         numbers = self.numbers
         return islice(all_items(self.counts, self.seed), numbers.start - 1, numbers.stop - 1)
 
     def first_seed(self, category: int) -> int:
-        """Seed of a category's first picture."""
+        """Seed of a category's first image."""
         return first_seed(self.seed, category)
 
 
@@ -164,18 +164,18 @@ def plan_dataset(
     manifest: GeneratorManifest,
     *,
     container: Container | None,
-    limit: int = MAX_PICTURES,
+    limit: int = MAX_IMAGES,
 ) -> DatasetPlan:
-    """Settle which pictures are made, and how they are shown.
+    """Resolve which images are made, and how they are shown.
 
     Args:
         request: What is asked for.
         manifest: The model's.
         container: What the files go into; None = a directory.
-        limit: The most pictures that may be made.
+        limit: The most images that may be made.
 
     Raises:
-        BadRequest: The model can't give it, or it would be too many pictures.
+        BadRequest: The model can't give it, or it would be too many images.
     """
     known = manifest.categories
     if request.categories is not None:
@@ -194,8 +194,8 @@ def plan_dataset(
         output_format=request.output_format,
         output_compression=request.output_compression,
     )
-    if plan.total > MAX_PICTURES or len(plan.numbers) > limit:
-        most = min(limit, MAX_PICTURES)
+    if plan.total > MAX_IMAGES or len(plan.numbers) > limit:
+        most = min(limit, MAX_IMAGES)
         raise BadRequest(
             f"that makes {len(plan.numbers)} of {plan.total} pictures, and at most {most} are "
             "made at a time: send lower counts, or ask for shards",
@@ -205,12 +205,12 @@ def plan_dataset(
     return plan
 
 
-def _find_categories(asked: Mapping[str, int], manifest: GeneratorManifest) -> dict[int, int]:
+def _find_categories(requested: Mapping[str, int], manifest: GeneratorManifest) -> dict[int, int]:
     known: dict[str, int] = {}
     for index, name in enumerate(manifest.categories):
         known.setdefault(name.casefold(), index)
     counts: dict[int, int] = {}
-    for name, count in asked.items():
+    for name, count in requested.items():
         wanted = name.strip().casefold()
         index = (
             known[wanted]

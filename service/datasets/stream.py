@@ -13,39 +13,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.archives import Sink
-from service.datasets.layouts import LAYOUTS, Box, Made
+from service.datasets.layouts import LAYOUTS, Box, LabelledImage
 from service.datasets.numbering import Item
 from service.datasets.plan import DatasetPlan
-from service.generation.output import Finishing
-from service.inference.generation import GeneratorSession, PictureSpec
-from service.rendering.encoded_image import Finished
+from service.generation.output import ImageEncoder
+from service.inference.generation import GeneratorSession, ImageSpec
+from service.rendering.encoded_image import EncodedImage
 from service.rendering.presentation import present
 
 # Runs jobs on worker threads; gives their results in order.
 Run = Callable[[Sequence[Callable[[], Any]]], Awaitable[list[Any]]]
-# What a transparent picture shows is where it is rather seen than not.
+# What a transparent image shows is where it is rather seen than not.
 OPAQUE: Final = 128
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Makes a set's pictures.
+class SetGenerator:
+    """Makes a set's images.
 
     Attributes:
         session: The model.
-        finishing: How its pictures are finished.
+        encoder: How its images are encoded.
         run: Runs jobs on worker threads.
-        ahead: The most batches that are made or wait before their pictures are taken.
+        ahead: The most batches that are made or wait before their images are taken.
     """
 
     session: GeneratorSession
-    finishing: Finishing
+    encoder: ImageEncoder
     run: Run
     ahead: int
 
 
 async def dataset_bytes(
-    plan: DatasetPlan, sink: Sink, maker: Maker, on_picture: Callable[[Finished], Any]
+    plan: DatasetPlan, sink: Sink, generator: SetGenerator, on_image: Callable[[EncodedImage], Any]
 ) -> AsyncGenerator[bytes, None]:
     """Make a set; gives the archive's bytes, empty ones where `sink` keeps them.
 
@@ -55,34 +55,36 @@ async def dataset_bytes(
     Args:
         plan: What is made.
         sink: Where it goes.
-        maker: Makes the pictures.
-        on_picture: Takes each when it has been handed out.
+        generator: Makes the images.
+        on_image: Takes each when it has been handed out.
 
     Raises:
         SessionError: The generator failed; the archive is then without its end.
     """
-    layout = LAYOUTS[plan.layout](plan, maker.finishing, sink)
-    async with aclosing(_pictures(plan, maker)) as pictures:
-        async for made in pictures:
-            yield layout.picture(made)
-            on_picture(made.picture)
+    layout = LAYOUTS[plan.layout](plan, generator.encoder, sink)
+    async with aclosing(_pictures(plan, generator)) as images:
+        async for made in images:
+            yield layout.image(made)
+            on_image(made.image)
     rest = layout.finish()
     while True:
-        (block,) = await maker.run([partial(next, rest, None)])
+        (block,) = await generator.run([partial(next, rest, None)])
         if block is None:
             return
         yield block
 
 
-async def _pictures(plan: DatasetPlan, maker: Maker) -> AsyncGenerator[Made, None]:
-    """Give all pictures in order, at most `ahead` batches in the making."""
-    batches = _batches(plan.items(), maker.session.batch_sizes[-1])
+async def _pictures(
+    plan: DatasetPlan, generator: SetGenerator
+) -> AsyncGenerator[LabelledImage, None]:
+    """Give all images in order, at most `ahead` batches in the making."""
+    batches = _batches(plan.items(), generator.session.batch_sizes[-1])
     making: deque[asyncio.Future[list[Any]]] = deque()
     try:
         while True:
-            for items in islice(batches, maker.ahead - len(making)):
-                job = partial(_paint, plan, maker, items)
-                making.append(asyncio.ensure_future(maker.run([job])))
+            for items in islice(batches, generator.ahead - len(making)):
+                job = partial(_generate_batch, plan, generator, items)
+                making.append(asyncio.ensure_future(generator.run([job])))
             if not making:
                 return
             (batch,) = await making.popleft()
@@ -99,14 +101,16 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _paint(plan: DatasetPlan, maker: Maker, items: Sequence[Item]) -> list[Made]:
-    specs = [PictureSpec(item.seed, item.category, plan.truncation_psi) for item in items]
-    painted = zip(
-        items, specs, maker.session.render(specs, plan.presentation.upscaled), strict=True
+def _generate_batch(
+    plan: DatasetPlan, generator: SetGenerator, items: Sequence[Item]
+) -> list[LabelledImage]:
+    specs = [ImageSpec(item.seed, item.category, plan.truncation_psi) for item in items]
+    generated = zip(
+        items, specs, generator.session.render(specs, plan.presentation.upscaled), strict=True
     )
     return [
-        Made(item, maker.finishing.finish(pixels, spec), _box(pixels, plan))
-        for item, spec, pixels in painted
+        LabelledImage(item, generator.encoder.encode(pixels, spec), _box(pixels, plan))
+        for item, spec, pixels in generated
     ]
 
 

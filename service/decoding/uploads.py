@@ -56,7 +56,7 @@ def open_upload(data: bytes, limits: ImageLimits, param: str = "image") -> Image
 
     Raises:
         TooLarge: Too many bytes or pixels; found out before decoding.
-        UnsupportedImage: No picture of an accepted type.
+        UnsupportedImage: No image of an accepted type.
         UndecodableImage: One that is damaged.
         BadRequest: One that is too small.
     """
@@ -170,7 +170,7 @@ def fit_upload(
 
 @contextmanager
 def image_errors(param: str = "image") -> Iterator[None]:
-    """Turn what is wrong with a picture into an answer, and note it."""
+    """Turn what is wrong with an image into an answer, and note it."""
     kinds: dict[str, type[ApiError]] = {
         "too_many_bytes": TooLarge,
         "too_many_pixels": TooLarge,

@@ -48,7 +48,7 @@ def category_name(category: int | Mixture, known: Sequence[str]) -> str:
     return " + ".join(f"{100 * weight:.3g} % {known[index]}" for index, weight in category)
 
 
-def mixture_facts(category: int | Mixture, known: Sequence[str]) -> dict[str, dict[str, float]]:
+def mixture_metadata(category: int | Mixture, known: Sequence[str]) -> dict[str, dict[str, float]]:
     """The exact weights of a mixture, to ask for it again; nothing for a single category."""
     if isinstance(category, int) or len(category) == 1:
         return {}

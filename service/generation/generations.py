@@ -1,4 +1,4 @@
-"""A generation request -> pictures; the same for HTTP and the command line."""
+"""A generation request -> images; the same for HTTP and the command line."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,32 +6,32 @@ from functools import partial
 
 from models.manifest import GeneratorManifest
 from service.generation.categories import find_category, find_mixture
-from service.generation.output import Finishing
+from service.generation.output import ImageEncoder
 from service.generation.prompts import category_of_prompt
 from service.generation.requests import GenerationRequest
 from service.generation.style_mixing import Mixing, choose_mixing, mix_styles
-from service.inference.generation import GeneratorSession, Mixture, PictureSpec, consecutive_seeds
-from service.rendering.encoded_image import Finished
+from service.inference.generation import GeneratorSession, ImageSpec, Mixture, consecutive_seeds
+from service.rendering.encoded_image import EncodedImage
 from service.rendering.presentation import Presentation, choose_presentation
 
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """A request, settled for one model.
+    """A request, resolved for one model.
 
     Attributes:
-        specs: One for each picture; without offsets, which are for a worker to compute.
+        specs: One for each image; without offsets, which are for a worker to compute.
         presentation: Size and background of all.
         mixing: Another style for some layers of all.
     """
 
-    specs: list[PictureSpec]
+    specs: list[ImageSpec]
     presentation: Presentation
     mixing: Mixing | None = None
 
 
-def plan_pictures(request: GenerationRequest, manifest: GeneratorManifest) -> GenerationPlan:
-    """Settle seed, category and truncation of each picture, and what all share.
+def plan_images(request: GenerationRequest, manifest: GeneratorManifest) -> GenerationPlan:
+    """Resolve seed, category and truncation of each image, and what all share.
 
     Raises:
         BadRequest: Something is asked for that the model doesn't have.
@@ -43,34 +43,34 @@ def plan_pictures(request: GenerationRequest, manifest: GeneratorManifest) -> Ge
     specs = []
     first = request.style_mixing.coarse if request.style_mixing else request.seed
     for seed in request.seeds or consecutive_seeds(first, request.count):
-        # Where nobody chose, a picture's own seed does: consecutive ones go round.
+        # Where nobody chose, an image's own seed does: consecutive ones go round.
         category = seed % len(manifest.categories) if chosen is None else chosen
-        specs.append(PictureSpec(seed, category, psi))
+        specs.append(ImageSpec(seed, category, psi))
     return GenerationPlan(specs, presentation, mixing)
 
 
 def generation_jobs(
-    session: GeneratorSession, plan: GenerationPlan, finishing: Finishing
-) -> list[Callable[[], list[Finished]]]:
-    """Split pictures into jobs of the largest batch that pays on the session's device."""
+    session: GeneratorSession, plan: GenerationPlan, encoder: ImageEncoder
+) -> list[Callable[[], list[EncodedImage]]]:
+    """Split images into jobs of the largest batch that pays on the session's device."""
     return [
-        partial(_generate, session, specs, plan.mixing, finishing)
+        partial(_generate, session, specs, plan.mixing, encoder)
         for specs in session.batches(plan.specs)
     ]
 
 
 def _generate(
     session: GeneratorSession,
-    specs: Sequence[PictureSpec],
+    specs: Sequence[ImageSpec],
     mixing: Mixing | None,
-    finishing: Finishing,
-) -> list[Finished]:
+    encoder: ImageEncoder,
+) -> list[EncodedImage]:
     if mixing is not None:
         specs = [mix_styles(session, spec, mixing) for spec in specs]
     return [
-        finishing.finish(pixels, spec, mixing.recipe(spec.seed) if mixing else None)
+        encoder.encode(pixels, spec, mixing.parameters(spec.seed) if mixing else None)
         for spec, pixels in zip(
-            specs, session.render(specs, finishing.presentation.upscaled), strict=True
+            specs, session.render(specs, encoder.presentation.upscaled), strict=True
         )
     ]
 

@@ -1,4 +1,4 @@
-"""What an interpolation asks for: a way through the pictures of seeds and photos."""
+"""What an interpolation asks for: a way through the images of seeds and photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ FILE_TYPES: Final[dict[InterpolationFormat, str]] = {
     "gif": "image/gif",
 }
 # A seed, or a photo.
-Stop = int | File
+WaypointSource = int | File
 
 
 def _check_waypoint(value: Any) -> Any:
@@ -37,7 +37,7 @@ PhotoName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 WaypointName = Annotated[Seed | PhotoName, BeforeValidator(_check_waypoint)]
 
 
-class Way(Strict):
+class PathRequest(Strict):
     """What every interpolation may ask for; user changes nothing."""
 
     frames: Annotated[
@@ -83,7 +83,7 @@ class Way(Strict):
     user: Annotated[str | None, Field(max_length=512)] = None
 
 
-class InterpolationRequest(Way):
+class InterpolationRequest(PathRequest):
     """JSON body of POST /v1/images/interpolations."""
 
     seeds: Annotated[
@@ -104,7 +104,7 @@ class InterpolationRequest(Way):
         return self
 
 
-class PhotoInterpolationRequest(Way):
+class PhotoInterpolationRequest(PathRequest):
     """Fields of the form that POST /v1/images/interpolations takes beside files `image`."""
 
     waypoints: Annotated[
@@ -119,29 +119,29 @@ class PhotoInterpolationRequest(Way):
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedPath:
     """An interpolation, however it was sent.
 
     Attributes:
-        way: What is asked for.
-        stops: Seeds and photos in the order of the way.
+        path: What is asked for.
+        sources: Seeds and photos in the order of the way.
         photos: In the order that they came in.
     """
 
-    way: Way
-    stops: Sequence[Stop]
+    path: PathRequest
+    sources: Sequence[WaypointSource]
     photos: Sequence[File] = ()
 
     @property
     def frame_count(self) -> int:
         """Number of frames in all."""
-        legs = len(self.stops) if self.way.loop else len(self.stops) - 1
-        return legs * (self.way.frames - 1) + (0 if self.way.loop else 1)
+        legs = len(self.sources) if self.path.loop else len(self.sources) - 1
+        return legs * (self.path.frames - 1) + (0 if self.path.loop else 1)
 
     @property
     def noise_seed(self) -> int:
         """Whose noise all frames have: the first seed's, so that it doesn't flicker."""
-        return next((stop for stop in self.stops if isinstance(stop, int)), 0)
+        return next((stop for stop in self.sources if isinstance(stop, int)), 0)
 
     def check_length(self) -> None:
         """Refuse what takes too long.
@@ -156,7 +156,9 @@ class Asked:
             )
 
 
-def resolve_stops(request: PhotoInterpolationRequest, photos: Sequence[File]) -> list[Stop]:
+def resolve_waypoints(
+    request: PhotoInterpolationRequest, photos: Sequence[File]
+) -> list[WaypointSource]:
     """Say which photos the waypoints name.
 
     Raises:

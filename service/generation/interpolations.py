@@ -1,4 +1,4 @@
-"""Waypoints -> the frames that lead from one's picture to the next one's."""
+"""Waypoints -> the frames that lead from one's image to the next one's."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,18 +11,23 @@ from numpy.typing import NDArray
 
 from models.manifest import GeneratorManifest
 from service.errors import BadRequest
-from service.generation.categories import category_name, find_category, find_mixture, mixture_facts
+from service.generation.categories import (
+    category_name,
+    find_category,
+    find_mixture,
+    mixture_metadata,
+)
 from service.generation.interpolation_requests import (
-    Asked,
     InterpolationFormat,
     InterpolationRequest,
-    Stop,
-    Way,
+    PathRequest,
+    RequestedPath,
+    WaypointSource,
 )
-from service.generation.output import Finishing
+from service.generation.output import ImageEncoder
 from service.generation.style_mixing import layers_of_styles
 from service.generation.variations import FittedPhoto, Inverted, validation_errors
-from service.inference.generation import GeneratorSession, PictureSpec
+from service.inference.generation import GeneratorSession, ImageSpec
 from service.provenance.xmp import Mark
 from service.rendering.presentation import (
     Presentation,
@@ -38,15 +43,15 @@ MAX_PIXELS: Final = 20_000_000
 
 @dataclass(frozen=True)
 class Waypoint:
-    """A picture that the way leads through.
+    """An image that the way leads through.
 
     Attributes:
-        spec: What paints it.
+        spec: What generates it.
         photo_sha256: Of the photo that it reconstructs; None = it is a seed's.
         error: Mean squared error of that reconstruction, pixels in [-1, 1].
     """
 
-    spec: PictureSpec
+    spec: ImageSpec
     photo_sha256: str | None = None
     error: float | None = None
 
@@ -66,14 +71,14 @@ class Frame:
 
     @property
     def photos(self) -> tuple[str, ...]:
-        """SHA-256 of the photos that it is painted of; the nearer one first."""
+        """SHA-256 of the photos that it is generated of; the nearer one first."""
         shares = {self.start.photo_sha256: 1 - self.share, self.end.photo_sha256: self.share}
         if self.start.name == self.end.name:
             shares = {self.start.photo_sha256: 1.0}
         near = sorted(shares, key=lambda photo: -shares[photo])
         return tuple(photo for photo in near if photo is not None and shares[photo] > 0)
 
-    def recipe(self, known: Sequence[str]) -> dict[str, Any]:
+    def parameters(self, known: Sequence[str]) -> dict[str, Any]:
         """What beside the start's seed, category and truncation fixes the frame.
 
         Args:
@@ -81,14 +86,14 @@ class Frame:
         """
         start, end = self.start, self.end
         noise_seed = start.spec.seed if start.spec.noise_seed is None else start.spec.noise_seed
-        way = {"to": end.name, "share": self.share, "noise_seed": noise_seed}
+        path = {"to": end.name, "share": self.share, "noise_seed": noise_seed}
         if start.photo_sha256 is None and end.photo_sha256 is None:
-            return {"interpolation": way}
-        way["to_category"] = category_name(end.spec.category, known)
-        way["to_truncation_psi"] = end.spec.truncation_psi
+            return {"interpolation": path}
+        path["to_category"] = category_name(end.spec.category, known)
+        path["to_truncation_psi"] = end.spec.truncation_psi
         if start.photo_sha256 is not None:
-            way = {"from": start.photo_sha256, **way}
-        return {"interpolation": way, **({"photo_sha256": self.photos[0]} if self.photos else {})}
+            path = {"from": start.photo_sha256, **path}
+        return {"interpolation": path, **({"photo_sha256": self.photos[0]} if self.photos else {})}
 
 
 # Absolute styles by waypoint's name, [1 or num_ws, w_dim].
@@ -96,24 +101,24 @@ Styles = Mapping[int | str, NDArray[np.float32]]
 
 
 def present_frames(
-    asked: Asked,
+    requested: RequestedPath,
     output_format: InterpolationFormat,
     manifest: GeneratorManifest,
 ) -> Presentation:
-    """Settle the frames' size and background.
+    """Resolve the frames' size and background.
 
     Raises:
         BadRequest: The model has no mapping, doesn't have what is asked for, or the frames
             would be too large together.
     """
     layers_of_styles(manifest, "model")
-    check_transparency(asked.way.background, output_format)
-    wanted = choose_presentation(asked.way.size, asked.way.background, manifest)
+    check_transparency(requested.path.background, output_format)
+    wanted = choose_presentation(requested.path.size, requested.path.background, manifest)
     if output_format == "gif" and manifest.channels == 4 and wanted.background is None:
         wanted = replace(wanted, background=(255, 255, 255))  # as in JPEG
-    if asked.frame_count * wanted.width * wanted.height > MAX_PIXELS:
+    if requested.frame_count * wanted.width * wanted.height > MAX_PIXELS:
         raise BadRequest(
-            f"{asked.frame_count} frames of {wanted.size} have more than {MAX_PIXELS} pixels: "
+            f"{requested.frame_count} frames of {wanted.size} have more than {MAX_PIXELS} pixels: "
             "send fewer frames, or a smaller size",
             param="frames",
         )
@@ -122,42 +127,42 @@ def present_frames(
 
 def photo_waypoint(photo: FittedPhoto, inverted: Inverted, noise: int) -> Waypoint:
     """The waypoint that reconstructs a photo."""
-    spec = PictureSpec(noise, inverted.category, 0.0, inverted.style_offset)
+    spec = ImageSpec(noise, inverted.category, 0.0, inverted.style_offset)
     return Waypoint(spec, photo.sha256, inverted.error)
 
 
 def plan_waypoints(
-    asked: Asked, photos: Mapping[Stop, Waypoint], manifest: GeneratorManifest
+    requested: RequestedPath, photos: Mapping[WaypointSource, Waypoint], manifest: GeneratorManifest
 ) -> list[Waypoint]:
-    """Settle each waypoint's category and truncation.
+    """Resolve each waypoint's category and truncation.
 
     Args:
-        asked: What is asked for.
+        requested: What is asked for.
         photos: The photos' waypoints.
         manifest: The model's.
 
     Raises:
         BadRequest: A category is unknown.
     """
-    request, stops, noise = asked.way, asked.stops, asked.noise_seed
+    request, sources, noise = requested.path, requested.sources, requested.noise_seed
     psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
     if isinstance(request, InterpolationRequest) and request.categories is not None:
         category: Any = find_mixture(request.categories, manifest.categories)
     elif request.category is not None:
         category = find_category(request.category, manifest.categories)
     elif photos:
-        category = next(photos[stop] for stop in stops if stop in photos).spec.category
+        category = next(photos[stop] for stop in sources if stop in photos).spec.category
     else:
         category = noise % len(manifest.categories)
     return [
-        Waypoint(PictureSpec(stop, category, psi, noise_seed=noise))
+        Waypoint(ImageSpec(stop, category, psi, noise_seed=noise))
         if isinstance(stop, int)
         else photos[stop]
-        for stop in stops
+        for stop in sources
     ]
 
 
-def plan_frames(request: Way, waypoints: Sequence[Waypoint]) -> list[Frame]:
+def plan_frames(request: PathRequest, waypoints: Sequence[Waypoint]) -> list[Frame]:
     """Lay out the frames of all legs, in order."""
     steps = request.frames - 1
     legs = pairwise([*waypoints, waypoints[0]] if request.loop else waypoints)
@@ -177,7 +182,7 @@ def frame_jobs(
     session: GeneratorSession,
     frames: Sequence[Frame],
     styles: Styles,
-    finish: Callable[[NDArray[np.uint8], Frame], Any],
+    render: Callable[[NDArray[np.uint8], Frame], Any],
     upscaled: bool,
 ) -> list[Callable[[], list[Any]]]:
     """Split frames into jobs of the largest batch that pays on the session's device.
@@ -186,46 +191,46 @@ def frame_jobs(
         session: The model.
         frames: Of the whole way, or a part of it.
         styles: What the `style_jobs` gave.
-        finish: Makes of the painted pixels what a job gives for each frame.
+        render: Makes of the generated pixels what a job gives for each frame.
         upscaled: Whether the model's upscaler enlarges them first.
     """
     size = session.batch_sizes[-1]
     return [
-        partial(_paint, session, frames[start : start + size], styles, finish, upscaled)
+        partial(_generate_batch, session, frames[start : start + size], styles, render, upscaled)
         for start in range(0, len(frames), size)
     ]
 
 
-def finish_picture(finishing: Finishing, pixels: NDArray[np.uint8], frame: Frame) -> Any:
-    """A frame as a picture of its own."""
-    recipe = frame.recipe(finishing.manifest.categories)
-    return finishing.finish(pixels, frame.start.spec, recipe, frame.photos)
+def encode_frame(encoder: ImageEncoder, pixels: NDArray[np.uint8], frame: Frame) -> Any:
+    """A frame as an image of its own."""
+    parameters = frame.parameters(encoder.manifest.categories)
+    return encoder.encode(pixels, frame.start.spec, parameters, frame.photos)
 
 
-def show_frame(wanted: Presentation, pixels: NDArray[np.uint8], frame: Frame) -> Any:
+def present_frame(wanted: Presentation, pixels: NDArray[np.uint8], frame: Frame) -> Any:
     """A frame as pixels for an animation."""
     return present(pixels, wanted)
 
 
-def way_facts(
-    asked: Asked, waypoints: Sequence[Waypoint], manifest: GeneratorManifest
+def path_metadata(
+    requested: RequestedPath, waypoints: Sequence[Waypoint], manifest: GeneratorManifest
 ) -> dict[str, Any]:
     """What an answer says of all frames together."""
     known, category = manifest.categories, waypoints[0].spec.category
-    facts = {
+    metadata = {
         "category": category_name(category, known),
-        **mixture_facts(category, known),
-        "frame_count": asked.frame_count,
-        "loop": asked.way.loop,
+        **mixture_metadata(category, known),
+        "frame_count": requested.frame_count,
+        "loop": requested.path.loop,
     }
     psi = _truncation_psi(waypoints)
     if psi is not None:
-        facts["truncation_psi"] = psi
-    if isinstance(asked.way, InterpolationRequest):
-        return {**facts, "seeds": asked.way.seeds}
+        metadata["truncation_psi"] = psi
+    if isinstance(requested.path, InterpolationRequest):
+        return {**metadata, "seeds": requested.path.seeds}
     found = {
         stop: waypoint
-        for stop, waypoint in zip(asked.stops, waypoints, strict=True)
+        for stop, waypoint in zip(requested.sources, waypoints, strict=True)
         if not isinstance(stop, int)
     }
     photos = [
@@ -237,8 +242,8 @@ def way_facts(
         for photo, waypoint in found.items()
     ]
     return {
-        **facts,
-        "waypoints": [stop if isinstance(stop, int) else stop.name for stop in asked.stops],
+        **metadata,
+        "waypoints": [stop if isinstance(stop, int) else stop.name for stop in requested.sources],
         "photos": photos,
         # Apart, as many photos are too long for the headers of an animation.
         "reconstruction_errors": [waypoint.error for waypoint in found.values()],
@@ -246,21 +251,21 @@ def way_facts(
     }
 
 
-def way_mark(finishing: Finishing, way: Way, waypoints: Sequence[Waypoint]) -> Mark:
+def path_mark(encoder: ImageEncoder, path: PathRequest, waypoints: Sequence[Waypoint]) -> Mark:
     """The mark of an animation; its category is that of the first waypoint."""
-    known, psi = finishing.manifest.categories, _truncation_psi(waypoints)
+    known, psi = encoder.manifest.categories, _truncation_psi(waypoints)
     spec = replace(waypoints[0].spec, truncation_psi=0.0 if psi is None else psi)
     photos = tuple(dict.fromkeys(one.photo_sha256 for one in waypoints if one.photo_sha256))
     names = [waypoint.name for waypoint in waypoints]
-    stops: dict[str, Any] = {"seeds": names}
+    sources: dict[str, Any] = {"seeds": names}
     if photos:
         categories = [category_name(waypoint.spec.category, known) for waypoint in waypoints]
-        stops = {"waypoints": names, "categories": categories}
-    recipe = {
-        **mixture_facts(spec.category, known),
-        "interpolation": {**stops, "frames": way.frames, "loop": way.loop},
+        sources = {"waypoints": names, "categories": categories}
+    parameters = {
+        **mixture_metadata(spec.category, known),
+        "interpolation": {**sources, "frames": path.frames, "loop": path.loop},
     }
-    return finishing.mark(spec, category_name(spec.category, known), recipe, photos)
+    return encoder.mark(spec, category_name(spec.category, known), parameters, photos)
 
 
 def _truncation_psi(waypoints: Sequence[Waypoint]) -> float | None:
@@ -273,24 +278,24 @@ def _styles(session: GeneratorSession, waypoints: Sequence[Waypoint]) -> Styles:
     return {waypoint.name: _style(session, waypoint.spec) for waypoint in waypoints}
 
 
-def _style(session: GeneratorSession, spec: PictureSpec) -> NDArray[np.float32]:
+def _style(session: GeneratorSession, spec: ImageSpec) -> NDArray[np.float32]:
     style = session.style(spec)[np.newaxis]
     return style if spec.style_offset is None else style + spec.style_offset
 
 
-def _paint(
+def _generate_batch(
     session: GeneratorSession,
     frames: Sequence[Frame],
     styles: Styles,
-    finish: Callable[[NDArray[np.uint8], Frame], Any],
+    render: Callable[[NDArray[np.uint8], Frame], Any],
     upscaled: bool,
 ) -> list[Any]:
     shape = session.manifest.num_ws or 0, session.manifest.w_dim or 0
     specs = []
     for frame in frames:
         spec = frame.start.spec
-        way = np.float32(frame.share) * (styles[frame.end.name] - styles[frame.start.name])
-        offset = way if spec.style_offset is None else spec.style_offset + way
+        path = np.float32(frame.share) * (styles[frame.end.name] - styles[frame.start.name])
+        offset = path if spec.style_offset is None else spec.style_offset + path
         specs.append(replace(spec, style_offset=np.broadcast_to(offset, shape)))
-    painted = session.render(specs, upscaled)
-    return [finish(pixels, frame) for pixels, frame in zip(painted, frames, strict=True)]
+    generated = session.render(specs, upscaled)
+    return [render(pixels, frame) for pixels, frame in zip(generated, frames, strict=True)]

@@ -1,4 +1,4 @@
-"""Painted pixels -> a shaped, marked and encoded picture with its facts."""
+"""Generated pixels -> a shaped, marked and encoded image with its facts."""
 
 import json
 import time
@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 
 from models.manifest import GeneratorManifest
 from models.watermark import MIN_SIDE_PX
-from service.generation.categories import category_name, mixture_facts
-from service.inference.generation import GeneratorSession, PictureSpec
+from service.generation.categories import category_name, mixture_metadata
+from service.inference.generation import GeneratorSession, ImageSpec
 from service.inference.watermarks import Watermarker
 from service.provenance.marker import Marker
 from service.provenance.xmp import GENERATED, Mark
-from service.rendering.encoded_image import Finished, finish
+from service.rendering.encoded_image import EncodedImage
 from service.rendering.encoding import Encoding, OutputFormat, encode_image
 from service.rendering.presentation import Presentation, present
 from service.telemetry.observation import stage
 
 
 @dataclass(frozen=True)
-class Finishing:
-    """How a request's pictures are finished.
+class ImageEncoder:
+    """How a request's images are shaped, marked and encoded.
 
     Attributes:
         model_id: "name:version".
         manifest: The model's.
         encoding: Format and quality.
         presentation: Size and background.
-        watermark: Laid over each picture that is large enough; None = none is.
+        watermark: Laid over each image that is large enough; None = none is.
     """
 
     model_id: str
@@ -50,7 +50,7 @@ class Finishing:
         output_format: OutputFormat = "png",
         quality: int | None = None,
     ) -> Self:
-        """Finish a model's pictures, with the marks that the operator wants."""
+        """Encode a model's images, with the marks that the operator wants."""
         return cls(
             model_id,
             session.manifest,
@@ -59,8 +59,8 @@ class Finishing:
             marker.watermark_of(session),
         )
 
-    def facts(self) -> dict[str, Any]:
-        """What holds for all pictures."""
+    def metadata(self) -> dict[str, Any]:
+        """What holds for all images."""
         return {
             "created": int(time.time()),
             "model": self.model_id,
@@ -69,48 +69,48 @@ class Finishing:
             "size": self.presentation.size,
         }
 
-    def finish(
+    def encode(
         self,
         pixels: NDArray[np.uint8],
-        spec: PictureSpec,
-        recipe: Mapping[str, Any] | None = None,
+        spec: ImageSpec,
+        parameters: Mapping[str, Any] | None = None,
         photos: tuple[str, ...] = (),
-    ) -> Finished:
-        """Finish one picture.
+    ) -> EncodedImage:
+        """Encode one image.
 
         Args:
-            pixels: uint8 [height, width, channels], as painted.
-            spec: What was painted.
-            recipe: What beside the spec's seed, category and truncation fixed it; goes into
-                facts and mark.
+            pixels: uint8 [height, width, channels], as generated.
+            spec: What was generated.
+            parameters: What beside the spec's seed, category and truncation fixed it; goes into
+                metadata and mark.
             photos: As of a Mark.
         """
         known = self.manifest.categories
         category = category_name(spec.category, known)
-        recipe = {**mixture_facts(spec.category, known), **(recipe or {})}
-        mark = self.mark(spec, category, recipe, photos)
+        parameters = {**mixture_metadata(spec.category, known), **(parameters or {})}
+        mark = self.mark(spec, category, parameters, photos)
         with stage("encode"):
             shown = present(pixels, self.presentation)
             if self.watermark is not None and min(shown.shape[:2]) >= MIN_SIDE_PX:
                 shown = self.watermark.mark(shown)
             data = encode_image(shown, self.encoding, mark)
-        return finish(data, {"seed": spec.seed, "category": category, **recipe}, mark)
+        return EncodedImage.of(data, {"seed": spec.seed, "category": category, **parameters}, mark)
 
     def mark(
         self,
-        spec: PictureSpec,
+        spec: ImageSpec,
         category: str,
-        recipe: Mapping[str, Any],
+        parameters: Mapping[str, Any],
         photos: tuple[str, ...] = (),
     ) -> Mark:
-        """What a picture, or an animation, says of its origin."""
+        """What an image, or an animation, says of its origin."""
         return Mark(
             GENERATED,
             spec.seed,
             self.model_id,
             self.manifest.model_hash,
             category,
-            json.dumps(recipe, ensure_ascii=False) if recipe else None,
+            json.dumps(parameters, ensure_ascii=False) if parameters else None,
             spec.truncation_psi,
             photos,
         )

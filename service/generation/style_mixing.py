@@ -1,4 +1,4 @@
-"""Two pictures' styles in one: the outline of one seed, the surface of another."""
+"""Two images' styles in one: the outline of one seed, the surface of another."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from models.manifest import MAPPING_FILE, GeneratorManifest
 from service.errors import BadRequest
 from service.generation.requests import StyleMixing
-from service.inference.generation import GeneratorSession, PictureSpec
+from service.inference.generation import GeneratorSession, ImageSpec
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Mixing:
     fine: int
     crossover: int
 
-    def recipe(self, coarse: int) -> dict[str, Any]:
-        """The request's field that gives the picture of the seed `coarse` again."""
+    def parameters(self, coarse: int) -> dict[str, Any]:
+        """The request's field that gives the image of the seed `coarse` again."""
         return {"style_mixing": {"coarse": coarse, "fine": self.fine, "crossover": self.crossover}}
 
 
@@ -44,24 +44,24 @@ def layers_of_styles(manifest: GeneratorManifest, param: str | None) -> int:
     return manifest.num_ws
 
 
-def choose_mixing(asked: StyleMixing, manifest: GeneratorManifest) -> Mixing:
-    """Settle the crossover.
+def choose_mixing(requested: StyleMixing, manifest: GeneratorManifest) -> Mixing:
+    """Resolve the crossover.
 
     Raises:
         BadRequest: The model can't mix styles, or has fewer layers.
     """
     layers = layers_of_styles(manifest, "style_mixing")
-    crossover = layers // 2 if asked.crossover is None else asked.crossover
+    crossover = layers // 2 if requested.crossover is None else requested.crossover
     if crossover > layers:
         raise BadRequest(
             f"this model has {layers} layers with a style: send 0 to {layers}",
             param="style_mixing.crossover",
         )
-    return Mixing(asked.fine, crossover)
+    return Mixing(requested.fine, crossover)
 
 
-def mix_styles(session: GeneratorSession, spec: PictureSpec, mixing: Mixing) -> PictureSpec:
-    """Give the fine layers of a picture another seed's style; its noise stays its own.
+def mix_styles(session: GeneratorSession, spec: ImageSpec, mixing: Mixing) -> ImageSpec:
+    """Give the fine layers of an image another seed's style; its noise stays its own.
 
     Raises:
         SessionError: The mapping failed.

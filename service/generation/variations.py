@@ -1,4 +1,4 @@
-"""A photo -> pictures like it: its style, found by the encoder, and others near it."""
+"""A photo -> images like it: its style, found by the encoder, and others near it."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +14,12 @@ from models.manifest import ENCODER_FILE, GeneratorManifest
 from service.decoding.uploads import fit_upload
 from service.errors import BadRequest
 from service.generation.categories import find_category
-from service.generation.output import Finishing
+from service.generation.output import ImageEncoder
 from service.generation.requests import VariationRequest
-from service.inference.generation import GeneratorSession, PictureSpec, consecutive_seeds
-from service.rendering.encoded_image import Finished
+from service.inference.generation import GeneratorSession, ImageSpec, consecutive_seeds
+from service.rendering.encoded_image import EncodedImage
 
-# Trying a category costs one encoding and one picture.
+# Trying a category costs one encoding and one image.
 MAX_TRIED_CATEGORIES: Final = 32
 
 
@@ -42,7 +42,7 @@ class Inverted:
 
     Attributes:
         category: Index of the category that it was taken for.
-        style_offset: What paints it, [num_ws, w_dim].
+        style_offset: What generates it, [num_ws, w_dim].
         error: Mean squared error of its reconstruction, pixels in [-1, 1].
     """
 
@@ -51,7 +51,7 @@ class Inverted:
     error: float
 
 
-def candidate_categories(asked: str | None, manifest: GeneratorManifest) -> Sequence[int]:
+def candidate_categories(requested: str | None, manifest: GeneratorManifest) -> Sequence[int]:
     """The categories that a photo may be of: the one asked for, or all.
 
     Raises:
@@ -65,8 +65,8 @@ def candidate_categories(asked: str | None, manifest: GeneratorManifest) -> Sequ
             param="model",
             code="no_encoder",
         )
-    if asked is not None:
-        return [find_category(asked, manifest.categories)]
+    if requested is not None:
+        return [find_category(requested, manifest.categories)]
     if len(manifest.categories) > MAX_TRIED_CATEGORIES:
         raise BadRequest(
             f"say which category the photo is of: the model has {len(manifest.categories)}, and "
@@ -100,20 +100,20 @@ def variation_jobs(
     session: GeneratorSession,
     inverted: Inverted,
     request: VariationRequest,
-    finishing: Finishing,
+    encoder: ImageEncoder,
     photo: FittedPhoto,
-) -> list[Callable[[], list[Finished]]]:
-    """Split pictures into jobs of the largest batch that pays on the session's device."""
+) -> list[Callable[[], list[EncodedImage]]]:
+    """Split images into jobs of the largest batch that pays on the session's device."""
     specs = [
-        PictureSpec(seed, inverted.category, request.strength, inverted.style_offset)
+        ImageSpec(seed, inverted.category, request.strength, inverted.style_offset)
         for seed in request.seeds or consecutive_seeds(request.seed, request.count)
     ]
-    recipe = {"strength": request.strength, "photo_sha256": photo.sha256}
-    vary = partial(_vary, session, finishing=finishing, recipe=recipe, photos=(photo.sha256,))
+    parameters = {"strength": request.strength, "photo_sha256": photo.sha256}
+    vary = partial(_vary, session, encoder=encoder, parameters=parameters, photos=(photo.sha256,))
     return [partial(vary, part) for part in session.batches(specs)]
 
 
-def error_facts(inverted: Inverted, manifest: GeneratorManifest) -> dict[str, Any]:
+def error_metadata(inverted: Inverted, manifest: GeneratorManifest) -> dict[str, Any]:
     """How far the model is from the photo, and from photos that it should know."""
     return {
         "reconstruction_error": inverted.error,
@@ -130,22 +130,22 @@ def validation_errors(manifest: GeneratorManifest) -> dict[str, Any]:
 
 def _invert(session: GeneratorSession, photo: NDArray[np.uint8], category: int) -> Inverted:
     offset = session.encode(photo, category)
-    # Any seed paints it; a fixed one makes the error a fact of the photo alone.
-    (painted,) = session.render([PictureSpec(0, category, 0.0, offset)])
-    difference = (painted.astype(np.float64) - photo) / 127.5
+    # Any seed generates it; a fixed one makes the error a fact of the photo alone.
+    (generated,) = session.render([ImageSpec(0, category, 0.0, offset)])
+    difference = (generated.astype(np.float64) - photo) / 127.5
     return Inverted(category, offset, float(np.mean(difference**2)))
 
 
 def _vary(
     session: GeneratorSession,
-    specs: Sequence[PictureSpec],
-    finishing: Finishing,
-    recipe: Mapping[str, Any],
+    specs: Sequence[ImageSpec],
+    encoder: ImageEncoder,
+    parameters: Mapping[str, Any],
     photos: tuple[str, ...],
-) -> list[Finished]:
+) -> list[EncodedImage]:
     return [
-        finishing.finish(pixels, spec, recipe, photos)
+        encoder.encode(pixels, spec, parameters, photos)
         for spec, pixels in zip(
-            specs, session.render(specs, finishing.presentation.upscaled), strict=True
+            specs, session.render(specs, encoder.presentation.upscaled), strict=True
         )
     ]

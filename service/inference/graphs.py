@@ -84,7 +84,7 @@ class Graph:
         return _check_feeds(self._signature, feeds)
 
     def check_output(self, output: NDArray[np.float32]) -> None:
-        """Refuse what is no picture.
+        """Refuse what is no image.
 
         Raises:
             SessionError: Some numbers are not finite.
@@ -204,7 +204,7 @@ def _create(data: bytes, file: str, device: Device, threads: int) -> Any:
     if may_use_cuda(device):
         # Finds the CUDA and cuDNN libraries that the extra `gpu` puts into site-packages.
         ort.preload_dlls()
-        # TF32 alone would move pictures by more than 1/255.
+        # TF32 alone would move images by more than 1/255.
         cuda = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     try:

@@ -1,4 +1,4 @@
-"""A model's watermark, laid over its pictures; service/verification looks for it."""
+"""A model's watermark, laid over its images; service/verification looks for it."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ class Watermarker:
         self._bits: Final = payload(model_hash).astype(np.float32)[np.newaxis]
 
     def mark(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Mark a picture, uint8 [height, width, channels]; a copy of the same shape.
+        """Mark an image, uint8 [height, width, channels]; a copy of the same shape.
 
         Raises:
             SessionError: The graph failed.

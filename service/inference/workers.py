@@ -1,4 +1,4 @@
-"""Bounded queues in front of the threads that make pictures."""
+"""Bounded queues in front of the threads that make images."""
 
 import asyncio
 import contextvars
@@ -10,20 +10,20 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from service.errors import Busy
-from service.telemetry.observation import note_spell, stage
+from service.telemetry.observation import note_interval, stage
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 @asynccontextmanager
-async def one_at_a_time(turn: asyncio.Semaphore) -> AsyncIterator[None]:
+async def one_at_a_time(lock: asyncio.Semaphore) -> AsyncIterator[None]:
     """Hold the turn, and note how long it took to come."""
     with stage("queue"):
-        await turn.acquire()
+        await lock.acquire()
     try:
         yield
     finally:
-        turn.release()
+        lock.release()
 
 
 class Workers:
@@ -39,13 +39,13 @@ class Workers:
         self._max_wait_sec: Final = max_wait_sec
         self._threads: Final = ThreadPoolExecutor(threads, thread_name_prefix="worker")
 
-    async def run(self, jobs: Sequence[Callable[[], Made]]) -> list[Made]:
+    async def run(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
         """Run jobs in parallel; give their results in order.
 
         Jobs that have not begun when one fails, or when the caller is cancelled, never run.
 
         Raises:
-            Busy: The turn came too late. It is told when it comes: an answer now would not
+            Busy: The turn came too late. It is notified of when it comes: an answer now would not
                 make the line any shorter.
         """
         loop = asyncio.get_running_loop()
@@ -74,12 +74,12 @@ class _Wait:
         self._handed_over_ns: Final = time.perf_counter_ns()
         self._first: Final = [True]
 
-    def run(self, job: Callable[[], Made]) -> Made:
+    def run(self, job: Callable[[], Result]) -> Result:
         try:
             self._first.pop()  # one of several threads gets it
         except IndexError:
             return job()
-        note_spell("queue", self._handed_over_ns)
+        note_interval("queue", self._handed_over_ns)
         waited_sec = (time.perf_counter_ns() - self._handed_over_ns) / 1e9
         if waited_sec > self._max_wait_sec:
             raise Busy(

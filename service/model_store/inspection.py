@@ -15,7 +15,7 @@ from models.manifest import (
     GeneratorManifest,
 )
 from service.errors import RegistryError
-from service.inference.generation import GeneratorSession, PictureSpec
+from service.inference.generation import GeneratorSession, ImageSpec
 from service.inference.graphs import try_graph
 from service.inference.signatures import signatures
 from service.model_store.exports import read_export
@@ -24,7 +24,7 @@ from service.model_store.weights import check_weights
 # Older operators are not what our exporter writes; newer ones ONNX Runtime may not know.
 OPSETS: Final = range(17, 26)
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
-# Loops may never end; random nodes would give the same seed different pictures.
+# Loops may never end; random nodes would give the same seed different images.
 REFUSED_OPERATORS: Final = frozenset(
     {"Loop", "Scan", "If", "SequenceMap", "PyOp", "Bernoulli", "Multinomial"}
     | {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -53,8 +53,8 @@ def inspect_export(export: Path) -> tuple[GeneratorManifest, dict[str, bytes]]:
         check_weights(files[WEIGHTS_FILE])
     session = GeneratorSession(files[GENERATOR_FILE], manifest, device="cpu")
     last = len(manifest.categories) - 1
-    (picture,) = session.render([PictureSpec(seed=1, category=last, truncation_psi=1.0)])
-    if not np.ptp(picture):
+    (image,) = session.render([ImageSpec(seed=1, category=last, truncation_psi=1.0)])
+    if not np.ptp(image):
         raise RegistryError(f"{GENERATOR_FILE} gives a picture of one colour: train it first")
     for name, signature in graphs.items():
         if name != GENERATOR_FILE:
@@ -98,7 +98,7 @@ def check_graph(graph: bytes, name: str, exported_opset: int) -> None:
 
 
 def _check_default(generator: bytes) -> None:
-    """An offset that callers leave out must be zero, or their pictures would be others."""
+    """An offset that callers leave out must be zero, or their images would be others."""
     for tensor in onnx.load_model_from_string(generator).graph.initializer:
         if tensor.name == STYLE_OFFSET_NAME and np.any(onnx.numpy_helper.to_array(tensor)):
             raise RegistryError(f"{GENERATOR_FILE}: the default of {tensor.name} is not zero")

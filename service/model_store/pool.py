@@ -48,10 +48,10 @@ class ModelPool:
         Args:
             settings: The service's.
             registry: Where models are looked up.
-            on_load: Is told the id of each model that was loaded and the seconds that it
+            on_load: Is notified of the id of each model that was loaded and the seconds that it
                 took, None where it failed.
-            on_run: Is told the id of a model and how many pictures a run of it painted,
-                where those of several requests are painted together.
+            on_run: Is notified of the id of a model and how many images a run of it generated,
+                where those of several requests are generated together.
         """
         self._on_load: Final = on_load
         self._on_run: Final = on_run

@@ -67,7 +67,7 @@ class RegisteredModel:
         return self.read(GENERATOR_FILE)
 
     def read_others(self) -> dict[str, bytes]:
-        """Read what the export has of graphs that make pictures beside the generator.
+        """Read what the export has of graphs that make images beside the generator.
 
         Raises:
             RegistryError: A file is missing or changed.

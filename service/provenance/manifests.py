@@ -14,7 +14,7 @@ READER: Final = Path(__file__).with_name("read_manifest.py")
 TIMEOUT_SEC: Final = 20
 # Whatever holds a manifest holds one of these.
 _TRACES: Final = (b"c2pa", b"C2PA_GIF", b"jumb")
-# What the reader is told of our environment: no settings, no secrets.
+# What the reader is notified of of our environment: no settings, no secrets.
 _PASSED_ON: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
 
 Status = Literal["trusted", "untrusted", "tampered", "unreadable", "absent"]
@@ -28,7 +28,7 @@ class Manifest:
         status: trusted = intact, under one of our anchors; untrusted = intact, signed by
             anybody; tampered = the file is not what was signed.
         anchored: Whether the signer is under one of our anchors, also of a tampered file.
-        generator: Who says that it made the picture.
+        generator: Who says that it made the image.
         organization: The signer's, as its certificate names it.
         common_name: The signer's.
         claims: Our assertion, and the action's digitalSourceType and time; of any type, for
@@ -53,11 +53,11 @@ def read_manifest(data: bytes, media_type: str, anchors: bytes) -> Manifest:
     """
     if not any(trace in data for trace in _TRACES):
         return Manifest("absent")
-    asked = json.dumps({"media_type": media_type, "anchors": anchors.decode("ascii")})
+    requested = json.dumps({"media_type": media_type, "anchors": anchors.decode("ascii")})
     try:
         done = subprocess.run(  # noqa: S603 - a program of ours
             [sys.executable, "-P", str(READER)],
-            input=asked.encode() + b"\n" + data,
+            input=requested.encode() + b"\n" + data,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},

@@ -1,4 +1,4 @@
-"""The marks that the operator wants: what goes into each picture, and with which key."""
+"""The marks that the operator wants: what goes into each image, and with which key."""
 
 import logging
 import tempfile
@@ -41,7 +41,7 @@ class Marker:
         xmp: Whether files get an XMP packet.
         signer: Signs them; None = they stay unsigned.
         signing: Whose key it is.
-        watermarking: Which models' watermarks are laid over their pictures.
+        watermarking: Which models' watermarks are laid over their images.
     """
 
     xmp: bool
@@ -50,11 +50,11 @@ class Marker:
     watermarking: Watermarking = "off"
 
     def watermark_of(self, session: GeneratorSession) -> Watermarker | None:
-        """The watermark that a model's pictures get; None = they get none."""
+        """The watermark that a model's images get; None = they get none."""
         return session.watermark if self.wants_watermark(session.manifest) else None
 
     def wants_watermark(self, manifest: GeneratorManifest) -> bool:
-        """Whether a model's pictures get its watermark, where they are large enough."""
+        """Whether a model's images get its watermark, where they are large enough."""
         record = manifest.watermark
         if record is None or self.watermarking == "off":
             return False
@@ -65,7 +65,7 @@ class Marker:
         return xmp_packet(mark) if self.xmp else None
 
     def sign(self, data: bytes, media_type: str, mark: Mark) -> bytes:
-        """Sign an encoded picture, as the last step of all.
+        """Sign an encoded image, as the last step of all.
 
         Raises:
             NotReady: It can't be signed now.

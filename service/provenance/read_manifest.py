@@ -47,8 +47,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SEC, MAX_CPU_SEC))
-    asked = json.loads(sys.stdin.buffer.readline())
-    json.dump(read(sys.stdin.buffer.read(), asked["media_type"], asked["anchors"]), sys.stdout)
+    requested = json.loads(sys.stdin.buffer.readline())
+    json.dump(
+        read(sys.stdin.buffer.read(), requested["media_type"], requested["anchors"]), sys.stdout
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""C2PA manifests: what a picture says of its origin, signed together with its pixels."""
+"""C2PA manifests: what an image says of its origin, signed together with its pixels."""
 
 import importlib.metadata
 import io
@@ -32,7 +32,7 @@ class ManifestSigner:
 
         Args:
             key: Checked.
-            timestamp_url: Of an RFC 3161 authority that is asked for each picture.
+            timestamp_url: Of an RFC 3161 authority that is asked for each image.
 
         Raises:
             ValueError: c2pa refuses it.
@@ -48,7 +48,7 @@ class ManifestSigner:
             raise ValueError(str(error)) from None
 
     def sign(self, data: bytes, media_type: str, mark: Mark) -> bytes:
-        """Put a signed manifest into an encoded picture; takes part of a millisecond.
+        """Put a signed manifest into an encoded image; takes part of a millisecond.
 
         Args:
             data: A PNG, JPEG, WebP or GIF, animated or not.
@@ -74,36 +74,36 @@ class ManifestSigner:
 
     def _definition(self, mark: Mark) -> str:
         """The manifest as c2pa's JSON."""
-        facts = {
+        metadata = {
             "model": mark.model,
             "model_sha256": mark.model_hash,
             "seed": mark.seed,
             "category": mark.category,
             "truncation_psi": mark.truncation_psi,
             "photo_sha256": mark.photo_sha256,
-            "recipe": mark.recipe,
+            "recipe": mark.parameters,
         }
         assertions = [
             {"label": "c2pa.actions.v2", "data": {"actions": self._actions(mark)}},
-            {"label": ASSERTION, "data": {k: v for k, v in facts.items() if v is not None}},
+            {"label": ASSERTION, "data": {k: v for k, v in metadata.items() if v is not None}},
         ]
         definition = {"claim_generator_info": [self._agent], "assertions": assertions}
         if labels := self._photos(mark):
             photo = {
                 "title": "uploaded photo",
-                "relationship": "inputTo" if mark.painted else "parentOf",
+                "relationship": "inputTo" if mark.generated else "parentOf",
             }
             definition["ingredients"] = [{**photo, "label": label} for label in labels]
         # Lone surrogates, which JSON in Python can carry, are no text for anybody else.
         return json.dumps(definition, ensure_ascii=False).encode("utf-8", "replace").decode()
 
     def _photos(self, mark: Mark) -> list[str]:
-        """Labels of the photos that went in; an edited picture has one."""
-        count = len(mark.photos) if mark.painted else 1
+        """Labels of the photos that went in; an edited image has one."""
+        count = len(mark.photos) if mark.generated else 1
         return [f"{_PHOTO}-{index}" for index in range(count)]
 
     def _actions(self, mark: Mark) -> list[dict[str, Any]]:
-        """What happened: a painting is created, a photo is opened and edited."""
+        """What happened: a generating is created, a photo is opened and edited."""
         labels = self._photos(mark)
         photo = {"parameters": {"ingredientIds": labels}} if labels else {}
         done = {
@@ -111,7 +111,7 @@ class ManifestSigner:
             "softwareAgent": self._agent,
             "digitalSourceType": mark.source_type,
         }
-        if mark.painted:
+        if mark.generated:
             return [{"action": "c2pa.created", **done, **photo}]
         return [{"action": "c2pa.opened", **photo}, {"action": "c2pa.edited", **done}]
 

@@ -1,4 +1,4 @@
-"""Keys that pictures are signed with: made for development, or read from the operator's files."""
+"""Keys that images are signed with: made for development, or read from the operator's files."""
 
 import os
 import stat
@@ -45,13 +45,13 @@ PURPOSES: Final = {
 
 @dataclass(frozen=True)
 class SigningKey:
-    """What pictures are signed with.
+    """What images are signed with.
 
     Attributes:
         algorithm: In the words of c2pa.
         chain: PEM of the signer's certificate and those between it and the root.
         private_key: PEM, PKCS #8.
-        anchors: PEM of the chain's authorities: who verifies pictures trusts them.
+        anchors: PEM of the chain's authorities: who verifies images trusts them.
         organization: The signer's, as its certificate names it.
         expires: When the first certificate of the chain does.
     """
@@ -124,7 +124,7 @@ def read_signing_key(certificate_path: Path, key_path: Path) -> SigningKey:
         key_path: PEM of its private key, without a password.
 
     Raises:
-        SettingsError: They can't be read, don't fit each other, or can't sign pictures; names
+        SettingsError: They can't be read, don't fit each other, or can't sign images; names
             the setting at fault.
     """
     key = _read_private_key(key_path)

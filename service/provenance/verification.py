@@ -1,4 +1,4 @@
-"""Is a picture ours? Each layer of marks is asked, and says what its answer is worth."""
+"""Is an image ours? Each layer of marks is asked, and says what its answer is worth."""
 
 import hashlib
 import re
@@ -107,7 +107,7 @@ class Verifier:
 
         Args:
             anchors: PEM of the authorities whose signers are trusted.
-            organization: Of those, only this one's pictures are ours; None = all of theirs.
+            organization: Of those, only this one's images are ours; None = all of theirs.
         """
         self._anchors: Final = anchors
         self._organization: Final = organization
@@ -123,11 +123,11 @@ class Verifier:
         Args:
             data: Any bytes.
             find_record: Looks a record up by the SHA-256; None = there are no records here.
-            find_watermark: Looks for the watermarks of our models. It alone decodes the picture,
+            find_watermark: Looks for the watermarks of our models. It alone decodes the image,
                 and is asked only where nothing stronger speaks for it. None = not looked for.
 
         Raises:
-            UnsupportedImage: It is no picture of an accepted type.
+            UnsupportedImage: It is no image of an accepted type.
         """
         kind = sniff_format(data)
         if kind is None:
@@ -154,7 +154,7 @@ class Verifier:
 
 
 def open_verifier(settings: Settings, key: SigningKey | None = None) -> Verifier:
-    """Set up a verifier that knows the operator's own pictures.
+    """Set up a verifier that knows the operator's own images.
 
     Args:
         settings: Name the certificate that signs, and further anchors.

@@ -1,4 +1,4 @@
-"""Whose watermark a picture carries, of all models in the store."""
+"""Whose watermark an image carries, of all models in the store."""
 
 import logging
 import threading
@@ -34,7 +34,7 @@ class Watermark:
 
 
 class Unreadable(Exception):
-    """The picture can't be decoded, or is too large to be."""
+    """The image can't be decoded, or is too large to be."""
 
 
 class WatermarkFinder:
@@ -52,7 +52,7 @@ class WatermarkFinder:
         """Look for a mark; where there is none, this takes about a second.
 
         Returns:
-            Whether any model has one, and the one that is in the picture.
+            Whether any model has one, and the one that is in the image.
 
         Raises:
             Unreadable: It can't be decoded.

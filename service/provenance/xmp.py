@@ -10,7 +10,7 @@ SOURCE_TYPES: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 GENERATED: Final = SOURCE_TYPES + "trainedAlgorithmicMedia"
 COMPOSITE: Final = SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
 ENHANCED: Final = SOURCE_TYPES + "algorithmicallyEnhanced"
-# Pictures of which at least a part was generated.
+# Images of which at least a part was generated.
 SYNTHETIC: Final = (GENERATED, COMPOSITE)
 NAMESPACE: Final = "urn:catalogan:xmp:1"
 _NOT_XML: Final = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
@@ -18,16 +18,16 @@ _NOT_XML: Final = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000
 
 @dataclass(frozen=True)
 class Mark:
-    """What a picture says of its origin.
+    """What an image says of its origin.
 
     Attributes:
         source_type: One of IPTC's digital source types, as an http URI.
-        seed: The seed that gives the picture again.
+        seed: The seed that gives the image again.
         model: "name:version", where a model made it.
         model_hash: SHA-256 of the generator.
         category: What was asked for.
-        recipe: What else fixes the picture, JSON.
-        truncation_psi: How far from the mean picture it may be.
+        parameters: What else fixes the image, JSON.
+        truncation_psi: How far from the mean image it may be.
         photos: SHA-256, hex, of the uploaded photos that it was made of; the nearest first.
     """
 
@@ -36,7 +36,7 @@ class Mark:
     model: str | None = None
     model_hash: str | None = None
     category: str | None = None
-    recipe: str | None = None
+    parameters: str | None = None
     truncation_psi: float | None = None
     photos: tuple[str, ...] = ()
 
@@ -46,8 +46,8 @@ class Mark:
         return self.photos[0] if self.photos else None
 
     @property
-    def painted(self) -> bool:
-        """Whether a model painted all of it; else it is an edited photo."""
+    def generated(self) -> bool:
+        """Whether a model generated all of it; else it is an edited photo."""
         return self.model is not None
 
 
@@ -62,7 +62,7 @@ def xmp_packet(mark: Mark) -> bytes:
         "catalogan:modelSha256": mark.model_hash,
         "catalogan:category": mark.category,
         "catalogan:photoSha256": mark.photo_sha256,
-        "catalogan:recipe": mark.recipe,
+        "catalogan:recipe": mark.parameters,
         "catalogan:truncationPsi": None
         if mark.truncation_psi is None
         else f"{mark.truncation_psi}",
@@ -137,7 +137,7 @@ def read_xmp(data: bytes) -> Xmp | None:
 
 
 def edited_source_type(photo: bytes) -> str:
-    """What an edited picture of `photo` is: an edit does not take the mark of a synthetic one."""
+    """What an edited image of `photo` is: an edit does not take the mark of a synthetic one."""
     xmp = read_xmp(photo)
     return xmp.source_type if xmp and xmp.source_type in SYNTHETIC else ENHANCED
 

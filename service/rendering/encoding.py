@@ -24,7 +24,7 @@ DEFAULT_QUALITY: Final = 90
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are written.
+    """How images are written.
 
     Attributes:
         marker: Marks them.
@@ -38,7 +38,7 @@ class Encoding:
 
 
 def encode_image(pixels: NDArray[np.uint8], encoding: Encoding, mark: Mark) -> bytes:
-    """Encode one picture and mark it.
+    """Encode one image and mark it.
 
     Args:
         pixels: uint8 [height, width, channels]; channels 1, 3 or 4.
@@ -65,7 +65,7 @@ def encode_image(pixels: NDArray[np.uint8], encoding: Encoding, mark: Mark) -> b
         options = {"compress_level": 1, "pnginfo": info}
     elif output_format == "webp":
         lossless = quality == 100
-        # For lossless pictures Pillow's quality means effort, not fidelity.
+        # For lossless images Pillow's quality means effort, not fidelity.
         options = {
             **xmp,
             "lossless": lossless,

@@ -1,4 +1,4 @@
-"""The size and the background that a caller gets, made of what the generator paints."""
+"""The size and the background that a caller gets, made of what the generator generates."""
 
 import re
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ _SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 @dataclass(frozen=True)
 class Presentation:
-    """How a painted picture is shown.
+    """How a generated image is shown.
 
     Attributes:
         width: In pixels.
@@ -43,7 +43,7 @@ class Presentation:
 def choose_presentation(
     size: str | None, background: str | None, manifest: GeneratorManifest
 ) -> Presentation:
-    """Settle what a request's `size` and `background` ask of a model.
+    """Resolve what a request's `size` and `background` ask of a model.
 
     Raises:
         BadRequest: The model can't give it.
@@ -88,7 +88,7 @@ def check_transparency(background: str | None, output_format: OutputFormat | str
 
 
 def present(pixels: NDArray[np.uint8], wanted: Presentation) -> NDArray[np.uint8]:
-    """Lay a painted picture over its background and resize it by Lanczos.
+    """Lay a generated image over its background and resize it by Lanczos.
 
     Args:
         pixels: uint8 [height, width, channels]; channels 1, 3 or 4.

@@ -32,7 +32,7 @@ class Watch:
 
     Attributes:
         settings: The service's.
-        on_end: Is told in a word why a connection was ended.
+        on_end: Is notified of in a word why a connection was ended.
     """
 
     settings: Settings

@@ -43,7 +43,7 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
         settings: As the environment gives them to the service.
         host: Address to listen on.
         port: 0 takes a free one.
-        on_listening: Is told the port, before a model is loaded.
+        on_listening: Is notified of the port, before a model is loaded.
 
     Raises:
         OperatorError: The address is taken, others could reach it without a key, the keys or

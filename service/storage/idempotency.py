@@ -20,7 +20,7 @@ PRUNED_AT_A_TIME: Final = 100
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredResponse:
     """An answer that was given before."""
 
     status: int
@@ -52,7 +52,7 @@ class Refusal(Enum):
     IN_PROGRESS = "the first request with the key still runs"
 
 
-class Answers:
+class StoredResponses:
     """The table of answers."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
@@ -75,7 +75,7 @@ class Answers:
 
     async def claim(
         self, key_name: str, idempotency_key: str, request_sha256: bytes
-    ) -> Claim | Stored | Refusal:
+    ) -> Claim | StoredResponse | Refusal:
         """Claim a request, or learn what became of it.
 
         A claim whose owner died, or could not store an answer, is taken over by the same request;
@@ -87,7 +87,7 @@ class Answers:
         claim = Claim(key_name, idempotency_key, request_sha256, uuid.uuid4().hex)
         return await self._database.run(lambda connection: self._claim(connection, claim))
 
-    async def store(self, claim: Claim, answer: Stored) -> bool:
+    async def store(self, claim: Claim, answer: StoredResponse) -> bool:
         """Store an answer; says whether it was. Else the request can be made again.
 
         Raises:
@@ -117,7 +117,7 @@ class Answers:
         statement = delete(answers).where(_owned(claim))
         await self._database.run(lambda connection: connection.execute(statement))
 
-    def _claim(self, connection: Connection, claim: Claim) -> Claim | Stored | Refusal:
+    def _claim(self, connection: Connection, claim: Claim) -> Claim | StoredResponse | Refusal:
         now = int(time.time())
         row: dict[str, Any] = {
             "key_name": claim.key_name,
@@ -143,9 +143,11 @@ class Answers:
             return Refusal.IN_PROGRESS  # or it was forgotten between the two statements
         if known.request_sha256 != claim.request_sha256:
             return Refusal.OTHER_REQUEST
-        return Stored(known.status, [tuple(pair) for pair in json.loads(known.headers)], known.body)
+        return StoredResponse(
+            known.status, [tuple(pair) for pair in json.loads(known.headers)], known.body
+        )
 
-    def _store(self, connection: Connection, claim: Claim, answer: Stored) -> None:
+    def _store(self, connection: Connection, claim: Claim, answer: StoredResponse) -> None:
         _make_room(connection, self._max_total - len(answer.body))
         connection.execute(
             update(answers)
@@ -159,7 +161,7 @@ class Answers:
         )
 
 
-def prune_answers(connection: Connection) -> bool:
+def prune_responses(connection: Connection) -> bool:
     """Forget some of the answers that are older than a day; says whether there may be more."""
     before = int(time.time()) - KEPT_SEC
     old = select(*answers.primary_key).where(answers.c.created < before).limit(PRUNED_AT_A_TIME)

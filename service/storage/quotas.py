@@ -1,4 +1,4 @@
-"""How many pictures each key has left, exact over all replicas on one database."""
+"""How many images each key has left, exact over all replicas on one database."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -13,10 +13,10 @@ from service.storage.tables import quotas
 
 @dataclass(frozen=True)
 class Quota:
-    """A number of pictures in a UTC day or calendar month.
+    """A number of images in a UTC day or calendar month.
 
     Attributes:
-        limit: Pictures.
+        limit: Images.
         per: The period's kind.
         period: Which one it is now, such as 2026-11-24 or 2026-11.
         ends: When the next one begins.
@@ -56,7 +56,7 @@ class Quotas:
         ).returning(quotas.c.pictures)
 
     async def take(self, name: str, quota: Quota, pictures: int) -> bool:
-        """Take pictures out of a quota; says whether there were as many left.
+        """Take images out of a quota; says whether there were as many left.
 
         Raises:
             NotReady: The database can't be reached.
@@ -74,7 +74,7 @@ class Quotas:
         )
 
     async def give_back(self, name: str, quota: Quota, pictures: int) -> None:
-        """Put pictures back that were taken and not made.
+        """Put images back that were taken and not made.
 
         Raises:
             NotReady: The database can't be reached.
@@ -87,7 +87,7 @@ class Quotas:
         await self._database.run(lambda connection: connection.execute(statement))
 
     async def taken(self, period_by_name: dict[str, str]) -> dict[str, int]:
-        """Pictures that were taken, by name, in the period given for each.
+        """Images that were taken, by name, in the period given for each.
 
         Raises:
             NotReady: The database can't be reached.

@@ -1,4 +1,4 @@
-"""Records of the pictures that were handed out, by the hash of their bytes."""
+"""Records of the images that were handed out, by the hash of their bytes."""
 
 import hashlib
 import time
@@ -18,7 +18,7 @@ DAY_SEC: Final = 86_400
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a picture.
+    """What is known of an image.
 
     Attributes:
         sha256: Of the file's final bytes, 64 hexadecimal digits.
@@ -27,7 +27,7 @@ class Record:
         created: Unix seconds.
         model: "name:version", where a model made it.
         model_hash: SHA-256 of the generator.
-        seed: The seed that gives the picture again.
+        seed: The seed that gives the image again.
         category: What was asked for.
         request_id: As in X-Request-Id and the log.
     """
@@ -63,12 +63,12 @@ class Records:
         )
 
     def add(self, made: Sequence[Record]) -> None:
-        """Note pictures; they are written within a moment. Takes microseconds, any thread."""
+        """Note images; they are written within a moment. Takes microseconds, any thread."""
         rows = [{**asdict(record), "sha256": bytes.fromhex(record.sha256)} for record in made]
         self._writer.add(self._upsert, rows)
 
     def find(self, sha256: str) -> Record | None:
-        """Look a picture up; waits for the database, so never call it on the event loop.
+        """Look an image up; waits for the database, so never call it on the event loop.
 
         Raises:
             NotReady: The database can't be reached.

@@ -5,7 +5,7 @@ from typing import Final
 
 from service.settings import Settings
 from service.storage.database import open_database
-from service.storage.idempotency import Answers, prune_answers
+from service.storage.idempotency import StoredResponses, prune_responses
 from service.storage.quotas import Quotas
 from service.storage.records import Records, prune_records
 from service.storage.usage import Usage, prune_usage
@@ -25,13 +25,13 @@ class State:
         chores: list[Chore] = [
             partial(prune_records, days=settings.record_days),
             prune_usage,
-            prune_answers,
+            prune_responses,
         ]
         self._writer: Final = Writer(self.database, chores)
         self.records: Final = Records(self.database, self._writer)
         self.usage: Final = Usage(self.database, self._writer)
         self.quotas: Final = Quotas(self.database)
-        self.answers: Final = Answers(self.database, settings)
+        self.answers: Final = StoredResponses(self.database, settings)
 
     def flush(self) -> None:
         """Write what is pending now."""

@@ -32,7 +32,7 @@ records: Final = Table(
     Index("records_created", "created"),
 )
 
-# What each key asked for, by UTC day and kind of picture.
+# What each key asked for, by UTC day and kind of image.
 usage: Final = Table(
     "usage",
     metadata,
@@ -44,7 +44,7 @@ usage: Final = Table(
     Column("errors", BigInteger, nullable=False),
 )
 
-# Pictures that a key has taken of its quota; the period is a UTC day or month, as in ISO 8601.
+# Images that a key has taken of its quota; the period is a UTC day or month, as in ISO 8601.
 quotas: Final = Table(
     "quotas",
     metadata,

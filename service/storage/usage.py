@@ -24,7 +24,7 @@ class Used:
         day: UTC.
         kind: generation, variation, interpolation, augmentation, ...
         requests: All that came, errors too.
-        pictures: Those that were made, without answers given again.
+        images: Those that were made, without answers given again.
         errors: Requests that were answered with a status of 400 or more.
     """
 

@@ -40,7 +40,7 @@ class Metrics:
             ("queue",),
             registry=self._registry,
         )
-        self.pictures: Final = Counter(
+        self.images: Final = Counter(
             "catalogan_pictures",
             "Pictures made, by kind and model.",
             ("kind", "model"),
@@ -140,9 +140,9 @@ class Metrics:
         else:
             self._load_duration.labels(model_id).observe(seconds)
 
-    def batch_run(self, model_id: str, pictures: int) -> None:
-        """Count a run that painted the pictures of one or several requests together."""
-        self._batches.labels(model_id).observe(pictures)
+    def batch_run(self, model_id: str, images: int) -> None:
+        """Count a run that generated the images of one or several requests together."""
+        self._batches.labels(model_id).observe(images)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

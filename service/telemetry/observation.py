@@ -13,11 +13,11 @@ from typing import Final, Literal
 Stage = Literal["queue", "decode", "inference", "encode"]
 STAGES: Final[tuple[Stage, ...]] = ("queue", "decode", "inference", "encode")
 # Beyond these a request's parts are still served, but no longer noted one by one.
-MAX_SPELLS: Final = 1000
+MAX_INTERVALS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Spell:
+class Interval:
     """One stretch of work, or of waiting; start and end as of time.perf_counter_ns()."""
 
     stage: Stage
@@ -36,7 +36,7 @@ class Observation:
         key: Name of the API key that it came with; never the key.
         model: "name:version" of the model that served it.
         rejection: Why its upload was refused, in one word.
-        spells: Its stages, in the order in which they ended.
+        intervals: Its stages, in the order in which they ended.
     """
 
     request_id: str
@@ -45,7 +45,7 @@ class Observation:
     key: str | None = None
     model: str | None = None
     rejection: str | None = None
-    spells: list[Spell] = field(default_factory=list)
+    intervals: list[Interval] = field(default_factory=list)
 
     def seconds(self) -> float:
         """Time since the head was there."""
@@ -53,7 +53,7 @@ class Observation:
 
     def stage_seconds(self) -> dict[Stage, float]:
         """Time in which at least one thread was at each stage; what never began is left out."""
-        noted = list(self.spells)
+        noted = list(self.intervals)
         found = {stage: _union_ns([s for s in noted if s.stage == stage]) for stage in STAGES}
         return {stage: total / 1e9 for stage, total in found.items() if total is not None}
 
@@ -80,15 +80,15 @@ class stage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        note_spell(self._name, self._start_ns)
+        note_interval(self._name, self._start_ns)
 
 
-def note_spell(name: Stage, start_ns: int, end_ns: int | None = None) -> None:
+def note_interval(name: Stage, start_ns: int, end_ns: int | None = None) -> None:
     """Note a stretch that began at `start_ns` and ends now, or ended at `end_ns`."""
     observation = _current.get()
-    if observation is not None and len(observation.spells) < MAX_SPELLS:
+    if observation is not None and len(observation.intervals) < MAX_INTERVALS:
         ended_ns = time.perf_counter_ns() if end_ns is None else end_ns
-        observation.spells.append(Spell(name, start_ns, ended_ns))
+        observation.intervals.append(Interval(name, start_ns, ended_ns))
 
 
 def note_key(name: str) -> None:
@@ -112,10 +112,10 @@ def note_rejection(reason: str) -> None:
         observation.rejection = reason
 
 
-def _union_ns(spells: list[Spell]) -> int | None:
+def _union_ns(intervals: list[Interval]) -> int | None:
     """Length of the union of stretches that may overlap; None of none."""
     total, reached = 0, 0
-    for spell in sorted(spells, key=lambda spell: spell.start_ns):
-        total += max(0, spell.end_ns - max(reached, spell.start_ns))
-        reached = max(reached, spell.end_ns)
-    return total if spells else None
+    for interval in sorted(intervals, key=lambda interval: interval.start_ns):
+        total += max(0, interval.end_ns - max(reached, interval.start_ns))
+        reached = max(reached, interval.end_ns)
+    return total if intervals else None

@@ -77,8 +77,8 @@ class RequestSpan:
         }
         if observed.model:
             attributes["catalogan.model"] = observed.model
-        if len(observed.spells) > MAX_STAGE_SPANS:
-            attributes["catalogan.stages_left_out"] = len(observed.spells) - MAX_STAGE_SPANS
+        if len(observed.intervals) > MAX_STAGE_SPANS:
+            attributes["catalogan.stages_left_out"] = len(observed.intervals) - MAX_STAGE_SPANS
         self._span.set_attributes(attributes)
         if status >= 500:
             self._span.set_status(StatusCode.ERROR)
@@ -89,8 +89,8 @@ class RequestSpan:
     def _add_stages(self, observed: Observation) -> None:
         context = set_span_in_context(self._span, Context())
         offset_ns = time.time_ns() - time.perf_counter_ns()
-        for spell in observed.spells[:MAX_STAGE_SPANS]:
+        for interval in observed.intervals[:MAX_STAGE_SPANS]:
             child = self._tracer.start_span(
-                spell.stage, context, start_time=spell.start_ns + offset_ns
+                interval.stage, context, start_time=interval.start_ns + offset_ns
             )
-            child.end(spell.end_ns + offset_ns)
+            child.end(interval.end_ns + offset_ns)

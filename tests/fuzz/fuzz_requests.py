@@ -18,17 +18,17 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 with atheris.instrument_imports(include=["models", "service", "starlette", "python_multipart"]):
     from starlette.requests import Request
 
-    from service.api.parsing.accept import choose_answer
+    from service.api.parsing.accept import choose_response_type
     from service.api.parsing.json_body import parse_json
     from service.api.parsing.multipart import Form, read_files
     from service.api.routes.augmentations import parse_fields
-    from service.api.routes.interpolations import parse_way_fields
+    from service.api.routes.interpolations import parse_path_fields
     from service.api.routes.variations import parse_variation_fields
     from service.augmentation.requests import MAX_PHOTOS
     from service.datasets.plan import DatasetRequest
     from service.errors import ApiError
     from service.fields import validate
-    from service.generation.interpolation_requests import InterpolationRequest, resolve_stops
+    from service.generation.interpolation_requests import InterpolationRequest, resolve_waypoints
     from service.generation.requests import GenerationRequest
 
 CHUNK_BYTES = 61
@@ -45,7 +45,7 @@ def interpolation(data: bytes) -> None:
 
 def interpolation_form(data: bytes) -> None:
     form = _form(data)
-    resolve_stops(parse_way_fields(form.fields), form.files["image"])
+    resolve_waypoints(parse_path_fields(form.fields), form.files["image"])
 
 
 def augmentation_form(data: bytes) -> None:
@@ -62,7 +62,7 @@ def dataset(data: bytes) -> None:
 
 
 def accept(data: bytes) -> None:
-    choose_answer(data.decode("latin-1"), "image/webp")
+    choose_response_type(data.decode("latin-1"), "image/webp")
 
 
 PARSERS: list[Callable[[bytes], None]] = [

@@ -47,7 +47,7 @@ with warnings.catch_warnings():
 
     import service.bento
     from models.manifest import GeneratorManifest
-    from service.inference.generation import GeneratorSession, PictureSpec
+    from service.inference.generation import GeneratorSession, ImageSpec
     from service.provenance import manifests
     from service.settings import Settings, load_settings
     from service.storage import database
@@ -245,7 +245,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     """No picture is painted until the test says so, or ends."""
     holding, render = Held(), GeneratorSession.render
 
-    def wait_and_render(self: GeneratorSession, specs: Sequence[PictureSpec], *more: Any) -> Any:
+    def wait_and_render(self: GeneratorSession, specs: Sequence[ImageSpec], *more: Any) -> Any:
         holding.painted.append(len(specs))
         holding.begun.set()
         holding.release.wait(BACKSTOP_SEC)

@@ -17,7 +17,7 @@ from service.access.api_keys import create_key
 from service.errors import NotReady
 from service.inference.generation import GeneratorSession
 from service.model_store.registry import Registry
-from service.storage.idempotency import KEPT_SEC, Answers, prune_answers
+from service.storage.idempotency import KEPT_SEC, StoredResponses, prune_responses
 from service.storage.tables import answers
 
 from .conftest import BACKSTOP_SEC, Held, running_service
@@ -301,7 +301,7 @@ def test_old_answers_are_pruned(client: TestClient) -> None:
     with database().engine.begin() as connection:
         aged = update(answers).where(answers.c.idempotency_key == "key-1")
         connection.execute(aged.values(created=answers.c.created - KEPT_SEC - 1))
-        assert not prune_answers(connection)
+        assert not prune_responses(connection)
     assert count_answers() == 2
 
 
@@ -312,7 +312,7 @@ def test_an_answer_that_can_not_be_stored_is_given(
     async def away(*_: Any) -> bool:
         raise NotReady("away")
 
-    monkeypatch.setattr(Answers, "store", away)
+    monkeypatch.setattr(StoredResponses, "store", away)
     answer = post(client, json={})
     assert answer.status_code == 200
     assert answer.headers["idempotency-stored"] == "false"

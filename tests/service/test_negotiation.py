@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api.parsing.accept import choose_answer
+from service.api.parsing.accept import choose_response_type
 from service.errors import BadRequest
 
 
@@ -26,13 +26,13 @@ from service.errors import BadRequest
     ],
 )
 def test_chosen(accept: str | None, expected: str) -> None:
-    assert choose_answer(accept) == expected
+    assert choose_response_type(accept) == expected
 
 
 def test_among_images_the_asked_format_wins() -> None:
-    assert choose_answer("image/*", "image/webp") == "image/webp"
-    assert choose_answer("image/png, image/webp;q=0.9", "image/webp") == "image/png"
-    assert choose_answer("*/*", "image/webp") == "application/json"
+    assert choose_response_type("image/*", "image/webp") == "image/webp"
+    assert choose_response_type("image/png, image/webp;q=0.9", "image/webp") == "image/png"
+    assert choose_response_type("*/*", "image/webp") == "application/json"
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_among_images_the_asked_format_wins() -> None:
 )
 def test_nothing_served_is_acceptable(accept: str) -> None:
     with pytest.raises(BadRequest, match="served are application/json") as caught:
-        choose_answer(accept)
+        choose_response_type(accept)
     assert (caught.value.code, caught.value.param) == ("not_acceptable", "Accept")
 
 
 def test_hostile_lengths_are_quick() -> None:
     with pytest.raises(BadRequest):
-        choose_answer("a/b," * 10_000)
+        choose_response_type("a/b," * 10_000)

@@ -27,7 +27,7 @@ from service.model_store.registry import Registry
 from service.telemetry import observation
 from service.telemetry.logs import JsonFormatter, TextFormatter, configure_logging
 from service.telemetry.metrics import Metrics
-from service.telemetry.observation import Observation, note_spell
+from service.telemetry.observation import Observation, note_interval
 
 from .conftest import running_service
 from .test_augmentations_http import photo
@@ -213,25 +213,25 @@ def test_answers_say_where_their_time_went(client: TestClient) -> None:
 
 def test_stages_that_overlap_count_once() -> None:
     observed = Observation("id")
-    observed.spells = [
-        observation.Spell("inference", 0, 2_000_000_000),
-        observation.Spell("inference", 1_000_000_000, 3_000_000_000),
-        observation.Spell("inference", 1_500_000_000, 1_600_000_000),
-        observation.Spell("inference", 5_000_000_000, 6_000_000_000),
-        observation.Spell("encode", 0, 0),
+    observed.intervals = [
+        observation.Interval("inference", 0, 2_000_000_000),
+        observation.Interval("inference", 1_000_000_000, 3_000_000_000),
+        observation.Interval("inference", 1_500_000_000, 1_600_000_000),
+        observation.Interval("inference", 5_000_000_000, 6_000_000_000),
+        observation.Interval("encode", 0, 0),
     ]
     assert observed.stage_seconds() == {"inference": 4.0, "encode": 0.0}
 
 
 def test_nothing_is_noted_outside_a_request_nor_without_end() -> None:
-    note_spell("queue", 0)
+    note_interval("queue", 0)
     token = observation.begin(Observation("id"))
     try:
-        for _ in range(observation.MAX_SPELLS + 5):
-            note_spell("queue", 0)
+        for _ in range(observation.MAX_INTERVALS + 5):
+            note_interval("queue", 0)
         observed = observation.current()
         assert observed is not None
-        assert len(observed.spells) == observation.MAX_SPELLS
+        assert len(observed.intervals) == observation.MAX_INTERVALS
     finally:
         observation.end(token)
     assert observation.current() is None

@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 from starlette.testclient import TestClient
 
 import service.app
-from service.cli.batch import Batch, write_pictures
+from service.cli.batch import Batch, write_images
 from service.inference.generation import GeneratorSession
 from service.model_store.registry import Registry
 
@@ -290,8 +290,8 @@ def test_http_and_command_line_give_the_same_pixels(
     guarded: TestClient, tmp_path: Path, export: Path
 ) -> None:
     batch = Batch(count=12, category="boxes", seed=2**53 - 3, truncation_psi=0.9)
-    write_pictures(batch, tmp_path / "registered")
-    write_pictures(batch, tmp_path / "export", export=export)
+    write_images(batch, tmp_path / "registered")
+    write_images(batch, tmp_path / "export", export=export)
     body = {"n": 10, "category": "boxes", "seed": 2**53 - 3, "truncation_psi": 0.9}
     answer = guarded.post(URL, json=body, headers={"X-API-Key": KEY}).json()
     assert len(list((tmp_path / "export").iterdir())) == 12

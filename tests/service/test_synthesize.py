@@ -183,8 +183,8 @@ def test_many_webdataset_shards(
 def small_tars(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight pictures in a tar, so that few make several."""
     for module in ("service.datasets.plan", "service.datasets.layouts"):
-        monkeypatch.setattr(sys.modules[module], "TAR_PICTURES", 8)
-    assert plan_module.TAR_PICTURES == 8
+        monkeypatch.setattr(sys.modules[module], "TAR_IMAGES", 8)
+    assert plan_module.TAR_IMAGES == 8
 
 
 COUNTS = {

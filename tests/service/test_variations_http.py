@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.inference.generation import GeneratorSession, PictureSpec
+from service.inference.generation import GeneratorSession, ImageSpec
 from service.model_store.exports import read_export
 from service.model_store.registry import Registry
 
@@ -50,7 +50,7 @@ def test_strength_0_is_the_reconstruction_whatever_the_seed(
 ) -> None:
     data = photo(NATIVE)
     offset = session.encode(pixels(data), 2)
-    (expected,) = session.render([PictureSpec(0, 2, 0.0, offset)])
+    (expected,) = session.render([ImageSpec(0, 2, 0.0, offset)])
     answer = vary(styled, data, category="boxes", strength="0", n="3")
     for picture in decoded(answer):
         np.testing.assert_array_equal(picture, expected)

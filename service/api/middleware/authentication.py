@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.access.api_keys import LOCAL, ApiKey, keyless
 from service.access.keyring import Keyring
 from service.access.rates import Rates
-from service.api.caller import pictures_of, set_key
+from service.api.caller import images_of, set_key
 from service.api.endpoint import METRICS, VERIFICATIONS, Endpoint, endpoint_above
 from service.errors import Busy, Forbidden, NotFound, Unauthorized
 from service.settings import Settings, is_loopback
@@ -74,7 +74,7 @@ class Access:
             rate_headers = self._take_rate(key)
             await self._app(scope, receive, send_counted)
         finally:
-            self._usage.count(key.name, kind, pictures_of(scope), failed=status >= 400)
+            self._usage.count(key.name, kind, images_of(scope), failed=status >= 400)
 
     def _identify(self, scope: Scope) -> ApiKey:
         """Find the key; where none is configured, check that the request came over loopback."""

@@ -6,8 +6,10 @@ from typing import Final, Literal, TypeVar
 from service.errors import BadRequest
 from service.rendering.encoding import MEDIA_TYPES, OutputFormat
 
-Answer = Literal["application/json", "image/png", "image/webp", "image/jpeg", "application/zip"]
-ANSWERS: Final[tuple[Answer, ...]] = (
+ResponseType = Literal[
+    "application/json", "image/png", "image/webp", "image/jpeg", "application/zip"
+]
+RESPONSE_TYPES: Final[tuple[ResponseType, ...]] = (
     "application/json",
     "image/png",
     "image/webp",
@@ -19,7 +21,7 @@ Served = TypeVar("Served", bound=str)
 Name = TypeVar("Name", bound=str)
 
 
-def choose_answer(accept: str | None, preferred_image: str | None = None) -> Answer:
+def choose_response_type(accept: str | None, preferred_image: str | None = None) -> ResponseType:
     """Choose the served media type that the client likes best.
 
     Args:
@@ -33,13 +35,13 @@ def choose_answer(accept: str | None, preferred_image: str | None = None) -> Ans
     Raises:
         BadRequest: Nothing that is served is acceptable.
     """
-    liked = best_liked(accept, ANSWERS)
+    liked = most_wanted_types(accept, RESPONSE_TYPES)
     if liked[0] != "application/json" and preferred_image in liked:
         return next(answer for answer in liked if answer == preferred_image)
     return liked[0]
 
 
-def best_liked(accept: str | None, served: Sequence[Served]) -> list[Served]:
+def most_wanted_types(accept: str | None, served: Sequence[Served]) -> list[Served]:
     """Those of the served media types that the client likes best, in the served order.
 
     Args:
@@ -94,13 +96,13 @@ def _weight(answer: str, ranges: list[tuple[str, float]]) -> float:
 
 def resolve_response(
     accept: str | None, wanted: OutputFormat | None, n: int
-) -> tuple[Answer, OutputFormat]:
+) -> tuple[ResponseType, OutputFormat]:
     """Choose the kind of response and the images' format by Accept header and output_format.
 
     Raises:
         BadRequest: They contradict each other, or several bare images are asked for.
     """
-    kind = choose_answer(accept, MEDIA_TYPES[wanted] if wanted else None)
+    kind = choose_response_type(accept, MEDIA_TYPES[wanted] if wanted else None)
     if not kind.startswith("image/"):
         return kind, wanted or "png"
     if n != 1:
@@ -136,7 +138,7 @@ def resolve_file(
     Raises:
         BadRequest: They contradict each other, or nothing that is served is accepted.
     """
-    liked = best_liked(accept, list(types.values()))
+    liked = most_wanted_types(accept, list(types.values()))
     if wanted is None:
         found = [name for name, media in types.items() if media in liked]
         return preferred if preferred in found else found[0]

@@ -13,7 +13,7 @@ from service.api.parsing.accept import resolve_response
 from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.multipart import form_parts, read_files
 from service.api.queues import time_limit
-from service.api.responses import answer
+from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime
 from service.api.schemas.augmentations import AugmentationResponse
@@ -23,7 +23,7 @@ from service.augmentation.jobs import (
     augmentation_jobs,
     check_output,
     check_sizes,
-    common_facts,
+    common_metadata,
     open_photo,
     plan,
     sort_out,
@@ -33,7 +33,7 @@ from service.decoding.decoder import Decoder
 from service.decoding.uploads import File
 from service.errors import BadRequest
 from service.fields import validate
-from service.rendering.encoded_image import Finished
+from service.rendering.encoded_image import EncodedImage
 from service.rendering.encoding import Encoding
 
 FILES: Final = {"image": MAX_PHOTOS, "mask": MAX_PHOTOS}
@@ -63,10 +63,10 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
             form = await read_files(request, limit, FILES, MAX_ANNOTATION_BYTES)
             # A megabyte of annotations would hold the event loop up.
             parse = partial(parse_fields, form.fields, len(form.files["image"]))
-            (asked,) = await runtime.workers.run([parse])
+            (requested,) = await runtime.workers.run([parse])
             photos, masks = form.files["image"], form.files.get("mask", [])
-            sent, tasks = sort_out(asked, photos, masks), plan(asked, len(photos))
-            work = partial(_augment, request, photos, sent, tasks, asked, runtime, decoder)
+            sent, tasks = sort_out(requested, photos, masks), plan(requested, len(photos))
+            work = partial(_augment, request, photos, sent, tasks, requested, runtime, decoder)
             creation = Creation(
                 endpoint=AUGMENTATIONS,
                 request=request,
@@ -81,32 +81,34 @@ async def _augment(
     photos: Sequence[File],
     sent: Sequence[Sent],
     tasks: Sequence[Task],
-    asked: AugmentationRequest,
+    requested: AugmentationRequest,
     runtime: Runtime,
     decoder: Decoder,
 ) -> Created:
     accept = request.headers.get("accept")
-    kind, output_format = resolve_response(accept, asked.output_format, len(tasks))
+    kind, output_format = resolve_response(accept, requested.output_format, len(tasks))
     check_output(tasks, output_format)
-    encoding = Encoding(runtime.marker, output_format, asked.output_compression)
+    encoding = Encoding(runtime.marker, output_format, requested.output_compression)
     await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, decoder.limits)])
-    pictures: dict[int, Finished] = {}
+    images: dict[int, EncodedImage] = {}
     # A few photos are held decoded at a time, however many there are.
     step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
     for start in range(0, len(photos), step):
         places: list[int] = []
-        jobs: list[Callable[[], Finished]] = []
+        jobs: list[Callable[[], EncodedImage]] = []
         for index in range(start, min(start + step, len(photos))):
             own = [place for place, task in enumerate(tasks) if task.photo == index]
             if own:
                 photo = await decoder.decode(partial(open_photo, sent[index]), photos[index].data)
                 mine = [tasks[place] for place in own]
-                jobs += augmentation_jobs(photo, mine, asked.min_visible, encoding)
+                jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding)
                 places += own
-        pictures |= zip(places, await runtime.workers.run(jobs), strict=True)
-    in_order = [pictures[place] for place in range(len(tasks))]
-    facts = common_facts(in_order, output_format)
-    return Created(response=answer(kind, output_format, in_order, facts), images=in_order)
+        images |= zip(places, await runtime.workers.run(jobs), strict=True)
+    in_order = [images[place] for place in range(len(tasks))]
+    metadata = common_metadata(in_order, output_format)
+    return Created(
+        response=image_response(kind, output_format, in_order, metadata), images=in_order
+    )
 
 
 def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:

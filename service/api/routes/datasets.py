@@ -22,11 +22,11 @@ from service.datasets.plan import (
     DatasetRequest,
     plan_dataset,
 )
-from service.datasets.stream import Maker, dataset_bytes
+from service.datasets.stream import SetGenerator, dataset_bytes
 from service.fields import validate
-from service.generation.output import Finishing
+from service.generation.output import ImageEncoder
 from service.model_store.pool import LoadedModel
-from service.rendering.encoded_image import Finished
+from service.rendering.encoded_image import EncodedImage
 from service.rendering.recording import record
 
 
@@ -47,17 +47,17 @@ def add_datasets(app: FastAPI, runtime: Runtime) -> None:
         """
         async with time_limit(runtime.settings.request_timeout_sec):
             require_json(request)
-            asked = validate(DatasetRequest, parse_json(await request.body()))
+            requested = validate(DatasetRequest, parse_json(await request.body()))
             container = resolve_file(
                 request.headers.get("accept"),
                 CONTAINER_TYPES,
-                asked.container,
+                requested.container,
                 "container",
-                asked.usual_container,
+                requested.usual_container,
             )
-            model = await find_model(runtime, asked.model)
+            model = await find_model(runtime, requested.model)
             plan = plan_dataset(
-                asked,
+                requested,
                 model.registered.manifest,
                 container=container,
                 limit=runtime.settings.max_dataset_pictures,
@@ -76,7 +76,7 @@ async def _stream(
     plan: DatasetPlan, model: LoadedModel, container: Container, runtime: Runtime
 ) -> Created:
     model_id = model.registered.model_id
-    finishing = Finishing.of_model(
+    encoder = ImageEncoder.of_model(
         runtime.marker,
         model_id,
         model.session,
@@ -84,26 +84,28 @@ async def _stream(
         plan.output_format,
         plan.output_compression,
     )
-    maker = Maker(model.session, finishing, runtime.painters.run, runtime.settings.workers)
+    generator = SetGenerator(
+        model.session, encoder, runtime.gpu_threads.run, runtime.settings.workers
+    )
     sink = Zip() if container == "zip" else Tar()
-    made = runtime.metrics.pictures.labels("dataset", model_id)
+    made = runtime.metrics.images.labels("dataset", model_id)
 
-    def note(picture: Finished) -> None:
+    def note(image: EncodedImage) -> None:
         made.inc()
-        record(runtime.state.records, "dataset", [picture])
+        record(runtime.state.records, "dataset", [image])
 
-    chunks = dataset_bytes(plan, sink, maker, note)
-    stream = DatasetStream(runtime, chunks, _headers(plan, finishing, container))
+    chunks = dataset_bytes(plan, sink, generator, note)
+    stream = DatasetStream(runtime, chunks, _headers(plan, encoder, container))
     return Created(response=stream, model_id=model_id)
 
 
-def _headers(plan: DatasetPlan, finishing: Finishing, container: Container) -> dict[str, str]:
-    name = f"{finishing.manifest.name}-{plan.seed}{plan.shard.suffix}.{container}"
+def _headers(plan: DatasetPlan, encoder: ImageEncoder, container: Container) -> dict[str, str]:
+    name = f"{encoder.manifest.name}-{plan.seed}{plan.shard.suffix}.{container}"
     return {
         "Content-Type": CONTAINER_TYPES[container],
         "Content-Disposition": f"attachment; filename={quote(name)}",
-        "X-Catalogan-Model": finishing.model_id,
-        "X-Catalogan-Model-Hash": finishing.manifest.model_hash,
+        "X-Catalogan-Model": encoder.model_id,
+        "X-Catalogan-Model-Hash": encoder.manifest.model_hash,
         "X-Catalogan-Seed": str(plan.seed),
         "X-Catalogan-Count": str(len(plan.numbers)),
     }

@@ -1,4 +1,4 @@
-"""The route that paints pictures from seeds."""
+"""The route that generates images from seeds."""
 
 from functools import partial
 
@@ -10,13 +10,13 @@ from service.api.openapi import json_body, route
 from service.api.parsing.accept import resolve_response
 from service.api.parsing.json_body import parse_json, require_json
 from service.api.queues import time_limit
-from service.api.responses import answer
+from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
 from service.api.schemas.generations import GenerationResponse
 from service.fields import validate
-from service.generation.generations import generation_jobs, plan_pictures
-from service.generation.output import Finishing
+from service.generation.generations import generation_jobs, plan_images
+from service.generation.output import ImageEncoder
 from service.generation.requests import GenerationRequest
 from service.rendering.presentation import check_transparency
 
@@ -29,35 +29,37 @@ def add_generations(app: FastAPI, runtime: Runtime) -> None:
         """Generate 1 to 10 pictures of a category or a mixture, or, by default, of all in turn."""
         async with time_limit(runtime.settings.request_timeout_sec):
             require_json(request)
-            asked = validate(GenerationRequest, parse_json(await request.body()))
+            requested = validate(GenerationRequest, parse_json(await request.body()))
             creation = Creation(
                 endpoint=GENERATIONS,
                 request=request,
                 body=[await request.body()],
-                images=asked.count,
+                images=requested.count,
                 queue=runtime.queues["generations"],
             )
-            return await run_once(creation, runtime, partial(_generate, request, asked, runtime))
+            return await run_once(
+                creation, runtime, partial(_generate, request, requested, runtime)
+            )
 
 
-async def _generate(request: Request, asked: GenerationRequest, runtime: Runtime) -> Created:
+async def _generate(request: Request, requested: GenerationRequest, runtime: Runtime) -> Created:
     kind, output_format = resolve_response(
-        request.headers.get("accept"), asked.output_format, asked.count
+        request.headers.get("accept"), requested.output_format, requested.count
     )
-    check_transparency(asked.background, output_format)
-    model = await find_model(runtime, asked.model)
+    check_transparency(requested.background, output_format)
+    model = await find_model(runtime, requested.model)
     model_id, session = model.registered.model_id, model.session
-    plan = plan_pictures(asked, session.manifest)
-    finishing = Finishing.of_model(
+    plan = plan_images(requested, session.manifest)
+    encoder = ImageEncoder.of_model(
         runtime.marker,
         model_id,
         session,
         plan.presentation,
         output_format,
-        asked.output_compression,
+        requested.output_compression,
     )
-    made = await runtime.painters.run(generation_jobs(session, plan, finishing))
-    pictures = [picture for job in made for picture in job]
-    facts = {**finishing.facts(), "truncation_psi": plan.specs[0].truncation_psi}
-    response = answer(kind, output_format, pictures, facts)
-    return Created(response=response, images=pictures, model_id=model_id)
+    made = await runtime.gpu_threads.run(generation_jobs(session, plan, encoder))
+    images = [image for job in made for image in job]
+    metadata = {**encoder.metadata(), "truncation_psi": plan.specs[0].truncation_psi}
+    response = image_response(kind, output_format, images, metadata)
+    return Created(response=response, images=images, model_id=model_id)

@@ -1,4 +1,4 @@
-"""The route that leads from picture to picture."""
+"""The route that leads from image to image."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.json_body import parse_json, require_json
 from service.api.parsing.multipart import form_parts, is_form, read_files
 from service.api.queues import time_limit
-from service.api.responses import answer, bare
+from service.api.responses import file_response, image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
 from service.decoding.decoder import Decoder
@@ -25,28 +25,28 @@ from service.fields import validate
 from service.generation.interpolation_requests import (
     FILE_TYPES,
     MAX_WAYPOINTS,
-    Asked,
     InterpolationFormat,
     InterpolationRequest,
     PhotoInterpolationRequest,
-    Stop,
-    resolve_stops,
+    RequestedPath,
+    WaypointSource,
+    resolve_waypoints,
 )
 from service.generation.interpolations import (
     Frame,
     Waypoint,
-    finish_picture,
+    encode_frame,
     frame_jobs,
+    path_mark,
+    path_metadata,
     photo_waypoint,
     plan_frames,
     plan_waypoints,
+    present_frame,
     present_frames,
-    show_frame,
     style_jobs,
-    way_facts,
-    way_mark,
 )
-from service.generation.output import Finishing
+from service.generation.output import ImageEncoder
 from service.generation.variations import candidate_categories, fit_photo, inversion_jobs, nearest
 from service.inference.generation import GeneratorSession
 from service.inference.workers import one_at_a_time
@@ -54,7 +54,7 @@ from service.model_store.pool import LoadedModel
 from service.provenance.marker import Marker
 from service.provenance.xmp import Mark
 from service.rendering.animation import AnimationFormat, Timing, encode_animation
-from service.rendering.encoded_image import Finished, finish
+from service.rendering.encoded_image import EncodedImage
 
 # Frames that are handed to the workers at a time, so that other requests get their turn.
 FRAMES_AT_A_TIME: Final = 8
@@ -64,7 +64,7 @@ FILES: Final = {"image": MAX_WAYPOINTS}
 def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
     """Add POST /v1/images/interpolations."""
     # An animation's frames take hundreds of megabytes until they are encoded: one at a time.
-    turn = asyncio.Semaphore(1)
+    lock = asyncio.Semaphore(1)
 
     @route(app, INTERPOLATIONS, files=tuple(FILE_TYPES.values()), openapi_extra=_body())
     async def interpolate(request: Request) -> Response:
@@ -76,31 +76,31 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
             if not is_form(request.headers):
                 require_json(request, ", or photos as multipart/form-data")
                 body = await request.body()
-                way = validate(InterpolationRequest, parse_json(body))
-                return await serve(request, Asked(way, way.seeds), [body])
+                path = validate(InterpolationRequest, parse_json(body))
+                return await serve(request, RequestedPath(path, path.seeds), [body])
             async with runtime.queues["uploads"].place():
                 form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
-                photos, way_sent = form.files["image"], parse_way_fields(form.fields)
-                asked = Asked(way_sent, resolve_stops(way_sent, photos), photos)
-                return await serve(request, asked, form_parts(form))
+                photos, sent_path = form.files["image"], parse_path_fields(form.fields)
+                requested = RequestedPath(sent_path, resolve_waypoints(sent_path, photos), photos)
+                return await serve(request, requested, form_parts(form))
 
-    async def serve(request: Request, asked: Asked, body: Sequence[bytes]) -> Response:
-        asked.check_length()
+    async def serve(request: Request, requested: RequestedPath, body: Sequence[bytes]) -> Response:
+        requested.check_length()
         output_format = resolve_file(
-            request.headers.get("accept"), FILE_TYPES, asked.way.output_format, "output_format"
+            request.headers.get("accept"), FILE_TYPES, requested.path.output_format, "output_format"
         )
         creation = Creation(
             endpoint=INTERPOLATIONS,
             request=request,
             body=body,
-            images=asked.frame_count,
+            images=requested.frame_count,
             queue=runtime.queues["interpolations"],
         )
-        return await run_once(creation, runtime, partial(in_turn, asked, output_format))
+        return await run_once(creation, runtime, partial(in_turn, requested, output_format))
 
-    async def in_turn(asked: Asked, output_format: InterpolationFormat) -> Created:
-        async with one_at_a_time(turn):
-            return await _interpolate(asked, output_format, runtime, decoder)
+    async def in_turn(requested: RequestedPath, output_format: InterpolationFormat) -> Created:
+        async with one_at_a_time(lock):
+            return await _interpolate(requested, output_format, runtime, decoder)
 
 
 def _body() -> dict[str, Any]:
@@ -112,48 +112,53 @@ def _body() -> dict[str, Any]:
 
 
 async def _interpolate(
-    asked: Asked, output_format: InterpolationFormat, runtime: Runtime, decoder: Decoder
+    requested: RequestedPath, output_format: InterpolationFormat, runtime: Runtime, decoder: Decoder
 ) -> Created:
-    model = await find_model(runtime, asked.way.model)
+    model = await find_model(runtime, requested.path.model)
     manifest, model_id = model.registered.manifest, model.registered.model_id
-    presentation = present_frames(asked, output_format, manifest)
-    photos = await _find_photos(asked, model, runtime, decoder)
-    waypoints = plan_waypoints(asked, photos, manifest)
-    finishing = Finishing.of_model(runtime.marker, model_id, model.session, presentation)
-    facts = {**finishing.facts(), **way_facts(asked, waypoints, manifest)}
-    frames = plan_frames(asked.way, waypoints)
+    presentation = present_frames(requested, output_format, manifest)
+    photos = await _find_photos(requested, model, runtime, decoder)
+    waypoints = plan_waypoints(requested, photos, manifest)
+    encoder = ImageEncoder.of_model(runtime.marker, model_id, model.session, presentation)
+    metadata = {**encoder.metadata(), **path_metadata(requested, waypoints, manifest)}
+    frames = plan_frames(requested.path, waypoints)
     (styles,) = await runtime.workers.run(style_jobs(model.session, waypoints))
-    paint = partial(_paint, model.session, frames, styles, runtime, presentation.upscaled)
+    generate = partial(_generate, model.session, frames, styles, runtime, presentation.upscaled)
     if output_format == "zip":
-        pictures = await paint(partial(finish_picture, finishing))
-        wrap = partial(answer, "application/zip", "png", pictures, facts)  # hundreds of files
+        images = await generate(partial(encode_frame, encoder))
+        wrap = partial(
+            image_response, "application/zip", "png", images, metadata
+        )  # hundreds of files
         (answered,) = await runtime.workers.run([wrap])
     else:
-        shown = await paint(partial(show_frame, presentation))
-        timing = Timing(asked.way.frame_duration_ms, asked.way.loop)
-        mark = way_mark(finishing, asked.way, waypoints)
-        facts |= {"output_format": output_format, "frame_duration_ms": asked.way.frame_duration_ms}
+        shown = await generate(partial(present_frame, presentation))
+        timing = Timing(requested.path.frame_duration_ms, requested.path.loop)
+        mark = path_mark(encoder, requested.path, waypoints)
+        metadata |= {
+            "output_format": output_format,
+            "frame_duration_ms": requested.path.frame_duration_ms,
+        }
         encode = partial(_animate, shown, output_format, timing, mark, runtime.marker)
-        pictures = await runtime.workers.run([encode])
-        answered = bare(FILE_TYPES[output_format], pictures[0].data, facts)
-    return Created(response=answered, images=pictures, model_id=model_id, count=len(frames))
+        images = await runtime.workers.run([encode])
+        answered = file_response(FILE_TYPES[output_format], images[0].data, metadata)
+    return Created(response=answered, images=images, model_id=model_id, count=len(frames))
 
 
 async def _find_photos(
-    asked: Asked, model: LoadedModel, runtime: Runtime, decoder: Decoder
-) -> dict[Stop, Waypoint]:
+    requested: RequestedPath, model: LoadedModel, runtime: Runtime, decoder: Decoder
+) -> dict[WaypointSource, Waypoint]:
     """Look at each photo once, however often it was sent or the way leads through it."""
     session, manifest = model.session, model.registered.manifest
     found: dict[bytes, Waypoint] = {}
-    for index, sent in enumerate(asked.photos):
+    for index, sent in enumerate(requested.photos):
         if sent.data in found:
             continue
-        categories = candidate_categories(asked.way.category, manifest)
+        categories = candidate_categories(requested.path.category, manifest)
         fit = partial(fit_photo, manifest=manifest, param=f"image.{index}")
         photo = await decoder.decode(fit, sent.data)
-        tried = await runtime.painters.run(inversion_jobs(session, photo, categories))
-        found[sent.data] = photo_waypoint(photo, nearest(tried), asked.noise_seed)
-    return {sent: found[sent.data] for sent in asked.photos}
+        tried = await runtime.gpu_threads.run(inversion_jobs(session, photo, categories))
+        found[sent.data] = photo_waypoint(photo, nearest(tried), requested.noise_seed)
+    return {sent: found[sent.data] for sent in requested.photos}
 
 
 def _animate(
@@ -162,28 +167,30 @@ def _animate(
     timing: Timing,
     mark: Mark,
     marker: Marker,
-) -> Finished:
-    return finish(encode_animation(frames, animation_format, timing, mark, marker), {}, mark)
+) -> EncodedImage:
+    return EncodedImage.of(
+        encode_animation(frames, animation_format, timing, mark, marker), {}, mark
+    )
 
 
-async def _paint(
+async def _generate(
     session: GeneratorSession,
     frames: list[Frame],
     styles: Any,
     runtime: Runtime,
     upscaled: bool,
-    finish: Callable[..., Any],
+    render: Callable[..., Any],
 ) -> list[Any]:
-    """Paint all frames, a few at a time; gives what `finish` made of each."""
-    painted: list[Any] = []
+    """Generate all frames, a few at a time; returns what `render` makes of each."""
+    generated: list[Any] = []
     for start in range(0, len(frames), FRAMES_AT_A_TIME):
         part = frames[start : start + FRAMES_AT_A_TIME]
-        made = await runtime.painters.run(frame_jobs(session, part, styles, finish, upscaled))
-        painted += [one for job in made for one in job]
-    return painted
+        made = await runtime.gpu_threads.run(frame_jobs(session, part, styles, render, upscaled))
+        generated += [one for job in made for one in job]
+    return generated
 
 
-def parse_way_fields(fields: Mapping[str, str]) -> PhotoInterpolationRequest:
+def parse_path_fields(fields: Mapping[str, str]) -> PhotoInterpolationRequest:
     """Turn a form's text fields into a checked request.
 
     Raises:

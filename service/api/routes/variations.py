@@ -1,4 +1,4 @@
-"""POST /v1/images/variations: pictures like an uploaded photo."""
+"""POST /v1/images/variations: images like an uploaded photo."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,17 +12,17 @@ from service.api.parsing.accept import resolve_response
 from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.multipart import form_parts, read_files
 from service.api.queues import time_limit
-from service.api.responses import answer
+from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
 from service.api.schemas.variations import VariationResponse
 from service.decoding.decoder import Decoder
 from service.fields import validate
-from service.generation.output import Finishing
+from service.generation.output import ImageEncoder
 from service.generation.requests import VariationRequest
 from service.generation.variations import (
     candidate_categories,
-    error_facts,
+    error_metadata,
     fit_photo,
     inversion_jobs,
     nearest,
@@ -45,40 +45,42 @@ def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
         """Generate 1 to 10 pictures like a photo, and say how well the model knows it."""
         async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].place():
             form = await read_files(request, settings.max_upload_bytes, {"image": 1})
-            asked, (photo,) = parse_variation_fields(form.fields), form.files["image"]
-            work = partial(_vary, request, photo.data, asked, runtime, decoder)
+            requested, (photo,) = parse_variation_fields(form.fields), form.files["image"]
+            work = partial(_vary, request, photo.data, requested, runtime, decoder)
             creation = Creation(
                 endpoint=VARIATIONS,
                 request=request,
                 body=form_parts(form),
-                images=asked.count,
+                images=requested.count,
             )
             return await run_once(creation, runtime, work)
 
 
 async def _vary(
-    request: Request, data: bytes, asked: VariationRequest, runtime: Runtime, decoder: Decoder
+    request: Request, data: bytes, requested: VariationRequest, runtime: Runtime, decoder: Decoder
 ) -> Created:
     accept = request.headers.get("accept")
-    kind, output_format = resolve_response(accept, asked.output_format, asked.count)
-    model = await find_model(runtime, asked.model)
+    kind, output_format = resolve_response(accept, requested.output_format, requested.count)
+    model = await find_model(runtime, requested.model)
     session, manifest = model.session, model.registered.manifest
-    categories = candidate_categories(asked.category, manifest)
-    finishing = Finishing.of_model(
+    categories = candidate_categories(requested.category, manifest)
+    encoder = ImageEncoder.of_model(
         runtime.marker,
         model.registered.model_id,
         session,
-        choose_presentation(asked.size, None, manifest),
+        choose_presentation(requested.size, None, manifest),
         output_format,
-        asked.output_compression,
+        requested.output_compression,
     )
     photo = await decoder.decode(lambda file, limits: fit_photo(file, limits, manifest), data)
-    inverted = nearest(await runtime.painters.run(inversion_jobs(session, photo, categories)))
-    made = await runtime.painters.run(variation_jobs(session, inverted, asked, finishing, photo))
-    pictures = [picture for job in made for picture in job]
-    facts = {**finishing.facts(), **error_facts(inverted, manifest)}
-    response = answer(kind, output_format, pictures, facts)
-    return Created(response=response, images=pictures, model_id=finishing.model_id)
+    inverted = nearest(await runtime.gpu_threads.run(inversion_jobs(session, photo, categories)))
+    made = await runtime.gpu_threads.run(
+        variation_jobs(session, inverted, requested, encoder, photo)
+    )
+    images = [image for job in made for image in job]
+    metadata = {**encoder.metadata(), **error_metadata(inverted, manifest)}
+    response = image_response(kind, output_format, images, metadata)
+    return Created(response=response, images=images, model_id=encoder.model_id)
 
 
 def parse_variation_fields(fields: Mapping[str, str]) -> VariationRequest:

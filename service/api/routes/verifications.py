@@ -1,4 +1,4 @@
-"""POST /v1/verifications: whether a picture is ours."""
+"""POST /v1/verifications: whether an image is ours."""
 
 import asyncio
 from typing import Final
@@ -27,7 +27,7 @@ def add_verifications(app: FastAPI, runtime: Runtime) -> None:
     settings, signer = runtime.settings, runtime.marker.signer
     verifier = open_verifier(settings, signer.key if signer else None)
     find_watermark = WatermarkFinder(runtime.pool.registry, settings.image_limits).find
-    turn = asyncio.Semaphore(AT_A_TIME)
+    lock = asyncio.Semaphore(AT_A_TIME)
 
     @route(app, VERIFICATIONS, openapi_extra=form_body(VerificationRequest))
     async def verify(request: Request) -> Verification:
@@ -35,7 +35,7 @@ def add_verifications(app: FastAPI, runtime: Runtime) -> None:
         async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].place():
             data, fields = await read_form(request, settings.max_upload_bytes)
             validate(VerificationRequest, fields)
-            async with turn:
+            async with lock:
                 # Not a worker's thread: it mostly waits for a process.
                 find_record = runtime.state.records.find
                 return await asyncio.to_thread(verifier.verify, data, find_record, find_watermark)

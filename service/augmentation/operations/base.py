@@ -78,7 +78,7 @@ class Scene:
 
 @dataclass
 class Picture:
-    """A picture on its way through the operations that are no geometry.
+    """An image on its way through the operations that are no geometry.
 
     Attributes:
         image: RGB.

@@ -104,7 +104,7 @@ class Shear(GeometricOperation):
 
     @model_validator(mode="after")
     def _refuse_what_flattens(self) -> Self:
-        # tan(x) tan(y) = 1 would make a line of the picture.
+        # tan(x) tan(y) = 1 would make a line of the image.
         x, y = (max(map(abs, bounds)) for bounds in (self.x_degrees, self.y_degrees))
         if x + y > 80:
             raise ValueError("x_degrees and y_degrees together may reach 80")
@@ -243,7 +243,7 @@ class Canvas(GeometricOperation):
         return self
 
     def drawn(self, rng: Rng, scene: Scene) -> Self:
-        """Settle size and placement."""
+        """Resolve size and placement."""
         drawn = super().drawn(rng, scene)
         canvas = self.frame(scene.size)
         placement = self.placement or self._place(scene, canvas, exact(drawn.fill))

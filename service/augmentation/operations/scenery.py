@@ -62,11 +62,11 @@ class Background(Operation):
 
     @property
     def transparent(self) -> bool:
-        """Whether it may leave the picture transparent."""
+        """Whether it may leave the image transparent."""
         return "transparent" in self.fills
 
     def apply(self, picture: Picture) -> Picture:
-        """Lay the cut-out picture over the fill."""
+        """Lay the cut-out image over the fill."""
         (fill,) = self.fills
         if fill == "transparent" or picture.alpha is None:
             return picture
@@ -85,7 +85,7 @@ class Background(Operation):
 
 
 def _ramp(size: Size, degrees: float) -> Plane:
-    """0 at one side of a picture, 1 at the side that `degrees` points to."""
+    """0 at one side of an image, 1 at the side that `degrees` points to."""
     along, down = math.cos(math.radians(degrees)), -math.sin(math.radians(degrees))
     x = ((np.arange(size[0]) + 0.5) / size[0] - 0.5)[None, :]
     y = ((np.arange(size[1]) + 0.5) / size[1] - 0.5)[:, None]

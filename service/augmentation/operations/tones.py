@@ -36,7 +36,7 @@ class ImageOperation(Operation):
         """Do it to an RGB image."""
 
     def apply(self, picture: Picture) -> Picture:
-        """Do it to a picture."""
+        """Do it to an image."""
         return replace(picture, image=self.change(picture.image))
 
 

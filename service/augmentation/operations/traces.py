@@ -128,7 +128,7 @@ class Cutout(ImageOperation):
     ] = None
 
     def drawn(self, rng: Rng, scene: Scene) -> Self:
-        """Draw the rectangles; each lies within the picture."""
+        """Draw the rectangles; each lies within the image."""
         if self.rectangles is not None:
             return self.model_copy(update={"probability": 1.0})
         count = int(rng.integers(*self.count, endpoint=True))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from models.generator import Generator, GeneratorShape
 from models.manifest import INPUT_NAMES, GeneratorManifest
-from service.inference.generation import GeneratorSession, PictureSpec
+from service.inference.generation import GeneratorSession, ImageSpec
 from service.model_store.inspection import inspect_export
 from training.export import loss as loss_module
 from training.export.export import generator_graph
@@ -202,7 +202,7 @@ def test_fp16_keeps_no_convolution_in_float32(wide: Generator) -> None:
 def test_the_service_takes_it_and_paints_the_same(exports: dict[str, Path], precision: str) -> None:
     manifest, files = inspect_export(exports[precision])
     session = GeneratorSession(files["generator.onnx"], manifest, device="cpu")
-    spec = PictureSpec(seed=4, category=1, truncation_psi=manifest.truncation_psi)
+    spec = ImageSpec(seed=4, category=1, truncation_psi=manifest.truncation_psi)
     (served,) = session.render([spec])
     sampler = ExportSampler(exports[precision])
     (sampled,) = sampler.sample(np.array([1]), seed=4, truncation_psi=0.7)

@@ -1,4 +1,4 @@
-"""Records of handed-out pictures."""
+"""Records of handed-out images."""
 
 import sqlalchemy as sa
 from alembic import op
