@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 from bentoml._internal.configuration.containers import BentoMLContainer
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.bento import asgi_app
@@ -25,6 +27,11 @@ def test_uvicorn_starts_each_request_in_one_method() -> None:
     assert list(inspect.signature(HttpToolsProtocol._unsupported_upgrade_warning).parameters) == [
         "self"
     ]
+
+
+def test_starlette_lists_the_files_of_a_form() -> None:
+    """service/api/parsing/multipart.py: closes them there, those of a form cut off, too."""
+    assert MultiPartParser(Headers(), None)._files_to_close_on_error == []  # type: ignore[arg-type]
 
 
 def test_bentoml_says_where_its_model_store_is() -> None:

@@ -106,16 +106,22 @@ async def _parse(
         raise
     except Exception:  # the parser lets its own library's errors and KeyErrors through
         raise BadRequest("the form can't be read", code="invalid_form") from None
+    finally:
+        parser.close()
 
 
 class _MemoryParser(MultiPartParser):
-    """Knows whether the form's end came."""
+    """Knows whether the form's end came, and lets go of files that never got theirs."""
 
     complete = False
 
     def on_end(self) -> None:
         super().on_end()
         self.complete = True
+
+    def close(self) -> None:
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 async def _take_apart(form: FormData, max_file_bytes: int, files: dict[str, int]) -> Form:
