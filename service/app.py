@@ -5,9 +5,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access.keyring import Keyring
 from service.api.application import create_app
 from service.api.endpoint import QueueName
-from service.api.middleware.authentication import Access
-from service.api.middleware.body_limits import Guard
-from service.api.middleware.request_log import Observer
+from service.api.middleware.authentication import Authentication
+from service.api.middleware.body_limits import BodyLimits
+from service.api.middleware.request_log import RequestLog
 from service.api.queues import Queue
 from service.api.responses import error_response
 from service.api.runtime import Runtime
@@ -54,9 +54,9 @@ class Gateway:
         self._runtime = runtime
         app = create_app(runtime)
         settings = runtime.settings
-        access = Access(app, runtime.keyring, runtime.state.usage, settings)
-        guarded = Guard(access, settings)
-        self._app = Observer(guarded, app.routes, runtime.metrics, tracing)
+        access = Authentication(app, runtime.keyring, runtime.state.usage, settings)
+        guarded = BodyLimits(access, settings)
+        self._app = RequestLog(guarded, app.routes, runtime.metrics, tracing)
 
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""

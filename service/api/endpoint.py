@@ -25,7 +25,7 @@ class Endpoint:
         kind: What requests, images and records are counted as; None = they are not counted, and
             take nothing of the key's rate.
         body: What it takes: forms hold photos, and may be longer than JSON.
-        queue: Where its requests wait. Forms have a place among the uploads, too, while they come.
+        queue: Where its requests wait. Forms have a slot among the uploads, too, while they come.
         statuses: The errors that it can answer with.
     """
 

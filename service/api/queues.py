@@ -42,8 +42,8 @@ class Queue:
         self.draining = False
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold a place for one request.
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold a slot for one request.
 
         Raises:
             Busy: The queue is full; Retry-After says when half of it should be done.

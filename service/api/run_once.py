@@ -128,7 +128,7 @@ async def _forgotten_on_failure(claim: Claim | None, state: State) -> AsyncItera
 
 
 def _slot(queue: Queue | None) -> AbstractAsyncContextManager[None]:
-    return nullcontext() if queue is None else queue.place()
+    return nullcontext() if queue is None else queue.slot()
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ class Runtime:
     GPU threads run what asks the generator for images: the workers, or, where it is on a GPU,
     more threads, which mostly wait for it.
 
-    Uploads have a queue of their own: a slow sender holds a place while it sends. So have
+    Uploads have a queue of their own: a slow sender holds a slot while it sends. So have
     interpolations, which take long, and datasets, which take as long as their clients do.
     """
 

@@ -20,7 +20,7 @@ _BODY: Final = "http.response.body"
 class DatasetStream(StreamingResponse):
     """An answer whose next chunk is made when the last has been taken.
 
-    It holds a place in its queue to its end. There is no limit on the whole, but one on each
+    It holds a slot in its queue to its end. There is no limit on the whole, but one on each
     chunk: on making it, and on the client's taking it.
     """
 
@@ -35,8 +35,8 @@ class DatasetStream(StreamingResponse):
         self._ending = "disconnected"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hold a place while it is sent, or until the client is gone."""
-        async with self._queue.place(), aclosing(self._chunks):
+        """Hold a slot while it is sent, or until the client is gone."""
+        async with self._queue.slot(), aclosing(self._chunks):
             try:
                 await super().__call__(scope, receive, send)
             except _Stalled:

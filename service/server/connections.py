@@ -4,7 +4,7 @@ uvicorn bounds a connection only while it idles between requests. Here each one,
 when asked, ends itself if its client has used up its time:
 
 head   the first request or a new one is awaited or coming in; ends in 408, or 431 if too long
-body   the app has the request, and the guard watches the body
+body   the app has the request, and its middleware watches the body
 rest   it was answered before its body had come: what still comes is thrown away, for a while,
        as a client that gets a reset might never see the answer
 idle   between requests

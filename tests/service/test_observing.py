@@ -21,7 +21,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from service.api.middleware.request_log import Observer
+from service.api.middleware.request_log import RequestLog
 from service.errors import SettingsError
 from service.model_store.registry import Registry
 from service.telemetry import observation
@@ -326,7 +326,7 @@ def test_the_log_names_the_key(caplog: pytest.LogCaptureFixture) -> None:
         await send({"type": "http.response.body"})
 
     with caplog.at_level(logging.INFO, logger="service"):
-        TestClient(Observer(app, [], Metrics((1, 2)), None)).get("/")
+        TestClient(RequestLog(app, [], Metrics((1, 2)), None)).get("/")
     (record,) = [r for r in caplog.records if r.name == "service.api.middleware.request_log"]
     assert record.__dict__["fields"]["key"] == "shop"
 

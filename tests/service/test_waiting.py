@@ -25,11 +25,11 @@ def waiting(count: int) -> str:
 def test_a_full_queue_gives_its_places_back() -> None:
     async def fill() -> None:
         queue = Queue("test", 2, Metrics((1, 2)))
-        async with queue.place(), queue.place():
+        async with queue.slot(), queue.slot():
             with pytest.raises(Busy):
-                async with queue.place():
+                async with queue.slot():
                     pass
-        async with queue.place():
+        async with queue.slot():
             pass
 
     asyncio.run(fill())

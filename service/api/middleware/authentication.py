@@ -20,7 +20,7 @@ from service.telemetry.observation import note_key
 _ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
 
 
-class Access:
+class Authentication:
     """ASGI middleware: lets through whom the keys allow, and counts."""
 
     def __init__(self, app: ASGIApp, keyring: Keyring, usage: Usage, settings: Settings) -> None:

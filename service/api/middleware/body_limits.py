@@ -23,7 +23,7 @@ MULTIPART_OVERHEAD_BYTES: Final = 100_000
 MIN_BYTES_PER_SEC: Final = 1_000
 
 
-class Guard:
+class BodyLimits:
     """ASGI middleware around the FastAPI app."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:

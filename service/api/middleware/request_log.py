@@ -26,7 +26,7 @@ UNLOGGED: Final = frozenset({METRICS.path})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-class Observer:
+class RequestLog:
     """ASGI middleware around everything that answers requests."""
 
     def __init__(

@@ -47,7 +47,7 @@ async def read_files(
     """Read a form that holds files and text fields.
 
     Args:
-        request: A request whose body the guard caps.
+        request: A request whose body is capped.
         max_file_bytes: Cap on each file.
         files: How many files there may be of each name, which may also be sent as `name[]`.
             At least one named `image` must be there.

@@ -58,7 +58,7 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
 
         Masks, boxes, polygons and keypoints go the way of the pixels.
         """
-        async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].place():
+        async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].slot():
             limit = settings.max_upload_bytes
             form = await read_files(request, limit, FILES, MAX_ANNOTATION_BYTES)
             # A megabyte of annotations would hold the event loop up.
@@ -94,17 +94,17 @@ async def _augment(
     # A few photos are held decoded at a time, however many there are.
     step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
     for start in range(0, len(photos), step):
-        places: list[int] = []
+        positions: list[int] = []
         jobs: list[Callable[[], EncodedImage]] = []
         for index in range(start, min(start + step, len(photos))):
-            own = [place for place, task in enumerate(tasks) if task.photo == index]
+            own = [position for position, task in enumerate(tasks) if task.photo == index]
             if own:
                 photo = await decoder.decode(partial(open_photo, sent[index]), photos[index].data)
-                mine = [tasks[place] for place in own]
+                mine = [tasks[position] for position in own]
                 jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding)
-                places += own
-        images |= zip(places, await runtime.workers.run(jobs), strict=True)
-    in_order = [images[place] for place in range(len(tasks))]
+                positions += own
+        images |= zip(positions, await runtime.workers.run(jobs), strict=True)
+    in_order = [images[position] for position in range(len(tasks))]
     metadata = common_metadata(in_order, output_format)
     return Created(
         response=image_response(kind, output_format, in_order, metadata), images=in_order

@@ -78,7 +78,7 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
                 body = await request.body()
                 path = validate(InterpolationRequest, parse_json(body))
                 return await serve(request, RequestedPath(path, path.seeds), [body])
-            async with runtime.queues["uploads"].place():
+            async with runtime.queues["uploads"].slot():
                 form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
                 photos, sent_path = form.files["image"], parse_path_fields(form.fields)
                 requested = RequestedPath(sent_path, resolve_waypoints(sent_path, photos), photos)
