@@ -53,9 +53,9 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one for each picture that is painted."""
     render, seen = GeneratorSession.render, []
 
-    def counting(self: GeneratorSession, specs: Any) -> Any:
+    def counting(self: GeneratorSession, specs: Any, *more: Any) -> Any:
         seen.append(specs[0].seed)
-        return render(self, specs)
+        return render(self, specs, *more)
 
     monkeypatch.setattr(GeneratorSession, "render", counting)
     return seen
@@ -215,10 +215,10 @@ def test_a_failure_on_the_way_is_never_taken_for_the_whole(
 ) -> None:
     render, left = GeneratorSession.render, iter(range(40))
 
-    def failing(self: GeneratorSession, specs: Any) -> Any:
+    def failing(self: GeneratorSession, specs: Any, *more: Any) -> Any:
         if next(left, None) is None:
             raise ZeroDivisionError("on the way")
-        return render(self, specs)
+        return render(self, specs, *more)
 
     with live_service(workers="1") as client:
         monkeypatch.setattr(GeneratorSession, "render", failing)

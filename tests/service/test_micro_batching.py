@@ -349,9 +349,9 @@ def test_requests_over_http_share_runs_and_the_metric_tells(
 
     render, begun = GeneratorSession.render, []
 
-    def noted(self: GeneratorSession, specs: Sequence[ImageSpec]) -> Any:
+    def noted(self: GeneratorSession, specs: Sequence[ImageSpec], *more: Any) -> Any:
         begun.append(specs)
-        return render(self, specs)
+        return render(self, specs, *more)
 
     def after_all_have_come(on_run: Callable[[int], None]) -> Batching:
         """The first run ends when the other workers have joined the line."""

@@ -309,10 +309,10 @@ def test_a_failure_on_the_way_leaves_nothing(
 ) -> None:
     render, left = GeneratorSession.render, iter(range(6))
 
-    def failing(self: GeneratorSession, specs: Any) -> Any:
+    def failing(self: GeneratorSession, specs: Any, *more: Any) -> Any:
         if next(left, None) is None:
             raise OSError(28, "No space left on device")
-        return render(self, specs)
+        return render(self, specs, *more)
 
     monkeypatch.setattr(GeneratorSession, "render", failing)
     result = run("synthesize", "--export", export, "--out", tmp_path / target, "--count", 9)
