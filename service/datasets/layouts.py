@@ -37,7 +37,7 @@ class LabelledImage:
 class Layout(Protocol):
     """Puts a set's images into a sink, in order; each call gives the sink's next bytes."""
 
-    def image(self, made: LabelledImage) -> bytes:
+    def image(self, labelled: LabelledImage) -> bytes:
         """Add the next image."""
 
     def finish(self) -> Iterator[bytes]:
@@ -79,12 +79,12 @@ class FolderLayout(_Base):
         super().__init__(plan, encoder, sink)
         self._lines: Final = Spool()
 
-    def image(self, made: LabelledImage) -> bytes:
+    def image(self, labelled: LabelledImage) -> bytes:
         """Add the next image."""
-        item = made.item
+        item = labelled.item
         name = f"{self.folders[item.category]}/{self.number(item)}.{self.extension}"
         self._lines.write(_line({"file_name": name, **self.labels(item)}) + b"\n")
-        return add(self.sink, name, made.image.data)
+        return add(self.sink, name, labelled.image.data)
 
     def finish(self) -> Iterator[bytes]:
         """Add the rest, and end."""
@@ -106,9 +106,9 @@ class CocoLayout(_Base):
         self._annotations: Final = Spool()
         self._between = b"\n"
 
-    def image(self, made: LabelledImage) -> bytes:
+    def image(self, labelled: LabelledImage) -> bytes:
         """Add the next image."""
-        item, (left, top, width, height) = made.item, made.box
+        item, (left, top, width, height) = labelled.item, labelled.box
         shown = self.plan.presentation
         name = f"{self.number(item)}.{self.extension}"
         image = {
@@ -131,7 +131,7 @@ class CocoLayout(_Base):
         self._images.write(self._between + _line(image))
         self._annotations.write(self._between + _line(annotation))
         self._between = b",\n"
-        return add(self.sink, f"images/{name}", made.image.data)
+        return add(self.sink, f"images/{name}", labelled.image.data)
 
     def finish(self) -> Iterator[bytes]:
         """Add the rest, and end."""
@@ -168,13 +168,13 @@ class WebDatasetLayout(_Base):
         super().__init__(plan, encoder, sink)
         self._tar = Tar() if plan.in_tars else None
 
-    def image(self, made: LabelledImage) -> bytes:
+    def image(self, labelled: LabelledImage) -> bytes:
         """Add the next image."""
-        item, tar = made.item, self._tar
+        item, tar = labelled.item, self._tar
         files = {
             "cls": str(item.category).encode(),
             "json": _line(self.labels(item)),
-            self.extension: made.image.data,
+            self.extension: labelled.image.data,
         }
         key = self.number(item)
         data = b"".join(

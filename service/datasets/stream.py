@@ -29,7 +29,7 @@ OPAQUE: Final = 128
 
 @dataclass(frozen=True)
 class SetGenerator:
-    """Makes a set's images.
+    """Generates a set's images.
 
     Attributes:
         session: The model.
@@ -62,10 +62,10 @@ async def dataset_bytes(
         SessionError: The generator failed; the archive is then without its end.
     """
     layout = LAYOUTS[plan.layout](plan, generator.encoder, sink)
-    async with aclosing(_pictures(plan, generator)) as images:
-        async for made in images:
-            yield layout.image(made)
-            on_image(made.image)
+    async with aclosing(_images(plan, generator)) as images:
+        async for one in images:
+            yield layout.image(one)
+            on_image(one.image)
     rest = layout.finish()
     while True:
         (block,) = await generator.run([partial(next, rest, None)])
@@ -74,26 +74,26 @@ async def dataset_bytes(
         yield block
 
 
-async def _pictures(
+async def _images(
     plan: DatasetPlan, generator: SetGenerator
 ) -> AsyncGenerator[LabelledImage, None]:
-    """Give all images in order, at most `ahead` batches in the making."""
+    """Give all images in order, at most `ahead` batches at work."""
     batches = _batches(plan.items(), generator.session.batch_sizes[-1])
-    making: deque[asyncio.Future[list[Any]]] = deque()
+    running: deque[asyncio.Future[list[Any]]] = deque()
     try:
         while True:
-            for items in islice(batches, generator.ahead - len(making)):
+            for items in islice(batches, generator.ahead - len(running)):
                 job = partial(_generate_batch, plan, generator, items)
-                making.append(asyncio.ensure_future(generator.run([job])))
-            if not making:
+                running.append(asyncio.ensure_future(generator.run([job])))
+            if not running:
                 return
-            (batch,) = await making.popleft()
-            for made in batch:
-                yield made
+            (batch,) = await running.popleft()
+            for labelled in batch:
+                yield labelled
     finally:
-        for one in making:
+        for one in running:
             one.cancel()
-        await asyncio.gather(*making, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

@@ -124,7 +124,7 @@ class RequestedPath:
 
     Attributes:
         path: What is asked for.
-        sources: Seeds and photos in the order of the way.
+        sources: Seeds and photos in the order of the path.
         photos: In the order that they came in.
     """
 
@@ -141,7 +141,7 @@ class RequestedPath:
     @property
     def noise_seed(self) -> int:
         """Whose noise all frames have: the first seed's, so that it doesn't flicker."""
-        return next((stop for stop in self.sources if isinstance(stop, int)), 0)
+        return next((source for source in self.sources if isinstance(source, int)), 0)
 
     def check_length(self) -> None:
         """Refuse what takes too long.
@@ -190,4 +190,4 @@ def resolve_waypoints(
             f"the way leads past {len(unused)} of the photos: name every one, or leave it out",
             param="waypoints",
         )
-    return [by_name[stop] if isinstance(stop, str) else stop for stop in request.waypoints]
+    return [by_name[source] if isinstance(source, str) else source for source in request.waypoints]

@@ -43,7 +43,7 @@ MAX_PIXELS: Final = 20_000_000
 
 @dataclass(frozen=True)
 class Waypoint:
-    """An image that the way leads through.
+    """An image that the path leads through.
 
     Attributes:
         spec: What generates it.
@@ -63,20 +63,23 @@ class Waypoint:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: a share, 0 to 1, of the way from a waypoint to another."""
+    """One frame: a fraction, 0 to 1, of the path from a waypoint to another."""
 
     start: Waypoint
     end: Waypoint
-    share: float
+    fraction: float
 
     @property
     def photos(self) -> tuple[str, ...]:
         """SHA-256 of the photos that it is generated of; the nearer one first."""
-        shares = {self.start.photo_sha256: 1 - self.share, self.end.photo_sha256: self.share}
+        fractions = {
+            self.start.photo_sha256: 1 - self.fraction,
+            self.end.photo_sha256: self.fraction,
+        }
         if self.start.name == self.end.name:
-            shares = {self.start.photo_sha256: 1.0}
-        near = sorted(shares, key=lambda photo: -shares[photo])
-        return tuple(photo for photo in near if photo is not None and shares[photo] > 0)
+            fractions = {self.start.photo_sha256: 1.0}
+        near = sorted(fractions, key=lambda photo: -fractions[photo])
+        return tuple(photo for photo in near if photo is not None and fractions[photo] > 0)
 
     def parameters(self, known: Sequence[str]) -> dict[str, Any]:
         """What beside the start's seed, category and truncation fixes the frame.
@@ -86,7 +89,7 @@ class Frame:
         """
         start, end = self.start, self.end
         noise_seed = start.spec.seed if start.spec.noise_seed is None else start.spec.noise_seed
-        path = {"to": end.name, "share": self.share, "noise_seed": noise_seed}
+        path = {"to": end.name, "share": self.fraction, "noise_seed": noise_seed}
         if start.photo_sha256 is None and end.photo_sha256 is None:
             return {"interpolation": path}
         path["to_category"] = category_name(end.spec.category, known)
@@ -151,14 +154,14 @@ def plan_waypoints(
     elif request.category is not None:
         category = find_category(request.category, manifest.categories)
     elif photos:
-        category = next(photos[stop] for stop in sources if stop in photos).spec.category
+        category = next(photos[source] for source in sources if source in photos).spec.category
     else:
         category = noise % len(manifest.categories)
     return [
-        Waypoint(ImageSpec(stop, category, psi, noise_seed=noise))
-        if isinstance(stop, int)
-        else photos[stop]
-        for stop in sources
+        Waypoint(ImageSpec(source, category, psi, noise_seed=noise))
+        if isinstance(source, int)
+        else photos[source]
+        for source in sources
     ]
 
 
@@ -229,9 +232,9 @@ def path_metadata(
     if isinstance(requested.path, InterpolationRequest):
         return {**metadata, "seeds": requested.path.seeds}
     found = {
-        stop: waypoint
-        for stop, waypoint in zip(requested.sources, waypoints, strict=True)
-        if not isinstance(stop, int)
+        source: waypoint
+        for source, waypoint in zip(requested.sources, waypoints, strict=True)
+        if not isinstance(source, int)
     }
     photos = [
         {
@@ -243,7 +246,9 @@ def path_metadata(
     ]
     return {
         **metadata,
-        "waypoints": [stop if isinstance(stop, int) else stop.name for stop in requested.sources],
+        "waypoints": [
+            source if isinstance(source, int) else source.name for source in requested.sources
+        ],
         "photos": photos,
         # Apart, as many photos are too long for the headers of an animation.
         "reconstruction_errors": [waypoint.error for waypoint in found.values()],
@@ -294,7 +299,7 @@ def _generate_batch(
     specs = []
     for frame in frames:
         spec = frame.start.spec
-        path = np.float32(frame.share) * (styles[frame.end.name] - styles[frame.start.name])
+        path = np.float32(frame.fraction) * (styles[frame.end.name] - styles[frame.start.name])
         offset = path if spec.style_offset is None else spec.style_offset + path
         specs.append(replace(spec, style_offset=np.broadcast_to(offset, shape)))
     generated = session.render(specs, upscaled)

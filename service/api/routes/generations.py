@@ -58,8 +58,8 @@ async def _generate(request: Request, requested: GenerationRequest, runtime: Run
         output_format,
         requested.output_compression,
     )
-    made = await runtime.gpu_threads.run(generation_jobs(session, plan, encoder))
-    images = [image for job in made for image in job]
+    batches = await runtime.gpu_threads.run(generation_jobs(session, plan, encoder))
+    images = [image for batch in batches for image in batch]
     metadata = {**encoder.metadata(), "truncation_psi": plan.specs[0].truncation_psi}
     response = image_response(kind, output_format, images, metadata)
     return Created(response=response, images=images, model_id=model_id)

@@ -185,8 +185,8 @@ async def _generate(
     generated: list[Any] = []
     for start in range(0, len(frames), FRAMES_AT_A_TIME):
         part = frames[start : start + FRAMES_AT_A_TIME]
-        made = await runtime.gpu_threads.run(frame_jobs(session, part, styles, render, upscaled))
-        generated += [one for job in made for one in job]
+        batches = await runtime.gpu_threads.run(frame_jobs(session, part, styles, render, upscaled))
+        generated += [one for job in batches for one in job]
     return generated
 
 

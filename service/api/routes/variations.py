@@ -74,10 +74,10 @@ async def _vary(
     )
     photo = await decoder.decode(lambda file, limits: fit_photo(file, limits, manifest), data)
     inverted = nearest(await runtime.gpu_threads.run(inversion_jobs(session, photo, categories)))
-    made = await runtime.gpu_threads.run(
+    batches = await runtime.gpu_threads.run(
         variation_jobs(session, inverted, requested, encoder, photo)
     )
-    images = [image for job in made for image in job]
+    images = [image for batch in batches for image in batch]
     metadata = {**encoder.metadata(), **error_metadata(inverted, manifest)}
     response = image_response(kind, output_format, images, metadata)
     return Created(response=response, images=images, model_id=encoder.model_id)
