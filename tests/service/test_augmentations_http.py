@@ -20,7 +20,7 @@ from service.augmentation.policies import POLICIES, AnyOperation
 from service.augmentation.requests import AugmentationRequest
 
 from .test_bad_requests import check
-from .test_imaging import IPTC, OURS, read_xmp
+from .test_encoding import IPTC, OURS, read_xmp
 
 URL = "/v1/images/augmentations"
 NAMES = [

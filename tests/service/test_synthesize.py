@@ -23,7 +23,7 @@ from service.inference.generation import GeneratorSession
 from .. import processes
 from .small_graphs import constant, generator_graph
 from .test_cli import ROOT, run
-from .test_imaging import IPTC, OURS, read_xmp
+from .test_encoding import IPTC, OURS, read_xmp
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from .conftest import write_styled_export
 from .small_graphs import encoder_file, generator_graph, with_offset
 from .test_augmentations_http import photo, png_header
 from .test_bad_requests import check
+from .test_encoding import IPTC, OURS, read_xmp
 from .test_generations_http import decoded, pixels
-from .test_imaging import IPTC, OURS, read_xmp
 
 URL = "/v1/images/variations"
 NATIVE = (24, 16)
