@@ -28,6 +28,7 @@ GOALS = {
     "train_step_over_convolutions": ("1.6 or less", lambda value: value <= 1.6),
     "masking_cost": ("under 0.03", lambda value: value < 0.03),
     "masking_dynamic_over_off": ("0.9 or less", lambda value: value <= 0.9),
+    "kd_over_before": ("0.5 or less", lambda value: value <= 0.5),
     "base_kd_over_before": ("1/3 or less", lambda value: value <= 1 / 3),
     "base_coverage": ("at least 0.35", lambda value: value >= 0.35),
     "finetune_label_agreement": ("at least 0.85", lambda value: value >= 0.85),

@@ -2,13 +2,15 @@
 
 masking (docs/masking.md): does hiding features help? bench/masking.json was written down before its
 first run, but for the strengths of R1; the evaluations are the lines of bench/masking.jsonl, and
-study.py says how to run them again. Quality: the cards of the bases that ship, and what
-bench/quality.json says was measured by hand, and how.
+study.py says how to run them again. discriminator, likewise: today's default beside commit
+5acf454's in the same time, on three catalogues (docs/decisions/0019). Quality: the cards of the
+bases that ship, and what bench/quality.json says was measured by hand, and how.
 """
 
 import json
 import math
 from pathlib import Path
+from statistics import mean
 
 from measuring import Measurement
 from study import Study
@@ -19,6 +21,7 @@ from training.bases import base_path
 HERE = Path(__file__).parent
 UNSEEN = range(10, 15)  # seeds on which no choice was made
 WINNER = "both-0.2"
+SEEDS = range(3)
 
 
 def measure(quick: bool) -> Measurement:
@@ -30,6 +33,12 @@ def measure(quick: bool) -> Measurement:
         ratio, low, high = map(math.exp, interval(list(logs.values())))
         measurement.add("masking_dynamic_over_off", [math.exp(log) for log in logs.values()], ratio)
         measurement.raw["masking"] = {"interval_95": [low, high], "commits": masking.commits()}
+    study = Study(HERE / "discriminator.json")
+    stage = study.plan["stages"][0]
+    by_data = [study.log_ratios(data, "both", SEEDS) for data in stage["data"]]
+    whole = set.intersection(*map(set, by_data))  # seeds that have run on every catalogue
+    over = [math.exp(mean(logs[seed] for logs in by_data)) for seed in sorted(whole)]
+    measurement.add("kd_over_before", over, math.exp(mean(map(math.log, over))))
     by_hand = json.loads((HERE / "quality.json").read_text(encoding="utf-8"))
     card = json.loads((base_path("clothing") / "manifest.json").read_bytes())["metrics"]
     before = by_hand.pop("base_kd_before")["value"]

@@ -1,4 +1,4 @@
-"""Makes the bases that ship: clothes at 64 px with encoder and upscaler, and grown to 128 px.
+"""Makes the bases that ship: clothes at 64 px with an encoder, and grown from them at 128 px.
 
     python bench/train_base.py --photos DIR --validation DIR --out training/data/bases
 
@@ -47,7 +47,6 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="of make gpu, in a folder for each size")
     parser.add_argument("--kimg", type=float, default=175, help="thousand images at each size")
     parser.add_argument("--encoder-kimg", type=float, default=60, help="photos to the encoder")
-    parser.add_argument("--upscaler-kimg", type=float, default=75, help="crops to the upscaler")
     options = parser.parse_args()
     photos = (options.photos, "--validation", options.validation)
     for size, name in NAMES.items():
@@ -65,8 +64,6 @@ def main() -> None:
         if size == 64:
             end = ("--max-kimg", f"{options.encoder_kimg:g}")
             catalogan("train-encoder", run, "--data", dataset, *end, *moment)
-            end = ("--max-kimg", f"{options.upscaler_kimg:g}")
-            catalogan("train-upscaler", run, "--photos", *photos, *end, *moment)
         catalogan("evaluate", run, "--data", dataset, *moment)
         catalogan(
             "export", run, "--out", options.out / name, "--name", name, *moment,

@@ -138,20 +138,22 @@ def recognise_new(discriminator: Discriminator, dataset: PreparedDataset, new: l
         dataset: What is to be learnt.
         new: Which categories the source does not know.
     """
-    if not any(new) or len(new) < 2:
-        return
     train, means = dataset.indices("train"), []
-    for label in range(len(new)):
+    present = np.unique(dataset.labels[train])
+    chosen = [label for label in present if new[label]]
+    if not chosen or len(present) < 2:
+        return
+    for label in present:
         rows = train[dataset.labels[train] == label][:COMPARED_PHOTOS]
         photos = to_float(torch.from_numpy(dataset.images[rows])).to(discriminator.device)
         means.append([hidden.mean(dim=0) for hidden in _hidden(discriminator, photos)])
     of_each_table = (torch.stack(table) for table in zip(*means, strict=True))
     for embed, mean in zip(_embeddings(discriminator), of_each_table, strict=True):
         apart = mean - mean.mean(dim=0)
-        lengths = apart.norm(dim=1, keepdim=True)
-        scale = embed.norm(dim=1).mean()
-        chosen = torch.tensor(new, device=embed.device)[:, None] & (lengths > 0)
-        embed.copy_(torch.where(chosen, apart / lengths.clamp(min=1e-12) * scale, embed))
+        directions = torch.nn.functional.normalize(apart, dim=1) * embed.norm(dim=1).mean()
+        for label, direction in zip(present, directions, strict=True):
+            if label in chosen:
+                embed[label] = direction
 
 
 def _hidden(discriminator: Discriminator, images: Tensor) -> list[Tensor]:

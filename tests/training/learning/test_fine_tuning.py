@@ -123,6 +123,21 @@ def test_a_discriminator_knows_new_categories_by_their_photos(
     assert logits(0, 0) + logits(1, 1) > logits(0, 1) + logits(1, 0)
 
 
+def test_a_category_without_training_photos_keeps_its_start(
+    prepare: Prepare, tiny_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = prepare(("bags", "belts", "cups"))
+    discriminator = networks(dataset, tiny_settings)[1].eval()
+    rows = dataset.indices("train")
+    monkeypatch.setattr(dataset, "indices", lambda _: rows[dataset.labels[rows] != 1])
+    embed = discriminator.get_parameter("embed")
+    before = embed.detach().clone()
+    recognise_new(discriminator, dataset, [True, True, True])
+    assert torch.equal(embed[1], before[1])
+    assert not torch.isclose(embed[[0, 2]], before[[0, 2]]).all()
+    assert torch.isfinite(embed).all()
+
+
 def test_one_category_has_nothing_to_be_told_from(
     prepare: Prepare, tiny_settings: dict[str, Any]
 ) -> None:
