@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
+from service.errors import ApiError, OperatorError
+
 console = Console(highlight=False)
 errors_console = Console(stderr=True, highlight=False)
 
@@ -14,8 +16,6 @@ errors_console = Console(stderr=True, highlight=False)
 @contextmanager
 def operator_errors() -> Iterator[None]:
     """Turn expected failures into one line and exit status 2."""
-    from service.errors import ApiError, OperatorError
-
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     try:
         yield

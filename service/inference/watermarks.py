@@ -1,4 +1,4 @@
-"""A model's watermark, laid over its images; service/verification looks for it."""
+"""A model's watermark, laid over its images; service/provenance looks for it."""
 
 from typing import Final
 

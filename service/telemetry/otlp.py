@@ -5,6 +5,7 @@ The standard OTEL_* variables rule: endpoint, headers, timeout, sampler, resourc
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from opentelemetry.context import Context
@@ -21,7 +22,6 @@ from opentelemetry.trace import (
     format_trace_id,
     set_span_in_context,
 )
-from starlette.datastructures import Headers
 
 from service.telemetry.observation import Observation
 
@@ -43,7 +43,7 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer: Final = self._provider.get_tracer("catalogan")
 
-    def begin(self, headers: Headers) -> "RequestSpan":
+    def begin(self, headers: Mapping[str, str]) -> "RequestSpan":
         """Begin a request's span, below the one that its traceparent names."""
         # From an empty context: BentoML's middleware leaves a span that is not sampled.
         parent = extract(headers, context=Context())

@@ -1,9 +1,8 @@
 """Whether requests are traced, and by what."""
 
 import os
+from collections.abc import Mapping
 from typing import Protocol
-
-from starlette.datastructures import Headers
 
 from service.errors import SettingsError
 from service.telemetry.observation import Observation
@@ -23,7 +22,7 @@ class Span(Protocol):
 class Tracing(Protocol):
     """What begins spans; `service.telemetry.otlp` has the only one."""
 
-    def begin(self, headers: Headers) -> Span:
+    def begin(self, headers: Mapping[str, str]) -> Span:
         """Begin a request's span; `headers` may name its parent."""
 
     def stop(self) -> None:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from service.cli.commands import app
+from catalogan import app
 from service.model_store.registry import Registry
 
 from ..processes import started
@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [
     sys.executable,
     "-c",
-    "from service.state import database; from service.verification import manifests\n"
+    "from service.storage import database; from service.provenance import manifests\n"
     "database.TIMEOUT_SEC = manifests.TIMEOUT_SEC = 600\n"
-    "from service.cli.commands import app; app()",
+    "import catalogan; catalogan.main()",
 ]
 
 

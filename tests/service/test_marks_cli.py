@@ -10,8 +10,7 @@ from cryptography import x509
 from PIL import Image
 from typer.testing import CliRunner
 
-import service.cli.commands
-from service.cli.marks import app
+from catalogan import app
 
 from .test_marks_http import photo
 
@@ -31,7 +30,7 @@ def picture(
         monkeypatch.setenv(*line.split("=", 1))
     monkeypatch.setenv("CATALOGAN_MARKS", "signed")
     arguments = ["generate", "--export", str(export), "--out", str(tmp_path), "--seed", "0"]
-    assert CliRunner().invoke(service.cli.commands.app, arguments).exit_code == 0
+    assert CliRunner().invoke(app, arguments).exit_code == 0
     return tmp_path / "mugs-0.png"
 
 

@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 from starlette.testclient import TestClient
 
 import service.app
-from service.cli.batch import Batch, write_images
+from service.cli.generate import Batch, write_images
 from service.inference.generation import GeneratorSession
 from service.model_store.registry import Registry
 
@@ -279,7 +279,7 @@ def test_metrics_are_labelled_by_template(guarded: TestClient) -> None:
 def test_the_service_knows_no_torch() -> None:
     code = (
         "import sys, service.bento, service.model_store.inspection; "
-        "import service.cli.commands, service.cli.batch; "
+        "import service.cli.serve, service.cli.generate, service.cli.verify; "
         "print([m for m in ('torch', 'torchvision', 'training') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -162,9 +162,9 @@ def test_a_database_of_a_newer_version_is_refused(state_settings: Settings) -> N
 WRITE_FOR_EVER = """
 import itertools, time
 from service.settings import load_settings
-from service.state.migrate import LOCK
-from service.state.records import Record, content_hash
-from service.state.state import State
+from service.storage.migrate import LOCK
+from service.storage.records import Record, content_hash
+from service.storage.state import State
 state = State(load_settings())
 for index in itertools.count():
     state.records.add([Record(content_hash(b"%d" % index), "generation", "u:t", int(time.time()))])

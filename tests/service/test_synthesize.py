@@ -352,10 +352,10 @@ def test_interrupted_leaves_nothing_and_killed_is_made_anew(export: Path, tmp_pa
 def test_progress_counts_the_pictures_of_the_shard(
     make_export: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from service.cli.synthesis import ask, write_set
+    from service.cli.synthesize import dataset_request, write_set
 
     seen: list[tuple[int, int]] = []
-    request = ask(count=5, categories=[], shard="1/2", seed=1)
+    request = dataset_request(count=5, categories=[], shard="1/2", seed=1)
     write_set(
         request,
         tmp_path / "set",

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from catalogan import app
 from models.manifest import GeneratorManifest
-from service.cli.commands import app
 from service.errors import BadRequest, OperatorError
 from service.inference.generation import GeneratorSession, ImageSpec
 from service.model_store.exports import read_export

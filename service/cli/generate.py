@@ -1,4 +1,4 @@
-"""`catalogan generate`: images into a directory, without HTTP."""
+"""`catalogan generate`: images into a directory, the same as the service returns for them."""
 
 import re
 import secrets
@@ -7,8 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from models.manifest import GENERATOR_FILE, UPSCALER_FILE, WATERMARK_ENCODER_FILE
+import typer
+
+from service.cli.console import console, operator_errors
+from service.cli.options import (
+    DeviceOption,
+    ExportOption,
+    FormatOption,
+    ModelOption,
+    SizeOption,
+    TruncationOption,
+)
 from service.errors import RegistryError
 from service.fields import MAX_IMAGES, validate
 from service.generation.generations import GenerationPlan, generation_jobs, plan_images
@@ -16,14 +27,15 @@ from service.generation.output import ImageEncoder
 from service.generation.requests import GenerationRequest
 from service.inference.generation import SEED_LIMIT, GeneratorSession
 from service.inference.graphs import Device
-from service.model_store.exports import export_version, read_export
-from service.model_store.registry import Registry
+from service.model_store.sessions import open_session
 from service.provenance.marker import open_marker
 from service.rendering.encoded_image import EncodedImage
 from service.rendering.encoding import OutputFormat
 from service.rendering.recording import record_of
-from service.settings import Settings, load_settings
+from service.settings import load_settings
 from service.storage.state import State
+
+app = typer.Typer()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +50,33 @@ class Batch:
     output_format: OutputFormat = "png"
 
 
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option(help="Directory for the images.")],
+    count: Annotated[int, typer.Option(min=1, max=100_000)] = 1,
+    category: Annotated[str | None, typer.Option(help="Else all in turn.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the first image.")] = None,
+    model: ModelOption = None,
+    export: ExportOption = None,
+    output_format: FormatOption = "png",
+    truncation_psi: TruncationOption = None,
+    size: SizeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Write images, the same as the service returns for these seeds."""
+    with operator_errors():
+        batch = Batch(
+            count=count,
+            category=category,
+            seed=seed,
+            truncation_psi=truncation_psi,
+            size=size,
+            output_format=output_format,
+        )
+        write_images(batch, out, model_id=model, export=export, device=device)
+    console.print(f"wrote {count} images to {out}", markup=False, soft_wrap=True)
+
+
 def write_images(
     batch: Batch,
     out: Path,
@@ -50,19 +89,19 @@ def write_images(
 
     Args:
         batch: What to generate.
-        out: Directory, made if missing; files of the same names are replaced.
+        out: Directory, created if missing; files of the same names are replaced.
         model_id: "name" or "name:version"; None = the service's default.
         export: An export directory to use instead of a registered model.
         device: Overrides CATALOGAN_DEVICE.
 
     Raises:
         OperatorError: Model, export or directory can't be used.
-        BadRequest: The batch asks for what the model doesn't have.
+        BadRequest: The model doesn't have what is requested.
     """
     settings = load_settings(model=model_id, device=device)
     session, shown_id = open_session(settings.model, export, settings)
     first = secrets.randbelow(SEED_LIMIT) if batch.seed is None else batch.seed
-    # Refuses what the model can't give before anything is written.
+    # Refuses what the model doesn't have before anything is written.
     presentation = _plan(batch, first, 0, session).presentation
     encoder = ImageEncoder.of_model(
         open_marker(settings), shown_id, session, presentation, batch.output_format
@@ -83,7 +122,7 @@ def write_images(
 
 
 def _plan(batch: Batch, first_seed: int, start: int, session: GeneratorSession) -> GenerationPlan:
-    """What the HTTP request that gives the same images comes to."""
+    """The plan of the HTTP request for the same images."""
     requested = {
         "n": min(MAX_IMAGES, batch.count - start),
         "category": batch.category,
@@ -95,40 +134,9 @@ def _plan(batch: Batch, first_seed: int, start: int, session: GeneratorSession) 
     return plan_images(validate(GenerationRequest, requested), session.manifest)
 
 
-def open_session(
-    model_id: str | None, export: Path | None, settings: Settings
-) -> tuple[GeneratorSession, str]:
-    """Load an export or a registered model; give its id, too.
-
-    Raises:
-        OperatorError: It can't be used.
-    """
-    if export is not None:
-        manifest, files = read_export(export)
-        generator, shown_id = files[GENERATOR_FILE], f"{manifest.name}:{export_version(files)}"
-        used = (UPSCALER_FILE, WATERMARK_ENCODER_FILE)
-        others = {file: files[file] for file in used if file in files}
-    else:
-        registry = Registry()
-        wanted = model_id or next(iter(registry.promoted()), None)
-        if wanted is None:
-            raise RegistryError("no model is registered: `catalogan register EXPORT`")
-        model = registry.get(wanted)
-        manifest, generator, shown_id = model.manifest, model.read_generator(), model.model_id
-        others = model.read_others()
-    session = GeneratorSession(
-        generator,
-        manifest,
-        others=others,
-        device=settings.device,
-        intra_op_threads=settings.intra_op_threads,
-    )
-    return session, shown_id
-
-
 def _write(out: Path, image: EncodedImage, output_format: OutputFormat) -> None:
     """Write aside, then rename: an image is there whole or not at all."""
-    slug = re.sub(r"[^\w-]+", "-", image.metadata["category"])[:60].strip("-") or "picture"
+    slug = re.sub(r"[^\w-]+", "-", image.metadata["category"])[:60].strip("-") or "image"
     path = out / f"{slug}-{image.metadata['seed']}.{output_format}"
     aside = path.with_name(f".{path.name}.part")
     aside.write_bytes(image.data)

@@ -1,4 +1,4 @@
-"""`catalogan synthesize`: a labelled set into a directory or an archive, without HTTP."""
+"""`catalogan synthesize`: a labelled set into a directory or an archive, without a server."""
 
 import asyncio
 import math
@@ -8,9 +8,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Annotated, Any, Final, Literal, cast, get_args
 
-from service.cli.batch import open_session
+import typer
+from rich.progress import Progress
+
+from service.cli.console import console, errors_console, operator_errors
+from service.cli.options import (
+    DeviceOption,
+    ExportOption,
+    FormatOption,
+    ModelOption,
+    SizeOption,
+    TruncationOption,
+)
 from service.datasets.archives import Directory, Sink, Tar, Zip
 from service.datasets.plan import Container, DatasetPlan, DatasetRequest, plan_dataset
 from service.datasets.stream import SetGenerator, dataset_bytes
@@ -19,6 +30,7 @@ from service.fields import validate
 from service.generation.output import ImageEncoder
 from service.inference.graphs import Device
 from service.inference.workers import Workers
+from service.model_store.sessions import open_session
 from service.provenance.marker import open_marker
 from service.rendering.encoded_image import EncodedImage
 from service.rendering.recording import record_of
@@ -29,13 +41,64 @@ from service.storage.state import State
 _SHARD: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 _COUNTED: Final = re.compile(r"(.+)=([0-9]{1,9})", re.DOTALL)
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
+
+app = typer.Typer()
 
 
-def ask(
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Option(help="A directory, or FILE.zip or FILE.tar; not there yet.")],
+    count: Annotated[int | None, typer.Option(min=1, help="Images of each category.")] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME, or NAME=COUNT; several times. Else all.", metavar="NAME[=COUNT]"),
+    ] = None,
+    layout: Annotated[Literal["folder", "coco", "webdataset"], typer.Option()] = "folder",
+    shard: Annotated[
+        str, typer.Option(help="I/N: the I-th of N parts, which together are the set.")
+    ] = "1/1",
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the set; needed for shards.")] = None,
+    model: ModelOption = None,
+    export: ExportOption = None,
+    output_format: FormatOption = "png",
+    truncation_psi: TruncationOption = None,
+    size: SizeOption = None,
+    background: Annotated[
+        str | None, typer.Option(help="white, transparent or #rrggbb, where the model has alpha.")
+    ] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Create a labelled synthetic set, the same as POST /v1/datasets returns."""
+    with operator_errors():
+        request = dataset_request(
+            count=count,
+            categories=category or [],
+            shard=shard,
+            seed=seed,
+            layout=layout,
+            output_format=output_format,
+            truncation_psi=truncation_psi,
+            size=size,
+            background=background,
+        )
+        with Progress(console=errors_console, disable=not errors_console.is_terminal) as progress:
+            task = progress.add_task("Images", total=None)
+
+            def show(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            plan = write_set(
+                request, out, model_id=model, export=export, device=device, on_progress=show
+            )
+    summary = f"wrote {len(plan.numbers)} of {plan.total} images to {out}, seed {plan.seed}"
+    console.print(summary, markup=False, soft_wrap=True)
+
+
+def dataset_request(
     *, count: int | None, categories: Sequence[str], shard: str, **fields: Any
 ) -> DatasetRequest:
-    """Write the command's options as the request that they stand for.
+    """Turn the command's options into the request that they stand for.
 
     Args:
         count: Of each category that names none itself.
@@ -52,7 +115,7 @@ def ask(
     fields["shard"] = {"index": int(match[1]), "of": int(match[2])}
     if not categories:
         if count is None:
-            raise BadRequest("say how many pictures: --count N, of each category")
+            raise BadRequest("say how many images: --count N, of each category")
         return validate(DatasetRequest, {**fields, "count": count})
     counts: dict[str, int | None] = {}
     for category in categories:
@@ -73,24 +136,24 @@ def write_set(
     model_id: str | None = None,
     export: Path | None = None,
     device: Device | None = None,
-    on_progress: Progress = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> DatasetPlan:
-    """Make a set at `out`, which is there whole or not at all.
+    """Write a set to `out`, which is there whole or not at all.
 
     Args:
-        request: What to make; its container follows from the name of `out`.
+        request: The set; its container follows from the name of `out`.
         out: FILE.zip, FILE.tar, or else a directory; must not exist.
         model_id: "name" or "name:version"; None = the service's default.
         export: An export directory to use instead of a registered model.
         device: Overrides CATALOGAN_DEVICE.
-        on_progress: Is notified of how many images of how many are made.
+        on_progress: Is notified of how many images of how many are written.
 
     Returns:
-        What was made.
+        What was written.
 
     Raises:
         OperatorError: Model, export or target can't be used.
-        BadRequest: The model can't give what is asked for.
+        BadRequest: The model doesn't have what is requested.
     """
     if out.exists():
         raise OperatorError(f"{out} exists: choose another --out, or remove it")
@@ -125,7 +188,7 @@ async def _write(
     container: Container | None,
     aside: Path,
     records: Records,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> None:
     done = 0
 
