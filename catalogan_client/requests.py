@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from catalogan_client.calls import Call, FileInput, given, is_one_file
-from catalogan_client.parsing import archive_facts, build, header_facts, json_reader
+from catalogan_client.parsing import archive_metadata, build, header_metadata, json_reader
 from catalogan_client.results import (
     Augmentation,
     DatasetFacts,
@@ -53,7 +53,7 @@ def generate(
     user: str | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Generation]:
-    """Generate 1 to 10 pictures of a category, or of what the prompt names."""
+    """Generate 1 to 10 images of a category, or of what the prompt names."""
     body = given(
         prompt=prompt,
         category=category,
@@ -89,7 +89,7 @@ def vary(
     user: str | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Variation]:
-    """Generate 1 to 10 pictures like a photo, by a model that has an encoder."""
+    """Generate 1 to 10 images like a photo, by a model that has an encoder."""
     body = given(
         strength=strength,
         category=category,
@@ -128,13 +128,13 @@ def interpolate(
     user: str | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Interpolation]:
-    """Lead from the picture of one seed or photo to those of others.
+    """Lead from the image of one seed or photo to those of others.
 
     Photos need a model with an encoder, and go without `categories`.
     """
-    stops, files = _named(waypoints)
+    sources, files = _named(waypoints)
     body = given(
-        **({"waypoints": stops} if files else {"seeds": stops}),
+        **({"waypoints": sources} if files else {"seeds": sources}),
         frames=frames,
         loop=loop,
         category=category,
@@ -175,9 +175,9 @@ def augment(
     user: str | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Augmentation]:
-    """Make variants of up to 16 photos; masks and annotations, one for each, go along.
+    """Create variants of up to 16 photos; masks and annotations, one for each, go along.
 
-    `replay` takes what `AugmentedImage.replay()` gives.
+    `replay` takes what `AugmentedImage.replay()` returns.
     """
     body = given(
         annotations=annotations and list(annotations),
@@ -221,7 +221,7 @@ def create_dataset(
     output_compression: int | None = None,
     user: str | None = None,
 ) -> Call[DatasetFacts]:
-    """Make a labelled set: so many pictures of each category, or `count` of all.
+    """Create a labelled set: so many images of each category, or `count` of all.
 
     `shard` (1, 4) is the first of four parts of the set.
     """
@@ -244,7 +244,7 @@ def create_dataset(
 
 
 def verify(picture: FileInput) -> Call[Verification]:
-    """Ask whether a picture is the service's, and by which marks."""
+    """Check whether an image is the service's, and by which marks."""
     read = json_reader(Verification)
     return Call("POST", "/v1/verifications", read, files=[("image", "picture", picture)])
 
@@ -275,20 +275,20 @@ def _named(
     """Seeds and photos' names in their order, and the photos by these names, each once."""
     photos = {id(one): one for one in waypoints if not isinstance(one, int)}
     names = {key: f"photo-{index}" for index, key in enumerate(photos)}
-    stops = [one if isinstance(one, int) else names[id(one)] for one in waypoints]
-    return stops, [("image", names[key], photo) for key, photo in photos.items()]
+    sources = [one if isinstance(one, int) else names[id(one)] for one in waypoints]
+    return sources, [("image", names[key], photo) for key, photo in photos.items()]
 
 
 def _read_interpolation(response: httpx.Response) -> Interpolation:
     data = response.content
     if response.headers.get("content-type", "").startswith("application/zip"):
-        facts = archive_facts(data) | {"output_format": "zip"}
+        metadata = archive_metadata(data) | {"output_format": "zip"}
     else:
-        facts = header_facts(response, Interpolation)
-    found: Interpolation = build(Interpolation, {**facts, "b64_json": data})
+        metadata = header_metadata(response, Interpolation)
+    found: Interpolation = build(Interpolation, {**metadata, "b64_json": data})
     return found
 
 
 def _read_dataset(response: httpx.Response) -> DatasetFacts:
-    found: DatasetFacts = build(DatasetFacts, header_facts(response, DatasetFacts))
+    found: DatasetFacts = build(DatasetFacts, header_metadata(response, DatasetFacts))
     return found

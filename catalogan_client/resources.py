@@ -25,10 +25,10 @@ class Resource(Generic[AnyTransport]):
 
 
 class _Method(Generic[Arguments, Result]):
-    """Has the arguments of a function that gives a call."""
+    """Has the arguments of a function that returns a call."""
 
     def __init__(self, request: Callable[Arguments, Call[Result]]) -> None:
-        """Take over the function's documentation."""
+        """Keep the function's documentation."""
         self._request: Final = request
         self.__doc__ = request.__doc__
 
@@ -41,7 +41,7 @@ class _Method(Generic[Arguments, Result]):
 
 
 class Endpoint(_Method[Arguments, Result]):
-    """A method that gives the answer, or, of the asynchronous client, what is awaited for it."""
+    """A method that returns the result; of the asynchronous client, an awaitable of it."""
 
     @overload
     def __get__(
@@ -57,7 +57,7 @@ class Endpoint(_Method[Arguments, Result]):
 
 
 class Stream(_Method[Arguments, DatasetFacts]):
-    """A method that gives a set that is taken as it comes."""
+    """A method that returns a set that is read as it comes."""
 
     @overload
     def __get__(
@@ -73,7 +73,7 @@ class Stream(_Method[Arguments, DatasetFacts]):
 
 
 class Images(Resource[AnyTransport]):
-    """Pictures from seeds, photos and ways between."""
+    """Images from seeds, photos and paths between them."""
 
     generate = Endpoint(requests.generate)
     vary = Endpoint(requests.vary)
@@ -92,7 +92,7 @@ class Datasets(Resource[AnyTransport]):
 
 
 class Verifications(Resource[AnyTransport]):
-    """Whether a picture is the service's."""
+    """Whether an image is the service's."""
 
     verify = Endpoint(requests.verify)
 
@@ -105,6 +105,6 @@ class Models(Resource[AnyTransport]):
 
 
 class UsageReports(Resource[AnyTransport]):
-    """What was asked for, and what is left of quotas."""
+    """What was requested, and what is left of quotas."""
 
     get = Endpoint(requests.get_usage)

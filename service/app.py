@@ -27,7 +27,7 @@ class Gateway:
     """Stands where the API will be once the service's process has started it.
 
     BentoML takes mounted apps when the class is defined, long before there are settings.
-    It gets every path but the probes, so that unknown ones are answered in our shape.
+    It gets every path but the probes, so that errors of unknown ones have the shape of all.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Gateway:
         return prepared or build_runtime()
 
     def open(self, runtime: Runtime, tracing: Tracing | None = None) -> None:
-        """Answer with the API from now on."""
+        """Serve the API from now on."""
         self._runtime = runtime
         app = create_app(runtime)
         settings = runtime.settings

@@ -19,7 +19,7 @@ from service.settings import MAX_REQUEST_TIMEOUT_SEC, check_exposure, load_setti
 from service.telemetry.logs import configure_logging
 from service.telemetry.tracing import start_tracing
 
-# What BentoML itself answers.
+# Paths that BentoML itself serves.
 PROBES: Final = frozenset({"/livez", "/healthz", "/readyz"})
 
 
@@ -36,7 +36,7 @@ def _packed_model() -> BentoModel | None:
 
 @bentoml.service(
     workers=1,
-    # Ours is shorter, and answers in the shape of all errors.
+    # The service's own is shorter, and its errors have the shape of all.
     traffic={"timeout": 2 * MAX_REQUEST_TIMEOUT_SEC},
     # BentoML's own would take raw paths for labels and log them.
     metrics={"enabled": False},
@@ -88,7 +88,7 @@ class ProductImages:
 class _Edge:
     """Sends all but the probes straight to the API.
 
-    BentoML's own routing does not mount paths with line breaks, and answers some paths in
+    BentoML's own routing does not mount paths with line breaks, and serves some paths in
     another shape.
     """
 
@@ -101,7 +101,7 @@ class _Edge:
         elif scope["path"] not in PROBES:
             await gateway(scope, receive, send)
         elif scope["path"] == "/readyz" and not gateway.ready:
-            error = NotReady("no model is loaded, or the service stops", retry_after_sec=5)
+            error = NotReady("no model is loaded, or the service is stopping", retry_after_sec=5)
             await error_response(error)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -124,7 +124,7 @@ def _bound_host() -> str | None:
 def asgi_app() -> ASGIApp:
     """The whole service, BentoML's probes included, for any ASGI server."""
     app: Starlette = ProductImages.to_asgi()  # type: ignore[attr-defined]
-    # BentoML can't be told to leave these out: its time limit, whose timers outlive each
+    # BentoML has no setting to leave these out: its time limit, whose timers outlive each
     # request, and its spans, which nobody samples.
     unwanted = {"TimeoutMiddleware", "OpenTelemetryMiddleware"}
     app.user_middleware = [

@@ -1,6 +1,6 @@
 """What can go wrong in the service, as a tree of exceptions.
 
-`ApiError` and its children become HTTP answers, all of the shape
+`ApiError` and its children become HTTP responses, all of the shape
 `{"error": {"code", "message", "param", "type"}}`. `OperatorError` is for whoever runs the
 command line or starts the service: one line that names the cause and the way out.
 """
@@ -61,11 +61,11 @@ class SessionError(OperatorError):
 
 
 class DeviceError(SessionError):
-    """The device that the operator asked for is not there."""
+    """The device that the operator chose is not there."""
 
 
 class ApiError(Exception):
-    """An answer other than 200.
+    """A response other than 200.
 
     Attributes:
         status: HTTP status.
@@ -172,7 +172,7 @@ class Conflict(ApiError):
 
 
 class TooLarge(ApiError):
-    """413: body bytes or picture pixels over the cap."""
+    """413: body bytes or image pixels over the cap."""
 
     status = 413
     type = "invalid_request_error"
@@ -180,7 +180,7 @@ class TooLarge(ApiError):
 
 
 class UnsupportedImage(ApiError):
-    """415: the bytes are no picture of an accepted type."""
+    """415: the bytes are no image of an accepted type."""
 
     status = 415
     type = "invalid_request_error"

@@ -65,7 +65,7 @@ ImageSize = Annotated[
 Background = Annotated[
     str,
     ColourOr(("auto", "opaque", "transparent", "white")),
-    Field(description="Under pictures with transparency; opaque is white, auto leaves them so."),
+    Field(description="Under images with transparency; opaque is white, auto leaves them so."),
 ]
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -78,15 +78,15 @@ class Strict(BaseModel):
 
 
 class Seeded(Strict):
-    """A request for several pictures, each with a seed."""
+    """A request for several images, each with a seed."""
 
     n: Count | None = None
     seed: Annotated[
-        Seed | None, Field(description="Of the first picture; the next has seed + 1 (ours).")
+        Seed | None, Field(description="Of the first image; the next has seed + 1 (extension).")
     ] = None
     seeds: Annotated[
         list[Seed] | None,
-        Field(min_length=1, max_length=MAX_IMAGES, description="One for each picture (ours)."),
+        Field(min_length=1, max_length=MAX_IMAGES, description="One for each image (extension)."),
     ] = None
 
     @model_validator(mode="after")
@@ -94,7 +94,7 @@ class Seeded(Strict):
         refuse_both(self, "seeds", "seed")
         if self.seeds is not None and self.n not in (None, len(self.seeds)):
             raise BadRequest(
-                f"{len(self.seeds)} seeds give as many pictures: leave n out", param="n"
+                f"{len(self.seeds)} seeds stand for as many images: leave n out", param="n"
             )
         return self
 

@@ -90,11 +90,11 @@ class Settings(BaseSettings):
     ] = None
     signing_key: Annotated[Path | None, Field(description="PEM, without a password.")] = None
     trust_anchors: Annotated[
-        Path | None, Field(description="PEM of roots; under these, a picture may be ours.")
+        Path | None, Field(description="PEM of roots; under these, an image may be this service's.")
     ] = None
     timestamp_url: Annotated[
         str | None,
-        Field(pattern="^https?://", description="RFC 3161 authority, asked for each picture."),
+        Field(pattern="^https?://", description="RFC 3161 authority, called for each image."),
     ] = None
     open_metrics: Annotated[
         bool, Field(description="Whether /metrics needs no key, where others do.")
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     ] = None
     record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
     max_stored_answer_bytes: Annotated[
-        int, Field(ge=0, description="Of one answer to a request with an Idempotency-Key.")
+        int, Field(ge=0, description="Of one response to a request with an Idempotency-Key.")
     ] = 8_000_000
     max_stored_answers_bytes: Annotated[
         int, Field(ge=0, description="Of all of them; the oldest are forgotten first.")
@@ -161,7 +161,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment; `overrides` win over it, None means not given.
+    """Read the environment; `overrides` win over it, None means not set.
 
     Raises:
         SettingsError: Names the variable at fault; never shows a key.
@@ -190,7 +190,7 @@ def data_folder(settings: Settings) -> Path:
 
 
 def writable_data_folder(settings: Settings) -> Path | None:
-    """The folder for what lasts, made if missing; None where it can't be written to.
+    """The folder for what lasts, created if missing; None where it can't be written to.
 
     Raises:
         SettingsError: The operator named it, and it can't be written to.

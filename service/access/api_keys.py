@@ -1,4 +1,4 @@
-"""API keys: made once, kept as hashes in a small JSON file.
+"""API keys: created once, kept as hashes in a small JSON file.
 
 A key is 256 random bits, so its plain SHA-256 is as hard to turn back as a salted one.
 """
@@ -33,8 +33,8 @@ class ApiKey(BaseModel):
         sha256: Of the key.
         scopes: What it opens.
         rate: Requests, as "60/minute"; None = as many as it likes.
-        quota: Pictures, as "1000/day" or "20000/month"; None = as many as it likes.
-        created: When it was made.
+        quota: Images, as "1000/day" or "20000/month"; None = as many as it likes.
+        created: When it was created.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +73,7 @@ TAKEN_NAMES: Final = frozenset({OPERATOR.name, LOCAL.name, ANYBODY})
 
 
 def keyless(rate: str) -> ApiKey:
-    """What stands for all who come without a key; it opens nothing that asks for a scope."""
+    """What stands for all who come without a key; it opens nothing that needs a scope."""
     return ApiKey.model_construct(name=ANYBODY, sha256="0" * 64, scopes=frozenset(), rate=rate)
 
 
@@ -113,7 +113,7 @@ def read_keys(path: Path) -> KeyList:
 def create_key(
     path: Path, name: str, scopes: Iterable[str], rate: str | None, quota: str | None
 ) -> str:
-    """Make a key and add its hash to the file at `path`, which is made if need be.
+    """Create a key and add its hash to the file at `path`, which is created if need be.
 
     Returns:
         The key, which nobody will see again.
@@ -131,7 +131,7 @@ def create_key(
         "created": datetime.now(UTC).replace(microsecond=0),
     }
     try:
-        made = ApiKey.model_validate(fields)
+        created = ApiKey.model_validate(fields)
     except ValidationError as error:
         first = problems(error)[0]
         field = first.place.partition(".")[0].replace("scopes", "scope")  # as the option is called
@@ -144,7 +144,7 @@ def create_key(
             )
         if len(known.keys) == MAX_KEYS:
             raise SettingsError(f"{path} holds {MAX_KEYS} keys already")
-        return (*known.keys, made)
+        return (*known.keys, created)
 
     _change(path, add, missing_ok=True)
     return key

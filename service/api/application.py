@@ -61,4 +61,4 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:
-        return error_response(ApiError("something went wrong; the log knows more"))
+        return error_response(ApiError("something went wrong; see the service's log"))

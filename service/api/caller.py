@@ -8,7 +8,7 @@ from starlette.types import Scope
 from service.access.api_keys import ApiKey
 
 _KEY: Final = "catalogan.key"
-_PICTURES: Final = "catalogan.pictures"
+_IMAGES: Final = "catalogan.images"
 
 
 def set_key(scope: Scope, key: ApiKey) -> None:
@@ -23,11 +23,11 @@ def key_of(request: Request) -> ApiKey:
 
 
 def note_images(request: Request, images: int) -> None:
-    """Have the images that were made for a request counted as its key's."""
-    request.scope[_PICTURES] = images
+    """Have the images that were created for a request counted as its key's."""
+    request.scope[_IMAGES] = images
 
 
 def images_of(scope: Scope) -> int:
-    """How many images were made for a request."""
-    images: int = scope.get(_PICTURES, 0)
+    """How many images were created for a request."""
+    images: int = scope.get(_IMAGES, 0)
     return images

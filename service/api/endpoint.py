@@ -1,4 +1,4 @@
-"""One record for each endpoint: who may call it, what it is counted as, what it takes and answers.
+"""One record for each endpoint: who may call it, what it is counted as, what it takes and returns.
 
 Routes, middleware, usage, metrics and OpenAPI all read these. A path without a record gets no
 access: the authentication answers 404, whatever routes there are.
@@ -26,7 +26,7 @@ class Endpoint:
             take nothing of the key's rate.
         body: What it takes: forms hold photos, and may be longer than JSON.
         queue: Where its requests wait. Forms have a slot among the uploads, too, while they come.
-        statuses: The errors that it can answer with.
+        statuses: The errors that it can return.
     """
 
     method: Literal["GET", "POST"]
@@ -39,13 +39,13 @@ class Endpoint:
     statuses: tuple[int, ...] = ()
 
 
-# What any endpoint that creates images may answer with.
+# What any endpoint that creates images may return.
 _CREATING: Final = (400, 401, 403, 408, 409, 413, 429, 500, 503, 504)
 
 GENERATIONS: Final = Endpoint(
     method="POST",
     path="/v1/images/generations",
-    summary="Generate pictures",
+    summary="Generate images",
     scope="generate",
     kind="generation",
     body="json",
@@ -55,7 +55,7 @@ GENERATIONS: Final = Endpoint(
 INTERPOLATIONS: Final = Endpoint(
     method="POST",
     path="/v1/images/interpolations",
-    summary="Lead from picture to picture",
+    summary="Interpolate between images",
     scope="generate",
     kind="interpolation",
     body="json or form",
@@ -65,7 +65,7 @@ INTERPOLATIONS: Final = Endpoint(
 DATASETS: Final = Endpoint(
     method="POST",
     path="/v1/datasets",
-    summary="Make a labelled set",
+    summary="Create a labelled set",
     scope="generate",
     kind="dataset",
     body="json",
@@ -107,7 +107,7 @@ USAGE: Final = Endpoint(
 VERIFICATIONS: Final = Endpoint(
     method="POST",
     path="/v1/verifications",
-    summary="Verify a picture",
+    summary="Verify an image",
     kind="verification",
     body="form",
     queue="uploads",

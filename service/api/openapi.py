@@ -22,7 +22,7 @@ IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same request with the same key gets the first one's answer for a day.",
+    "description": "The same request with the same key gets the first one's response for a day.",
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -117,11 +117,11 @@ def route(
 def _responses(
     images: type[BaseModel] | None, statuses: Sequence[int], files: Sequence[str]
 ) -> dict[int | str, dict[str, Any]]:
-    """An operation's table of answers.
+    """An operation's table of responses.
 
     Args:
-        images: The JSON answer of a route that also gives files; None = it gives none.
-        statuses: Errors that it can give.
+        images: The JSON response of a route that also returns files; None = it returns none.
+        statuses: Errors that it can return.
         files: Media types of the files; by default bare images and archives.
     """
     table: dict[int | str, dict[str, Any]] = {
@@ -131,7 +131,7 @@ def _responses(
     media = files or ((*MEDIA_TYPES.values(), "application/zip") if images else ())
     if media:
         binary = {one: {"schema": {"type": "string", "contentMediaType": one}} for one in media}
-        table[200] = {"description": "The pictures", "content": binary}
+        table[200] = {"description": "The images", "content": binary}
     if images is not None:
         table[200]["model"] = images
     return table

@@ -1,4 +1,4 @@
-"""Encoded images -> the kind of response that the client asked for."""
+"""Encoded images -> the kind of response that the client accepts."""
 
 import base64
 import io
@@ -43,14 +43,14 @@ def image_response(
 
 
 def file_response(media: str, data: bytes, metadata: Mapping[str, Any]) -> Response:
-    """A file as it is, its facts in headers."""
+    """A file as it is, its metadata in headers."""
     headers = {
         # Header values are Latin-1 at best; categories may be in any script.
         f"X-Catalogan-{name.replace('_', '-').title()}": quote(_text(value), safe=' :,.{}[]"')
         for name, value in metadata.items()
         if name != "created"
     }
-    # Proxies refuse answers with long headers; the image's own mark holds everything.
+    # Proxies refuse responses with long headers; the image's own mark holds everything.
     short = {name: value for name, value in headers.items() if len(value) <= MAX_HEADER_CHARS}
     return Response(data, media_type=media, headers=short)
 

@@ -1,4 +1,4 @@
-"""A request that creates images, in one scope that gives back all that it took.
+"""A request that creates images, in one scope that puts back all that it took.
 
 First its Idempotency-Key is claimed; then a slot in its queue and its images of the key's quota
 are taken; then the work is done, and recorded and counted. What fails or is cancelled on the way
@@ -39,7 +39,7 @@ class Creation:
     Attributes:
         endpoint: What it is counted as.
         request: Whose Idempotency-Key counts, if it has one.
-        body: The parts of its body, without what a client chooses anew for each try.
+        body: The parts of its body, without what a client chooses newly for each try.
         images: What is taken from the quota of the request's key.
         queue: Where it takes its slot; None = the route, or the stream, holds one.
     """
@@ -58,7 +58,7 @@ class Created:
     Attributes:
         response: For the client.
         images: The files in it, to be recorded; a stream records its own as they are taken.
-        model_id: "name:version" of the model; empty where none was asked.
+        model_id: "name:version" of the model; empty where none was used.
         count: Images for the metrics, where these are not the files.
     """
 
@@ -71,7 +71,7 @@ class Created:
 async def run_once(
     creation: Creation, runtime: Runtime, work: Callable[[], Awaitable[Created]]
 ) -> Response:
-    """Do `work`, or give the response that the same request got before.
+    """Do `work`, or return the response that the same request got before.
 
     Raises:
         BadRequest: The Idempotency-Key is malformed.
@@ -104,7 +104,7 @@ async def _claim(creation: Creation, state: State) -> Claim | StoredResponse | N
         raise BadRequest("must be 1 to 255 visible ASCII characters", param="Idempotency-Key")
     # Of up to megabytes, so not on the event loop.
     fingerprint = await asyncio.to_thread(_fingerprint, request, creation.body)
-    claim = await state.answers.claim(key_of(request).name, key, fingerprint)
+    claim = await state.responses.claim(key_of(request).name, key, fingerprint)
     if isinstance(claim, Refusal):
         raise _conflict(claim)
     return claim
@@ -123,7 +123,7 @@ async def _forgotten_on_failure(claim: Claim | None, state: State) -> AsyncItera
         yield
     except BaseException:
         if claim is not None:
-            await _to_the_end(state.answers.forget(claim))
+            await _to_the_end(state.responses.forget(claim))
         raise
 
 
@@ -141,8 +141,8 @@ async def _quota_taken(creation: Creation, state: State) -> AsyncIterator[None]:
         return
     if not await state.quotas.take(key.name, quota, creation.images):
         raise Busy(
-            f"{creation.images} pictures are more than is left of the quota of {quota.limit} a "
-            f"{quota.per}; GET /v1/usage tells how many are left",
+            f"{creation.images} images are more than is left of the quota of {quota.limit} a "
+            f"{quota.per}; GET /v1/usage shows how many are left",
             code="quota_exceeded",
             retry_after_sec=math.ceil((quota.ends - now).total_seconds()),
         )
@@ -154,7 +154,7 @@ async def _quota_taken(creation: Creation, state: State) -> AsyncIterator[None]:
 
 
 async def _to_the_end(giving_back: Awaitable[Any]) -> None:
-    """Wait; should this request be cancelled meanwhile, it is given back all the same."""
+    """Wait; should this request be cancelled meanwhile, it is put back all the same."""
     await asyncio.shield(giving_back)
 
 
@@ -172,11 +172,11 @@ async def _store(claim: Claim, response: Response, state: State) -> Response:
     headers = [(k, v) for k, v in response.headers.items() if k != "content-length"]
     try:
         if isinstance(response, StreamingResponse):  # its body isn't there yet
-            await state.answers.release(claim)
+            await state.responses.release(claim)
             stored = False
         else:
             kept = StoredResponse(response.status_code, headers, bytes(response.body))
-            stored = await state.answers.store(claim, kept)
+            stored = await state.responses.store(claim, kept)
     except NotReady:
         stored = False
     if not stored:
@@ -185,7 +185,7 @@ async def _store(claim: Claim, response: Response, state: State) -> Response:
 
 
 def _fingerprint(request: Request, body: Iterable[bytes]) -> bytes:
-    """A hash of all that decides the answer; each part with its length before it."""
+    """A hash of all that decides the response; each part with its length before it."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     head = (
         request.method,

@@ -19,7 +19,7 @@ from service.telemetry.observation import note_model
 class Runtime:
     """What the routes work with.
 
-    GPU threads run what asks the generator for images: the workers, or, where it is on a GPU,
+    GPU threads run the generator: the workers, or, where it is on a GPU,
     more threads, which mostly wait for it.
 
     Uploads have a queue of their own: a slow sender holds a slot while it sends. So have

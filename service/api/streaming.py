@@ -1,4 +1,4 @@
-"""An answer that is made while it is sent."""
+"""A response that is created while it is sent."""
 
 import asyncio
 import logging
@@ -18,10 +18,10 @@ _BODY: Final = "http.response.body"
 
 
 class DatasetStream(StreamingResponse):
-    """An answer whose next chunk is made when the last has been taken.
+    """A response whose next chunk is created when the last has been read.
 
     It holds a slot in its queue to its end. There is no limit on the whole, but one on each
-    chunk: on making it, and on the client's taking it.
+    chunk: on creating it, and on the client's reading it.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class DatasetStream(StreamingResponse):
             try:
                 await super().__call__(scope, receive, send)
             except _Stalled:
-                pass  # the server closes the connection of an answer without an end
+                pass  # the server closes the connection of a response without an end
             finally:
                 self._endings.labels(self._ending).inc()
                 if self._ending != "complete":
                     logger.warning("a dataset's stream broke off: %s", self._ending)
 
     async def stream_response(self, send: Send) -> None:
-        """Send chunk by chunk; what fails before the first still gets an answer of its own."""
+        """Send chunk by chunk; what fails before the first still gets a response of its own."""
         chunk = await self._next()
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await self._send(send, start)

@@ -35,13 +35,13 @@ from service.rendering.encoding import Encoding, OutputFormat, encode_image
 from service.rendering.presentation import check_transparency
 from service.telemetry.observation import stage
 
-# Of all images of an answer together: ten of the largest size.
-MAX_ANSWER_PIXELS: Final = 10 * MAX_SIDE_PX**2
+# Of all images of a response together: ten of the largest size.
+MAX_RESPONSE_PIXELS: Final = 10 * MAX_SIDE_PX**2
 
 
 @dataclass(frozen=True)
 class Task:
-    """One image to make: of which photo, with which seed, and what is done.
+    """One image to create: of which photo, with which seed, and what is done.
 
     `exact` operations are done as they are; others are drawn from.
     """
@@ -55,7 +55,7 @@ class Task:
 
 
 def plan(request: AugmentationRequest, photos: int) -> list[Task]:
-    """List the images to make, in the answer's order."""
+    """List the images to create, in the response's order."""
     if request.replay is not None:
         return [
             Task(e.photo, e.seed, e.operations, True, e.photo_sha256, e.mask_sha256)
@@ -72,7 +72,7 @@ def check_output(tasks: Sequence[Task], output_format: OutputFormat) -> None:
     """Refuse transparency in a format that has none.
 
     Raises:
-        BadRequest: It was asked for.
+        BadRequest: It was requested.
     """
     if any(may_be_transparent(task.operations) for task in tasks):
         check_transparency("transparent", output_format)
@@ -138,7 +138,7 @@ def open_photo(sent: Sent, data: bytes, limits: ImageLimits) -> Photo:
 def check_sizes(
     tasks: Sequence[Task], sent: Sequence[Sent], photos: Sequence[File], limits: ImageLimits
 ) -> None:
-    """Refuse photos that can't be used, as far as their headers tell, and too large an answer.
+    """Refuse photos that can't be used, as far as their headers tell, and too large a response.
 
     Raises:
         ApiError: Names the photo, or n.
@@ -147,9 +147,9 @@ def check_sizes(
         _frame(measure_upload(photo.data, limits, known.param))
         for photo, known in zip(photos, sent, strict=True)
     ]
-    if sum(_area(task.operations, frames[task.photo]) for task in tasks) > MAX_ANSWER_PIXELS:
+    if sum(_area(task.operations, frames[task.photo]) for task in tasks) > MAX_RESPONSE_PIXELS:
         raise BadRequest(
-            f"all pictures of an answer may have {MAX_ANSWER_PIXELS} pixels together: ask for "
+            f"all images of a response may have {MAX_RESPONSE_PIXELS} pixels together: request "
             "fewer, send fewer photos, or set a smaller canvas",
             param="n",
             code="too_many_pixels",
@@ -196,7 +196,7 @@ def augmentation_jobs(
 
 
 def common_metadata(images: Sequence[EncodedImage], output_format: OutputFormat) -> dict[str, Any]:
-    """What holds for all images of an answer."""
+    """What holds for all images of a response."""
     sizes = {image.metadata["size"] for image in images}
     same = {"size": sizes.pop()} if len(sizes) == 1 else {}
     return {"created": int(time.time()), "output_format": output_format, **same}

@@ -59,7 +59,7 @@ def homography(source: Sequence[Sequence[float]], target: Sequence[Sequence[floa
 
 
 def homogeneous(points: NDArray[np.float64], matrix: Matrix) -> NDArray[np.float64]:
-    """Take points [N, 2] through `matrix`; gives [N, 3], not yet divided by the third."""
+    """Take points [N, 2] through `matrix`; returns [N, 3], not yet divided by the third."""
     return np.column_stack([points, np.ones(len(points))]) @ matrix.T
 
 

@@ -2,7 +2,7 @@
 
 Geometry comes first, whatever its place in the list: its matrices are multiplied into one, by
 which pixels are resampled once and annotations go along. Then come the others, in their order.
-What is drawn, done again, gives the same pixels.
+What is drawn, done again, results in the same pixels.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from PIL import Image, ImageColor
 from models.images import flatten
 from service.augmentation.annotations import Annotation
 from service.augmentation.matrices import local_scales, scaling
-from service.augmentation.operations.base import Matrix, Operation, Picture, Pixels, Scene, Size
+from service.augmentation.operations.base import Layers, Matrix, Operation, Pixels, Scene, Size
 from service.augmentation.operations.geometry import Canvas, GeometricOperation
 from service.augmentation.operations.scenery import Background
 from service.augmentation.operations.tones import ImageOperation
@@ -86,7 +86,7 @@ class Photo:
 
     @cached_property
     def subject(self) -> Subject | None:
-        """The subject, by mask, transparency or plain backdrop; None = it can't be told."""
+        """The subject, by mask, transparency or plain backdrop; None = it can't be found."""
         if self.mask is not None:
             return of_mask(self.pixels, self.mask)
         if self.alpha is not None:
@@ -97,12 +97,12 @@ class Photo:
         """The subject.
 
         Raises:
-            BadRequest: It can't be told.
+            BadRequest: It can't be found.
         """
         subject = self.subject
         if subject is None:
             raise BadRequest(
-                "it can't be told what its subject is: the backdrop isn't plain. Send a mask, a "
+                "its subject can't be found: the backdrop isn't plain. Send a mask, a "
                 "photo with transparency, or operations without background, product shadow and "
                 "fit subject",
                 param=self.param,
@@ -120,7 +120,7 @@ def draw_operations(
         The operations that take place, with nothing left to chance.
 
     Raises:
-        BadRequest: One needs the subject, which can't be told.
+        BadRequest: One needs the subject, which can't be found.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     drawn: list[AnyOperation] = []
@@ -163,27 +163,27 @@ def render(photo: Photo, steps: Sequence[AnyOperation], view: View) -> Pixels:
 
     Args:
         photo: The photo.
-        steps: As `draw_operations` gave them.
-        view: As `compose` gave it of them.
+        steps: As `draw_operations` returned them.
+        view: As `compose` returned it for them.
 
     Returns:
         uint8 [height, width, 3], or 4 with transparency.
 
     Raises:
-        BadRequest: One needs the subject, which can't be told.
+        BadRequest: One needs the subject, which can't be found.
     """
     behind = next((s.background for s in steps if isinstance(s, Canvas)), "backdrop")
     in_frame = View(view.matrix @ np.linalg.inv(photo.to_frame), view.size)
-    picture = _lay_out(photo, steps, in_frame, behind)
+    layers = _lay_out(photo, steps, in_frame, behind)
     for step in steps:
         if isinstance(step, ImageOperation | Shadow | Background):
-            picture = step.apply(picture)
-    pixels = np.asarray(picture.image)
-    return pixels if picture.alpha is None else np.dstack([pixels, picture.alpha])
+            layers = step.apply(layers)
+    pixels = np.asarray(layers.image)
+    return pixels if layers.alpha is None else np.dstack([pixels, layers.alpha])
 
 
 def may_be_transparent(operations: Sequence[AnyOperation]) -> bool:
-    """Whether these operations, as asked for or drawn, may leave transparency."""
+    """Whether these operations, as requested or drawn, may leave transparency."""
     return any(
         operation.background == "transparent"
         if isinstance(operation, Canvas)
@@ -201,26 +201,26 @@ def _outline(photo: Photo) -> NDArray[np.float64]:
     return outline * [photo.size[0] / photo.frame[0], photo.size[1] / photo.frame[1]]
 
 
-def _lay_out(photo: Photo, steps: Sequence[Operation], view: View, behind: str) -> Picture:
+def _lay_out(photo: Photo, steps: Sequence[Operation], view: View, behind: str) -> Layers:
     """Resample the photo, and its subject where one is needed."""
     if any(isinstance(step, Background) for step in steps):
         subject = photo.require_subject()
         image, matte = _cut_out(subject.pixels, subject.matte, view)
-        return Picture(image, matte, matte)
-    picture = _lay_out_whole(photo, view, behind)
+        return Layers(image, matte, matte)
+    layers = _lay_out_whole(photo, view, behind)
     if any(step.needs_subject() for step in steps):
         seen = warp(Image.fromarray(photo.require_subject().matte), view, (0,))
-        picture.matte = np.asarray(seen)
-    return picture
+        layers.matte = np.asarray(seen)
+    return layers
 
 
-def _lay_out_whole(photo: Photo, view: View, behind: str) -> Picture:
+def _lay_out_whole(photo: Photo, view: View, behind: str) -> Layers:
     if behind == "transparent":
         opaque = np.full(photo.pixels.shape[:2], 255, dtype=np.uint8)
         image, alpha = _cut_out(photo.pixels, opaque if photo.alpha is None else photo.alpha, view)
-        return Picture(image, alpha)
+        return Layers(image, alpha)
     colour = photo.backdrop_colour if behind == "backdrop" else ImageColor.getrgb(behind)
-    return Picture(warp(Image.fromarray(photo.flat), view, colour))
+    return Layers(warp(Image.fromarray(photo.flat), view, colour))
 
 
 def _cut_out(pixels: Pixels, alpha: Pixels, view: View) -> tuple[Image.Image, Pixels]:

@@ -76,7 +76,7 @@ _STRONG: Final[Sequence[AnyOperation]] = (
     Cutout(name="cutout", probability=0.4),
     Jpeg(name="jpeg", quality=(35, 90), probability=0.5),
 )
-# As marketplaces ask for main images: the product alone, whole, large, on pure white. Never
+# As marketplaces require main images: the product alone, whole, large, on pure white. Never
 # mirrored, so that lettering stays readable.
 _MARKETPLACE: Final[Sequence[AnyOperation]] = (
     Rotate(name="rotate", degrees=(-2, 2)),

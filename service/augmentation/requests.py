@@ -1,4 +1,4 @@
-"""What an augmentation request may say, and what its JSON answer does."""
+"""What an augmentation request may say, and what its JSON response does."""
 
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal, Self
@@ -25,7 +25,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Replay(Strict):
-    """What an answer says of a picture, to make it again."""
+    """What a response says of an image, to create it again."""
 
     photo: Annotated[int, Field(ge=0, lt=MAX_PHOTOS)] = 0
     photo_sha256: Annotated[
@@ -40,10 +40,10 @@ class Replay(Strict):
 class AugmentationRequest(Strict):
     """Fields of POST /v1/images/augmentations beside the files; user changes nothing."""
 
-    n: Annotated[Count | None, Field(description="Pictures of each photo; 1 by default.")] = None
+    n: Annotated[Count | None, Field(description="Images of each photo; 1 by default.")] = None
     seed: Annotated[
         Seed | None,
-        Field(description="Of the first picture; the next has seed + 1, photo after photo."),
+        Field(description="Of the first image; the next has seed + 1, photo after photo."),
     ] = None
     policy: Annotated[
         PolicyName | None, Field(description="A named list of operations; light by default.")
@@ -66,7 +66,7 @@ class AugmentationRequest(Strict):
             min_length=1,
             max_length=MAX_PHOTOS * 10,
             description="JSON, in place of all above: photo, photo_sha256, mask_sha256, seed and "
-            "operations as an answer's data has them give the same pixels again.",
+            "operations as a response's data has them result in the same pixels.",
         ),
     ] = None
     annotations: Annotated[

@@ -1,7 +1,7 @@
 """One resampling of an image by a 3 x 3 matrix.
 
-Pillow's transforms don't filter, so detail finer than the answer's pixels would turn into
-patterns. The image is first brought, by Lanczos, to twice the answer's density (three times
+Pillow's transforms don't filter, so detail finer than the response's pixels would turn into
+patterns. The image is first brought, by Lanczos, to twice the response's density (three times
 with two samples a side where it shrinks to less than MIN_DIRECT_SCALE); between samples that
 dense linear interpolation is nearer to the ideal than Pillow's bicubic one, whose overshoot
 draws lines along edges. Measured: docs/augmentation.md.
@@ -102,7 +102,7 @@ def moves_pixels(matrix: Matrix) -> bool:
 def _densify(
     image: Image.Image, scales: tuple[float, float], density: float
 ) -> tuple[Image.Image, tuple[float, float]]:
-    """Resize to `density` samples for a pixel of the answer; at most to twice the size.
+    """Resize to `density` samples for a pixel of the response; at most to twice the size.
 
     Returns:
         The image, and by how much its width and height were stretched.

@@ -9,8 +9,8 @@ from service.generation.output import ImageEncoder
 from service.provenance.xmp import GENERATED
 
 STATEMENT: Final = (
-    "All pictures in this set are synthetic: a generator painted them. They show no real product, "
-    "and their labels say what the generator was asked for."
+    "All images in this set are synthetic: a generator created them. They show no real product, "
+    "and their labels say what the generator was to show."
 )
 MAX_ROWS: Final = 200
 
@@ -18,7 +18,7 @@ MAX_ROWS: Final = 200
 def set_metadata(
     plan: DatasetPlan, encoder: ImageEncoder, folders: Sequence[str]
 ) -> dict[str, Any]:
-    """What holds for the whole set, whatever part of it is made."""
+    """What holds for the whole set, whatever part of it is generated."""
     manifest = encoder.manifest
     background = plan.presentation.background
     return {
@@ -70,12 +70,12 @@ def set_manifest(metadata: dict[str, Any], plan: DatasetPlan) -> bytes:
 def set_card(metadata: dict[str, Any]) -> bytes:
     """README.md, the same in all parts of a set."""
     lines = [
-        f"# {metadata['count']:,} synthetic product pictures",
+        f"# {metadata['count']:,} synthetic product images",
         "",
         STATEMENT,
         "",
         "Every file says so, too (XMP, IPTC DigitalSourceType trainedAlgorithmicMedia): keep the "
-        "marks where you pass pictures on, and say that they are synthetic.",
+        "marks where you pass images on, and say that they are synthetic.",
         "",
         "| | |",
         "|---|---|",
@@ -86,9 +86,9 @@ def set_card(metadata: dict[str, Any]) -> bytes:
         f"| Trained on | {_cell(metadata['model_trained_on'])} |",
         f"| Seed of the set | {metadata['seed']} |",
         f"| truncation_psi | {metadata['truncation_psi']} |",
-        f"| Pictures | {metadata['size']}, {metadata['output_format']} |",
+        f"| Images | {metadata['size']}, {metadata['output_format']} |",
         "",
-        "| category | label | pictures | first seed |",
+        "| category | label | images | first seed |",
         "|---|---|---|---|",
         *(
             f"| {_cell(one['name'])} | {one['label']} | {one['count']} | {one['first_seed']} |"
@@ -99,8 +99,8 @@ def set_card(metadata: dict[str, Any]) -> bytes:
     if len(metadata["categories"]) > MAX_ROWS:
         lines += [f"The manifest names all {len(metadata['categories'])} categories.", ""]
     lines += [
-        "The i-th picture of a category, from 0 on, has the seed `first seed + i`, modulo 2^53. "
-        "With the model, the category, truncation_psi and size, it gives the same picture again: "
+        "The i-th image of a category, from 0 on, has the seed `first seed + i`, modulo 2^53. "
+        "With the model, the category, truncation_psi and size, it can be generated again: "
         "POST /v1/images/generations, or `catalogan generate`.",
         "",
     ]

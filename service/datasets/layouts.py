@@ -35,7 +35,7 @@ class LabelledImage:
 
 
 class Layout(Protocol):
-    """Puts a set's images into a sink, in order; each call gives the sink's next bytes."""
+    """Puts a set's images into a sink, in order; each call returns the sink's next bytes."""
 
     def image(self, labelled: LabelledImage) -> bytes:
         """Add the next image."""

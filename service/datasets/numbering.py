@@ -22,7 +22,7 @@ class Item:
     Attributes:
         number: From 1 on, over the whole set.
         category: Index into the manifest's categories.
-        seed: What, with the category, gives the image again.
+        seed: What, with the category, reproduces the image.
     """
 
     number: int
@@ -58,7 +58,7 @@ class Shard:
 def first_seed(base: int, category: int) -> int:
     """Seed of a category's first image; its next one has the next seed, modulo 2**53.
 
-    It depends on nothing but its arguments, so a set that is asked for again with more
+    It depends on nothing but its arguments, so a set that is requested again with more
     images begins with the same ones. Within a set no seed occurs twice: each category
     has a stretch of its own. SHA-256 keeps the sets of near base seeds apart.
     """

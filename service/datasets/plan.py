@@ -44,14 +44,14 @@ class DatasetRequest(Strict):
 
     categories: Annotated[
         dict[Annotated[str, Field(max_length=200)], ImageCount] | None,
-        Field(min_length=1, max_length=10_000, description="Pictures of each category."),
+        Field(min_length=1, max_length=10_000, description="Images of each category."),
     ] = None
     count: Annotated[
         ImageCount | None,
-        Field(description="Pictures of each of the model's categories, in place of `categories`."),
+        Field(description="Images of each of the model's categories, in place of `categories`."),
     ] = None
     seed: Annotated[
-        Seed | None, Field(description="All pictures' seeds follow from it; else a random one.")
+        Seed | None, Field(description="All images' seeds follow from it; else a random one.")
     ] = None
     shard: Annotated[
         AskedShard | None, Field(description="Only this part of the set; needs `seed`.")
@@ -68,7 +68,7 @@ class DatasetRequest(Strict):
         ),
     ] = None
     truncation_psi: Annotated[
-        float | None, Field(ge=0, le=1, description="0 = the mean picture, 1 = full variety.")
+        float | None, Field(ge=0, le=1, description="0 = the mean image, 1 = full variety.")
     ] = None
     size: ImageSize | None = None
     background: Background | None = None
@@ -115,9 +115,9 @@ class DatasetPlan:
     Attributes:
         counts: Images by index of category, of the whole set.
         seed: The set's.
-        shard: Which part is made.
+        shard: Which part is generated.
         layout: How the files lie.
-        in_tars: Images lie in tars, within what is made.
+        in_tars: Images lie in tars, within what is generated.
         truncation_psi: Of all images.
         presentation: ImageSize and background of all.
         output_format: Of all images.
@@ -141,7 +141,7 @@ class DatasetPlan:
 
     @property
     def numbers(self) -> range:
-        """Numbers of the images that are made."""
+        """Numbers of the images that are generated."""
         return self.shard.numbers(self.total, TAR_IMAGES if self.in_tars else 1)
 
     @property
@@ -150,7 +150,7 @@ class DatasetPlan:
         return max(6, len(str(self.total)))
 
     def items(self) -> Iterator[Item]:
-        """The images that are made, in order."""
+        """The images that are generated, in order."""
         numbers = self.numbers
         return islice(all_items(self.counts, self.seed), numbers.start - 1, numbers.stop - 1)
 
@@ -166,13 +166,13 @@ def plan_dataset(
     container: Container | None,
     limit: int = MAX_IMAGES,
 ) -> DatasetPlan:
-    """Resolve which images are made, and how they are shown.
+    """Resolve which images are generated, and how they are shown.
 
     Args:
-        request: What is asked for.
+        request: What is requested.
         manifest: The model's.
         container: What the files go into; None = a directory.
-        limit: The most images that may be made.
+        limit: The most images that may be generated.
 
     Raises:
         BadRequest: The model can't give it, or it would be too many images.
@@ -197,8 +197,8 @@ def plan_dataset(
     if plan.total > MAX_IMAGES or len(plan.numbers) > limit:
         most = min(limit, MAX_IMAGES)
         raise BadRequest(
-            f"that makes {len(plan.numbers)} of {plan.total} pictures, and at most {most} are "
-            "made at a time: send lower counts, or ask for shards",
+            f"that is {len(plan.numbers)} of {plan.total} images, and at most {most} are "
+            "generated at a time: send lower counts, or request shards",
             param="count" if request.categories is None else "categories",
             code="too_many_pictures",
         )

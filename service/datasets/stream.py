@@ -1,4 +1,4 @@
-"""A planned set -> the bytes of its archive, made as they are taken."""
+"""A planned set -> the bytes of its archive, generated as they are read."""
 
 import asyncio
 from collections import deque
@@ -21,7 +21,7 @@ from service.inference.generation import GeneratorSession, ImageSpec
 from service.rendering.encoded_image import EncodedImage
 from service.rendering.presentation import present
 
-# Runs jobs on worker threads; gives their results in order.
+# Runs jobs on worker threads; returns their results in order.
 Run = Callable[[Sequence[Callable[[], Any]]], Awaitable[list[Any]]]
 # What a transparent image shows is where it is rather seen than not.
 OPAQUE: Final = 128
@@ -35,7 +35,7 @@ class SetGenerator:
         session: The model.
         encoder: How its images are encoded.
         run: Runs jobs on worker threads.
-        ahead: The most batches that are made or wait before their images are taken.
+        ahead: The most batches that are generated or wait before their images are read.
     """
 
     session: GeneratorSession
@@ -47,15 +47,15 @@ class SetGenerator:
 async def dataset_bytes(
     plan: DatasetPlan, sink: Sink, generator: SetGenerator, on_image: Callable[[EncodedImage], Any]
 ) -> AsyncGenerator[bytes, None]:
-    """Make a set; gives the archive's bytes, empty ones where `sink` keeps them.
+    """Generate a set; yields the archive's bytes, empty ones where `sink` keeps them.
 
-    Nothing is made that isn't about to be taken, and what is being made when the iterator is
-    closed is thrown away.
+    Nothing is generated that isn't about to be read; what is being generated when the iterator
+    is closed is thrown away.
 
     Args:
-        plan: What is made.
+        plan: What is generated.
         sink: Where it goes.
-        generator: Makes the images.
+        generator: Generates the images.
         on_image: Takes each when it has been handed out.
 
     Raises:

@@ -27,7 +27,7 @@ from service.telemetry.observation import note_rejection
 
 @dataclass(frozen=True)
 class File:
-    """An uploaded file: the name that its sender gave it, and its bytes."""
+    """An uploaded file: the name that its sender chose, and its bytes."""
 
     name: str
     data: bytes
@@ -170,7 +170,7 @@ def fit_upload(
 
 @contextmanager
 def image_errors(param: str = "image") -> Iterator[None]:
-    """Turn what is wrong with an image into an answer, and note it."""
+    """Turn what is wrong with an image into a response, and note it."""
     kinds: dict[str, type[ApiError]] = {
         "too_many_bytes": TooLarge,
         "too_many_pixels": TooLarge,
@@ -182,4 +182,4 @@ def image_errors(param: str = "image") -> Iterator[None]:
         yield
     except ImageError as error:
         note_rejection(error.reason)
-        raise kinds[error.reason](f"the picture can't be used: {error}", param=param) from None
+        raise kinds[error.reason](f"the image can't be used: {error}", param=param) from None

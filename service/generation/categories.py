@@ -1,4 +1,4 @@
-"""What a request says of categories -> what the generator is given, and how answers put it."""
+"""What a request says of categories -> the generator's input, and how responses name it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def category_name(category: int | Mixture, known: Sequence[str]) -> str:
 
 
 def mixture_metadata(category: int | Mixture, known: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The exact weights of a mixture, to ask for it again; nothing for a single category."""
+    """The exact weights of a mixture, to request it again; nothing for a single category."""
     if isinstance(category, int) or len(category) == 1:
         return {}
     return {"categories": {known[index]: weight for index, weight in category}}

@@ -34,7 +34,7 @@ def plan_images(request: GenerationRequest, manifest: GeneratorManifest) -> Gene
     """Resolve seed, category and truncation of each image, and what all share.
 
     Raises:
-        BadRequest: Something is asked for that the model doesn't have.
+        BadRequest: Something is requested that the model doesn't have.
     """
     presentation = choose_presentation(request.size, request.background, manifest)
     mixing = choose_mixing(request.style_mixing, manifest) if request.style_mixing else None

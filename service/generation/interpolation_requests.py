@@ -1,4 +1,4 @@
-"""What an interpolation asks for: a way through the images of seeds and photos."""
+"""What an interpolation request says: a path through the images of seeds and photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ WaypointName = Annotated[Seed | PhotoName, BeforeValidator(_check_waypoint)]
 
 
 class PathRequest(Strict):
-    """What every interpolation may ask for; user changes nothing."""
+    """What every interpolation request may say; user changes nothing."""
 
     frames: Annotated[
         int,
@@ -62,7 +62,7 @@ class PathRequest(Strict):
     ] = None
     truncation_psi: Annotated[
         float | None,
-        Field(ge=0, le=1, description="Of seeds: 0 = the mean picture, 1 = full variety."),
+        Field(ge=0, le=1, description="Of seeds: 0 = the mean image, 1 = full variety."),
     ] = None
     frame_duration_ms: Annotated[
         int,
@@ -123,7 +123,7 @@ class RequestedPath:
     """An interpolation, however it was sent.
 
     Attributes:
-        path: What is asked for.
+        path: What is requested.
         sources: Seeds and photos in the order of the path.
         photos: In the order that they came in.
     """
@@ -151,7 +151,7 @@ class RequestedPath:
         """
         if self.frame_count > MAX_FRAMES:
             raise BadRequest(
-                f"that makes {self.frame_count} frames: at most {MAX_FRAMES} are served",
+                f"that is {self.frame_count} frames: at most {MAX_FRAMES} are served",
                 param="frames",
             )
 
@@ -168,7 +168,7 @@ def resolve_waypoints(
     if request.waypoints is None:
         if len(photos) < 2:
             raise BadRequest(
-                "one photo makes no way: send another `image`, or name photo and seeds in "
+                "one photo is no path: send another `image`, or name photo and seeds in "
                 '`waypoints`, such as ["mug.png", 7]',
                 param="image",
                 code="missing_field",
@@ -187,7 +187,7 @@ def resolve_waypoints(
             )
     if unused := by_name.keys() - set(request.waypoints):
         raise BadRequest(
-            f"the way leads past {len(unused)} of the photos: name every one, or leave it out",
+            f"the path leaves out {len(unused)} of the photos: name every one, or leave it out",
             param="waypoints",
         )
     return [by_name[source] if isinstance(source, str) else source for source in request.waypoints]

@@ -111,7 +111,7 @@ def present_frames(
     """Resolve the frames' size and background.
 
     Raises:
-        BadRequest: The model has no mapping, doesn't have what is asked for, or the frames
+        BadRequest: The model has no mapping, doesn't have what is requested, or the frames
             would be too large together.
     """
     layers_of_styles(manifest, "model")
@@ -140,7 +140,7 @@ def plan_waypoints(
     """Resolve each waypoint's category and truncation.
 
     Args:
-        requested: What is asked for.
+        requested: What is requested.
         photos: The photos' waypoints.
         manifest: The model's.
 
@@ -177,7 +177,7 @@ def plan_frames(request: PathRequest, waypoints: Sequence[Waypoint]) -> list[Fra
 def style_jobs(
     session: GeneratorSession, waypoints: Sequence[Waypoint]
 ) -> list[Callable[[], Styles]]:
-    """One job that gives the styles of all waypoints."""
+    """One job that returns the styles of all waypoints."""
     return [partial(_styles, session, waypoints)]
 
 
@@ -192,9 +192,9 @@ def frame_jobs(
 
     Args:
         session: The model.
-        frames: Of the whole way, or a part of it.
-        styles: What the `style_jobs` gave.
-        render: Makes of the generated pixels what a job gives for each frame.
+        frames: Of the whole path, or a part of it.
+        styles: What the `style_jobs` returned.
+        render: Turns generated pixels into what a job returns for each frame.
         upscaled: Whether the model's upscaler enlarges them first.
     """
     size = session.batch_sizes[-1]
@@ -218,7 +218,7 @@ def present_frame(wanted: Presentation, pixels: NDArray[np.uint8], frame: Frame)
 def path_metadata(
     requested: RequestedPath, waypoints: Sequence[Waypoint], manifest: GeneratorManifest
 ) -> dict[str, Any]:
-    """What an answer says of all frames together."""
+    """What a response says of all frames together."""
     known, category = manifest.categories, waypoints[0].spec.category
     metadata = {
         "category": category_name(category, known),

@@ -1,4 +1,4 @@
-"""Generated pixels -> a shaped, marked and encoded image with its facts."""
+"""Generated pixels -> a shaped, marked and encoded image with its metadata."""
 
 import json
 import time

@@ -1,11 +1,8 @@
-"""What clients ask of the generator, and its bounds; anything else is a 400."""
+"""What clients may request of the generator, and its bounds; anything else is a 400."""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from service.fields import (
     Background,
@@ -23,7 +20,7 @@ from service.rendering.encoding import OutputFormat
 class StyleMixing(Strict):
     """Layers below `crossover` take the style of the seed `coarse`, the others that of `fine`."""
 
-    coarse: Annotated[Seed, Field(description="Of the first picture; the next has coarse + 1.")]
+    coarse: Annotated[Seed, Field(description="Of the first image; the next has coarse + 1.")]
     fine: Seed
     crossover: Annotated[
         int | None, Field(ge=0, le=100, description="By default half of the model's layers.")
@@ -31,7 +28,7 @@ class StyleMixing(Strict):
 
 
 class GenerationRequest(Seeded):
-    """Body of POST /v1/images/generations: the OpenAI Images API's, and fields of ours.
+    """Body of POST /v1/images/generations: the OpenAI Images API's, and Catalogan extensions.
 
     Of OpenAI's fields, quality, style, moderation, complexity, partial_images, user and
     safety_identifier change nothing.
@@ -44,17 +41,17 @@ class GenerationRequest(Seeded):
         ),
     ] = None
     category: Annotated[
-        str | None, Field(max_length=200, description="Wins over the prompt (ours).")
+        str | None, Field(max_length=200, description="Wins over the prompt (extension).")
     ] = None
     categories: Annotated[
-        Weights | None, Field(description="A mixture, in place of `category` (ours).")
+        Weights | None, Field(description="A mixture, in place of `category` (extension).")
     ] = None
     style_mixing: Annotated[
-        StyleMixing | None, Field(description="In place of `seed`; needs mapping.onnx (ours).")
+        StyleMixing | None, Field(description="In place of `seed`; needs mapping.onnx (extension).")
     ] = None
     truncation_psi: Annotated[
         float | None,
-        Field(ge=0, le=1, description="0 = the mean picture, 1 = full variety (ours)."),
+        Field(ge=0, le=1, description="0 = the mean image, 1 = full variety (extension)."),
     ] = None
     model: Annotated[str | None, Field(max_length=128)] = None
     size: ImageSize | None = None
@@ -63,7 +60,7 @@ class GenerationRequest(Seeded):
         Compression | None, Field(description="Quality of JPEG and WebP; 100 is lossless WebP.")
     ] = None
     response_format: Annotated[
-        Literal["b64_json"] | None, Field(description="There are no URLs; or ask for a bare image.")
+        Literal["b64_json"] | None, Field(description="There are no URLs; or accept a bare image.")
     ] = None
     background: Background | None = None
     quality: Annotated[str | None, Field(max_length=32)] = None
@@ -89,10 +86,13 @@ class VariationRequest(Seeded):
     model: Annotated[str | None, Field(max_length=128)] = None
     category: Annotated[
         str | None,
-        Field(max_length=200, description="Of the photo; else the nearest of up to 32 (ours)."),
+        Field(
+            max_length=200, description="Of the photo; else the nearest of up to 32 (extension)."
+        ),
     ] = None
     strength: Annotated[
-        float, Field(ge=0, le=1, description="0 = the reconstruction; the truncation_psi (ours).")
+        float,
+        Field(ge=0, le=1, description="0 = the reconstruction; the truncation_psi (extension)."),
     ] = 0.5
     size: ImageSize | None = None
     output_format: OutputFormat | None = None

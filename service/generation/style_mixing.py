@@ -24,7 +24,7 @@ class Mixing:
     crossover: int
 
     def parameters(self, coarse: int) -> dict[str, Any]:
-        """The request's field that gives the image of the seed `coarse` again."""
+        """The request's field that reproduces the image of the seed `coarse`."""
         return {"style_mixing": {"coarse": coarse, "fine": self.fine, "crossover": self.crossover}}
 
 

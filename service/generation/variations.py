@@ -52,7 +52,7 @@ class Inverted:
 
 
 def candidate_categories(requested: str | None, manifest: GeneratorManifest) -> Sequence[int]:
-    """The categories that a photo may be of: the one asked for, or all.
+    """The categories that a photo may be of: the requested one, or all.
 
     Raises:
         BadRequest: The model has no encoder, the category is unknown, or there are too many
@@ -92,7 +92,7 @@ def inversion_jobs(
 
 
 def nearest(tried: Sequence[Inverted]) -> Inverted:
-    """The best of what `inversion_jobs` gave; of equal ones the first."""
+    """The best of what `inversion_jobs` returned; of equal ones the first."""
     return min(tried, key=lambda inverted: inverted.error)
 
 
@@ -130,7 +130,7 @@ def validation_errors(manifest: GeneratorManifest) -> dict[str, Any]:
 
 def _invert(session: GeneratorSession, photo: NDArray[np.uint8], category: int) -> Inverted:
     offset = session.encode(photo, category)
-    # Any seed generates it; a fixed one makes the error a fact of the photo alone.
+    # Any seed generates it; a fixed one makes the error depend on the photo alone.
     (generated,) = session.render([ImageSpec(0, category, 0.0, offset)])
     difference = (generated.astype(np.float64) - photo) / 127.5
     return Inverted(category, offset, float(np.mean(difference**2)))

@@ -119,7 +119,7 @@ class GeneratorSession:
             batching: How images of several callers are run together.
 
         Raises:
-            DeviceError: CUDA was asked for in vain.
+            DeviceError: CUDA was chosen, and is not there.
             SessionError: Not loadable, or not as the manifest says.
         """
         self.manifest: Final = manifest
@@ -130,10 +130,10 @@ class GeneratorSession:
         self.device: Final = self._generator.device
         if device == "cuda" and self.device != "cuda":
             raise DeviceError(
-                "CUDA was asked for, but ONNX Runtime fell back to the CPU: install the extra "
+                "CUDA was chosen, but ONNX Runtime fell back to the CPU: install the extra "
                 "`gpu` with its CUDA libraries, or set the device to auto or cpu"
             )
-        # Small enough for the processor, which gives the same numbers in every batch, but for
+        # Small enough for the processor, which computes the same numbers in every batch, but for
         # the upscaler, whose work is of the generator's size.
         self._others: Final = {
             file: try_graph(data, known[file], self.device, intra_op_threads)
@@ -165,7 +165,7 @@ class GeneratorSession:
             factor where it was used.
 
         Raises:
-            SessionError: A graph failed, gave values that are not finite, or was not loaded.
+            SessionError: A graph failed, returned values that are not finite, or was not loaded.
         """
         images = [image for part in self.batches(specs) for image in self._render_batch(part)]
         return [self._upscale(image) for image in images] if upscaled else images
@@ -217,9 +217,9 @@ class GeneratorSession:
             "noise": np.stack([noise for _, noise in drawn]),
         }
         offsets = [spec.style_offset for spec in specs]
-        given = next((offset for offset in offsets if offset is not None), None)
-        if given is not None:
-            none = np.zeros_like(given)
+        known = next((offset for offset in offsets if offset is not None), None)
+        if known is not None:
+            none = np.zeros_like(known)
             feeds[STYLE_OFFSET_NAME] = np.stack([none if o is None else o for o in offsets])
         return feeds
 

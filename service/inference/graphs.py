@@ -49,7 +49,7 @@ class Graph:
         """Give the output [N, ...] for inputs [N, ...].
 
         Raises:
-            SessionError: The graph failed, or gave another shape or numbers not finite.
+            SessionError: The graph failed, or returned another shape or numbers not finite.
         """
         file, name = self._signature.file, self._signature.output
         try:
@@ -60,7 +60,7 @@ class Graph:
         count = len(next(iter(feeds.values())))
         expected = (count, *self._signature.output_shape)
         if output.shape != expected:
-            raise SessionError(f"{file} gave {output.shape}, the manifest says {expected}")
+            raise SessionError(f"{file} returned {output.shape}, the manifest says {expected}")
         self.check_output(output)
         return np.asarray(output, dtype=np.float32)
 
@@ -91,7 +91,7 @@ class Graph:
         """
         if not np.isfinite(output).all():
             raise SessionError(
-                f"{self._signature.file} gives values that are not finite: export the run again"
+                f"{self._signature.file} returns values that are not finite: export the run again"
             )
 
 
@@ -106,7 +106,7 @@ class BoundGraph:
 
         Args:
             session: ONNX Runtime's.
-            signature: What it takes and gives.
+            signature: Its inputs and outputs.
             device: "cpu" or "cuda", where it runs.
             batch: Rows of each run.
         """

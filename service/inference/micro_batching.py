@@ -1,4 +1,4 @@
-"""Images that several requests ask for at the same time, generated in one run of the device."""
+"""Images of several requests at the same time, generated in one run of the device."""
 
 import time
 from collections import deque
@@ -69,7 +69,7 @@ class MicroBatcher:
             on_run: As of Batching.
 
         Raises:
-            SessionError: The graph failed or gave values that are not finite.
+            SessionError: The graph failed or returned values that are not finite.
         """
         self._graph: Final = graph
         self._bound: Final = {size: graph.bind(size) for size in sizes}
@@ -88,12 +88,12 @@ class MicroBatcher:
         What is wrong with them is notified of before others could share the harm.
 
         Raises:
-            SessionError: An input doesn't fit, the batch failed, or gave numbers for these
+            SessionError: An input doesn't fit, the batch failed, or returned numbers for these
                 inputs that are not finite.
         """
         count = self._graph.check_feeds(feeds)
         if count > self._largest:
-            raise SessionError(f"{count} pictures are more than a batch of {self._largest}")
+            raise SessionError(f"{count} images are more than a batch of {self._largest}")
         waiting = [
             _Waiting({name: array[i : i + 1] for name, array in feeds.items()})
             for i in range(count)
@@ -130,10 +130,10 @@ class MicroBatcher:
                 one.generated.set_exception(_own(error))
 
     def _generate_batch(self, rows: Sequence[Arrays]) -> Generated:
-        """Run rows as one batch of the next fixed size; gives their outputs alone."""
+        """Run rows as one batch of the next fixed size; returns their outputs alone."""
         size = next(size for size in self._bound if size >= len(rows))
         padded = [*rows, *[rows[-1]] * (size - len(rows))]
-        # Who leaves an optional input out has zeros for it where another gives it.
+        # Who leaves an optional input out has zeros for it where another has it.
         known = {name: array for row in rows for name, array in row.items()}
         feeds = {
             name: np.concatenate([row.get(name, np.zeros_like(one)) for row in padded])

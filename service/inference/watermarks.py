@@ -13,7 +13,7 @@ class Watermarker:
     """The encoder of a model's watermark. Safe to call from several threads at once."""
 
     def __init__(self, encoder: Graph, model_hash: str) -> None:
-        """Take the loaded graph, and the hash that the model's bits are made of."""
+        """Take the loaded graph, and the hash that the model's bits follow from."""
         self._encoder: Final = encoder
         self._bits: Final = payload(model_hash).astype(np.float32)[np.newaxis]
 

@@ -1,4 +1,4 @@
-"""Bounded queues in front of the threads that make images."""
+"""Bounded queues in front of the threads that generate images."""
 
 import asyncio
 import contextvars
@@ -45,8 +45,8 @@ class Workers:
         Jobs that have not begun when one fails, or when the caller is cancelled, never run.
 
         Raises:
-            Busy: The turn came too late. It is notified of when it comes: an answer now would not
-                make the line any shorter.
+            Busy: The turn came too late. It is notified of when it comes: a response now would not
+                shorten the queue.
         """
         loop = asyncio.get_running_loop()
         wait = _Wait(self._max_wait_sec)

@@ -43,7 +43,7 @@ def read_export(export: Path) -> tuple[GeneratorManifest, dict[str, bytes]]:
         RegistryError: Names the file at fault and the way out.
     """
     if not export.is_dir():
-        raise RegistryError(f"{export} is no directory: give what `catalogan export` wrote")
+        raise RegistryError(f"{export} is no directory: name what `catalogan export` wrote")
     files = {MANIFEST_FILE: _read(export, MANIFEST_FILE, MAX_MANIFEST_BYTES)}
     manifest = parse_manifest(files[MANIFEST_FILE], export / MANIFEST_FILE)
     _check_file_set(export, manifest)

@@ -55,7 +55,7 @@ def inspect_export(export: Path) -> tuple[GeneratorManifest, dict[str, bytes]]:
     last = len(manifest.categories) - 1
     (image,) = session.render([ImageSpec(seed=1, category=last, truncation_psi=1.0)])
     if not np.ptp(image):
-        raise RegistryError(f"{GENERATOR_FILE} gives a picture of one colour: train it first")
+        raise RegistryError(f"{GENERATOR_FILE} generates images of one colour: train it first")
     for name, signature in graphs.items():
         if name != GENERATOR_FILE:
             try_graph(files[name], signature)

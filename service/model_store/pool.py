@@ -69,7 +69,7 @@ class ModelPool:
         """Load the default model, if one is promoted, and begin to watch for promotions.
 
         Raises:
-            DeviceError: The device asked for is not there, which no promotion will change.
+            DeviceError: The chosen device is not there, which no promotion will change.
         """
         self._seen = self.registry.promotions.identity()
         self._failed_at = None if self._refresh() else time.monotonic()
@@ -85,7 +85,7 @@ class ModelPool:
         return self._loaded.get(self._default) if self._default else None
 
     def promoted(self) -> list[RegisteredModel]:
-        """Models that can be asked for, in the order of first promotion."""
+        """Models that requests may name, in the order of first promotion."""
         models = []
         for name, version in self._served().items():
             try:
@@ -95,7 +95,7 @@ class ModelPool:
         return models
 
     def loaded(self, model_id: str | None) -> LoadedModel | None:
-        """Give the model that `get` would, if it is in memory; never waits."""
+        """Return the model that `get` would, if it is in memory; never waits."""
         if model_id is None:
             return self.default
         name, _, version = model_id.partition(":")
@@ -107,7 +107,7 @@ class ModelPool:
         return found
 
     def get(self, model_id: str | None) -> LoadedModel:
-        """Give the model that a request names, loading it if need be.
+        """Return the model that a request names, loading it if need be.
 
         Args:
             model_id: "name" or "name:version" of a promoted model; None = the default.

@@ -67,7 +67,7 @@ class RegisteredModel:
         return self.read(GENERATOR_FILE)
 
     def read_others(self) -> dict[str, bytes]:
-        """Read what the export has of graphs that make images beside the generator.
+        """Read what the export has of graphs that work beside the generator.
 
         Raises:
             RegistryError: A file is missing or changed.
@@ -97,7 +97,7 @@ class Registry:
         """Find the store.
 
         Raises:
-            RegistryError: It is not there and can't be made.
+            RegistryError: It is not there and can't be created.
         """
         from bentoml._internal.configuration.containers import BentoMLContainer
 
@@ -105,7 +105,7 @@ class Registry:
             self._store: Final = Path(BentoMLContainer.model_store_dir.get())
         except OSError as error:
             raise RegistryError(
-                f"the Model Store can't be made: {error}; set BENTOML_HOME to a writable folder"
+                f"the Model Store can't be created: {error}; set BENTOML_HOME to a writable folder"
             ) from error
         self.promotions: Final = Promotions(self._store.parent / "catalogan")
 
@@ -229,7 +229,7 @@ class Registry:
             bentoml.models.get(f"{name}:{version}")
             self._verify(self._load(name, version))
         except (RegistryError, BentoMLException) as error:
-            logger.warning("%s:%s is registered anew: %s", name, version, error)
+            logger.warning("%s:%s is registered again: %s", name, version, error)
             shutil.rmtree(folder)
             return False
         return True

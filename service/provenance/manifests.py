@@ -55,7 +55,7 @@ def read_manifest(data: bytes, media_type: str, anchors: bytes) -> Manifest:
         return Manifest("absent")
     requested = json.dumps({"media_type": media_type, "anchors": anchors.decode("ascii")})
     try:
-        done = subprocess.run(  # noqa: S603 - a program of ours
+        done = subprocess.run(  # noqa: S603 - Catalogan's own program
             [sys.executable, "-P", str(READER)],
             input=requested.encode() + b"\n" + data,
             stdout=subprocess.PIPE,
@@ -64,18 +64,18 @@ def read_manifest(data: bytes, media_type: str, anchors: bytes) -> Manifest:
             timeout=TIMEOUT_SEC,
             check=True,
         )
-        return understand(json.loads(done.stdout))
+        return parse_report(json.loads(done.stdout))
     except (subprocess.SubprocessError, ValueError, OSError):
         return Manifest("unreadable")
 
 
-def understand(answer: Any) -> Manifest:
-    """What the reader's answer comes to."""
-    if answer == {}:
+def parse_report(report: Any) -> Manifest:
+    """What the reader's report means."""
+    if report == {}:
         return Manifest("absent")
-    if not isinstance(answer, dict) or not isinstance(answer.get("manifest"), dict):
+    if not isinstance(report, dict) or not isinstance(report.get("manifest"), dict):
         return Manifest("unreadable")
-    manifest, codes = answer["manifest"], answer["codes"]
+    manifest, codes = report["manifest"], report["codes"]
     states: dict[str, Status] = {"Trusted": "trusted", "Valid": "untrusted"}
     generators = manifest.get("claim_generator_info") or [{}]
     signature = manifest.get("signature_info") or {}
@@ -83,7 +83,7 @@ def understand(answer: Any) -> Manifest:
     assertions = {str(one.get("label")): one.get("data") for one in listed}
     own = assertions.get(ASSERTION)
     return Manifest(
-        status=states.get(answer["state"], "tampered"),
+        status=states.get(report["state"], "tampered"),
         anchored="signingCredential.trusted" in codes and "claimSignature.validated" in codes,
         generator=generators[0].get("name"),
         organization=signature.get("issuer"),
@@ -101,11 +101,11 @@ def _last_action(assertions: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_by_us(manifest: Manifest, organization: str | None) -> bool:
-    """Whether a manifest says, by a signer that we trust, that this operator's Catalogan made it.
+    """Whether a manifest says, by a trusted signer, that this operator's Catalogan made it.
 
     Args:
         manifest: Of the file.
         organization: The operator's, as its certificate names it; None = any under the anchors.
     """
-    ours = manifest.generator == GENERATOR and organization in (None, manifest.organization)
-    return manifest.anchored and ours
+    own = manifest.generator == GENERATOR and organization in (None, manifest.organization)
+    return manifest.anchored and own

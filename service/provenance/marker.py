@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 DEVELOPMENT_FOLDER: Final = "signing"
 EXPIRY_WARNING: Final = timedelta(days=30)
 
-# Whose key signs: the operator's, one that the service made for itself, or none.
+# Whose key signs: the operator's, the service's own, or none.
 Signing = Literal["operator", "development", "none"]
 Watermarking = Literal["proven", "on", "off"]
 
@@ -80,10 +80,10 @@ def open_marker(settings: Settings) -> Marker:
         SettingsError: The key, the certificate or the data folder can't be used.
     """
     if settings.marks == "off":
-        logger.warning("CATALOGAN_MARKS is off: pictures say nowhere that they are synthetic")
+        logger.warning("CATALOGAN_MARKS is off: images say nowhere that they are synthetic")
         return Marker(xmp=False)
     if settings.marks == "unsigned":
-        logger.warning("CATALOGAN_MARKS is unsigned: pictures carry XMP alone, which can be forged")
+        logger.warning("CATALOGAN_MARKS is unsigned: images carry XMP alone, which can be forged")
         return Marker(xmp=True, watermarking=settings.watermark)
     key = read_configured_key(settings)
     if key is None:
@@ -116,29 +116,29 @@ def read_development_key(folder: Path) -> SigningKey:
     except SettingsError as error:
         raise SettingsError(
             f"this service's own development key can't be used: {error}; move {folder} away to "
-            "have a new one made"
+            "get a new one"
         ) from None
 
 
 def _development_key(settings: Settings) -> SigningKey:
-    """The key that the service made for itself; where nothing can be kept, a new one each time."""
+    """The service's own key; where nothing can be kept, a new one each time."""
     folder = writable_data_folder(settings)
     way_out = f"set {CERTIFICATE_SETTING} and CATALOGAN_SIGNING_KEY"
     try:
         if folder is not None:
             key = read_development_key(find_development_keys(folder / DEVELOPMENT_FOLDER))
             logger.warning(
-                "pictures are signed with a development key, which nobody else trusts; %s", way_out
+                "images are signed with a development key, which nobody else trusts; %s", way_out
             )
             return key
         with tempfile.TemporaryDirectory(prefix="catalogan-") as name:
             key = read_development_key(find_development_keys(Path(name) / DEVELOPMENT_FOLDER))
     except OSError as error:
         raise SettingsError(
-            f"no development key can be made: {error.strerror or error}; {way_out}"
+            f"no development key can be created: {error.strerror or error}; {way_out}"
         ) from None
     logger.warning(
-        "pictures are signed with a development key that ends with the service: after that it "
+        "images are signed with a development key that ends with the service: after that it "
         "does not know its own signature; %s, or CATALOGAN_DATA_DIR",
         way_out,
     )

@@ -32,7 +32,7 @@ class ManifestSigner:
 
         Args:
             key: Checked.
-            timestamp_url: Of an RFC 3161 authority that is asked for each image.
+            timestamp_url: Of an RFC 3161 authority that is called for each image.
 
         Raises:
             ValueError: c2pa refuses it.
@@ -66,9 +66,9 @@ class ManifestSigner:
                 raise c2pa.C2paError("the certificate has expired")
             return _embed(self._context, self._definition(mark), data, media_type)
         except c2pa.C2paError as error:
-            logger.error("a picture can't be signed: %s", error)
+            logger.error("an image can't be signed: %s", error)
             raise NotReady(
-                "pictures can't be signed now, and none is given out unsigned; the log knows more",
+                "images can't be signed now, and none leaves unsigned; see the log",
                 code="signing_failed",
             ) from None
 

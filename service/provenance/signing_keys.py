@@ -1,4 +1,4 @@
-"""Keys that images are signed with: made for development, or read from the operator's files."""
+"""Keys that images are signed with: created for development, or read from the operator's files."""
 
 import os
 import stat
@@ -65,14 +65,14 @@ class SigningKey:
 
 
 def create_development_keys(folder: Path, organization: str) -> None:
-    """Make a root and a signer's certificate under it, and forget the root's key.
+    """Create a root and a signer's certificate under it, and forget the root's key.
 
     Writes certificate.pem (the signer's and the root's), key.pem (the signer's, for its owner
     alone) and root.pem. Without the root's key nobody can ever sign under this root but the one
     signer.
 
     Args:
-        folder: Made if missing.
+        folder: Created if missing.
         organization: Named in both certificates.
 
     Raises:
@@ -99,17 +99,17 @@ def create_development_keys(folder: Path, organization: str) -> None:
 
 
 def find_development_keys(folder: Path) -> Path:
-    """Give the folder of keys that this service made for itself; make them at the first start.
+    """Return the folder of this service's own keys; create them at the first start.
 
     Raises:
         OSError: They can't be written.
     """
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".keys-") as aside:
-            made = Path(aside) / "keys"
-            create_development_keys(made, "Catalogan development")
+            created = Path(aside) / "keys"
+            create_development_keys(created, "Catalogan development")
             try:
-                made.rename(folder)  # at once: another process may start now, too
+                created.rename(folder)  # at once: another process may start now, too
             except OSError:
                 if not folder.exists():
                     raise

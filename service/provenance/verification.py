@@ -1,4 +1,4 @@
-"""Is an image ours? Each layer of marks is asked, and says what its answer is worth."""
+"""Is an image from this service? Each layer of marks is checked, and says what it proves."""
 
 import hashlib
 import re
@@ -38,7 +38,7 @@ FindWatermark = Callable[[bytes], tuple[bool, Watermark | None]]
 
 
 class Claims(BaseModel):
-    """What a layer says of the picture."""
+    """What a layer says of the image."""
 
     source_type: Annotated[str | None, Field(description="IPTC's digital source type.")] = None
     model: Annotated[str | None, Field(description='"name:version"')] = None
@@ -46,7 +46,7 @@ class Claims(BaseModel):
     seed: int | None = None
     category: str | None = None
     truncation_psi: float | None = None
-    photo_sha256: Annotated[str | None, Field(description="Of the photo it was made of.")] = None
+    photo_sha256: Annotated[str | None, Field(description="Of the photo behind it.")] = None
     created: Annotated[int | None, Field(description="Unix time.")] = None
 
 
@@ -58,7 +58,7 @@ class Signer(BaseModel):
 
 
 class Layer(BaseModel):
-    """One way in which a picture may be known again."""
+    """One way in which an image may be known again."""
 
     layer: Annotated[str, Field(description="c2pa, record, watermark, xmp; more may come.")]
     status: Annotated[
@@ -82,16 +82,16 @@ class Layer(BaseModel):
 
 
 class Verification(BaseModel):
-    """Answer of POST /v1/verifications, and of `catalogan verify --json`."""
+    """Response of POST /v1/verifications, and of `catalogan verify --json`."""
 
     object: Literal["verification"] = "verification"
     ours: Annotated[bool, Field(description="Proven, and intact.")]
     verdict: Annotated[
         Verdict,
         Field(
-            description="ours; tampered: ours once, changed since; derived: it carries a model's "
-            "watermark, in a file that isn't known; claimed: it says so, unproven; unknown: "
-            "nothing says so."
+            description="ours: made by this service; tampered: made by it, changed since; derived: "
+            "it carries a model's watermark, in a file that isn't known; claimed: it says so, "
+            "unproven; unknown: nothing says so."
         ),
     ]
     sha256: Annotated[str, Field(description="Of the file.")]
@@ -107,7 +107,7 @@ class Verifier:
 
         Args:
             anchors: PEM of the authorities whose signers are trusted.
-            organization: Of those, only this one's images are ours; None = all of theirs.
+            organization: Only its images are this service's; None = all signed under them.
         """
         self._anchors: Final = anchors
         self._organization: Final = organization
@@ -124,14 +124,14 @@ class Verifier:
             data: Any bytes.
             find_record: Looks a record up by the SHA-256; None = there are no records here.
             find_watermark: Looks for the watermarks of our models. It alone decodes the image,
-                and is asked only where nothing stronger speaks for it. None = not looked for.
+                and is looked for only where nothing stronger speaks for it. None = not looked for.
 
         Raises:
             UnsupportedImage: It is no image of an accepted type.
         """
         kind = sniff_format(data)
         if kind is None:
-            raise UnsupportedImage("this is no picture of an accepted type", param="image")
+            raise UnsupportedImage("this is no image of an accepted type", param="image")
         sha256 = hashlib.sha256(data).hexdigest()
         manifest = read_manifest(data, f"image/{kind.lower()}", self._anchors)
         by_us = made_by_us(manifest, self._organization)
@@ -167,8 +167,8 @@ def open_verifier(settings: Settings, key: SigningKey | None = None) -> Verifier
     organization = key.organization if key is not None else None
     path = settings.signing_certificate
     if key is None and path is None:
-        made = data_folder(settings) / DEVELOPMENT_FOLDER / CERTIFICATE_FILE
-        path = made if made.exists() else None
+        created = data_folder(settings) / DEVELOPMENT_FOLDER / CERTIFICATE_FILE
+        path = created if created.exists() else None
     if key is None and path is not None:
         leaf, *above = read_certificates(path, CERTIFICATE_SETTING)
         anchors += _pem(above)
@@ -202,7 +202,7 @@ _C2PA_SAYS: Final = {
     "untrusted": "Intact, but anybody may have signed it: the signer is not trusted here.",
     "tampered": "The file is not what was signed: it was changed since.",
     "unreadable": "There is a manifest, but it can't be read.",
-    "absent": "No manifest; saving a picture anew takes it away.",
+    "absent": "No manifest; saving an image again takes it away.",
 }
 
 
@@ -254,8 +254,8 @@ def _watermark_layer(data: bytes, find_watermark: FindWatermark | None) -> Layer
         return layer("absent", "None of this service's models marked it, or too much was changed.")
     model, found = watermark.model, watermark.found
     says = (
-        f"Made from a picture of this model: {PAYLOAD_BITS - found.errors} of {PAYLOAD_BITS} bits "
-        "are its own, by chance in one picture of a million at most."
+        f"Made from an image of this model: {PAYLOAD_BITS - found.errors} of {PAYLOAD_BITS} bits "
+        "are its own, by chance in one image of a million at most."
     )
     claims = Claims(model=model.model_id, model_hash=model.manifest.model_hash)
     return layer("found", says, strength="evidence", claims=claims)
@@ -264,16 +264,16 @@ def _watermark_layer(data: bytes, find_watermark: FindWatermark | None) -> Layer
 def _xmp_layer(data: bytes) -> Layer:
     xmp = read_xmp(data)
     if xmp is None or not (xmp.source_type or xmp.catalogan):
-        says = "No XMP that names an origin; saving a picture anew may take it away."
+        says = "No XMP that names an origin; saving an image again may take it away."
         return Layer(layer="xmp", status="absent", strength="none", says=says)
-    ours = xmp.catalogan
-    seed = ours.get("seed", "")
+    own = xmp.catalogan
+    seed = own.get("seed", "")
     said = {
         "source_type": xmp.source_type,
-        "model": ours.get("model"),
-        "model_sha256": ours.get("modelSha256"),
-        "category": ours.get("category"),
-        "photo_sha256": ours.get("photoSha256"),
+        "model": own.get("model"),
+        "model_sha256": own.get("modelSha256"),
+        "category": own.get("category"),
+        "photo_sha256": own.get("photoSha256"),
         "seed": int(seed) if _SEED.fullmatch(seed) else None,
     }
     says = "Anybody can write or copy this: by itself it proves nothing."

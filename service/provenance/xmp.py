@@ -22,13 +22,13 @@ class Mark:
 
     Attributes:
         source_type: One of IPTC's digital source types, as an http URI.
-        seed: The seed that gives the image again.
-        model: "name:version", where a model made it.
+        seed: The seed that reproduces the image.
+        model: "name:version", where a model generated it.
         model_hash: SHA-256 of the generator.
-        category: What was asked for.
+        category: What was requested.
         parameters: What else fixes the image, JSON.
         truncation_psi: How far from the mean image it may be.
-        photos: SHA-256, hex, of the uploaded photos that it was made of; the nearest first.
+        photos: SHA-256, hex, of the uploaded photos that it is based on; the nearest first.
     """
 
     source_type: str
@@ -110,7 +110,7 @@ class Xmp:
 
 
 def read_xmp(data: bytes) -> Xmp | None:
-    """Find the first XMP packet of a file that says what we ask for.
+    """Find the first XMP packet of a file that says what is wanted.
 
     Packets are found by their wrapper, as the XMP specification has it for files of any kind, so
     damaged files are read as far as they can be.

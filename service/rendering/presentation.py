@@ -1,4 +1,4 @@
-"""The size and the background that a caller gets, made of what the generator generates."""
+"""The size and the background that a caller gets, from what the generator returns."""
 
 import re
 from dataclasses import dataclass, replace
@@ -36,14 +36,14 @@ class Presentation:
 
     @property
     def size(self) -> str:
-        """The size as requests and answers write it."""
+        """The size as requests and responses write it."""
         return f"{self.width}x{self.height}"
 
 
 def choose_presentation(
     size: str | None, background: str | None, manifest: GeneratorManifest
 ) -> Presentation:
-    """Resolve what a request's `size` and `background` ask of a model.
+    """Resolve what a request's `size` and `background` mean for a model.
 
     Raises:
         BadRequest: The model can't give it.
@@ -57,7 +57,7 @@ def choose_presentation(
         if background == "opaque":  # they all are
             return plain
         raise BadRequest(
-            "this model's pictures have no transparency that a background could show through: "
+            "this model's images have no transparency that a background could show through: "
             "leave it out, or send auto or opaque",
             param="background",
         )
@@ -68,7 +68,7 @@ def choose_presentation(
 
 
 def largest_size(manifest: GeneratorManifest) -> tuple[int, int]:
-    """Width and height of the largest images that a model gives."""
+    """Width and height of the largest images of a model."""
     enlargement = manifest.upscaler.factor if manifest.upscaler else LANCZOS_ENLARGEMENT
     return enlargement * manifest.width, enlargement * manifest.height
 
@@ -77,11 +77,11 @@ def check_transparency(background: str | None, output_format: OutputFormat | str
     """Refuse transparency in a format that has none, or only all or nothing.
 
     Raises:
-        BadRequest: It was asked for in so many words.
+        BadRequest: It was requested in so many words.
     """
     if background == "transparent" and output_format in ("jpeg", "gif"):
         raise BadRequest(
-            f"{output_format} can't show soft transparency: ask for png or webp, or for another "
+            f"{output_format} can't show soft transparency: request png or webp, or for another "
             "background",
             param="background",
         )
@@ -127,7 +127,7 @@ def _choose_size(size: str | None, manifest: GeneratorManifest) -> tuple[int, in
         if in_proportion and fits:
             return width, height
     raise BadRequest(
-        f'this model\'s pictures are "{native[0]}x{native[1]}"; send that, "auto", or a size of '
+        f'this model\'s images are "{native[0]}x{native[1]}"; send that, "auto", or a size of '
         f"the same proportions, from {MIN_SIDE_PX} px on the shorter side up to "
         f'"{largest[0]}x{largest[1]}"',
         param="size",

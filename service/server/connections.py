@@ -1,12 +1,12 @@
 """Connections that can't be held for nothing: slow, endless and unread ones are ended.
 
 uvicorn bounds a connection only while it idles between requests. Here each one,
-when asked, ends itself if its client has used up its time:
+when checked, ends itself if its client has used up its time:
 
 head   the first request or a new one is awaited or coming in; ends in 408, or 431 if too long
 body   the app has the request, and its middleware watches the body
-rest   it was answered before its body had come: what still comes is thrown away, for a while,
-       as a client that gets a reset might never see the answer
+rest   it got its response before its body had come: what still comes is thrown away, for a while,
+       as a client that gets a reset might never see the response
 idle   between requests
 """
 
@@ -40,12 +40,12 @@ class Watch:
 
 
 def watched_protocol(watch: Watch) -> type["WatchedConnection"]:
-    """The protocol class for uvicorn, which makes the instances itself."""
+    """The protocol class for uvicorn, which creates the instances itself."""
     return type("Connection", (WatchedConnection,), {"watch": watch})
 
 
 def end_overdue(connections: Iterable[Any], now: float) -> None:
-    """Ask all connections; call it once or twice a second. `now` is of the event loop's clock."""
+    """Check all connections; call it once or twice a second. `now` is of the event loop's clock."""
     for connection in list(connections):
         if isinstance(connection, WatchedConnection):
             connection.end_if_overdue(now)
@@ -88,7 +88,7 @@ class WatchedConnection(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._end(
-                    "head_too_large", HeadTooLarge(f"the head has over {MAX_HEAD_BYTES} bytes")
+                    "head_too_large", HeadTooLarge(f"the headers have over {MAX_HEAD_BYTES} bytes")
                 )
 
     def on_message_begin(self) -> None:
@@ -124,7 +124,7 @@ class WatchedConnection(HttpToolsProtocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP in the shape of all errors."""
+        """Refuse what is no HTTP, in the shape of all errors."""
         self._end("invalid_http", BadRequest("the request is not valid HTTP", code="invalid_http"))
 
     def end_if_overdue(self, now: float) -> None:
@@ -143,7 +143,7 @@ class WatchedConnection(HttpToolsProtocol):
             elif self._head_bytes == 0:
                 self.transport.close()  # it never said anything: a browser's spare connection
             else:
-                self._end("slow_head", SlowClient("the request's head came too slowly"))
+                self._end("slow_head", SlowClient("the request's headers came too slowly"))
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -152,7 +152,7 @@ class WatchedConnection(HttpToolsProtocol):
             self._head_bytes = self._bare_bytes = 0
 
     def _is_served(self) -> bool:
-        """Whether the app has a request that is not answered yet."""
+        """Whether the app has a request that has no response yet."""
         return self._serving is not None and not self._serving.response_complete
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
@@ -161,10 +161,10 @@ class WatchedConnection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a request to upgrade is answered as any other."""
+        """Say nothing: a request to upgrade is served as any other."""
 
     def _is_unread(self, now: float, limit_sec: float) -> bool:
-        """Whether an answer lies here for `limit_sec` and the client reads too little of it."""
+        """Whether a response lies here for `limit_sec` and the client reads too little of it."""
         pending = self.transport.get_write_buffer_size()
         if pending == 0:
             self._unread = None
@@ -197,14 +197,14 @@ class WatchedConnection(HttpToolsProtocol):
             self._end("too_many", error)
 
     def _end(self, reason: str, error: ApiError | None) -> None:
-        """Close the connection, with an answer where none is under way."""
+        """Close the connection, with a response where none is under way."""
         self.watch.on_end(reason)
         if error is not None and not self._is_served():
-            self.transport.write(_raw_answer(error))
+            self.transport.write(_raw_response(error))
         self.transport.close()
 
 
-def _raw_answer(error: ApiError) -> bytes:
+def _raw_response(error: ApiError) -> bytes:
     body = error.body()
     headers = {
         **error.headers,

@@ -18,7 +18,7 @@ TICKS_PER_WATCH: Final = 5
 
 
 class _WatchingServer(uvicorn.Server):
-    """Tells the service first when it is asked to stop, and ends what clients hold too long."""
+    """Notifies the service first when it has to stop, and ends what clients hold too long."""
 
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
@@ -40,7 +40,7 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
     """Serve until SIGTERM or Ctrl-C, then finish what is being worked on.
 
     Args:
-        settings: As the environment gives them to the service.
+        settings: As the environment sets them to the service.
         host: Address to listen on.
         port: 0 takes a free one.
         on_listening: Is notified of the port, before a model is loaded.

@@ -179,7 +179,7 @@ def locate(text: str) -> URL:
 
 
 def _engine(url: URL) -> Engine:
-    # Statements' parameters are stored answers and names: they don't belong into logs.
+    # Statements' parameters are stored responses and names: they don't belong into logs.
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": TIMEOUT_SEC}, **options)
@@ -202,7 +202,7 @@ def _engine(url: URL) -> Engine:
 
 
 def _distrust_connection(context: ExceptionContext) -> None:
-    """Give a connection up after any error but one that the server told of.
+    """Drop a connection after any error but one that the server reported.
 
     A value that the driver can't send leaves it in the middle of a message: later statements
     would seem to succeed and do nothing.
@@ -220,7 +220,7 @@ def _configure_sqlite(connection: Any, _: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Take the write lock first: a transaction that asks for it later may be refused."""
+    """Take the write lock first: a transaction that takes it later may be refused."""
     reading = connection.get_execution_options().get("reading")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
@@ -245,7 +245,7 @@ def _tls(url: URL) -> dict[str, Any]:
 
 @contextmanager
 def _only_starter(url: URL) -> Iterator[None]:
-    """Let one process at a time make a SQLite file: its first change of mode can't wait."""
+    """Let one process at a time create a SQLite file: its first change of mode can't wait."""
     if url.get_backend_name() != "sqlite":
         yield
         return
@@ -275,7 +275,7 @@ def _sqlstate(error: DBAPIError) -> str:
 
 
 def _postgresql_fields(error: BaseException) -> dict[str, str]:
-    """The server's message as the driver gives it, by PostgreSQL's letters; else nothing."""
+    """The server's message as the driver reports it, by PostgreSQL's letters; else nothing."""
     original = getattr(error, "orig", None)
     first = original.args[0] if original is not None and original.args else None
     return first if isinstance(first, dict) else {}

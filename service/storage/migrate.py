@@ -24,7 +24,7 @@ def migrate(engine: Engine) -> None:
     Raises:
         SettingsError: The database is of a newer version.
     """
-    # It tells of each step of its own, even of being imported.
+    # It logs each step of its own, even of being imported.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command
     from alembic.config import Config

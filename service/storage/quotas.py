@@ -74,7 +74,7 @@ class Quotas:
         )
 
     async def give_back(self, name: str, quota: Quota, pictures: int) -> None:
-        """Put images back that were taken and not made.
+        """Put images back that were taken and not created.
 
         Raises:
             NotReady: The database can't be reached.
@@ -87,7 +87,7 @@ class Quotas:
         await self._database.run(lambda connection: connection.execute(statement))
 
     async def taken(self, period_by_name: dict[str, str]) -> dict[str, int]:
-        """Images that were taken, by name, in the period given for each.
+        """Images that were taken, by name, in the period named for each.
 
         Raises:
             NotReady: The database can't be reached.

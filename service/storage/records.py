@@ -25,10 +25,10 @@ class Record:
         kind: generation, variation, interpolation, augmentation, ...
         source_type: One of IPTC's digital source types, as an http URI.
         created: Unix seconds.
-        model: "name:version", where a model made it.
+        model: "name:version", where a model generated it.
         model_hash: SHA-256 of the generator.
-        seed: The seed that gives the image again.
-        category: What was asked for.
+        seed: The seed that reproduces the image.
+        category: What was requested.
         request_id: As in X-Request-Id and the log.
     """
 
@@ -56,15 +56,15 @@ class Records:
         self._database: Final = database
         self._writer: Final = writer
         upsert = database.insert(records)
-        # The same bytes again: what was asked last counts, also for how long it is kept.
+        # The same bytes again: the latest request counts, also for how long it is kept.
         self._upsert: Final = upsert.on_conflict_do_update(
             index_elements=[records.c.sha256],
             set_={c.name: upsert.excluded[c.name] for c in records.c if c.name != "sha256"},
         )
 
-    def add(self, made: Sequence[Record]) -> None:
+    def add(self, added: Sequence[Record]) -> None:
         """Note images; they are written within a moment. Takes microseconds, any thread."""
-        rows = [{**asdict(record), "sha256": bytes.fromhex(record.sha256)} for record in made]
+        rows = [{**asdict(record), "sha256": bytes.fromhex(record.sha256)} for record in added]
         self._writer.add(self._upsert, rows)
 
     def find(self, sha256: str) -> Record | None:

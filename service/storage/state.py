@@ -31,7 +31,7 @@ class State:
         self.records: Final = Records(self.database, self._writer)
         self.usage: Final = Usage(self.database, self._writer)
         self.quotas: Final = Quotas(self.database)
-        self.answers: Final = StoredResponses(self.database, settings)
+        self.responses: Final = StoredResponses(self.database, settings)
 
     def flush(self) -> None:
         """Write what is pending now."""

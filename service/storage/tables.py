@@ -32,7 +32,7 @@ records: Final = Table(
     Index("records_created", "created"),
 )
 
-# What each key asked for, by UTC day and kind of image.
+# What each key requested, by UTC day and kind of image.
 usage: Final = Table(
     "usage",
     metadata,
@@ -53,8 +53,8 @@ quotas: Final = Table(
     Column("pictures", BigInteger, nullable=False),
 )
 
-# Requests with an Idempotency-Key; status, headers and body once they are answered.
-answers: Final = Table(
+# Requests with an Idempotency-Key; status, headers and body once they have a response.
+responses: Final = Table(
     "answers",
     metadata,
     Column("key_name", String(64), primary_key=True),
@@ -67,6 +67,6 @@ answers: Final = Table(
     Column("status", Integer),
     Column("headers", Text),
     Column("body", LargeBinary),
-    # Holds what the bound on all answers needs, so that no body is read for it.
+    # Holds what the bound on all responses needs, so that no body is read for it.
     Index("answers_created_bytes", "created", "bytes"),
 )

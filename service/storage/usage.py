@@ -1,4 +1,4 @@
-"""What each key asked for and got, by day and kind."""
+"""What each key requested and got, by day and kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from service.storage.database import Database
 from service.storage.tables import quotas, usage
 from service.storage.writer import Writer
 
-# A year, and what a yearly statement needs to be made.
+# A year, and what a yearly statement needs.
 USAGE_DAYS: Final = 400
 
 
@@ -24,8 +24,8 @@ class Used:
         day: UTC.
         kind: generation, variation, interpolation, augmentation, ...
         requests: All that came, errors too.
-        images: Those that were made, without answers given again.
-        errors: Requests that were answered with a status of 400 or more.
+        images: Those that were created, without replayed responses.
+        errors: Requests that ended in a status of 400 or more.
     """
 
     key_name: str

@@ -1,4 +1,4 @@
-"""Rows that need not be there before the answer: written soon, many at a time."""
+"""Rows that need not be there before the response: written soon, many at a time."""
 
 import logging
 import threading
@@ -24,7 +24,7 @@ Chore = Callable[[Connection], bool]
 
 
 class Writer:
-    """A thread that writes what it was given within `INTERVAL_SEC`."""
+    """A thread that writes what it receives within `INTERVAL_SEC`."""
 
     def __init__(self, database: Database, chores: Sequence[Chore] = ()) -> None:
         """Start the thread.

@@ -1,4 +1,4 @@
-"""Log lines of one form, ours and the libraries': text for people, JSON for programs."""
+"""Log lines of one form, the service's and the libraries': text for people, JSON for programs."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the record's line."""
+        """Return the record's line."""
         line = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -69,7 +69,7 @@ class TextFormatter(logging.Formatter):
     """A line of text, behind it as `name=value` what it doesn't say, behind bars tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the record's line or lines."""
+        """Return the record's line or lines."""
         said = record.args if isinstance(record.args, tuple) else ()
         unsaid = {name: value for name, value in _fields(record).items() if value not in said}
         fields = "".join(f" {name}={value}" for name, value in unsaid.items())
@@ -91,7 +91,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What the record's writer gave as `extra={"fields": ...}`, and the request's ids."""
+    """What the record's writer passed as `extra={"fields": ...}`, and the request's ids."""
     observation = current()
     ids = {}
     if observation is not None:

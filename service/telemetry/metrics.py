@@ -25,7 +25,7 @@ class Metrics:
     """The service's metrics in a registry of their own.
 
     The label model is the "name:version" of a model that was loaded, or empty where none was
-    asked; the label route is a template, or "unmatched".
+    read; the label route is a template, or "unmatched".
     """
 
     def __init__(self, batch_sizes: Sequence[int]) -> None:
@@ -42,7 +42,7 @@ class Metrics:
         )
         self.images: Final = Counter(
             "catalogan_pictures",
-            "Pictures made, by kind and model.",
+            "Images created, by kind and model.",
             ("kind", "model"),
             registry=self._registry,
         )
@@ -54,7 +54,7 @@ class Metrics:
         )
         self.streams: Final = Counter(
             "catalogan_streams",
-            "Streamed answers, by how they ended.",
+            "Streamed responses, by how they ended.",
             ("ending",),
             registry=self._registry,
         )
@@ -62,20 +62,20 @@ class Metrics:
     def _describe_requests(self) -> None:
         self._requests = Counter(
             "catalogan_http_requests",
-            "Answers by route template.",
+            "Responses by route template.",
             ("route", "method", "status"),
             registry=self._registry,
         )
         self._duration = Histogram(
             "catalogan_http_request_duration_seconds",
-            "From the request's headers to the end of the answer.",
+            "From the request's headers to the end of the response.",
             ("route", "model"),
             buckets=REQUEST_BUCKETS,
             registry=self._registry,
         )
         self.in_progress = Gauge(
             "catalogan_http_requests_in_progress",
-            "Requests whose answer is not complete.",
+            "Requests whose response is not complete.",
             registry=self._registry,
         )
         self._stages = Histogram(
@@ -97,14 +97,14 @@ class Metrics:
         self.ready = Gauge("catalogan_ready", "1 while a model is loaded.", registry=self._registry)
         self._load_duration = Histogram(
             "catalogan_model_load_duration_seconds",
-            "From looking a model up to its first picture.",
+            "From looking a model up to its first image.",
             ("model",),
             buckets=LOAD_BUCKETS,
             registry=self._registry,
         )
         self._batches = Histogram(
             "catalogan_batch_pictures",
-            "Pictures that one run on the GPU painted.",
+            "Images that one run on the GPU generated.",
             ("model",),
             buckets=batch_sizes,
             registry=self._registry,
@@ -117,7 +117,7 @@ class Metrics:
         )
 
     def observe(self, route: str, method: str, status: int, observation: Observation) -> None:
-        """Count one answer.
+        """Count one response.
 
         Args:
             route: Route template, never a raw path.

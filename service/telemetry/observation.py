@@ -30,7 +30,7 @@ class Observation:
     """What is noted of one request; several threads may note at once.
 
     Attributes:
-        request_id: Ours, or the client's where it is plain.
+        request_id: The service's, or the client's where it is plain.
         trace_id: 32 hexadecimal digits, where the request is traced.
         started_ns: time.perf_counter_ns() when the head was there.
         key: Name of the API key that it came with; never the key.

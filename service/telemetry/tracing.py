@@ -33,7 +33,7 @@ def start_tracing() -> Tracing | None:
     """Begin to trace where an OTLP endpoint is set; else load nothing of it.
 
     Raises:
-        SettingsError: Another protocol than OTLP/HTTP is asked for.
+        SettingsError: Another protocol than OTLP/HTTP is requested.
     """
     where = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or (

@@ -11,13 +11,13 @@ from catalogan_client import requests, results
 
 RESULTS = {
     "GenerationResponse": results.Generation,
-    "Picture": results.GeneratedImage,
+    "GeneratedImage": results.GeneratedImage,
     "UsedStyleMixing": results.StyleMixing,
     "VariationResponse": results.Variation,
-    "VariedPicture": results.VariedImage,
+    "VariedImage": results.VariedImage,
     "ValidationErrors": results.ValidationErrors,
     "AugmentationResponse": results.Augmentation,
-    "AugmentedPicture": results.AugmentedImage,
+    "AugmentedImage": results.AugmentedImage,
     "CarriedAnnotation": results.Annotations,
     "ModelInfo": results.Model,
     "Marks": results.Marks,

@@ -18,7 +18,7 @@ from service.errors import NotReady
 from service.inference.generation import GeneratorSession
 from service.model_store.registry import Registry
 from service.storage.idempotency import KEPT_SEC, StoredResponses, prune_responses
-from service.storage.tables import answers
+from service.storage.tables import responses
 
 from .conftest import BACKSTOP_SEC, Held, running_service
 from .test_augmentations_http import mask_file, photo
@@ -68,7 +68,7 @@ def database() -> Any:
 
 def count_answers() -> int:
     with database().reading() as connection:
-        count: int = connection.execute(select(func.count()).select_from(answers)).scalar_one()
+        count: int = connection.execute(select(func.count()).select_from(responses)).scalar_one()
         return count
 
 
@@ -198,7 +198,7 @@ def test_one_of_many_at_once_is_made(client: TestClient, held: Held) -> None:
 def test_an_abandoned_claim_is_taken_over_by_the_same_request(client: TestClient) -> None:
     """As a replica leaves it that was killed while it made the pictures."""
     post(client, json={"seed": 1})
-    forget = update(answers).values(status=None, headers=None, body=None, bytes=0)
+    forget = update(responses).values(status=None, headers=None, body=None, bytes=0)
     with database().engine.begin() as connection:
         connection.execute(forget.values(leased_until=int(time.time()) + 3600))
     refused = check(post(client, json={"seed": 1}), 409, "Idempotency-Key")
@@ -215,7 +215,7 @@ def test_an_abandoned_claim_is_taken_over_by_the_same_request(client: TestClient
 def test_a_day_later_the_key_is_new(client: TestClient) -> None:
     post(client, json={"seed": 1})
     with database().engine.begin() as connection:
-        connection.execute(update(answers).values(created=answers.c.created - KEPT_SEC))
+        connection.execute(update(responses).values(created=responses.c.created - KEPT_SEC))
     answer = post(client, json={"seed": 2})
     assert answer.status_code == 200
     assert "idempotency-replayed" not in answer.headers
@@ -283,10 +283,10 @@ def test_the_oldest_answers_make_room(environment: dict[str, str], tmp_path: Pat
         assert 1000 < size < 3000
         for index in range(1, 7):
             with database().engine.begin() as connection:
-                connection.execute(update(answers).values(created=answers.c.created - 10))
+                connection.execute(update(responses).values(created=responses.c.created - 10))
             post(client, f"key-{index}", json={"seed": 1})
         with database().reading() as connection:
-            total = connection.execute(select(func.sum(answers.c.bytes))).scalar_one()
+            total = connection.execute(select(func.sum(responses.c.bytes))).scalar_one()
         assert size <= total <= 6000
         replayed = [
             "idempotency-replayed" in post(client, f"key-{index}", json={"seed": 1}).headers
@@ -299,8 +299,8 @@ def test_old_answers_are_pruned(client: TestClient) -> None:
     for index in range(3):
         post(client, f"key-{index}", json={})
     with database().engine.begin() as connection:
-        aged = update(answers).where(answers.c.idempotency_key == "key-1")
-        connection.execute(aged.values(created=answers.c.created - KEPT_SEC - 1))
+        aged = update(responses).where(responses.c.idempotency_key == "key-1")
+        connection.execute(aged.values(created=responses.c.created - KEPT_SEC - 1))
         assert not prune_responses(connection)
     assert count_answers() == 2
 

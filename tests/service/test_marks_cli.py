@@ -51,7 +51,7 @@ def test_verify_tells_ours_from_others(picture: Path, tmp_path: Path) -> None:
     (tmp_path / "other.png").write_bytes(photo())
     result = run("verify", picture, tmp_path / "changed.png", tmp_path / "other.png")
     assert result.exit_code == 1
-    assert "mugs-0.png: ours, and intact" in result.output
+    assert "mugs-0.png: made by this service, and intact" in result.output
     assert "changed.png: NOT intact" in result.output
     assert "other.png: not known" in result.output
 

@@ -163,7 +163,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 def test_nothing_is_given_out_when_signing_fails(tmp_path: Path) -> None:
     key = read_signing_key(*write_key(tmp_path / "keys"))
     stamped = ManifestSigner(key, timestamp_url="http://127.0.0.1:9/away")
-    with pytest.raises(NotReady, match="none is given out unsigned"):
+    with pytest.raises(NotReady, match="none leaves unsigned"):
         stamped.sign(photo(), "image/png", Mark(ENHANCED, 1))
 
 

@@ -112,7 +112,9 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
         "/v1/usage",
         "/v1/verifications",
     }
-    assert {"StyleMixing", "Picture", "UsedStyleMixing"} <= document["components"]["schemas"].keys()
+    assert {"StyleMixing", "GeneratedImage", "UsedStyleMixing"} <= document["components"][
+        "schemas"
+    ].keys()
     statuses = document["paths"][URL]["post"]["responses"]
     assert set(statuses) == {
         "200",

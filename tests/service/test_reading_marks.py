@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.provenance.manifests import read_manifest, understand
+from service.provenance.manifests import parse_report, read_manifest
 from service.provenance.marker import read_development_key
 from service.provenance.signing import ManifestSigner
 from service.provenance.signing_keys import create_development_keys
@@ -184,7 +184,7 @@ def test_thousands_of_spoiled_files(signer: ManifestSigner, kind: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(files)
-    found = [understand(answer) for answer in answers]
+    found = [parse_report(answer) for answer in answers]
     assert len({one.status for one in found}) > 2
     # What is trusted has the pixels and says what was signed: only padding may have changed.
     genuine = Verifier(signer.key.anchors, None).verify(data, None).claims

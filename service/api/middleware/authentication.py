@@ -1,4 +1,4 @@
-"""Who may call what: keys, scopes and rates; and the count of what each key asked for."""
+"""Who may call what: keys, scopes and rates; and the count of what each key requested."""
 
 import math
 import re
@@ -97,7 +97,7 @@ class Authentication:
         return key
 
     def _take_rate(self, key: ApiKey) -> dict[str, str]:
-        """Take a request out of the key's rate; gives the headers that tell of it."""
+        """Take a request out of the key's rate; returns the headers that say so."""
         allowance = self._rates.take(key)
         if allowance is None:
             return {}

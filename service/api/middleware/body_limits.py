@@ -47,11 +47,11 @@ class BodyLimits:
                 note_rejection(error.code)
             await exchange.fail(error)
         except ClientDisconnect:
-            pass  # nobody is there to be answered
+            pass  # nobody is there to get a response
         except Exception:
             observed = current()
             logger.exception("request %s failed", observed.request_id if observed else "")
-            await exchange.fail(ApiError("something went wrong; the log knows more"))
+            await exchange.fail(ApiError("something went wrong; see the service's log"))
 
     def _body_limit(self, path: str, headers: Headers) -> int:
         if _takes_photos(path, headers):
@@ -67,7 +67,7 @@ def _takes_photos(path: str, headers: Headers) -> bool:
 
 
 class _BoundedExchange:
-    """One request and its answer, watched as they pass."""
+    """One request and its response, watched as they pass."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.headers: Final = Headers(scope=scope)
@@ -117,7 +117,7 @@ class _BoundedExchange:
         await self._send(message)
 
     async def fail(self, error: ApiError) -> None:
-        """Answer with an error, unless an answer has begun."""
+        """Answer with an error, unless a response has begun."""
         if self._answering:
             return
         await error_response(error)(self._scope, self._receive, self.send)

@@ -19,15 +19,15 @@ from service.telemetry.tracing import Span, Tracing
 logger = logging.getLogger(__name__)
 
 UNMATCHED: Final = "unmatched"
-# What a client that left before its answer began is counted as; nobody gets to see it.
+# What a client that left before its response began is counted as; nobody gets to see it.
 CLIENT_CLOSED: Final = 499
-# Asked for every few seconds by a machine: counted, not logged.
+# Requested every few seconds by a machine: counted, not logged.
 UNLOGGED: Final = frozenset({METRICS.path})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class RequestLog:
-    """ASGI middleware around everything that answers requests."""
+    """ASGI middleware around all that serves requests."""
 
     def __init__(
         self, app: ASGIApp, routes: Sequence[BaseRoute], metrics: Metrics, tracing: Tracing | None
@@ -77,7 +77,7 @@ class RequestLog:
 
 
 class _ObservedExchange:
-    """One request and its answer, watched as they pass."""
+    """One request and its response, watched as they pass."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.headers: Final = Headers(scope=scope)

@@ -1,4 +1,4 @@
-"""Which type and format the Accept header and the body ask for."""
+"""Which type and format the Accept header and the body request."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeVar
@@ -26,7 +26,7 @@ def choose_response_type(accept: str | None, preferred_image: str | None = None)
 
     Args:
         accept: The Accept header; None or empty means anything.
-        preferred_image: Media type of the asked output format, which wins among images of
+        preferred_image: Media type of the requested output format, which wins among images of
             equal weight.
 
     Returns:
@@ -37,7 +37,7 @@ def choose_response_type(accept: str | None, preferred_image: str | None = None)
     """
     liked = most_wanted_types(accept, RESPONSE_TYPES)
     if liked[0] != "application/json" and preferred_image in liked:
-        return next(answer for answer in liked if answer == preferred_image)
+        return next(media for media in liked if media == preferred_image)
     return liked[0]
 
 
@@ -85,10 +85,10 @@ def _quality(text: str) -> float:
     return value if 0.0 <= value <= 1.0 else 0.0
 
 
-def _weight(answer: str, ranges: list[tuple[str, float]]) -> float:
-    """Weight of the most specific range that covers `answer`; 0 if none does."""
-    for candidate in (answer, answer.split("/")[0] + "/*", "*/*"):
-        weights = [quality for media, quality in ranges if media == candidate]
+def _weight(media: str, ranges: list[tuple[str, float]]) -> float:
+    """Weight of the most specific range that covers `media`; 0 if none does."""
+    for candidate in (media, media.split("/")[0] + "/*", "*/*"):
+        weights = [quality for accepted, quality in ranges if accepted == candidate]
         if weights:
             return max(weights)
     return 0.0
@@ -100,15 +100,14 @@ def resolve_response(
     """Choose the kind of response and the images' format by Accept header and output_format.
 
     Raises:
-        BadRequest: They contradict each other, or several bare images are asked for.
+        BadRequest: They contradict each other, or several bare images are requested.
     """
     kind = choose_response_type(accept, MEDIA_TYPES[wanted] if wanted else None)
     if not kind.startswith("image/"):
         return kind, wanted or "png"
     if n != 1:
         raise BadRequest(
-            f"a bare picture is one picture, but n is {n}: accept application/json or "
-            "application/zip",
+            f"a bare image is one image, but n is {n}: accept application/json or application/zip",
             param="n",
         )
     accepted = next(name for name, media in MEDIA_TYPES.items() if media == kind)
@@ -131,7 +130,7 @@ def resolve_file(
     Args:
         accept: The Accept header.
         types: Media type by name, of what is served.
-        wanted: What the body asks for; None = as the header likes best.
+        wanted: What the body requests; None = as the header likes best.
         field: The body's field that says so.
         preferred: Of what the header likes equally well.
 

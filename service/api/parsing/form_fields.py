@@ -1,4 +1,4 @@
-"""A form's text fields -> values of the types that JSON would have given."""
+"""A form's text fields -> values of the types that JSON has."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def typed_fields(
     numbers: tuple[str, ...] = (),
     json: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Convert the named fields, where they are given; others stay text.
+    """Convert the named fields, where they are sent; others stay text.
 
     Args:
         fields: As they came.

@@ -149,7 +149,7 @@ async def _take_apart(form: FormData, max_file_bytes: int, files: dict[str, int]
 
 async def _file_bytes(value: UploadFile | str, limit: int, param: str) -> bytes:
     if isinstance(value, str):
-        raise BadRequest("send the picture as a file, not as text or a URL", param=param)
+        raise BadRequest("send the image as a file, not as text or a URL", param=param)
     if (value.size or 0) > limit:
         raise TooLarge(f"the file has more than {limit} bytes", param=param)
     return await value.read()

@@ -54,7 +54,7 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
         ),
     )
     async def augment(request: Request) -> Response:
-        """Make 1 to 10 variants of each of up to 16 photos, and list what was done to each.
+        """Create 1 to 10 variants of each of up to 16 photos, and list what was done to each.
 
         Masks, boxes, polygons and keypoints go the way of the pixels.
         """

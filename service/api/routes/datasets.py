@@ -40,9 +40,9 @@ def add_datasets(app: FastAPI, runtime: Runtime) -> None:
         openapi_extra=json_body(DatasetRequest),
     )
     async def make_dataset(request: Request) -> Response:
-        """Stream pictures with their labels, made as they are taken.
+        """Stream images with their labels, generated as they are read.
 
-        An answer that breaks off on the way has an open end: the connection is closed without
+        A response that breaks off on the way has an open end: the connection is closed without
         its last chunk, and the archive has no manifest, its last file.
         """
         async with time_limit(runtime.settings.request_timeout_sec):
@@ -88,10 +88,10 @@ async def _stream(
         model.session, encoder, runtime.gpu_threads.run, runtime.settings.workers
     )
     sink = Zip() if container == "zip" else Tar()
-    made = runtime.metrics.images.labels("dataset", model_id)
+    images = runtime.metrics.images.labels("dataset", model_id)
 
     def note(image: EncodedImage) -> None:
-        made.inc()
+        images.inc()
         record(runtime.state.records, "dataset", [image])
 
     chunks = dataset_bytes(plan, sink, generator, note)

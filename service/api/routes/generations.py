@@ -26,7 +26,7 @@ def add_generations(app: FastAPI, runtime: Runtime) -> None:
 
     @route(app, GENERATIONS, images=GenerationResponse, openapi_extra=json_body(GenerationRequest))
     async def generate(request: Request) -> Response:
-        """Generate 1 to 10 pictures of a category or a mixture, or, by default, of all in turn."""
+        """Generate 1 to 10 images of a category or a mixture, or, by default, of all in turn."""
         async with time_limit(runtime.settings.request_timeout_sec):
             require_json(request)
             requested = validate(GenerationRequest, parse_json(await request.body()))

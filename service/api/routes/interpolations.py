@@ -68,7 +68,7 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
 
     @route(app, INTERPOLATIONS, files=tuple(FILE_TYPES.values()), openapi_extra=_body())
     async def interpolate(request: Request) -> Response:
-        """Give the frames of a way through the pictures of seeds and photos, or an animation.
+        """Return the frames of a path through the images of seeds and photos, or an animation.
 
         Seeds alone are sent as JSON, photos in a form.
         """
@@ -129,7 +129,7 @@ async def _interpolate(
         wrap = partial(
             image_response, "application/zip", "png", images, metadata
         )  # hundreds of files
-        (answered,) = await runtime.workers.run([wrap])
+        (response,) = await runtime.workers.run([wrap])
     else:
         shown = await generate(partial(present_frame, presentation))
         timing = Timing(requested.path.frame_duration_ms, requested.path.loop)
@@ -140,14 +140,14 @@ async def _interpolate(
         }
         encode = partial(_animate, shown, output_format, timing, mark, runtime.marker)
         images = await runtime.workers.run([encode])
-        answered = file_response(FILE_TYPES[output_format], images[0].data, metadata)
-    return Created(response=answered, images=images, model_id=model_id, count=len(frames))
+        response = file_response(FILE_TYPES[output_format], images[0].data, metadata)
+    return Created(response=response, images=images, model_id=model_id, count=len(frames))
 
 
 async def _find_photos(
     requested: RequestedPath, model: LoadedModel, runtime: Runtime, decoder: Decoder
 ) -> dict[WaypointSource, Waypoint]:
-    """Look at each photo once, however often it was sent or the way leads through it."""
+    """Look at each photo once, however often it was sent or the path leads through it."""
     session, manifest = model.session, model.registered.manifest
     found: dict[bytes, Waypoint] = {}
     for index, sent in enumerate(requested.photos):
@@ -181,7 +181,7 @@ async def _generate(
     upscaled: bool,
     render: Callable[..., Any],
 ) -> list[Any]:
-    """Generate all frames, a few at a time; returns what `render` makes of each."""
+    """Generate all frames, a few at a time; returns what `render` returns for each."""
     generated: list[Any] = []
     for start in range(0, len(frames), FRAMES_AT_A_TIME):
         part = frames[start : start + FRAMES_AT_A_TIME]

@@ -1,4 +1,4 @@
-"""GET /v1/usage: what each key asked for, and what is left of its quota."""
+"""GET /v1/usage: what each key requested, and what is left of its quota."""
 
 from datetime import date, timedelta
 from typing import Any, Final
@@ -19,12 +19,12 @@ DEFAULT_DAYS: Final = 30
 
 def add_usage(app: FastAPI, runtime: Runtime) -> None:
     """Add GET /v1/usage."""
-    parameters = [_parameter("from", "First day, UTC; by default 30 days of them are given.")]
+    parameters = [_parameter("from", "First day, UTC; by default 30 days are listed.")]
     parameters.append(_parameter("to", "Last day, UTC; by default today."))
 
     @route(app, USAGE, openapi_extra={"parameters": parameters})
     async def show_usage(request: Request) -> UsageList:
-        """Requests, pictures and errors by key, day and kind."""
+        """Requests, images and errors by key, day and kind."""
         query = validate(UsageQuery, dict(request.query_params))
         caller = key_of(request)
         is_admin = "admin" in caller.scopes

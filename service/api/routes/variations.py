@@ -42,7 +42,7 @@ def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
         openapi_extra=form_body(VariationRequest, "seeds"),
     )
     async def vary(request: Request) -> Response:
-        """Generate 1 to 10 pictures like a photo, and say how well the model knows it."""
+        """Generate 1 to 10 images like a photo, and say how well the model knows it."""
         async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].slot():
             form = await read_files(request, settings.max_upload_bytes, {"image": 1})
             requested, (photo,) = parse_variation_fields(form.fields), form.files["image"]

@@ -1,4 +1,4 @@
-"""POST /v1/verifications: whether an image is ours."""
+"""POST /v1/verifications: whether an image is from this service."""
 
 import asyncio
 from typing import Final
@@ -31,7 +31,7 @@ def add_verifications(app: FastAPI, runtime: Runtime) -> None:
 
     @route(app, VERIFICATIONS, openapi_extra=form_body(VerificationRequest))
     async def verify(request: Request) -> Verification:
-        """Say whether a picture is this service's, by which marks, and what these prove."""
+        """Say whether an image is this service's, by which marks, and what these prove."""
         async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].slot():
             data, fields = await read_form(request, settings.max_upload_bytes)
             validate(VerificationRequest, fields)

@@ -1,1 +1,1 @@
-"""What the endpoints answer, one file for each."""
+"""Response bodies, one file for each endpoint."""

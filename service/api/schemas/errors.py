@@ -1,8 +1,6 @@
-"""What every error answers."""
+"""The body of every error."""
 
-from pydantic import (
-    BaseModel,
-)
+from pydantic import BaseModel
 
 
 class ErrorDetail(BaseModel):
@@ -15,6 +13,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The shape of every answer that is not a success."""
+    """The body of every response that is not a success."""
 
     error: ErrorDetail

@@ -1,26 +1,23 @@
-"""What POST /v1/images/generations answers."""
+"""Responses of POST /v1/images/generations."""
 
 from typing import Annotated
 
-from pydantic import (
-    BaseModel,
-    Field,
-)
+from pydantic import BaseModel, Field
 
 from service.fields import Seed
 from service.rendering.encoding import OutputFormat
 
 
 class UsedStyleMixing(BaseModel):
-    """The style mixing that gives a picture again."""
+    """The style mixing that reproduces an image."""
 
     coarse: Seed
     fine: Seed
     crossover: int
 
 
-class Picture(BaseModel):
-    """One picture of a JSON answer."""
+class GeneratedImage(BaseModel):
+    """One image of a JSON response."""
 
     b64_json: Annotated[str, Field(description="The image file, Base64.")]
     seed: Annotated[Seed, Field(description="Of mixed styles, the coarse one's.")]
@@ -34,10 +31,10 @@ class Picture(BaseModel):
 
 
 class GenerationResponse(BaseModel):
-    """JSON answer of POST /v1/images/generations."""
+    """JSON response of POST /v1/images/generations."""
 
     created: Annotated[int, Field(description="Unix time.")]
-    data: list[Picture]
+    data: list[GeneratedImage]
     model: Annotated[str, Field(description='"name:version"')]
     model_hash: Annotated[str, Field(description="SHA-256; with a seed it fixes the pixels.")]
     output_format: OutputFormat

@@ -1,26 +1,23 @@
-"""What GET /v1/models answers."""
+"""Responses of GET /v1/models."""
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    Field,
-)
+from pydantic import BaseModel, Field
 
 
 class Marks(BaseModel):
-    """What says in pictures that they are synthetic, as the operator wants it."""
+    """What says in images that they are synthetic, as the operator wants it."""
 
     xmp: Annotated[bool, Field(description="IPTC's DigitalSourceType.")]
     signed_by: Annotated[
         Literal["operator", "development", "none"],
         Field(description="Whose key signs C2PA manifests; a development key is nobody's proof."),
     ]
-    watermark: Annotated[bool, Field(description="In its pictures of 128 px or more.")]
+    watermark: Annotated[bool, Field(description="In its images of 128 px or more.")]
 
 
 class ModelInfo(BaseModel):
-    """A model that can be asked for."""
+    """A model that requests may name."""
 
     id: str
     object: Literal["model"] = "model"
@@ -35,7 +32,7 @@ class ModelInfo(BaseModel):
     ]
     size: str
     max_size: Annotated[
-        str, Field(description="The largest that may be asked for: an upscaler allows more.")
+        str, Field(description="The largest that may be requested: an upscaler allows more.")
     ]
     channels: int
     truncation_psi: float
@@ -48,7 +45,7 @@ class ModelInfo(BaseModel):
 
 
 class ModelList(BaseModel):
-    """Answer of GET /v1/models."""
+    """Response of GET /v1/models."""
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]

@@ -1,4 +1,4 @@
-"""What GET /v1/usage takes and answers."""
+"""What GET /v1/usage takes and responses."""
 
 import datetime
 import re
@@ -21,7 +21,7 @@ GivenDay = Annotated[date, BeforeValidator(_parse_day)]
 
 
 class UsageQuery(BaseModel):
-    """Which days are asked for."""
+    """Which days are requested."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,8 +42,8 @@ class UsageEntry(BaseModel):
     date: Annotated[datetime.date, Field(description="UTC.")]
     kind: Annotated[str, Field(description="generation, variation, interpolation, ...")]
     requests: Annotated[int, Field(description="All that came, those with errors too.")]
-    pictures: Annotated[int, Field(description="Made; an answer given again makes none.")]
-    errors: Annotated[int, Field(description="Answers with a status of 400 or more.")]
+    pictures: Annotated[int, Field(description="Created; a replayed response counts none.")]
+    errors: Annotated[int, Field(description="Responses with a status of 400 or more.")]
 
 
 class QuotaState(BaseModel):
@@ -58,7 +58,7 @@ class QuotaState(BaseModel):
 
 
 class UsageList(BaseModel):
-    """Answer of GET /v1/usage: of all keys for a key with the scope admin, else of one's own."""
+    """Response of GET /v1/usage: of all keys for a key with the scope admin, else of one's own."""
 
     object: Literal["list"] = "list"
     data: Annotated[list[UsageEntry], Field(description="Oldest first.")]

@@ -1,4 +1,4 @@
-"""What POST /v1/images/variations answers."""
+"""Responses of POST /v1/images/variations."""
 
 from typing import Annotated
 
@@ -8,8 +8,8 @@ from service.fields import Seed
 from service.rendering.encoding import OutputFormat
 
 
-class VariedPicture(BaseModel):
-    """One picture of a JSON answer."""
+class VariedImage(BaseModel):
+    """One image of a JSON response."""
 
     b64_json: str
     seed: Seed
@@ -22,16 +22,16 @@ class ValidationErrors(BaseModel):
     """Mean pixel errors that the export reports of photos that were not trained on."""
 
     photos: Annotated[int, Field(description="How many.")]
-    reconstruction: Annotated[float, Field(description="Encoded and painted again.")]
+    reconstruction: Annotated[float, Field(description="Encoded and generated again.")]
     nearest_photo: Annotated[float, Field(description="Of the nearest training photo instead.")]
     mean_photo: Annotated[float, Field(description="Of the mean training photo instead.")]
 
 
 class VariationResponse(BaseModel):
-    """JSON answer of POST /v1/images/variations."""
+    """JSON response of POST /v1/images/variations."""
 
     created: int
-    data: list[VariedPicture]
+    data: list[VariedImage]
     model: Annotated[str, Field(description='"name:version"')]
     model_hash: str
     output_format: OutputFormat

@@ -1,7 +1,7 @@
 """What all operations of augmentation have in common.
 
-An operation's ranges are what a client asks for. Drawn, each range is one value, and the drawn
-operation is itself a valid operation: answers list it, and sent back it is done again.
+An operation's ranges are what a client requests. Drawn, each range is one value, and the drawn
+operation is itself a valid operation: responses list it, and sent back it is done again.
 """
 
 from abc import ABC
@@ -68,7 +68,7 @@ class Scene:
     Attributes:
         size: The frame's, as the geometry before this operation left it.
         matrix: From the photo to the frame.
-        outline: Gives points on the subject's outline, [N, 2] in photo pixels.
+        outline: Returns points on the subject's outline, [N, 2] in photo pixels.
     """
 
     size: Size
@@ -77,13 +77,13 @@ class Scene:
 
 
 @dataclass
-class Picture:
-    """An image on its way through the operations that are no geometry.
+class Layers:
+    """The layers of an image on its way through the operations that are no geometry.
 
     Attributes:
         image: RGB.
         alpha: Its opacity, uint8 [height, width]; None = opaque.
-        matte: How much of each pixel the subject is, uint8; None = nobody asked.
+        matte: How much of each pixel the subject is, uint8; None = not needed.
     """
 
     image: Image.Image

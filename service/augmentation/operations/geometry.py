@@ -1,4 +1,4 @@
-"""Operations that move pixels: each gives a matrix, and all matrices become one."""
+"""Operations that move pixels: each returns a matrix, and all matrices become one."""
 
 import re
 from abc import abstractmethod
@@ -49,7 +49,7 @@ class GeometricOperation(Operation):
 
 
 class Flip(GeometricOperation):
-    """Mirror the picture."""
+    """Mirror the image."""
 
     name: Literal["flip"]
     probability: Fraction = 0.5
@@ -72,7 +72,7 @@ class Rotate(GeometricOperation):
 
 
 class Scale(GeometricOperation):
-    """Make what is seen larger or smaller about the centre; the frame stays."""
+    """Scale what is seen about the centre; the frame stays."""
 
     name: Literal["scale"]
     factor: Range[Annotated[float, Field(ge=0.2, le=4)]] = (0.8, 1.2)
@@ -233,7 +233,7 @@ class Canvas(GeometricOperation):
             Annotated[float, Field(ge=-_FAR_PX, le=_FAR_PX)],
         ]
         | None,
-        Field(strict=False, description="What fit gave: scale, left and top in pixels."),
+        Field(strict=False, description="What fit resulted in: scale, left and top in pixels."),
     ] = None
 
     @model_validator(mode="after")
@@ -282,7 +282,7 @@ class Canvas(GeometricOperation):
         return translation(left, top) @ scaling(scale, scale)
 
     def _place(self, scene: Scene, canvas: Size, fill: float) -> tuple[float, float, float]:
-        """Find scale, left and top of what `fit` asks for."""
+        """Find scale, left and top of what `fit` requires."""
         box = np.array([0, 0, *scene.size], dtype=np.float64)
         scale = self._scale(scene.size, canvas)
         if self.fit == "subject":

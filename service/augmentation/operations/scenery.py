@@ -12,8 +12,8 @@ from pydantic import Field
 from service.augmentation.operations.base import (
     Colour,
     Degrees,
+    Layers,
     Operation,
-    Picture,
     Plane,
     Range,
     Rng,
@@ -65,16 +65,16 @@ class Background(Operation):
         """Whether it may leave the image transparent."""
         return "transparent" in self.fills
 
-    def apply(self, picture: Picture) -> Picture:
+    def apply(self, layers: Layers) -> Layers:
         """Lay the cut-out image over the fill."""
         (fill,) = self.fills
-        if fill == "transparent" or picture.alpha is None:
-            return picture
-        ground = self._ground(fill, picture.image.size)
+        if fill == "transparent" or layers.alpha is None:
+            return layers
+        ground = self._ground(fill, layers.image.size)
         # Rounded, not cut off: a white subject on white stays white.
-        alpha = picture.alpha[..., None].astype(np.int32)
-        mixed = ground + ((np.asarray(picture.image) - ground) * alpha + 127) // 255
-        return replace(picture, image=Image.fromarray(mixed.astype(np.uint8)), alpha=None)
+        alpha = layers.alpha[..., None].astype(np.int32)
+        mixed = ground + ((np.asarray(layers.image) - ground) * alpha + 127) // 255
+        return replace(layers, image=Image.fromarray(mixed.astype(np.uint8)), alpha=None)
 
     def _ground(self, fill: str | tuple[str, str], size: Size) -> NDArray[np.int32]:
         if isinstance(fill, str):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from pydantic import Field
 
-from service.augmentation.operations.base import Degrees, Operation, Picture, Range, exact
+from service.augmentation.operations.base import Degrees, Layers, Operation, Range, exact
 
 # Daylight of a monitor's white: the temperature that changes nothing.
 NEUTRAL_KELVIN: Final = 6504.0
@@ -35,9 +35,9 @@ class ImageOperation(Operation):
     def change(self, image: Image.Image) -> Image.Image:
         """Do it to an RGB image."""
 
-    def apply(self, picture: Picture) -> Picture:
+    def apply(self, layers: Layers) -> Layers:
         """Do it to an image."""
-        return replace(picture, image=self.change(picture.image))
+        return replace(layers, image=self.change(layers.image))
 
 
 class Colours(ImageOperation):

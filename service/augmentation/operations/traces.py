@@ -13,8 +13,8 @@ from service.augmentation.operations.base import (
     Colour,
     Degrees,
     Fraction,
+    Layers,
     Operation,
-    Picture,
     Pixels,
     Plane,
     Range,
@@ -37,7 +37,7 @@ class Blur(ImageOperation):
     name: Literal["blur"]
     radius_px: Annotated[
         Range[Annotated[float, Field(ge=0, le=20)]],
-        Field(description="Standard deviation of the Gaussian, in pixels of the answer."),
+        Field(description="Standard deviation of the Gaussian, in pixels of the response."),
     ] = (0.0, 2.0)
 
     def change(self, image: Image.Image) -> Image.Image:
@@ -116,14 +116,14 @@ class Cutout(ImageOperation):
     count: Range[Annotated[int, Field(ge=1, le=16)]] = (1, 3)
     side: Annotated[
         Range[Annotated[float, Field(ge=0.01, le=0.5)]],
-        Field(description="Of a rectangle, as a part of the picture's."),
+        Field(description="Of a rectangle, as a part of the image's."),
     ] = (0.08, 0.2)
     colour: Colour = "#808080"
     rectangles: Annotated[
         list[Rectangle] | None,
         Field(
             max_length=16,
-            description="[left, top, width, height] in parts of the picture; drawn if left out.",
+            description="[left, top, width, height] in parts of the image; drawn if left out.",
         ),
     ] = None
 
@@ -154,7 +154,7 @@ class Cutout(ImageOperation):
 
 
 class Shadow(Operation):
-    """Darken: `cast` one side of the picture, `product` a soft shadow that the subject throws."""
+    """Darken: `cast` one side of the image, `product` a soft shadow that the subject throws."""
 
     name: Literal["shadow"]
     kind: Literal["cast", "product"] = "cast"
@@ -169,14 +169,13 @@ class Shadow(Operation):
         Range[Fraction],
         Field(
             description="Of cast: how far from the shadow's side its edge is, as a part of the "
-            "picture. Of product: how far the shadow is thrown, as a tenth of it."
+            "image. Of product: how far the shadow is thrown, as a tenth of it."
         ),
     ] = (0.2, 0.6)
     softness: Annotated[
         Range[Fraction],
         Field(
-            description="Of its edge, as that part of the picture (cast) or a "
-            "tenth of it (product)."
+            description="Of its edge, as that part of the image (cast) or a tenth of it (product)."
         ),
     ] = (0.1, 0.5)
 
@@ -184,22 +183,22 @@ class Shadow(Operation):
         """Whose shadow it is."""
         return self.kind == "product"
 
-    def apply(self, picture: Picture) -> Picture:
+    def apply(self, layers: Layers) -> Layers:
         """Multiply the light by what is left of it; the subject throws no shadow on itself."""
-        pixels = np.asarray(picture.image)
+        pixels = np.asarray(layers.image)
         if self.kind == "product":
-            assert picture.matte is not None, "product shadows need the subject"
-            lost, spared = self._thrown(picture.matte), picture.matte
+            assert layers.matte is not None, "product shadows need the subject"
+            lost, spared = self._thrown(layers.matte), layers.matte
         else:
-            lost, spared = self._cast(picture.image.size), np.zeros((), dtype=np.uint8)
+            lost, spared = self._cast(layers.image.size), np.zeros((), dtype=np.uint8)
         light = 255 - np.rint(lost * (255 * exact(self.strength)))
         veil = Image.fromarray(light.astype(np.uint8)).resize(
-            picture.image.size, Image.Resampling.BICUBIC
+            layers.image.size, Image.Resampling.BICUBIC
         )
         left = np.asarray(veil).astype(np.uint16)
         left = left + ((255 - left) * spared + 127) // 255
         shaded = ((pixels * left[..., None] + 127) // 255).astype(np.uint8)
-        return replace(picture, image=Image.fromarray(shaded))
+        return replace(layers, image=Image.fromarray(shaded))
 
     def _direction(self) -> tuple[float, float]:
         angle = math.radians(exact(self.angle_degrees))

@@ -4,7 +4,7 @@ from alembic import context
 
 context.configure(
     connection=context.config.attributes["connection"],
-    # SQLite can alter little: Alembic makes a table anew where it must.
+    # SQLite can alter little: Alembic recreates a table where it must.
     render_as_batch=True,
 )
 with context.begin_transaction():

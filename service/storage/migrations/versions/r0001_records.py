@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the table of records."""
+    """Create the table of records."""
     op.create_table(
         "records",
         sa.Column("sha256", sa.LargeBinary(32), primary_key=True),

@@ -1,4 +1,4 @@
-"""Usage, quotas, and answers to requests with an Idempotency-Key."""
+"""Usage, quotas, and responses to requests with an Idempotency-Key."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make the three tables."""
+    """Create the three tables."""
     op.create_table(
         "usage",
         sa.Column("key_name", sa.String(64), primary_key=True),
