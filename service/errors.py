@@ -6,42 +6,9 @@ command line or starts the service: one line that names the cause and the way ou
 """
 
 import json
-from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import ValidationError
-
 MAX_MESSAGE_CHARS = 600
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What pydantic found wrong.
-
-    Attributes:
-        place: The field, its parents before it, with dots between; empty = the whole.
-        depth: Number of names in `place`.
-        kind: pydantic's word for it.
-        message: What is wrong, without the value.
-    """
-
-    place: str
-    depth: int
-    kind: str
-    message: str
-
-
-def problems(error: ValidationError) -> list[Problem]:
-    """All that is wrong, in the order of the fields; never repeats what was sent."""
-    return [
-        Problem(
-            ".".join(str(part)[:64] for part in one["loc"]),
-            len(one["loc"]),
-            one["type"],
-            one["msg"].removeprefix("Value error, "),
-        )
-        for one in error.errors(include_input=False, include_url=False)
-    ]
 
 
 class OperatorError(Exception):

@@ -9,7 +9,8 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.images import ImageLimits
-from service.errors import SettingsError, problems
+from service.errors import SettingsError
+from service.validation import problems
 
 LogFormat = Literal["text", "json"]
 
