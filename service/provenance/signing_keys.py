@@ -141,9 +141,9 @@ def read_signing_key(certificate_path: Path, key_path: Path) -> SigningKey:
     organizations = leaf.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     return SigningKey(
         algorithm=algorithm,
-        chain=_pem([one for one in chain if one is leaf or one.issuer != one.subject]),
+        chain=pem_of([one for one in chain if one is leaf or one.issuer != one.subject]),
         private_key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-        anchors=_pem(chain[1:]),
+        anchors=pem_of(chain[1:]),
         organization=str(organizations[0].value) if organizations else None,
         expires=min(one.not_valid_after_utc for one in chain),
     )
@@ -290,7 +290,8 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         file.write(data)
 
 
-def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
+def pem_of(certificates: Sequence[x509.Certificate]) -> bytes:
+    """All of them in one file."""
     return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, Field
 
@@ -20,6 +18,7 @@ from service.provenance.signing_keys import (
     CERTIFICATE_FILE,
     CERTIFICATE_SETTING,
     SigningKey,
+    pem_of,
     read_certificates,
 )
 from service.provenance.watermarks import Unreadable, Watermark
@@ -171,16 +170,12 @@ def open_verifier(settings: Settings, key: SigningKey | None = None) -> Verifier
         path = created if created.exists() else None
     if key is None and path is not None:
         leaf, *above = read_certificates(path, CERTIFICATE_SETTING)
-        anchors += _pem(above)
+        anchors += pem_of(above)
         names = leaf.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
         organization = str(names[0].value) if names else None
     if settings.trust_anchors is not None:
-        anchors += _pem(read_certificates(settings.trust_anchors, "CATALOGAN_TRUST_ANCHORS"))
+        anchors += pem_of(read_certificates(settings.trust_anchors, "CATALOGAN_TRUST_ANCHORS"))
     return Verifier(anchors, organization)
-
-
-def _pem(certificates: list[x509.Certificate]) -> bytes:
-    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
 
 
 def _verdict(layers: list[Layer], *, tampered: bool) -> Verdict:

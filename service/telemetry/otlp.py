@@ -29,7 +29,7 @@ from service.telemetry.observation import Observation
 MAX_STAGE_SPANS: Final = 100
 
 
-class Tracing:
+class OtlpTracing:
     """Begins spans and sends those that ended, in the background."""
 
     def __init__(self) -> None:

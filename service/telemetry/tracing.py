@@ -44,6 +44,6 @@ def start_tracing() -> Tracing | None:
     for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
         if os.environ.get(name, "http/protobuf") != "http/protobuf":
             raise SettingsError(f"{name}: only http/protobuf is supported")
-    from service.telemetry.otlp import Tracing as OtlpTracing
+    from service.telemetry.otlp import OtlpTracing
 
     return OtlpTracing()

@@ -6,19 +6,21 @@ from typing import Any
 from fastapi import Request
 
 from service.errors import BadRequest
+from service.fields import Parsed, validate
 
 
-def require_json(request: Request, otherwise: str = "") -> None:
-    """Refuse a body of another type; `otherwise` names what else would do.
+async def read_json(request: Request, kind: type[Parsed], otherwise: str = "") -> Parsed:
+    """Read a JSON body and check it; `otherwise` names what else would do.
 
     Raises:
-        BadRequest: It isn't declared to be JSON.
+        BadRequest: It isn't declared to be JSON, isn't JSON, or names the first field at fault.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise BadRequest(
             f"send the body as Content-Type: application/json{otherwise}", param="Content-Type"
         )
+    return validate(kind, parse_json(await request.body()))
 
 
 def parse_json(data: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from service.api.endpoint import DATASETS
 from service.api.openapi import json_body, route
 from service.api.parsing.accept import resolve_file
-from service.api.parsing.json_body import parse_json, require_json
+from service.api.parsing.json_body import read_json
 from service.api.queues import time_limit
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
@@ -23,7 +23,6 @@ from service.datasets.plan import (
     plan_dataset,
 )
 from service.datasets.stream import SetGenerator, dataset_bytes
-from service.fields import validate
 from service.generation.output import ImageEncoder
 from service.model_store.pool import LoadedModel
 from service.rendering.encoded_image import EncodedImage
@@ -46,8 +45,7 @@ def add_datasets(app: FastAPI, runtime: Runtime) -> None:
         its last chunk, and the archive has no manifest, its last file.
         """
         async with time_limit(runtime.settings.request_timeout_sec):
-            require_json(request)
-            requested = validate(DatasetRequest, parse_json(await request.body()))
+            requested = await read_json(request, DatasetRequest)
             container = resolve_file(
                 request.headers.get("accept"),
                 CONTAINER_TYPES,

@@ -8,13 +8,12 @@ from fastapi.responses import Response
 from service.api.endpoint import GENERATIONS
 from service.api.openapi import json_body, route
 from service.api.parsing.accept import resolve_response
-from service.api.parsing.json_body import parse_json, require_json
+from service.api.parsing.json_body import read_json
 from service.api.queues import time_limit
 from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
 from service.api.schemas.generations import GenerationResponse
-from service.fields import validate
 from service.generation.generations import generation_jobs, plan_images
 from service.generation.output import ImageEncoder
 from service.generation.requests import GenerationRequest
@@ -28,8 +27,7 @@ def add_generations(app: FastAPI, runtime: Runtime) -> None:
     async def generate(request: Request) -> Response:
         """Generate 1 to 10 images of a category or a mixture, or, by default, of all in turn."""
         async with time_limit(runtime.settings.request_timeout_sec):
-            require_json(request)
-            requested = validate(GenerationRequest, parse_json(await request.body()))
+            requested = await read_json(request, GenerationRequest)
             creation = Creation(
                 endpoint=GENERATIONS,
                 request=request,

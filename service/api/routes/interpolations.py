@@ -14,7 +14,7 @@ from service.api.endpoint import INTERPOLATIONS
 from service.api.openapi import form_body, json_body, route
 from service.api.parsing.accept import resolve_file
 from service.api.parsing.form_fields import typed_fields
-from service.api.parsing.json_body import parse_json, require_json
+from service.api.parsing.json_body import read_json
 from service.api.parsing.multipart import form_parts, is_form, read_files
 from service.api.queues import time_limit
 from service.api.responses import file_response, image_response
@@ -74,9 +74,9 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
         """
         async with time_limit(runtime.settings.request_timeout_sec):
             if not is_form(request.headers):
-                require_json(request, ", or photos as multipart/form-data")
+                otherwise = ", or photos as multipart/form-data"
+                path = await read_json(request, InterpolationRequest, otherwise)
                 body = await request.body()
-                path = validate(InterpolationRequest, parse_json(body))
                 return await serve(request, RequestedPath(path, path.seeds), [body])
             async with runtime.queues["uploads"].slot():
                 form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
