@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, Literal, TypeVar
 
 import httpx
 
 Result = TypeVar("Result")
 
+OutputFormat = Literal["png", "webp", "jpeg"]
 FileInput = str | os.PathLike[str] | bytes | IO[bytes]
 """A file: its path, its bytes, or an object opened for reading in binary mode."""
 

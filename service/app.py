@@ -11,6 +11,7 @@ from service.api.middleware.request_log import RequestLog
 from service.api.queues import Queue
 from service.api.responses import error_response
 from service.api.runtime import Runtime
+from service.decoding.decoder import Decoder
 from service.errors import NotReady
 from service.inference.generation import CUDA_BATCH_SIZES, waiting_threads
 from service.inference.workers import Workers
@@ -108,6 +109,7 @@ def build_runtime() -> Runtime:
         state=State(settings),
         keyring=keyring,
         marker=marker,
+        decoder=Decoder(workers, settings.image_limits),
         queues={name: Queue(name, limit, metrics) for name, limit in _queue_limits(settings)},
     )
 

@@ -79,6 +79,11 @@ def _message(kind: str, original: str, bounds: Mapping[str, Any]) -> str:
     if kind == "value_error":  # of a validator of Catalogan, which says it in words
         return original.removeprefix("Value error, ")
     if kind in _MESSAGES:
-        return _MESSAGES[kind].format_map(bounds)
+        return _MESSAGES[kind].format_map({name: _shown(one) for name, one in bounds.items()})
     expected = _TYPES.get(kind.partition("_")[0])
     return f"must be {expected}" if expected else "is not valid"
+
+
+def _shown(bound: Any) -> Any:
+    """1, not 1.0."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from service.access.keyring import Keyring
 from service.api.endpoint import QueueName
 from service.api.queues import Queue
+from service.decoding.decoder import Decoder
 from service.inference.workers import Workers
 from service.model_store.pool import LoadedModel, ModelPool
 from service.provenance.marker import Marker
@@ -34,6 +35,7 @@ class Runtime:
     state: State
     keyring: Keyring
     marker: Marker
+    decoder: Decoder
     queues: Mapping[QueueName, Queue]
 
     @property

@@ -28,6 +28,7 @@ from service.generation.requests import GenerationRequest
             "truncation_psi",
             "must be a finite number",
         ),
+        (GenerationRequest, {"truncation_psi": 2}, "truncation_psi", "must be 1 or less"),
         (GenerationRequest, {"seeds": []}, "seeds", "must have 1 or more entries"),
         (GenerationRequest, {"seeds": 5}, "seeds", "must be a list"),
         (GenerationRequest, {"seeds": [1, None]}, "seeds.1", "must be a whole number"),
@@ -44,7 +45,7 @@ from service.generation.requests import GenerationRequest
             "category",
             "may have at most 200 characters",
         ),
-        (GenerationRequest, {"categories": {"mugs": 0}}, "categories.mugs", "must be above 0.0"),
+        (GenerationRequest, {"categories": {"mugs": 0}}, "categories.mugs", "must be above 0"),
         (GenerationRequest, {"style_mixing": 3}, "style_mixing", "must be an object"),
         (GenerationRequest, {"style_mixing": {"coarse": 1}}, "style_mixing.fine", "is missing"),
         (

@@ -29,7 +29,6 @@ from service.augmentation.jobs import (
     sort_out,
 )
 from service.augmentation.requests import MAX_PHOTOS, AugmentationRequest
-from service.decoding.decoder import Decoder
 from service.decoding.uploads import File
 from service.errors import BadRequest
 from service.fields import validate
@@ -41,7 +40,7 @@ MAX_ANNOTATION_BYTES: Final = 1_000_000
 MAX_DECODED_PHOTOS: Final = 4
 
 
-def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
+def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/images/augmentations."""
     settings = runtime.settings
 
@@ -66,7 +65,7 @@ def add_augmentations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
             (requested,) = await runtime.workers.run([parse])
             photos, masks = form.files["image"], form.files.get("mask", [])
             sent, tasks = sort_out(requested, photos, masks), plan(requested, len(photos))
-            work = partial(_augment, request, photos, sent, tasks, requested, runtime, decoder)
+            work = partial(_augment, request, photos, sent, tasks, requested, runtime)
             creation = Creation(
                 endpoint=AUGMENTATIONS,
                 request=request,
@@ -83,13 +82,12 @@ async def _augment(
     tasks: Sequence[Task],
     requested: AugmentationRequest,
     runtime: Runtime,
-    decoder: Decoder,
 ) -> Created:
     accept = request.headers.get("accept")
     kind, output_format = resolve_response(accept, requested.output_format, len(tasks))
     check_output(tasks, output_format)
     encoding = Encoding(runtime.marker, output_format, requested.output_compression)
-    await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, decoder.limits)])
+    await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, runtime.decoder.limits)])
     images: dict[int, EncodedImage] = {}
     # A few photos are held decoded at a time, however many there are.
     step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
@@ -99,7 +97,9 @@ async def _augment(
         for index in range(start, min(start + step, len(photos))):
             own = [position for position, task in enumerate(tasks) if task.photo == index]
             if own:
-                photo = await decoder.decode(partial(open_photo, sent[index]), photos[index].data)
+                photo = await runtime.decoder.decode(
+                    partial(open_photo, sent[index]), photos[index].data
+                )
                 mine = [tasks[position] for position in own]
                 jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding)
                 positions += own

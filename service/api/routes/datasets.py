@@ -29,7 +29,7 @@ from service.rendering.encoded_image import EncodedImage
 from service.rendering.recording import record
 
 
-def add_datasets(app: FastAPI, runtime: Runtime) -> None:
+def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/datasets."""
 
     @route(

@@ -20,7 +20,7 @@ from service.generation.requests import GenerationRequest
 from service.rendering.presentation import check_transparency
 
 
-def add_generations(app: FastAPI, runtime: Runtime) -> None:
+def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/images/generations."""
 
     @route(app, GENERATIONS, images=GenerationResponse, openapi_extra=json_body(GenerationRequest))

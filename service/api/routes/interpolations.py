@@ -20,7 +20,6 @@ from service.api.queues import time_limit
 from service.api.responses import file_response, image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
-from service.decoding.decoder import Decoder
 from service.fields import validate
 from service.generation.interpolation_requests import (
     FILE_TYPES,
@@ -61,7 +60,7 @@ FRAMES_AT_A_TIME: Final = 8
 FILES: Final = {"image": MAX_WAYPOINTS}
 
 
-def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
+def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/images/interpolations."""
     # An animation's frames take hundreds of megabytes until they are encoded: one at a time.
     lock = asyncio.Semaphore(1)
@@ -100,7 +99,7 @@ def add_interpolations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None
 
     async def in_turn(requested: RequestedPath, output_format: InterpolationFormat) -> Created:
         async with one_at_a_time(lock):
-            return await _interpolate(requested, output_format, runtime, decoder)
+            return await _interpolate(requested, output_format, runtime)
 
 
 def _body() -> dict[str, Any]:
@@ -112,12 +111,12 @@ def _body() -> dict[str, Any]:
 
 
 async def _interpolate(
-    requested: RequestedPath, output_format: InterpolationFormat, runtime: Runtime, decoder: Decoder
+    requested: RequestedPath, output_format: InterpolationFormat, runtime: Runtime
 ) -> Created:
     model = await find_model(runtime, requested.path.model)
     manifest, model_id = model.registered.manifest, model.registered.model_id
     presentation = present_frames(requested, output_format, manifest)
-    photos = await _find_photos(requested, model, runtime, decoder)
+    photos = await _find_photos(requested, model, runtime)
     waypoints = plan_waypoints(requested, photos, manifest)
     encoder = ImageEncoder.of_model(runtime.marker, model_id, model.session, presentation)
     metadata = {**encoder.metadata(), **path_metadata(requested, waypoints, manifest)}
@@ -145,7 +144,7 @@ async def _interpolate(
 
 
 async def _find_photos(
-    requested: RequestedPath, model: LoadedModel, runtime: Runtime, decoder: Decoder
+    requested: RequestedPath, model: LoadedModel, runtime: Runtime
 ) -> dict[WaypointSource, Waypoint]:
     """Look at each photo once, however often it was sent or the path leads through it."""
     session, manifest = model.session, model.registered.manifest
@@ -155,7 +154,7 @@ async def _find_photos(
             continue
         categories = candidate_categories(requested.path.category, manifest)
         fit = partial(fit_photo, manifest=manifest, param=f"image.{index}")
-        photo = await decoder.decode(fit, sent.data)
+        photo = await runtime.decoder.decode(fit, sent.data)
         tried = await runtime.gpu_threads.run(inversion_jobs(session, photo, categories))
         found[sent.data] = photo_waypoint(photo, nearest(tried), requested.noise_seed)
     return {sent: found[sent.data] for sent in requested.photos}

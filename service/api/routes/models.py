@@ -12,7 +12,7 @@ from service.model_store.registry import RegisteredModel
 from service.rendering.presentation import largest_size
 
 
-def add_models(app: FastAPI, runtime: Runtime) -> None:
+def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add GET /v1/models and GET /v1/models/{model}."""
 
     @route(app, MODELS)

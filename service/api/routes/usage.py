@@ -17,7 +17,7 @@ from service.storage.quotas import Quota, utc_now
 DEFAULT_DAYS: Final = 30
 
 
-def add_usage(app: FastAPI, runtime: Runtime) -> None:
+def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add GET /v1/usage."""
     parameters = [_parameter("from", "First day, UTC; by default 30 days are listed.")]
     parameters.append(_parameter("to", "Last day, UTC; by default today."))

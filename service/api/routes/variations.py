@@ -16,7 +16,6 @@ from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
 from service.api.schemas.variations import VariationResponse
-from service.decoding.decoder import Decoder
 from service.fields import validate
 from service.generation.output import ImageEncoder
 from service.generation.requests import VariationRequest
@@ -31,7 +30,7 @@ from service.generation.variations import (
 from service.rendering.presentation import choose_presentation
 
 
-def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
+def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/images/variations."""
     settings = runtime.settings
 
@@ -46,7 +45,7 @@ def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
         async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].slot():
             form = await read_files(request, settings.max_upload_bytes, {"image": 1})
             requested, (photo,) = parse_variation_fields(form.fields), form.files["image"]
-            work = partial(_vary, request, photo.data, requested, runtime, decoder)
+            work = partial(_vary, request, photo.data, requested, runtime)
             creation = Creation(
                 endpoint=VARIATIONS,
                 request=request,
@@ -57,7 +56,7 @@ def add_variations(app: FastAPI, runtime: Runtime, decoder: Decoder) -> None:
 
 
 async def _vary(
-    request: Request, data: bytes, requested: VariationRequest, runtime: Runtime, decoder: Decoder
+    request: Request, data: bytes, requested: VariationRequest, runtime: Runtime
 ) -> Created:
     accept = request.headers.get("accept")
     kind, output_format = resolve_response(accept, requested.output_format, requested.count)
@@ -72,7 +71,9 @@ async def _vary(
         output_format,
         requested.output_compression,
     )
-    photo = await decoder.decode(lambda file, limits: fit_photo(file, limits, manifest), data)
+    photo = await runtime.decoder.decode(
+        lambda file, limits: fit_photo(file, limits, manifest), data
+    )
     inverted = nearest(await runtime.gpu_threads.run(inversion_jobs(session, photo, categories)))
     batches = await runtime.gpu_threads.run(
         variation_jobs(session, inverted, requested, encoder, photo)

@@ -22,7 +22,7 @@ class VerificationRequest(Strict):
     """Fields of POST /v1/verifications beside the file `image`: none."""
 
 
-def add_verifications(app: FastAPI, runtime: Runtime) -> None:
+def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/verifications."""
     settings, signer = runtime.settings, runtime.marker.signer
     verifier = open_verifier(settings, signer.key if signer else None)

@@ -1,11 +1,10 @@
-"""The clients' methods, by resource; each endpoint is written once, for both clients."""
+"""How a function that returns a call becomes a method of both clients."""
 
 import functools
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
-from catalogan_client import requests
 from catalogan_client.calls import Call
 from catalogan_client.datasets import AsyncDataset, Dataset
 from catalogan_client.results import DatasetFacts
@@ -70,41 +69,3 @@ class Stream(_Method[Arguments, DatasetFacts]):
     def __get__(self, resource: Any, kind: type | None = None) -> Any:
         """Bind it to a client's resource."""
         return self if resource is None else self._bound(resource.transport.stream)
-
-
-class Images(Resource[AnyTransport]):
-    """Images from seeds, photos and paths between them."""
-
-    generate = Endpoint(requests.generate)
-    vary = Endpoint(requests.vary)
-    interpolate = Endpoint(requests.interpolate)
-    augment = Endpoint(requests.augment)
-
-
-class Datasets(Resource[AnyTransport]):
-    """Labelled synthetic sets.
-
-    with client.datasets.create({"mug": 500}, seed=1) as dataset:
-        dataset.save("set.zip")
-    """
-
-    create = Stream(requests.create_dataset)
-
-
-class Verifications(Resource[AnyTransport]):
-    """Whether an image is the service's."""
-
-    verify = Endpoint(requests.verify)
-
-
-class Models(Resource[AnyTransport]):
-    """What is served."""
-
-    list = Endpoint(requests.list_models)
-    retrieve = Endpoint(requests.retrieve_model)
-
-
-class UsageReports(Resource[AnyTransport]):
-    """What was requested, and what is left of quotas."""
-
-    get = Endpoint(requests.get_usage)

@@ -1,30 +1,18 @@
-"""One function for each endpoint: its arguments -> the call. The fields are those of docs/api.md.
+"""Calls that create images: arguments -> call.
 
-What is None is left to the service.
+The fields are those of docs/api.md; what is None is left to the service.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any, Final, Literal
-from urllib.parse import quote
 
 import httpx
 
-from catalogan_client.calls import Call, FileInput, given, is_one_file
+from catalogan_client.calls import Call, FileInput, OutputFormat, given, is_one_file
+from catalogan_client.methods import AnyTransport, Endpoint, Resource
 from catalogan_client.parsing import archive_metadata, build, header_metadata, json_reader
-from catalogan_client.results import (
-    Augmentation,
-    DatasetFacts,
-    Generation,
-    Interpolation,
-    Model,
-    ModelList,
-    Usage,
-    Variation,
-    Verification,
-)
+from catalogan_client.results import Augmentation, Generation, Interpolation, Variation
 
-OutputFormat = Literal["png", "webp", "jpeg"]
 AnimationFormat = Literal["zip", "webp", "gif"]
 
 ANIMATION_TYPES: Final[dict[str, str]] = {
@@ -32,7 +20,6 @@ ANIMATION_TYPES: Final[dict[str, str]] = {
     "webp": "image/webp",
     "gif": "image/gif",
 }
-SET_TYPES: Final = "application/zip, application/x-tar"
 
 
 def generate(
@@ -205,64 +192,13 @@ def augment(
     )
 
 
-def create_dataset(
-    categories: Mapping[str, int] | None = None,
-    *,
-    count: int | None = None,
-    seed: int | None = None,
-    shard: tuple[int, int] | None = None,
-    layout: Literal["folder", "coco", "webdataset"] | None = None,
-    container: Literal["zip", "tar"] | None = None,
-    truncation_psi: float | None = None,
-    model: str | None = None,
-    size: str | None = None,
-    background: str | None = None,
-    output_format: OutputFormat | None = None,
-    output_compression: int | None = None,
-    user: str | None = None,
-) -> Call[DatasetFacts]:
-    """Create a labelled set: so many images of each category, or `count` of all.
+class Images(Resource[AnyTransport]):
+    """Images from seeds, photos and paths between them."""
 
-    `shard` (1, 4) is the first of four parts of the set.
-    """
-    body = given(
-        categories=categories and dict(categories),
-        count=count,
-        seed=seed,
-        shard=shard and {"index": shard[0], "of": shard[1]},
-        layout=layout,
-        container=container,
-        truncation_psi=truncation_psi,
-        model=model,
-        size=size,
-        background=background,
-        output_format=output_format,
-        output_compression=output_compression,
-        user=user,
-    )
-    return Call("POST", "/v1/datasets", _read_dataset, body, accept=SET_TYPES)
-
-
-def verify(picture: FileInput) -> Call[Verification]:
-    """Check whether an image is the service's, and by which marks."""
-    read = json_reader(Verification)
-    return Call("POST", "/v1/verifications", read, files=[("image", "picture", picture)])
-
-
-def list_models() -> Call[ModelList]:
-    """List the models that are served."""
-    return Call("GET", "/v1/models", json_reader(ModelList))
-
-
-def retrieve_model(model: str) -> Call[Model]:
-    """Show a model, by name or "name:version"."""
-    return Call("GET", f"/v1/models/{quote(model, safe='')}", json_reader(Model))
-
-
-def get_usage(first: date | None = None, last: date | None = None) -> Call[Usage]:
-    """Show one's own usage and quota, with the scope admin those of all; by default 30 days."""
-    query = {"from": first and first.isoformat(), "to": last and last.isoformat()}
-    return Call("GET", "/v1/usage", json_reader(Usage), query=given(**query))
+    generate = Endpoint(generate)
+    vary = Endpoint(vary)
+    interpolate = Endpoint(interpolate)
+    augment = Endpoint(augment)
 
 
 def _listed(photos: FileInput | Sequence[FileInput]) -> Sequence[FileInput]:
@@ -286,9 +222,4 @@ def _read_interpolation(response: httpx.Response) -> Interpolation:
     else:
         metadata = header_metadata(response, Interpolation)
     found: Interpolation = build(Interpolation, {**metadata, "b64_json": data})
-    return found
-
-
-def _read_dataset(response: httpx.Response) -> DatasetFacts:
-    found: DatasetFacts = build(DatasetFacts, header_metadata(response, DatasetFacts))
     return found
