@@ -109,7 +109,7 @@ def test_generate_at_another_size(export: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (("--category", "spoons"), "unknown category; known are mugs"),
-        (("--seed", str(2**53)), "less than"),
+        (("--seed", str(2**53)), "must be below"),
         (("--size", "100x100"), 'up to "48x32"'),
     ],
 )

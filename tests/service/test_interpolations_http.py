@@ -470,7 +470,7 @@ def test_a_loop_of_photos_as_an_animation_names_its_photos(styled: TestClient) -
         (["a", "a"], {"waypoints": '["a", 1]'}, "image", "same file name"),
         (["a"], {"waypoints": '[1, "b"]'}, "waypoints.1", "file name"),
         (["a", "b"], {"waypoints": '["a", 1]'}, "waypoints", "1 of the photos"),
-        (["a"], {"waypoints": '["a"]'}, "waypoints", "at least 2"),
+        (["a"], {"waypoints": '["a"]'}, "waypoints", "2 or more"),
         (["a"], {"waypoints": json.dumps(["a"] * 11)}, "waypoints", "at most 10"),
         (["a"], {"waypoints": "a, 1"}, "waypoints", "JSON"),
         (["a"], {"waypoints": '["a", -1]'}, "waypoints.1", "a seed"),
