@@ -79,6 +79,7 @@ def test_help_of_serving_loads_no_torch() -> None:
     assert done.returncode == 0, done.stderr
     loaded = done.stdout.splitlines()[-1]
     assert "service.cli.serve" in loaded
+    assert "completion" not in done.stdout  # an option of no command
     assert "torch" not in loaded
     assert "training.cli" not in loaded
 

@@ -11,7 +11,9 @@ from service.access.api_keys import create_key, read_keys, revoke_key
 from service.cli.console import console, errors_console, operator_errors
 from service.cli.options import JsonOption
 
-app = typer.Typer(no_args_is_help=True, help="Create and revoke the keys of callers.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Create and revoke the keys of callers."
+)
 
 KeysFile = Annotated[
     Path,

@@ -35,7 +35,7 @@ from service.rendering.recording import record_of
 from service.settings import load_settings
 from service.storage.state import State
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from service.cli.console import operator_errors
 from service.errors import OperatorError
 from service.provenance.signing_keys import CERTIFICATE_FILE, KEY_FILE, create_development_keys
 
-app = typer.Typer(no_args_is_help=True, help="Create keys that sign images.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create keys that sign images.")
 
 
 @app.callback()

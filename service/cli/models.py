@@ -10,7 +10,9 @@ from service.cli.console import console, operator_errors
 from service.cli.options import JsonOption
 from service.model_store.registry import RegisteredModel, Registry
 
-app = typer.Typer(no_args_is_help=True, help="Show and promote registered models.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Show and promote registered models."
+)
 
 
 @app.command("list")

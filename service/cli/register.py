@@ -8,7 +8,7 @@ import typer
 from service.cli.console import console, operator_errors
 from service.model_store.registry import Registry
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

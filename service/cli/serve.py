@@ -12,7 +12,7 @@ from service.server.runner import serve as run_server
 from service.settings import load_settings
 from service.telemetry.logs import configure_logging
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

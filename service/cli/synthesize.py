@@ -43,7 +43,7 @@ _COUNTED: Final = re.compile(r"(.+)=([0-9]{1,9})", re.DOTALL)
 
 OnProgress = Callable[[int, int], None]
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -24,7 +24,7 @@ from service.settings import Settings, data_folder, load_settings, model_store_h
 from service.storage.database import FILE
 from service.storage.state import State
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
