@@ -55,9 +55,7 @@ def parse_json_value(data: bytes) -> Any:
     except UnicodeDecodeError:
         raise BadRequest("not UTF-8", code="invalid_json") from None
     except json.JSONDecodeError as error:
-        raise BadRequest(
-            f"not JSON: {error.msg} at character {error.pos}", code="invalid_json"
-        ) from None
+        raise BadRequest(f"not JSON from character {error.pos} on", code="invalid_json") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -100,8 +100,12 @@ async def _parse(
         if not parser.complete:
             raise BadRequest("the form is cut off", code="invalid_form")
         return await _take_apart(form, max_file_bytes, files)
-    except MultiPartException as error:
-        raise BadRequest(f"the form can't be read: {error.message}", code="invalid_form") from None
+    except MultiPartException:
+        raise BadRequest(
+            f"the form can't be read: send at most {MAX_FIELDS} fields of {max_field_bytes} bytes "
+            f"each and {sum(files.values())} files, every part with its name",
+            code="invalid_form",
+        ) from None
     except (ApiError, TimeoutError):
         raise
     except Exception:  # the parser lets its own library's errors and KeyErrors through
