@@ -163,7 +163,7 @@ def test_thousands_of_spoiled_files(signer: ManifestSigner, kind: str) -> None:
         "    found = read(bytes.fromhex(one['data']), one['media'], one['anchors'])\n"
         "    print(json.dumps(found))\n"
     )
-    folder = Path(__file__).parents[2] / "service" / "verification"
+    folder = Path(__file__).parents[2] / "service" / "provenance"
     asked = "".join(
         json.dumps(
             {

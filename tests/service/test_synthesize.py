@@ -285,7 +285,7 @@ def test_what_exists_is_left_as_it_is(export: Path, tmp_path: Path, target: str)
         (("--category", "boxes=1", "--category", "boxes=2"), "twice"),
         (("--category", "spoons=1"), "unknown category; known are mugs"),
         (("--count", 1, "--shard", "1"), "as I/N"),
-        (("--count", 1, "--shard", "0/2", "--seed", 1), "greater"),
+        (("--count", 1, "--shard", "0/2", "--seed", 1), "must be 1 or more"),
         (("--count", 1, "--shard", "3/2", "--seed", 1), "there is no number 3"),
         (("--count", 1, "--shard", "1/2"), "send a seed"),
         (("--count", 1, "--background", "white"), "no transparency"),
