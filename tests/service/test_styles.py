@@ -111,10 +111,10 @@ def test_an_offset_that_is_not_as_declared_is_refused(
     [
         ("encoder.onnx", b"\xff" * 100, "encoder.onnx is no ONNX model"),
         ("encoder.onnx", encoder_file(w_dim=4), "encoder.onnx: style_offset has shape"),
-        ("encoder.onnx", encoder_file("Log"), "encoder.onnx gives .* finite"),
+        ("encoder.onnx", encoder_file("Log"), "encoder.onnx returns .* finite"),
         ("encoder.onnx", encoder_file("Evil", domain="evil"), "encoder.onnx: 'Evil' is a custom"),
         ("encoder.onnx", mapping_file(), "encoder.onnx: the graph takes"),
-        ("mapping.onnx", mapping_file("style"), "mapping.onnx: the graph gives"),
+        ("mapping.onnx", mapping_file("style"), "mapping.onnx: the graph returns"),
         ("mapping.onnx", encoder_file(), "mapping.onnx: the graph takes"),
     ],
 )
