@@ -31,11 +31,11 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from litserve import LitAPI, LitServer
 
 from models.manifest import GENERATOR_FILE, MANIFEST_FILE, OUTPUT_NAME, GeneratorManifest
-from service.images.imaging import Encoding, encode_image
+from service.generation.requests import GenerationRequest
 from service.inference.generation import consecutive_seeds, latents
-from service.marks.marker import open_marker
-from service.marks.marking import GENERATED, Mark
-from service.messages.schemas import GenerationRequest
+from service.provenance.marker import open_marker
+from service.provenance.xmp import GENERATED, Mark
+from service.rendering.encoding import Encoding, encode_image
 from service.settings import load_settings
 
 ROUTE = "/v1/images/generations"

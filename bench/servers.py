@@ -19,7 +19,7 @@ from measuring import CATALOGAN
 from processes import running, usable_port
 from training_speed import new_trainer
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 from training.export.export import ExportOptions, export_run
 from training.learning.config import resolve
 

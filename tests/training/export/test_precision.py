@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from models.generator import Generator, GeneratorShape
 from models.manifest import INPUT_NAMES, GeneratorManifest
-from service.inference.generation import GeneratorSession, PictureSpec
-from service.registry.inspection import inspect_export
+from service.inference.generation import GeneratorSession, ImageSpec
+from service.model_store.inspection import inspect_export
 from training.export import loss as loss_module
 from training.export.export import generator_graph
 from training.export.graphs import ExportError, to_onnx
@@ -204,7 +204,7 @@ def test_the_service_loads_it_and_generates_the_same(
 ) -> None:
     manifest, files = inspect_export(exports[precision])
     session = GeneratorSession(files["generator.onnx"], manifest, device="cpu")
-    spec = PictureSpec(seed=4, category=1, truncation_psi=manifest.truncation_psi)
+    spec = ImageSpec(seed=4, category=1, truncation_psi=manifest.truncation_psi)
     (served,) = session.render([spec])
     sampler = ExportSampler(exports[precision])
     (sampled,) = sampler.sample(np.array([1]), seed=4, truncation_psi=0.7)

@@ -31,7 +31,7 @@ from models.watermark import (
     thumbnail,
 )
 from service.inference.generation import GeneratorSession
-from service.registry.inspection import inspect_export
+from service.model_store.inspection import inspect_export
 from training.companion import CompanionError, CompanionSettings, CompanionTick
 from training.companion_cli import app as watermark_app
 from training.dataset import PreparedDataset
