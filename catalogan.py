@@ -1,7 +1,7 @@
-"""The command line's dispatcher: finds the room of a command and loads only that.
+"""The command line's dispatcher: finds the module of a command and loads only that.
 
-The one file that may import both rooms, and it does so when a command is run: a serving
-install has no torch, and `catalogan --help` loads neither room.
+The one file that may import both service and training, and it does so when a command is run: a
+serving install has no torch, and `catalogan --help` loads neither.
 """
 
 import importlib
@@ -16,24 +16,26 @@ from typer.core import TyperCommand, TyperGroup
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
-    """Where commands live, and which extras they need."""
+class _Module:
+    """Where a command lives, and which extras it needs."""
 
-    module: str
+    name: str
     extras: str
 
 
-_TRAINING: Final = _Room("training.cli", "cpu,train")
-_MODEL: Final = _Room("training.model_cli", "cpu,train")
-_COMPANION: Final = _Room("training.companion_cli", "cpu,train")
-_SERVICE: Final = _Room("service.cli", "cpu")
-_MARKS: Final = _Room("service.marks_cli", "cpu")
-_API_KEYS: Final = _Room("service.api_keys_cli", "cpu")
+_TRAINING: Final = _Module("training.cli", "cpu,train")
+_MODEL: Final = _Module("training.model_cli", "cpu,train")
+_COMPANION: Final = _Module("training.companion_cli", "cpu,train")
 
-# Command -> its room, and its line in the overview.
+
+def _service(module: str) -> _Module:
+    return _Module(f"service.cli.{module}", "cpu")
+
+
+# Command -> its module, and its line in the overview.
 _COMMANDS: Final = {
     "sample-catalogue": (_TRAINING, "Unpack 1,000 rendered product photos to try things on."),
-    "prepare": (_TRAINING, "Make a dataset from product photos."),
+    "prepare": (_TRAINING, "Prepare a dataset from product photos."),
     "train": (_MODEL, "Train a generator on a dataset."),
     "bases": (_TRAINING, "List the trained models that ship with Catalogan."),
     "evaluate": (_MODEL, "Measure a run or an export against a dataset."),
@@ -43,19 +45,19 @@ _COMMANDS: Final = {
     "train-watermark": (_COMPANION, "Train an invisible mark on a dataset's photos."),
     "judge-watermark": (_COMPANION, "Measure how often a trained mark is found."),
     "export": (_MODEL, "Export a run's generator to ONNX."),
-    "register": (_SERVICE, "Check an export and put it into the Model Store."),
-    "models": (_SERVICE, "List, show, promote or roll back registered models."),
-    "serve": (_SERVICE, "Serve generation and augmentation over HTTP."),
-    "generate": (_SERVICE, "Generate pictures without a server."),
-    "synthesize": (_SERVICE, "Make a labelled synthetic set without a server."),
-    "keys": (_MARKS, "Make keys that sign the pictures."),
-    "verify": (_MARKS, "Say whether pictures are ours, by which marks."),
-    "api-keys": (_API_KEYS, "Make, list or revoke the keys of the service's callers."),
+    "register": (_service("register"), "Check an export and put it into the Model Store."),
+    "models": (_service("models"), "List, show, promote or roll back registered models."),
+    "serve": (_service("serve"), "Serve generation and augmentation over HTTP."),
+    "generate": (_service("generate"), "Generate images without a server."),
+    "synthesize": (_service("synthesize"), "Create a labelled synthetic set without a server."),
+    "keys": (_service("keys"), "Create keys that sign the images."),
+    "verify": (_service("verify"), "Say whether images are from this service, by which marks."),
+    "api-keys": (_service("api_keys"), "Create, list or revoke the keys of the service's callers."),
 }
 
 
 class _LazyGroup(TyperGroup):
-    """Lists commands by name alone, and loads a command's room when it is run."""
+    """Lists commands by name alone, and loads a command's module when it is run."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
@@ -71,23 +73,24 @@ class _LazyGroup(TyperGroup):
 
 
 def _load(command: str) -> Any:
-    """Import the command's room; say which extra to install where that is why it fails."""
-    room = _COMMANDS[command][0]
+    """Import the command's module; say which extra to install where that is why it fails."""
+    module = _COMMANDS[command][0]
     try:
-        module = importlib.import_module(room.module)
+        loaded = importlib.import_module(module.name)
     except ModuleNotFoundError as error:
-        _refuse(command, room, error)
-    group: Any = typer.main.get_command(module.app)
-    return group.commands[command]
+        _refuse(command, module, error)
+    found: Any = typer.main.get_command(loaded.app)
+    # A module of several commands is a group of them; one's own is itself the command.
+    return getattr(found, "commands", {}).get(command, found)
 
 
-def _refuse(command: str, room: _Room, error: ModuleNotFoundError) -> Any:
+def _refuse(command: str, module: _Module, error: ModuleNotFoundError) -> Any:
     """One line that says what to install; exit code 2."""
     if error.name is None or error.name.split(".")[0] in ("models", "service", "training"):
-        raise error  # ours: not a matter of extras
+        raise error  # Catalogan's own: not a matter of extras
     Console(stderr=True).print(
         f"catalogan {command} needs {error.name}, which is not installed: "
-        f"pip install 'catalogan[{room.extras}]'",
+        f"pip install 'catalogan[{module.extras}]'",
         markup=False,
         highlight=False,
         soft_wrap=True,

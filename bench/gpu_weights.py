@@ -1,9 +1,9 @@
-"""16-bit weights of a run, in pieces that travel: `make gpu` writes them, and goes on from them.
+"""16-bit weights of a run, in small files: `make gpu` writes them, and continues from them.
 
     python bench/gpu_weights.py PIECES RUN DATASET
 
-makes a run of them, which `catalogan evaluate` and `catalogan export` take with `--snapshot best`.
-DATASET is prepared from the photos that the bundle was made of.
+converts them to a run, which `catalogan evaluate` and `catalogan export` accept with `--snapshot
+best`. DATASET is prepared from the bundle's photos.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ NETWORKS = ("generator", "discriminator", "ema")  # of a checkpoint
 
 @dataclass(frozen=True)
 class Weights:
-    """One moment of a run, less its optimisers."""
+    """One moment of a run, without its optimisers."""
 
     config: TrainingConfig
     info: DatasetInfo
@@ -39,9 +39,9 @@ class Weights:
     networks: dict[str, dict[str, Tensor]]
 
     def continue_in(self, trainer: Trainer) -> None:
-        """Let `trainer` go on from here; its learning rate warms up again.
+        """Load the weights into `trainer`, to continue; its learning rate warms up again.
 
-        One of larger images starts from these weights, as by `catalogan train --from`.
+        A trainer of larger images starts from these weights, as with `catalogan train --from`.
 
         Raises:
             ValueError: It has photos of other categories.
@@ -73,7 +73,7 @@ class Weights:
 
 
 def pieces_of(trainer: Trainer) -> dict[str, bytes]:
-    """Names and contents of files; each name holds the SHA-256 of all of them, joined.
+    """Split the weights into files; each name contains the SHA-256 of all of them, joined.
 
     Raises:
         ValueError: There would be too many, or a weight is beyond float16.
@@ -102,12 +102,12 @@ def read_pieces(folder: Path) -> Weights:
     """Join the pieces in `folder`.
 
     Raises:
-        ValueError: One is missing or damaged, or there are others beside them.
+        ValueError: One is missing or damaged, or there are pieces of another call.
     """
     paths = sorted(folder.glob("weights-*.part"))
     data = b"".join(path.read_bytes() for path in paths)
     if {path.stem.split("-")[-1] for path in paths} != {hashlib.sha256(data).hexdigest()}:
-        raise ValueError(f"{folder} does not hold just the pieces of one call, all and unchanged")
+        raise ValueError(f"{folder} must hold all pieces of one call, unchanged, and no others")
     record = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     networks: dict[str, dict[str, Tensor]] = {name: {} for name in NETWORKS}
     for name, tensor in safetensors.torch.load(data).items():
@@ -119,7 +119,7 @@ def read_pieces(folder: Path) -> Weights:
 
 
 def main() -> None:
-    """Make a run of pieces."""
+    """Convert pieces to a run."""
     pieces, run, folder = map(Path, sys.argv[1:])
     weights, dataset = read_pieces(pieces), PreparedDataset(folder)
     if (dataset.info.width, dataset.info.categories) != (

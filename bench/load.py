@@ -1,4 +1,4 @@
-"""A load on a server."""
+"""Clients that put a load on a server."""
 
 import asyncio
 import itertools
@@ -12,9 +12,9 @@ import psutil
 
 from service.settings import load_settings
 
-# Clients are at work all before counting begins.
+# Until all clients are active; counting begins after that.
 RAMP_SEC = 0.5
-# More than the service lets wait: its refusals show, and no client hides them.
+# More than the service's queue holds, so that refusals become visible.
 CONNECTIONS = load_settings().max_pending_generations + 32
 # Enough for a median even where a machine is very slow.
 MIN_REQUESTS = 10
@@ -22,14 +22,14 @@ RSS_SAMPLES = 6
 
 
 def arrivals(kind: str, rate: float, seconds: float, rng: random.Random) -> list[float]:
-    """When requests are sent, in seconds from the start on.
+    """Times at which requests are sent, in seconds from the start.
 
     Args:
-        kind: "even", or "poisson": of independent clients, whose moments, once their number
-            is given, are uniform.
-        rate: Requests a second.
-        seconds: For so long; for longer where there would be fewer than MIN_REQUESTS.
-        rng: Chooses the moments.
+        kind: "even", or "poisson": from independent clients, whose times, given their number,
+            are uniform.
+        rate: Requests per second.
+        seconds: Duration; it is longer if there would be fewer than MIN_REQUESTS.
+        rng: Chooses the times.
     """
     count = max(MIN_REQUESTS, round(rate * seconds))
     if kind == "even":
@@ -60,10 +60,10 @@ class Load:
             headers = {"Authorization": f"Bearer {key}"}
             status = httpx.post(self._url, json={field: 0}, headers=headers).status_code
             if status not in expected:
-                raise RuntimeError(f"{self._url} answered {status}, not one of {expected}")
+                raise RuntimeError(f"{self._url} returned {status}, not one of {expected}")
 
     def image(self, seed: int) -> bytes:
-        """The PNG of one seed."""
+        """Request the PNG of one seed."""
 
         async def request() -> bytes:
             async with self._session() as session:
@@ -72,26 +72,26 @@ class Load:
         return asyncio.run(request())
 
     def closed(self, seconds: float) -> dict[str, float]:
-        """Clients that send the next request as soon as the response is there.
+        """Run clients that send the next request as soon as they have the response.
 
         Returns:
             {images, seconds, cpu_s, rss_mb, client_cpu_s}, counted between two moments at which
-            all clients are at work.
+            all clients are active.
         """
         return asyncio.run(self._closed(seconds))
 
     def open(self, kind: str, rate: float, seconds: float) -> dict[str, Any]:
-        """Clients that do not wait for each other's responses.
+        """Run clients that do not wait for each other's responses.
 
-        A latency counts from when the request was to be sent: one that finds no connection free,
-        as all wait for a slow server, has waited, too.
+        A latency counts from the time at which the request was due: it includes waiting for a free
+        connection, when all are waiting for a slow server.
 
         Returns:
-            latencies_ms: Of each request that succeeded.
-            errors: Number of those that failed.
-            messages: Of the first few failures.
+            latencies_ms: Latency of each request that succeeded.
+            errors: Number of requests that failed.
+            messages: Messages of the first few failures.
             seconds: How long requests were sent.
-            rss_mb: The server's memory at RSS_SAMPLES moments, evenly spread.
+            rss_mb: The server's memory at RSS_SAMPLES evenly spaced moments.
         """
         return asyncio.run(self._open(arrivals(kind, rate, seconds, self._rng), rate))
 
@@ -106,13 +106,13 @@ class Load:
         """Request one image.
 
         Raises:
-            RuntimeError: The response is no PNG.
+            RuntimeError: The response is not a PNG.
             aiohttp.ClientError: There is no response.
         """
         async with session.post(self._url, json={"n": 1, "seed": seed}) as response:
             content = await response.read()
         if response.status != 200 or not content.startswith(b"\x89PNG"):
-            raise RuntimeError(f"the service answered {response.status}: {content[:200]!r}")
+            raise RuntimeError(f"the service returned {response.status}: {content[:200]!r}")
         return content
 
     async def _closed(self, seconds: float) -> dict[str, float]:
@@ -131,7 +131,7 @@ class Load:
             start, before = time.perf_counter(), received
             cpu, own = cpu_s(self._server), time.process_time()
             await asyncio.sleep(seconds)
-            # On a very busy machine for longer, until each client has received one.
+            # Longer on a very busy machine: until each client has received one.
             while received < before + self._clients:
                 await asyncio.sleep(0.01)
             result = {

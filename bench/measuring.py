@@ -1,4 +1,4 @@
-"""What all measurements share: interleaved rounds, medians, the machine, and where figures go."""
+"""Shared by all measurements: interleaved rounds, medians, the machine, and results.json."""
 
 import hashlib
 import importlib.metadata
@@ -22,9 +22,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "bench" / "results.json"
 # The keys of results.json that `make soak` writes, and `make bench` leaves as they are.
 SOAK = ("soak_rss_growth", "soak")
-# What is measured changes these with every run.
+# Files that every measurement changes.
 FINDINGS = ("bench/results.json", "*.jsonl")
-# Of a PNG: holds the C2PA manifest.
+# PNG chunk of the C2PA manifest.
 SIGNATURE_CHUNK = b"caBX"
 
 A = TypeVar("A")
@@ -32,13 +32,13 @@ A = TypeVar("A")
 
 @dataclass
 class Measurement:
-    """What one part of the bench found out.
+    """The results of one part of the bench.
 
     Attributes:
-        figures: Flat keys in results.json, whose ends name the unit where there is one: the
+        figures: Keys of results.json, which end in their unit if they have one: the
             median of the samples, unless another mean was requested.
-        samples: By figure, one for each round.
-        raw: Whatever the figures were computed from.
+        samples: Samples of each figure, one per round.
+        raw: Further data that the figures were computed from.
     """
 
     figures: dict[str, float] = field(default_factory=dict)
@@ -46,18 +46,18 @@ class Measurement:
     raw: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, samples: Sequence[float], value: float | None = None) -> None:
-        """Take the median of `samples`, or `value`, as the figure `name`."""
+        """Add the figure `name`: the median of `samples`, or `value`."""
         self.figures[name] = statistics.median(samples) if value is None else value
         self.samples[name] = samples
 
 
 def interleaved(rounds: int, *sides: Callable[[], A]) -> list[list[A]]:
-    """Run all in turn, so that what else the machine does meets them alike.
+    """Run all sides alternately, so that other load on the machine affects them equally.
 
-    The order is reversed from round to round: a drift over time favours none.
+    The order is reversed from round to round, so that a drift over time favours none.
 
     Returns:
-        What each returned, round by round.
+        The results of each side, round by round.
     """
     results: list[list[A]] = [[] for _ in sides]
     order = list(zip(sides, results, strict=True))
@@ -69,14 +69,14 @@ def interleaved(rounds: int, *sides: Callable[[], A]) -> list[list[A]]:
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """How long it takes once."""
+    """Time one run."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def run(*command: str) -> None:
-    """Run a command that must succeed, and show what it says only where it does not."""
+    """Run a command that must succeed, and show its output only if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-500:]}")
@@ -88,7 +88,7 @@ def catalogan(*arguments: Any) -> None:
 
 
 def quotients(over: Sequence[float], under: Sequence[float]) -> list[float]:
-    """Round by round, one sequence divided by the other."""
+    """Divide one sequence by the other, round by round."""
     return [a / b for a, b in zip(over, under, strict=True)]
 
 
@@ -98,7 +98,7 @@ def percentile(samples: Sequence[float], percent: int) -> float:
 
 
 def growth(samples: Sequence[float]) -> float:
-    """Mean of the last tenth over that of the first, less 1."""
+    """Mean of the last tenth relative to that of the first, minus 1."""
     tenth = max(1, len(samples) // 10)
     return statistics.fmean(samples[-tenth:]) / statistics.fmean(samples[:tenth]) - 1
 
@@ -111,7 +111,7 @@ def cores() -> int:
 
 
 def commit(checkout: Path = REPOSITORY) -> str:
-    """Hash of the checked-out commit, with "-dirty" where files differ; "unknown" without git."""
+    """Hash of the checked-out commit, with "-dirty" if files differ; "unknown" without git."""
 
     def git(*command: str) -> str:
         return subprocess.check_output(
@@ -127,7 +127,7 @@ def commit(checkout: Path = REPOSITORY) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, versions, and how busy the machine is already."""
+    """Describe the machine: CPU, cores, memory, versions, and its load."""
     installed = {d.name: d.version for d in importlib.metadata.distributions()}
     runtimes = ("onnxruntime", "onnxruntime-gpu")
     return {
@@ -150,26 +150,26 @@ def _processor() -> str:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """What was written there before."""
+    """Read the existing results, if any."""
     results: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
     return results
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
     """Replace results.json as a whole."""
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def keep_soak(path: Path, result: dict[str, Any]) -> None:
-    """Put the result of a soak into results.json; all else there stays."""
+    """Write the result of a soak into results.json; everything else there stays."""
     soak = dict(zip(SOAK, (result["rss_growth"], result), strict=True))
     write_results(path, read_results(path) | soak)
 
 
 def image_hash(png: bytes) -> str:
-    """SHA-256 of a signed PNG's pixels and metadata; signatures differ between equal images.
+    """Hash a signed PNG's pixels and metadata, since signatures differ between equal images.
 
     Raises:
         ValueError: It is not signed.

@@ -1,4 +1,4 @@
-"""What the service is compared with: the same images, without all that a service is.
+"""Servers that the service is compared with: the same images, without the rest of a service.
 
     python bench/plain.py fastapi|litserve EXPORT MODEL_ID THREADS PORT
 
@@ -7,9 +7,9 @@ BareSession is ONNX Runtime and the encoder in a few threads.
 Run as a program, this is a server in plain FastAPI or LitServe that does what the service does at
 its core: compare the key in constant time, validate the request by the service's schema, run the
 session, encode, write XMP and sign. It serves one image of a seed and nothing else of the schema.
-What it leaves out is the service's to spend: records of hashes, usage and quotas in the database,
-idempotency, rates, limits on bodies, connections, queues and time, content negotiation, one shape
-for errors, metadata in headers, request ids, metrics, traces, log lines, and models that change
+It leaves out what the service does besides: records of hashes, usage and quotas in the database,
+idempotency, rates, limits on bodies, connections, queues and time, content negotiation, one format
+for errors, metadata in headers, request ids, metrics, traces, log lines, and switching models
 while it runs.
 """
 
@@ -31,18 +31,18 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from litserve import LitAPI, LitServer
 
 from models.manifest import GENERATOR_FILE, MANIFEST_FILE, OUTPUT_NAME, GeneratorManifest
-from service.images.imaging import Encoding, encode_image
+from service.generation.requests import GenerationRequest
 from service.inference.generation import consecutive_seeds, latents
-from service.marks.marker import open_marker
-from service.marks.marking import GENERATED, Mark
-from service.messages.schemas import GenerationRequest
+from service.provenance.marker import open_marker
+from service.provenance.xmp import GENERATED, Mark
+from service.rendering.encoding import Encoding, encode_image
 from service.settings import load_settings
 
 ROUTE = "/v1/images/generations"
 
 
 class BareSession:
-    """One session that several threads share, one thread a run."""
+    """One session that several threads share, with one thread per run."""
 
     def __init__(self, export: str, model_id: str, threads: int = 1) -> None:
         self._model_id, self._threads = model_id, threads
@@ -58,7 +58,7 @@ class BareSession:
         self._encoding = Encoding(open_marker(load_settings()))
 
     def image(self, seed: int) -> bytes:
-        """The PNG of one seed, its category in turn; the service's latents, encoder and marks."""
+        """Generate the PNG of one seed, which selects its category, with the service's parts."""
         manifest = self._manifest
         index, psi = seed % len(manifest.categories), manifest.truncation_psi
         z, noise = latents(manifest, seed)
@@ -76,12 +76,12 @@ class BareSession:
         return encode_image(pixels, self._encoding, mark)
 
     def respond(self, request: GenerationRequest) -> Response:
-        """The PNG of the seed that is requested."""
+        """Respond with the PNG of the requested seed."""
         (seed,) = consecutive_seeds(request.seed, 1)
         return Response(self.image(seed), media_type="image/png")
 
     def closed(self, seconds: float) -> dict[str, float]:
-        """Work in all threads, as Load.closed does; returns {images, seconds, cpu_s}."""
+        """Generate images in all threads, like Load.closed; returns {images, seconds, cpu_s}."""
         start, cpu_start = time.perf_counter(), time.process_time()
         with ThreadPoolExecutor(self._threads) as pool:
             created = sum(pool.map(self._work, [start + seconds] * self._threads))
@@ -92,7 +92,7 @@ class BareSession:
         }
 
     def _work(self, until: float) -> int:
-        """Create images up to a time, but at least one; returns how many."""
+        """Generate images until a time, but at least one; returns how many."""
         created = 0
         while created == 0 or time.perf_counter() < until:
             self.image(next(self._seeds))
@@ -101,7 +101,7 @@ class BareSession:
 
 
 async def authorize(authorization: Annotated[str, Header()] = "") -> None:
-    """Refuse who lacks the key; async, as FastAPI would pay for a thread otherwise."""
+    """Refuse requests without the key; async, since FastAPI would otherwise use a thread."""
     scheme, _, given = authorization.partition(" ")
     key = os.environ["CATALOGAN_API_KEY"].encode()
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), key):
@@ -124,7 +124,7 @@ def serve_fastapi(export: str, model_id: str, threads: int, port: int) -> None:
 
 
 class ImageAPI(LitAPI):
-    """Images of seeds; travels to LitServe's workers before `setup`."""
+    """Images of seeds; sent to LitServe's workers before `setup`."""
 
     authorize = staticmethod(authorize)
 
@@ -137,7 +137,7 @@ class ImageAPI(LitAPI):
         self._session = BareSession(*self._model)
 
     def decode_request(self, request: GenerationRequest) -> GenerationRequest:
-        """Nothing: the annotation has FastAPI validate the body."""
+        """Return the request: FastAPI has validated the body by the annotation."""
         return request
 
     def predict(self, request: GenerationRequest) -> Response:
@@ -145,12 +145,12 @@ class ImageAPI(LitAPI):
         return self._session.respond(request)
 
     def encode_response(self, response: Response) -> Response:
-        """Nothing: it is encoded."""
+        """Return the response, which is encoded already."""
         return response
 
 
 def serve_litserve(export: str, model_id: str, threads: int, port: int) -> None:
-    """Its fast queue, a session in each worker, and as many processes for HTTP, by its default."""
+    """Serve with its fast queue, a session per worker, and as many HTTP processes, its default."""
     # LitServe ends its processes on Ctrl-C alone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     api = ImageAPI(export, model_id)

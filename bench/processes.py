@@ -1,4 +1,4 @@
-"""Servers that are started, awaited and ended."""
+"""Starts servers, waits until they are ready, and ends them."""
 
 import os
 import signal
@@ -33,19 +33,19 @@ def running(
     limit_sec: float,
     log: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, ready; ended on leaving, with all that it started.
+    """Run a server while the block runs, once it is ready; then end it and its processes.
 
     Args:
-        command: Starts it.
-        client: Of its address.
-        probe: Path that answers 200 once it is ready.
-        limit_sec: How long it may take to get ready, and to end.
-        log: File descriptor for its output, in place of this process's.
+        command: Command that starts it.
+        client: Client with its address.
+        probe: Path that returns 200 once it is ready.
+        limit_sec: How long it may take to become ready, and to end.
+        log: File descriptor for its output; by default this process's.
 
     Raises:
-        RuntimeError: It ended instead, or is not ready in time.
+        RuntimeError: It ended, or is not ready in time.
     """
-    # A group of its own: what a server of several processes leaves is ended, too.
+    # In a process group of its own, so that all processes of the server are ended.
     server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         _wait_until_ready(server, client, probe, limit_sec)
@@ -70,4 +70,4 @@ def _wait_until_ready(
             if client.get(probe).status_code == 200:
                 return
         time.sleep(POLL_SEC)
-    raise RuntimeError(f"the service did not get ready within {limit_sec:g} s")
+    raise RuntimeError(f"the service was not ready within {limit_sec:g} s")

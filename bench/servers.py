@@ -1,6 +1,6 @@
 """The servers that are measured, each in a process of its own, and the fixed model they serve.
 
-`bench-128` has about 3 M parameters after one step: what it shows does not change the time.
+`bench-128` has about 3 M parameters and is trained for one step: quality does not change the time.
 """
 
 import os
@@ -19,7 +19,7 @@ from measuring import CATALOGAN
 from processes import running, usable_port
 from training_speed import new_trainer
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 from training.export.export import ExportOptions, export_run
 from training.learning.config import resolve
 
@@ -32,7 +32,7 @@ LIMIT_SEC = 600.0
 
 
 def write_export(folder: Path) -> int:
-    """Train the model for one step and export it; returns its count of parameters."""
+    """Train the model for one step and export it; returns its number of parameters."""
     count = len(CATEGORIES)
     photos = np.zeros((count, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
     dataset = MemoryDataset(photos, np.arange(count), CATEGORIES)
@@ -44,10 +44,10 @@ def write_export(folder: Path) -> int:
 
 
 class Bench:
-    """The model, registered in a Model Store of its own below `folder`, and what serves it."""
+    """The model, registered in its own Model Store below `folder`, and the servers."""
 
     def __init__(self, folder: Path) -> None:
-        """Settings of this process's environment are dropped."""
+        """Prepare the model and the environment; Catalogan's settings in it are removed."""
         for name in [name for name in os.environ if name.startswith("CATALOGAN_")]:
             del os.environ[name]
         self.folder, self.key = folder, secrets.token_urlsafe(24)
@@ -62,12 +62,12 @@ class Bench:
         self.model = (str(folder / "export"), Registry().register(folder / "export").model_id)
 
     def service(self) -> AbstractContextManager[Load]:
-        """`catalogan serve`, as it would run in earnest."""
+        """Run `catalogan serve` as in production."""
         command = [CATALOGAN, "serve", "--model", NAME, "--device", "cpu", "--port"]
         return self._running(command, "/readyz")
 
     def plain(self, framework: str, threads: int) -> AbstractContextManager[Load]:
-        """A plain server: "fastapi" or "litserve"."""
+        """Run a plain server: "fastapi" or "litserve"."""
         script = str(Path(__file__).with_name("plain.py"))
         command = [sys.executable, script, framework, *self.model, str(threads)]
         return self._running(command, "/health")

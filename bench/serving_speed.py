@@ -1,12 +1,12 @@
-"""How fast the service is: against the bare session, and against plain servers.
+"""Compares the service's speed with the bare session and with plain servers.
 
-`catalogan serve` runs as it would in earnest: in a process of its own, with an API key, its
+`catalogan serve` runs as in production: in a process of its own, with an API key, its
 log going to a file. Eight clients request one PNG each, again and again. The bare ONNX
 Runtime session with the same encoder and marks works in as many threads as the service, and
-so do servers in plain FastAPI and LitServe; all in turns, on the same images, which is
-checked. Latencies are then taken at half of the throughput, where requests come whether or
-not earlier responses are there: evenly spread, which tells of the service alone, and at
-random, where they also meet each other (two workers with a constant time for each would
+so do servers in plain FastAPI and LitServe; all alternate, on the same images, which is
+checked. Latencies are then measured at half of the throughput, where requests do not wait for
+earlier responses: evenly spaced, which shows the service alone, and at
+random, where requests also queue (two workers with a constant time per request would
 have a p99 of 2.5 times the median).
 """
 
@@ -50,14 +50,14 @@ def check_same_images(sides: dict[str, Load | BareSession]) -> None:
 def closed_rounds(
     sides: dict[str, Load | BareSession], rounds: int, seconds: float
 ) -> dict[str, Rounds]:
-    """Work each side to its limit, in turns, after a warm-up."""
+    """Run each side at its limit, alternately, after a warm-up."""
     work = [partial(side.closed, seconds) for side in sides.values()]
     interleaved(1, *work)
     return dict(zip(sides, interleaved(rounds, *work), strict=True))
 
 
 def open_rounds(load: Load, rate: float, rounds: int, seconds: float) -> dict[str, Rounds]:
-    """Send `rate` requests a second, evenly and at random, in turns.
+    """Send `rate` requests per second, evenly and at random, alternately.
 
     Raises:
         RuntimeError: A request failed.
@@ -109,12 +109,12 @@ def measure(quick: bool) -> Measurement:
 
 
 def throughputs(rounds: Rounds) -> list[float]:
-    """Images a second, round by round."""
+    """Images per second, round by round."""
     return [one["images"] / one["seconds"] for one in rounds]
 
 
 def add_throughputs(measurement: Measurement, closed: dict[str, Rounds]) -> None:
-    """What was generated at the limit, and what CPU time it took."""
+    """Add the throughput at the limit, and its CPU time."""
     served = {name: throughputs(rounds) for name, rounds in closed.items()}
     measurement.add("serve_pictures_per_s", served["service"])
     measurement.add("session_pictures_per_s", served["session"])
@@ -133,7 +133,7 @@ def add_throughputs(measurement: Measurement, closed: dict[str, Rounds]) -> None
 
 
 def add_latencies(measurement: Measurement, opened: dict[str, Rounds]) -> None:
-    """Latencies at half load: those of even requests, and "poisson" of random ones."""
+    """Add the latencies at half load, of even and of random ("poisson") requests."""
     for prefix, kind in (("", "even"), ("poisson_", "poisson")):
         latencies = [one["latencies_ms"] for one in opened[kind]]
         median, high = ([percentile(one, percent) for one in latencies] for percent in (50, 99))

@@ -1,12 +1,12 @@
-"""An hour, or as long as you say, at most of what the service can do: does it last?
+"""Tests the service's endurance: an hour, or another time, near its full load.
 
     python bench/soak.py --minutes 60
 
-Requests come at random at 0.8 of the throughput that is measured first. The service's
-memory is read every ten seconds; latencies, counted from when a request was to be sent, and
+Requests come at random at 0.8 of the throughput, which is measured first. The service's
+memory is read every ten seconds; latencies, counted from the time at which a request was due, and
 errors are printed for each minute. `soak_rss_growth` is the mean memory of the last tenth of
-the time over that of the first tenth, less 1; the first minute counts as warm-up. What took
-five minutes or more goes into bench/results.json, beside what `make bench` writes there.
+the time relative to that of the first tenth, minus 1; the first minute counts as warm-up. Results
+of five minutes or more are written to bench/results.json, which `make bench` writes, too.
 """
 
 import argparse
@@ -21,21 +21,21 @@ from load import Load
 from measuring import RESULTS, commit, growth, keep_soak, machine, percentile
 from servers import Bench
 
-SHARE = 0.8
+LOAD_FRACTION = 0.8
 MINUTE_SEC = 60.0
 TRIAL_SEC = 5.0
-# Too short ones still have windows to compare.
+# Even a short soak has this many windows to compare.
 MIN_WINDOWS = 5
 MIN_RESPONSES = 2
-# Below that, memory says nothing.
+# In shorter soaks memory growth is meaningless.
 MIN_KEPT_MINUTES = 5.0
 
 
 def soak(load: Load, minutes: float) -> dict[str, Any]:
-    """Load a service for so long.
+    """Load a service for `minutes`.
 
     Returns:
-        What results.json holds under "soak".
+        The value of "soak" in results.json.
 
     Raises:
         RuntimeError: The service does not respond any more.
@@ -45,7 +45,7 @@ def soak(load: Load, minutes: float) -> dict[str, Any]:
     throughput = statistics.median(one["images"] / one["seconds"] for one in trials)
     count = max(MIN_WINDOWS, round(minutes))
     seconds = minutes * MINUTE_SEC / count
-    rate, windows = SHARE * throughput, []
+    rate, windows = LOAD_FRACTION * throughput, []
     start = time.perf_counter()
     for index in range(count):
         window = load.open("poisson", rate, seconds)
@@ -55,7 +55,7 @@ def soak(load: Load, minutes: float) -> dict[str, Any]:
             window[f"p{percent}_ms"] = percentile(window["latencies_ms"], percent)
         windows.append(window)
         print(
-            f"{index + 1}/{count}: {len(window['latencies_ms'])} answered, "
+            f"{index + 1}/{count}: {len(window['latencies_ms'])} responses, "
             f"{window['errors']} errors, p50 {window['p50_ms']:.1f} ms, "
             f"p99 {window['p99_ms']:.1f} ms, {window['rss_mb'][-1]:.1f} MB",
             flush=True,
@@ -76,7 +76,7 @@ def soak(load: Load, minutes: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Soak, print, and keep what is long enough."""
+    """Soak, print the result, and store it if it is long enough."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--out", type=Path, default=RESULTS)

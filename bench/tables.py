@@ -1,4 +1,4 @@
-"""Tables in Markdown, and what stands in their cells."""
+"""Markdown tables, and formats for their cells."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from scipy.stats import t as student
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table."""
+    """Format a table."""
     head = list(header)
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -22,14 +22,14 @@ def interval(values: list[float]) -> tuple[float, float, float]:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation; a dash for nothing."""
+    """Format mean and standard deviation; a dash without values."""
     if not values:
         return "-"
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def ratio(logs: list[float]) -> str:
-    """Geometric mean with its 95 % interval, of logarithms."""
+    """Format the geometric mean and its 95 % interval, from logarithms."""
     if not logs:
         return "-"
     centre, low, high = map(math.exp, interval(logs))
@@ -37,6 +37,6 @@ def ratio(logs: list[float]) -> str:
 
 
 def between(differences: list[float]) -> str:
-    """Mean of paired differences with its 95 % interval."""
+    """Format the mean of paired differences and its 95 % interval."""
     centre, low, high = interval(differences)
     return f"{centre:+.3f}: {low:+.3f} to {high:+.3f}"

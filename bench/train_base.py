@@ -1,11 +1,11 @@
-"""Makes the bases that ship: clothes at 64 px with an encoder, and grown from them at 128 px.
+"""Trains the bases that ship: clothes at 64 px, with encoder and upscaler; from these, at 128 px.
 
     python bench/train_base.py --photos DIR --validation DIR --out training/data/bases
 
-trains on the GPU that is there, for minutes, or for days on a processor. What is there is not made
-again, and what was stopped goes on where it was. Where a GPU is had without a network, `make gpu`
-trains instead, at 64 px and from its weights at 128 px; --weights DIR then holds what the two calls
-left in DIR/64 and DIR/128. So the bases that ship were made.
+trains for minutes on a GPU, or for days on a CPU. Existing results are not trained
+again, and an interrupted training continues. If the GPU machine has no network, `make gpu`
+trains instead, at 64 px and from its weights at 128 px; --weights DIR then contains the output of
+both calls in DIR/64 and DIR/128. The bases that ship were trained in this way.
 """
 
 import argparse
@@ -21,24 +21,24 @@ DATA = "3,068 photos of clothes: alexeygrigorev/clothing-dataset-small on GitHub
 
 
 def catalogan(*arguments: object) -> None:
-    """Run one command; a failure ends all."""
+    """Run one command; if it fails, the program ends."""
     print("$ catalogan", *arguments, flush=True)
     subprocess.run([CATALOGAN, *map(str, arguments)], check=True)
 
 
 def train(dataset: Path, run: Path, kimg: float, *settings: str) -> None:
-    """Train, or go on where it was stopped."""
+    """Train, or continue an interrupted training."""
     if not any(run.glob("checkpoint-*.pt")):
         catalogan("train", dataset, "--out", run, "--max-kimg", f"{kimg:g}", *settings, *DECAY)
     else:
         catalogan("train", dataset, "--out", run, "--max-kimg", f"{kimg:g}", "--resume")
     shown = max(int(path.stem.split("-")[1]) for path in run.glob("checkpoint-*.pt"))
     if shown < 1000 * kimg:  # a signal ends it without an error
-        sys.exit(f"{run}: stopped at {shown:,} images; the same command goes on with it")
+        sys.exit(f"{run}: stopped at {shown:,} images; run the same command to continue")
 
 
 def main() -> None:
-    """Make them."""
+    """Train, evaluate and export both bases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="a folder for each category")
     parser.add_argument("--validation", type=Path, required=True, help="the same, held out")
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="of make gpu, in a folder for each size")
     parser.add_argument("--kimg", type=float, default=175, help="thousand images at each size")
     parser.add_argument("--encoder-kimg", type=float, default=60, help="photos to the encoder")
+    parser.add_argument("--upscaler-kimg", type=float, default=130, help="crops to the upscaler")
     options = parser.parse_args()
     photos = (options.photos, "--validation", options.validation)
     for size, name in NAMES.items():
@@ -64,6 +65,8 @@ def main() -> None:
         if size == 64:
             end = ("--max-kimg", f"{options.encoder_kimg:g}")
             catalogan("train-encoder", run, "--data", dataset, *end, *moment)
+            end = ("--max-kimg", f"{options.upscaler_kimg:g}")
+            catalogan("train-upscaler", run, "--photos", *photos, *end, *moment)
         catalogan("evaluate", run, "--data", dataset, *moment)
         catalogan(
             "export", run, "--out", options.out / name, "--name", name, *moment,

@@ -1,9 +1,9 @@
-"""The yardstick to be checked by eye: sets of images, worst to best, beside their figures.
+"""Shows what the metrics measure: sets of images, worst to best, with their scores.
 
     python bench/yardstick.py --data DATASET [--model RUN_OR_EXPORT ...]
 
 Writes docs/evaluation.webp and prints the table of docs/evaluation.md. The sets are photos, photos
-that were corrupted or lack categories, and images of the base and of the models named.
+that were degraded or lack categories, and images of the base and of the named models.
 """
 
 import argparse
@@ -31,7 +31,7 @@ Change = Callable[[Image.Image], Image.Image]
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredSet:
     """A set of images and its scores."""
 
     name: str
@@ -77,33 +77,33 @@ def image_sets(
     return sets
 
 
-def judge(data: PreparedDataset, models: list[Path]) -> list[Judged]:
-    """Every set, the worst first."""
+def score_sets(data: PreparedDataset, models: list[Path]) -> list[ScoredSet]:
+    """Score every set; the worst comes first."""
     extractor = load_extractor()
     labels = data.labels[data.indices("validation")]
     wanted = FeatureSet(features=photo_features(data, extractor, "validation"), labels=labels)
-    judged = []
+    scored = []
     for name, images in image_sets(data, labels, models).items():
         features = extractor(images)
         scores = score(wanted, FeatureSet(features=features, labels=labels))
-        judged.append(Judged(name, images, scores))
-    return sorted(judged, key=lambda j: -(j.scores.kernel_distance or 0))
+        scored.append(ScoredSet(name, images, scores))
+    return sorted(scored, key=lambda j: -(j.scores.kernel_distance or 0))
 
 
-def draw(judged: list[Judged]) -> Image.Image:
-    """A row for each set: its figures, and the same places of its images."""
-    chosen = np.linspace(0, len(judged[0].images) - 1, COLUMNS).round().astype(int)
+def draw(scored: list[ScoredSet]) -> Image.Image:
+    """Draw a row for each set: its scores, and images at the same positions."""
+    chosen = np.linspace(0, len(scored[0].images) - 1, COLUMNS).round().astype(int)
     rows = [
         (f"{j.name}\nkernel distance {j.scores.kernel_distance:.3f}", j.images[chosen])
-        for j in judged
+        for j in scored
     ]
     return Image.open(io.BytesIO(draw_sheet(rows, [""] * COLUMNS, label_px=240)))
 
 
-def table(judged: list[Judged]) -> str:
-    """The figures in Markdown."""
+def table(scored: list[ScoredSet]) -> str:
+    """Format the scores as a Markdown table."""
     rows = []
-    for item in judged:
+    for item in scored:
         s, (low, high) = item.scores, item.scores.kernel_distance_interval or (0, 0)
         shares = (f"{share:.2f}" for share in (s.precision, s.recall, s.coverage))
         kernel = f"{s.kernel_distance:.4f} ({low:.4f} to {high:.4f})"
@@ -117,9 +117,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, action="append", default=[])
     given = parser.parse_args()
-    judged = judge(PreparedDataset(given.data), given.model)
-    draw(judged).save(OUT, quality=80, method=6)
-    print(table(judged))
+    scored = score_sets(PreparedDataset(given.data), given.model)
+    draw(scored).save(OUT, quality=80, method=6)
+    print(table(scored))
 
 
 if __name__ == "__main__":

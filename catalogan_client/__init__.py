@@ -1,6 +1,6 @@
 """Typed client of a Catalogan service, synchronous and asynchronous.
 
-with Catalogan("https://pictures.example.org", "KEY") as client:
+with Catalogan("https://images.example.org", "KEY") as client:
     client.images.generate("a mug", n=2).images[0].save("mug.png")
 """
 

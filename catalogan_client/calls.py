@@ -1,4 +1,4 @@
-"""A call: what is sent, and what is made of the answer. Nothing here sends."""
+"""A call: what is sent, and how the response is read. Nothing here sends."""
 
 import json
 import os
@@ -7,28 +7,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, Literal, TypeVar
 
 import httpx
 
 Result = TypeVar("Result")
 
+OutputFormat = Literal["png", "webp", "jpeg"]
 FileInput = str | os.PathLike[str] | bytes | IO[bytes]
 """A file: its path, its bytes, or an object opened for reading in binary mode."""
 
 
 @dataclass(frozen=True)
 class Call(Generic[Result]):
-    """One request, and how its answer is read.
+    """One request, and how its response is read.
 
     Attributes:
         method: HTTP method.
         path: Below the service's address.
-        read: Makes the result of an answer with status 200.
+        read: Returns the result of a response with status 200.
         body: JSON fields, or with files those of a form.
         files: A form's files: field, file name, file.
         query: Of the address.
-        accept: Media type of the answer.
+        accept: Media type of the response.
         idempotency_key: The caller's own; else each POST gets a new one.
     """
 

@@ -5,15 +5,13 @@ from typing import Any, Final, Generic, Self
 
 import httpx
 
-from catalogan_client.resources import (
-    AnyTransport,
-    Datasets,
-    Images,
-    Models,
-    UsageReports,
-    Verifications,
-)
+from catalogan_client.images import Images
+from catalogan_client.labelled_sets import Datasets
+from catalogan_client.methods import AnyTransport
+from catalogan_client.models import Models
 from catalogan_client.transport import AsyncTransport, Transport
+from catalogan_client.usage import UsageReports
+from catalogan_client.verifications import Verifications
 
 DEFAULT_BASE_URL: Final = "http://127.0.0.1:3000"
 # More than the service itself allows, so that its own word on it (504) arrives.

@@ -13,11 +13,11 @@ class CataloganError(Exception):
 
 
 class APIConnectionError(CataloganError):
-    """No answer came, or it broke off; the cause is the exception of httpx."""
+    """No response came, or it broke off; the cause is the exception of httpx."""
 
 
 class BrokenAnswerError(CataloganError):
-    """An answer came that this client doesn't understand: is the address a Catalogan service?"""
+    """A response came that this client doesn't understand: is the address a Catalogan service?"""
 
 
 class APIStatusError(CataloganError):
@@ -40,10 +40,10 @@ class APIStatusError(CataloganError):
         request_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Take over what an answer says; a proxy's may say nothing."""
+        """Take over what a response says; a proxy's may say nothing."""
         super().__init__(status, detail, request_id, retry_after)  # so that it can be pickled
         self.status: Final = status
-        self.message: Final = detail.get("message", "the answer gives no reason")
+        self.message: Final = detail.get("message", "the response names no reason")
         self.code: Final = detail.get("code")
         self.param: Final = detail.get("param")
         self.type: Final = detail.get("type")
@@ -81,11 +81,11 @@ class TooLargeError(APIStatusError):
 
 
 class UnsupportedImageError(APIStatusError):
-    """415: the file is no picture of an accepted type."""
+    """415: the file is no image of an accepted type."""
 
 
 class UndecodableImageError(APIStatusError):
-    """422: the picture is damaged."""
+    """422: the image is damaged."""
 
 
 class RateLimitError(APIStatusError):
@@ -120,7 +120,7 @@ _BY_STATUS: Final[dict[int, type[APIStatusError]]] = {
 
 
 def status_error(response: httpx.Response) -> APIStatusError:
-    """The exception for an answer that is no success, and that has been read."""
+    """The exception for a response that is no success, and that has been read."""
     status, headers = response.status_code, response.headers
     fallback = InternalServerError if status >= 500 else APIStatusError
     kind = _BY_STATUS.get(status, fallback)
@@ -128,7 +128,7 @@ def status_error(response: httpx.Response) -> APIStatusError:
 
 
 def connection_error(error: httpx.RequestError) -> APIConnectionError:
-    """The exception for an answer that didn't come."""
+    """The exception for a response that didn't come."""
     kind = type(error).__name__
     return APIConnectionError(f"{kind}: {error}" if str(error) else kind)
 

@@ -1,4 +1,4 @@
-"""Answers -> frozen dataclasses. Fields that a newer service adds are passed over."""
+"""Responses -> frozen dataclasses. Fields that a newer service adds are passed over."""
 
 import base64
 import dataclasses
@@ -23,7 +23,7 @@ HEADER_PREFIX: Final = "x-catalogan-"
 
 
 def json_reader(kind: type[Result]) -> Callable[[httpx.Response], Result]:
-    """Makes a reader of answers that are JSON."""
+    """Return a reader of JSON responses."""
 
     def read(response: httpx.Response) -> Result:
         try:
@@ -36,8 +36,8 @@ def json_reader(kind: type[Result]) -> Callable[[httpx.Response], Result]:
     return read
 
 
-def build(kind: Any, value: Any, where: str = "the answer") -> Any:
-    """Make a value of the type that a result's field has.
+def build(kind: Any, value: Any, where: str = "the response") -> Any:
+    """Build a value of the type that a result's field has.
 
     Args:
         kind: A dataclass, tuple[X, ...], X | None, int | str, a plain type, or one that isn't
@@ -116,31 +116,31 @@ _PLAIN: Final[Mapping[Any, Callable[[Any], Any]]] = {
 }
 
 
-def header_facts(response: httpx.Response, kind: type) -> dict[str, Any]:
+def header_metadata(response: httpx.Response, kind: type) -> dict[str, Any]:
     """What the headers of a bare file say of it, as JSON would."""
-    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for field, hint in _fields(kind):
         name = field.metadata.get("json", field.name)
         text = response.headers.get(HEADER_PREFIX + name.replace("_", "-"))
         if text is None:
             continue
         try:
-            facts[name] = unquote(text) if hint is str else json.loads(unquote(text))
+            metadata[name] = unquote(text) if hint is str else json.loads(unquote(text))
         except ValueError:
             raise _broken(f"the header {HEADER_PREFIX}{name}") from None
-    return facts
+    return metadata
 
 
-def archive_facts(data: bytes) -> dict[str, Any]:
-    """What a ZIP's manifest.json says, with each picture's bytes as JSON would have them."""
+def archive_metadata(data: bytes) -> dict[str, Any]:
+    """What a ZIP's manifest.json says, with each image's bytes as JSON would have them."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            facts: dict[str, Any] = json.loads(archive.read("manifest.json"))
-            for one in facts["data"]:
+            metadata: dict[str, Any] = json.loads(archive.read("manifest.json"))
+            for one in metadata["data"]:
                 one["b64_json"] = archive.read(one["file"])
     except (zipfile.BadZipFile, ValueError, LookupError, TypeError) as error:
         raise BrokenAnswerError(f"the archive can't be read: {error}") from None
-    return facts
+    return metadata
 
 
 def _check(fits: bool, where: str) -> None:

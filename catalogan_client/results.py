@@ -13,12 +13,12 @@ _LIST = {"json": "data"}
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file's bytes, just as the service made them, marks included."""
+    """A file's bytes, just as the service returned them, marks included."""
 
     data: bytes = field(repr=False, metadata=_FILE)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it, over what is there; gives the path."""
+        """Write it, over what is there; returns the path."""
         written = Path(path)
         written.write_bytes(self.data)
         return written
@@ -26,7 +26,7 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleMixing:
-    """The style mixing that gives a picture again."""
+    """The style mixing that reproduces an image."""
 
     coarse: int
     fine: int
@@ -35,7 +35,7 @@ class StyleMixing:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedImage(File):
-    """A picture, and what gives it again; `categories` where it was a mixture."""
+    """An image, and what reproduces it; `categories` where it was a mixture."""
 
     seed: int
     category: str
@@ -45,7 +45,7 @@ class GeneratedImage(File):
 
 @dataclass(frozen=True, kw_only=True)
 class VariedImage(File):
-    """A picture like a photo, and what gives it again."""
+    """An image like a photo, and what reproduces it."""
 
     seed: int
     category: str
@@ -58,7 +58,7 @@ class Place:
     """Where a frame is: `share` of the way from its own seed to another.
 
     Of a photo, `to` is the hash, and so is `start`, which is None where a seed is left. Where
-    there is a photo at either end, the other's category and truncation are told, too.
+    there is a photo at either end, the other's category and truncation are named, too.
     """
 
     to: int | str
@@ -91,7 +91,7 @@ class PhotoOnTheWay:
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
-    """What is known of an augmented picture; boxes as they were sent, in `format`."""
+    """What is known of an augmented image; boxes as they were sent, in `format`."""
 
     label: Any
     format: str
@@ -110,8 +110,8 @@ class AugmentedImage(File):
     Attributes:
         photo: Index of the photo.
         mask: The photo's mask, PNG, taken the same way.
-        matrix: 3 x 3, from photo pixels to picture pixels.
-        subject: How it was known, where it was asked for.
+        matrix: 3 x 3, from photo pixels to image pixels.
+        subject: How it was known, where it was requested.
         operations: As `replay` takes them.
     """
 
@@ -127,7 +127,7 @@ class AugmentedImage(File):
     annotations: Annotations | None = None
 
     def replay(self) -> dict[str, Any]:
-        """What `augment(photos, replay=[...])` takes to make the same pixels again."""
+        """What `augment(photos, replay=[...])` takes to reproduce the same pixels."""
         known = {
             "photo": self.photo,
             "photo_sha256": self.photo_sha256,
@@ -140,7 +140,7 @@ class AugmentedImage(File):
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """What holds for all pictures of an answer that a model made."""
+    """What holds for all images of a response from a model."""
 
     model: str
     model_hash: str
@@ -150,7 +150,7 @@ class _Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation(_Made):
-    """Generated pictures."""
+    """Generated images."""
 
     created: int
     truncation_psi: float
@@ -169,10 +169,10 @@ class ValidationErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class Variation(_Made):
-    """Pictures like a photo.
+    """Images like a photo.
 
     Where `reconstruction_error` is far above `validation_errors`, the model doesn't know such
-    photos, and the pictures won't be like it.
+    photos, and the images won't be like it.
     """
 
     created: int
@@ -185,7 +185,7 @@ class Variation(_Made):
 class Interpolation(_Made, File):
     """An animation, or a ZIP whose frames are `images`; one of an animation has none.
 
-    `reconstruction_errors` are those of `photos`, which an animation of many can't tell.
+    `reconstruction_errors` are those of `photos`, which an animation of many leaves out.
     """
 
     category: str
@@ -223,7 +223,7 @@ class DatasetFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """What a layer says of a picture."""
+    """What a layer says of an image."""
 
     source_type: str | None = None
     model: str | None = None
@@ -245,7 +245,7 @@ class Signer:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One way to know a picture again; `layer` is c2pa, record, watermark, xmp, ..."""
+    """One way to know an image again; `layer` is c2pa, record, watermark, xmp, ..."""
 
     layer: str
     status: str
@@ -257,7 +257,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Whether a picture is the service's.
+    """Whether an image is the service's.
 
     `verdict` is ours, tampered, derived (only the watermark is left), claimed or unknown.
     """
@@ -271,7 +271,7 @@ class Verification:
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """What says in a model's pictures that they are synthetic."""
+    """What says in a model's images that they are synthetic."""
 
     xmp: bool
     signed_by: str
@@ -282,7 +282,7 @@ class Marks:
 class Model:
     """A model that is served; `style_layers` None: no style mixing, `encoder`: photos vary.
 
-    `size` is what it generates, `max_size` the largest that may be asked for.
+    `size` is what it generates, `max_size` the largest that may be requested.
     """
 
     id: str
@@ -336,7 +336,7 @@ class Quota:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What was asked for, oldest first, and what is left."""
+    """What was requested, oldest first, and what is left."""
 
     entries: tuple[UsageEntry, ...] = field(metadata=_LIST)
     quotas: tuple[Quota, ...]

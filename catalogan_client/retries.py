@@ -9,11 +9,11 @@ import httpx
 
 # 502 is a proxy's, whose service has just gone.
 RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
-# Our own first try, whose answer was lost, still runs.
+# The first try, whose response was lost, still runs.
 IN_PROGRESS: Final = "idempotency_in_progress"
 FIRST_BACKOFF_SEC: Final = 0.5
 MAX_BACKOFF_SEC: Final = 8.0
-# Whoever is told to wait longer wants to know, rather than hang.
+# Whoever has to wait longer wants to know, rather than hang.
 MAX_RETRY_AFTER_SEC: Final = 60.0
 
 Outcome = httpx.Response | httpx.RequestError
@@ -35,13 +35,13 @@ class Attempts:
         """
         if self._left <= 0 or not _is_passing(outcome):
             return None
-        told = retry_after_sec(outcome.headers) if isinstance(outcome, httpx.Response) else None
-        if told is not None and told > MAX_RETRY_AFTER_SEC:
+        wait_sec = retry_after_sec(outcome.headers) if isinstance(outcome, httpx.Response) else None
+        if wait_sec is not None and wait_sec > MAX_RETRY_AFTER_SEC:
             return None
         ceiling = min(MAX_BACKOFF_SEC, FIRST_BACKOFF_SEC * 2**self._made)
         self._left -= 1
         self._made += 1
-        return (told or 0.0) + random.uniform(0, ceiling)  # noqa: S311 - no secret
+        return (wait_sec or 0.0) + random.uniform(0, ceiling)  # noqa: S311 - no secret
 
 
 def retry_after_sec(headers: httpx.Headers) -> float | None:
@@ -55,7 +55,7 @@ def retry_after_sec(headers: httpx.Headers) -> float | None:
     until, now = _date(text), _date(headers.get("date", ""))
     if until is None:
         return None
-    # The server's clock counts, which needn't agree with ours.
+    # The server's clock counts, which needn't agree with this machine's.
     return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
 
 
@@ -64,8 +64,8 @@ def _is_passing(outcome: Outcome) -> bool:
         status = outcome.status_code
         in_progress = status == 409 and IN_PROGRESS in outcome.text
         return status in RETRIED_STATUSES or in_progress
-    ours = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
-    return isinstance(outcome, httpx.TransportError) and not isinstance(outcome, ours)
+    lasting = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+    return isinstance(outcome, httpx.TransportError) and not isinstance(outcome, lasting)
 
 
 def _date(text: str) -> datetime | None:

@@ -32,7 +32,7 @@ class Transport:
 
     @contextmanager
     def stream(self, call: Call[DatasetFacts]) -> Iterator[Dataset]:
-        """Make a call whose answer is taken as it comes; no retry once it has begun."""
+        """Make a call whose response is taken as it comes; no retry once it has begun."""
         with self._answer(call, stream=True) as response:
             yield Dataset(call.read(response), response)
 
@@ -77,7 +77,7 @@ class AsyncTransport:
 
     @asynccontextmanager
     async def stream(self, call: Call[DatasetFacts]) -> AsyncIterator[AsyncDataset]:
-        """Make a call whose answer is taken as it comes; no retry once it has begun."""
+        """Make a call whose response is taken as it comes; no retry once it has begun."""
         async with self._answer(call, stream=True) as response:
             yield AsyncDataset(call.read(response), response)
 
@@ -112,7 +112,7 @@ class AsyncTransport:
 
 
 def _accept(outcome: Outcome) -> httpx.Response:
-    """Take an answer that is a success.
+    """Take a response that is a success.
 
     Raises:
         CataloganError: It is none.

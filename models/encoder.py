@@ -1,9 +1,9 @@
-"""Encoder: picture -> the styles that make the generator paint it (inversion).
+"""Encoder: image -> the styles from which the generator reproduces it (inversion).
 
-It gives one style for each layer, relative to the category's mean style, so that zero is the
-mean picture and a layer can depart from it on its own. Sources: Richardson et al. 2021, arXiv
-2008.00951 (a style for each layer, relative to the mean); Tov et al. 2021, arXiv 2102.02766
-(one shared departure plus smaller ones of the layers, so that the styles stay editable).
+The encoder predicts one style for each layer as an offset from the category's mean style. Zero
+offsets give the mean image, and each layer can depart from it on its own. Sources: Richardson et
+al. 2021, arXiv 2008.00951 (a style for each layer, relative to the mean); Tov et al. 2021, arXiv
+2102.02766 (one shared offset plus a smaller one for each layer, so that the styles stay editable).
 """
 
 import itertools
@@ -19,7 +19,7 @@ from models.pyramid import Pyramid
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderShape:
-    """What decides the encoder's parameters."""
+    """Sizes that determine the encoder's parameters."""
 
     height: int
     width: int
@@ -37,7 +37,7 @@ class EncoderShape:
 
 
 class Encoder(nn.Module):
-    """Picture and category -> style offset of each layer."""
+    """Image and category -> style offset of each layer."""
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
@@ -53,23 +53,22 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(DiscriminatorBlock(a, b) for a, b in itertools.pairwise(widths))
         self.hidden = Linear(widths[-1] * base_height * base_width, hidden, gain=LEAKY_GAIN)
         self.embed = Linear(shape.categories, hidden)
-        # Near zero at the start: training begins at the mean picture.
+        # Near zero at the start: training begins at the mean image.
         self.shared = Linear(hidden, shape.w_dim, gain=0.1)
         self.layers = Linear(hidden, shape.num_ws * shape.w_dim, gain=0.01)
 
     def forward(
         self, images: Tensor, category: Tensor, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Find styles.
+        """Predict the style offsets of images.
 
         Args:
             images: [N, channels, H, W] in [-1, 1].
             category: Weights [N, categories] that sum to 1.
-            dtype: Of the feature maps.
+            dtype: Data type of the feature maps.
 
         Returns:
-            Style offsets, float32 [N, num_ws, w_dim]: what is to be added to the category's
-            mean style.
+            Style offsets, float32 [N, num_ws, w_dim], to be added to the category's mean style.
         """
         x = leaky_relu(self.from_image(images.to(dtype)))
         for block in self.blocks:

@@ -1,16 +1,17 @@
-"""StyleGAN2-family generator: latent -> style -> picture.
+"""StyleGAN2-family generator: latent -> style -> image.
 
 Source: Karras et al. 2020, arXiv 1912.04958, with three changes. Activations are
 modulated instead of weights, so that one convolution serves the whole batch and the
-ONNX graph keeps a dynamic batch. Demodulation is carried on to the next layer's
+ONNX graph keeps a dynamic batch. Demodulation is merged into the next layer's
 modulation: the leaky ReLU and the upsampling between them are positively homogeneous,
-so one multiplication does for two. The convolution that widens a block runs before the
+so one multiplication replaces two. The convolution that widens a block runs before the
 upsampling, at a quarter of the cost.
 
-So bias and noise are added before demodulation and scaled by it: d (c + b + n), where StyleGAN2 has
-d c + b + n. To a channel's normalised signal d c, an image's style then adds a little more or less
-of them. In base:clothing d varies by 15 to 21 % over images (standard deviation), and d b by 0.01
-to 0.02 where d c has unit variance: too little to pay one more pass over every feature map for.
+Bias and noise are therefore added before demodulation and scaled by it: d (c + b + n), where
+StyleGAN2 has d c + b + n. How much of them reaches a channel's normalised signal d c depends a
+little on the image's style. In base:clothing d varies by 15 to 21 % over images (standard
+deviation), and d b by 0.01 to 0.02 where d c has unit variance: not enough to justify one more
+pass over every feature map.
 """
 
 import itertools
@@ -33,7 +34,7 @@ from models.pyramid import Pyramid
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorShape:
-    """What decides the generator's parameters."""
+    """Sizes that determine the generator's parameters."""
 
     height: int
     width: int
@@ -63,7 +64,7 @@ class MappingNetwork(nn.Module):
     """Latent and category -> style: z [N, z_dim], category [N, categories] -> w [N, w_dim].
 
     Buffers:
-        w_avg: Mean style of each category, [categories, w_dim]; what truncation pulls to.
+        w_avg: Mean style of each category, [categories, w_dim]; truncation pulls towards it.
     """
 
     w_avg: Tensor
@@ -107,7 +108,7 @@ class ModulatedConv(nn.Module):
 
         Args:
             x: [N, in_channels, H, W]; the true activation is x * gain.
-            gain: Demodulation that the layer before left over, [N, in_channels], float32.
+            gain: Demodulation left to do by the previous layer, [N, in_channels], float32.
             w: Style, [N, w_dim], float32.
             up: Double height and width first.
 
@@ -124,7 +125,7 @@ class ModulatedConv(nn.Module):
 
 
 class ToImage(nn.Module):
-    """1 x 1 modulated convolution to picture channels, as one batched matrix product."""
+    """1 x 1 modulated convolution to image channels, as one batched matrix product."""
 
     def __init__(self, in_channels: int, channels: int, w_dim: int) -> None:
         super().__init__()
@@ -133,7 +134,7 @@ class ToImage(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, gain: Tensor, w: Tensor) -> Tensor:
-        """Paint x [N, C, H, W] times gain [N, C] in style w: float32 [N, channels, H, W]."""
+        """Turn features x [N, C, H, W] * gain [N, C] into pixels, float32 [N, channels, H, W]."""
         weight = (self.affine(w) * gain)[:, :, None] * self.weight.t()  # [N, C, channels]
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # a view where x is channels_last
         image = torch.bmm(pixels, weight.to(x.dtype)).float() + self.bias
@@ -142,7 +143,7 @@ class ToImage(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One level: double the resolution, two convolutions, noise, and a picture summand."""
+    """One level: double the resolution, two convolutions, noise, and a term of the image's sum."""
 
     def __init__(
         self, in_channels: int, out_channels: int, shape: GeneratorShape, noisy: bool = True
@@ -156,17 +157,17 @@ class SynthesisBlock(nn.Module):
     def forward(
         self, x: Tensor, gain: Tensor, image: Tensor, ws: tuple[Tensor, ...], noise: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Go one level up.
+        """Compute the next level.
 
         Args:
             x: Features [N, C, H, W]; the true activation is x * gain.
             gain: [N, C], float32.
-            image: Picture so far, [N, channels, H, W].
+            image: Image so far, [N, channels, H, W].
             ws: A style for each convolution, [N, w_dim].
             noise: [N, 1, 2H, 2W], where this level has any.
 
         Returns:
-            Features [N, C', 2H, 2W], their gain [N, C'], and the picture [N, channels, 2H, 2W].
+            Features [N, C', 2H, 2W], their gain [N, C'], and the image [N, channels, 2H, 2W].
         """
         x, gain = self.conv0(x, gain, ws[0])
         x, gain = self.conv1(leaky_relu(x), gain, ws[1], up=True)
@@ -177,7 +178,7 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """Styles and noise -> picture: ws [N, num_ws, w_dim] -> [N, channels, H, W]."""
+    """Styles and noise -> image: ws [N, num_ws, w_dim] -> [N, channels, H, W]."""
 
     def __init__(self, shape: GeneratorShape) -> None:
         super().__init__()
@@ -207,12 +208,12 @@ class SynthesisNetwork(nn.Module):
         return sum(height * width for height, width in self.noise_shapes)
 
     def forward(self, ws: Tensor, noise: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Paint pictures.
+        """Generate images from styles.
 
         Args:
             ws: Styles [N, num_ws, w_dim], float32.
             noise: Standard normal [N, noise_dim].
-            dtype: Of the feature maps; the picture is summed up in float32.
+            dtype: Data type of the feature maps; the image is summed in float32.
 
         Returns:
             float32 [N, channels, H, W], nominally in [-1, 1].
@@ -220,7 +221,7 @@ class SynthesisNetwork(nn.Module):
         levels = noise.split([h * w for h, w in self.noise_shapes], dim=1)
         sized = zip(levels, self.noise_shapes, strict=True)
         base, *planes = [level.unflatten(1, (1, *size)) for level, size in sized]
-        w, *rest = ws.unbind(dim=1)  # one gradient for all, where slices would each fill one
+        w, *rest = ws.unbind(dim=1)  # one gradient for all styles; each slice would fill its own
         x = self.constant.to(dtype).expand(ws.shape[0], -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)  # read in half the time
         x, gain = self.conv(x, torch.ones_like(x[:, :, 0, 0], dtype=ws.dtype), w)
@@ -233,7 +234,7 @@ class SynthesisNetwork(nn.Module):
 
 
 class Generator(nn.Module):
-    """z, category, truncation and noise -> picture; the module that is exported."""
+    """z, category, truncation and noise -> image; the module that is exported."""
 
     def __init__(self, shape: GeneratorShape) -> None:
         super().__init__()
@@ -248,12 +249,12 @@ class Generator(nn.Module):
 
     @property
     def noise_dim(self) -> int:
-        """Length of one picture's noise vector."""
+        """Length of one image's noise vector."""
         return self.synthesis.noise_dim
 
     @property
     def style_shape(self) -> tuple[int, int]:
-        """Layers that take a style, and a style's length: num_ws, w_dim."""
+        """Number of layers that take a style, and a style's length: num_ws, w_dim."""
         return self.synthesis.num_ws, self.shape.w_dim
 
     def forward(
@@ -265,14 +266,14 @@ class Generator(nn.Module):
         dtype: torch.dtype = torch.float32,
         style_offset: Tensor | None = None,
     ) -> Tensor:
-        """Generate pictures.
+        """Generate images.
 
         Args:
             z: Latents [N, z_dim], standard normal.
             category: Weights [N, categories] that sum to 1.
             truncation_psi: [N], or None for 1 without the truncation's cost.
             noise: [N, noise_dim], standard normal.
-            dtype: Of the feature maps.
+            dtype: Data type of the feature maps.
             style_offset: Added to each layer's style after truncation, [N or 1, num_ws, w_dim].
 
         Returns:

@@ -1,7 +1,7 @@
-"""Bytes of a picture -> checked, upright sRGB array. No torch, no files.
+"""Bytes of an image -> checked, upright sRGB array. No torch, no files.
 
-Every picture that enters Catalogan, a catalogue photo or an upload, comes through
-`decode_image` or `open_image`: byte and pixel caps are checked before anything is decoded.
+Every image that enters Catalogan, a catalogue photo or an upload, is decoded by
+`decode_image` or `open_image`: byte and pixel limits are checked before anything is decoded.
 """
 
 import io
@@ -18,12 +18,12 @@ Reason = Literal["too_many_bytes", "too_many_pixels", "too_small", "not_an_image
 Channels = Literal[1, 3, 4]
 
 ACCEPTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF")
-# Pillow refuses pictures above this whatever we ask for (Image.MAX_IMAGE_PIXELS, doubled).
+# Pillow refuses larger images whatever the limits (twice Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS: Final = 178_000_000
 # Photos are decoded at a reduced size as long as their shorter side keeps this many pixels.
 REDUCE_TO_PX: Final = 1024
 
-# EXIF orientation -> what makes the stored pixels upright (EXIF 2.32, tag 0x0112).
+# EXIF orientation -> the transposition that makes the stored pixels upright (EXIF 2.32, 0x0112).
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,7 +36,7 @@ _UPRIGHT: Final = {
 
 
 class ImageError(ValueError):
-    """A picture that can't be used; `reason` says why in one word."""
+    """An image that can't be used; `reason` says why in one word."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:
-    """What a picture may cost, checked before it is decoded."""
+    """How large an image may be, checked before it is decoded."""
 
     max_bytes: int = 50_000_000
     max_pixels: int = 50_000_000
@@ -59,11 +59,11 @@ def decode_image(
     channels: Channels = 3,
     background: str = "white",
 ) -> NDArray[np.uint8]:
-    """Decode one picture: upright, in sRGB, 8 bits, transparency over `background`.
+    """Decode one image: upright, in sRGB, 8 bits, transparency over `background`.
 
     Args:
-        data: An encoded picture of one of ACCEPTED_FORMATS; of an animation, frame one.
-        limits: Caps on bytes, pixels and the shorter side.
+        data: An encoded image in one of ACCEPTED_FORMATS; of an animation, the first frame.
+        limits: Limits on bytes, pixels and the shorter side.
         channels: 1 = grey, 3 = RGB, 4 = RGB and straight alpha.
         background: CSS colour under transparent parts, where channels < 4.
 
@@ -81,11 +81,11 @@ def decode_image(
 def open_image(
     data: bytes, *, limits: ImageLimits | None = None, reduce_to_px: int | None = None
 ) -> Image.Image:
-    """Decode one picture: upright, in sRGB, 8 bits, with its transparency.
+    """Decode one image: upright, in sRGB, 8 bits, with its transparency.
 
     Args:
-        data: An encoded picture of one of ACCEPTED_FORMATS; of an animation, frame one.
-        limits: Caps on bytes, pixels and the shorter side.
+        data: An encoded image in one of ACCEPTED_FORMATS; of an animation, the first frame.
+        limits: Limits on bytes, pixels and the shorter side.
         reduce_to_px: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its
             shorter side keeps this many pixels; None = at full size.
 
@@ -99,7 +99,7 @@ def open_image(
     if len(data) > limits.max_bytes:
         raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # our own caps decide, not Pillow's advice
+        warnings.simplefilter("ignore")  # our own limits decide, not Pillow's advice
         image = _open_header(data)
         _check_size(image.size, limits)
         try:
@@ -112,23 +112,23 @@ def open_image(
 
 
 def measure_image(data: bytes, *, limits: ImageLimits | None = None) -> tuple[int, int]:
-    """Width and height as they are stored, without decoding.
+    """Read the stored width and height without decoding.
 
     Raises:
-        ImageError: The picture can't be used, as far as its header tells.
+        ImageError: The image can't be used, judging by its header.
     """
     limits = limits or ImageLimits()
     if len(data) > limits.max_bytes:
         raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # our own caps decide, not Pillow's advice
+        warnings.simplefilter("ignore")  # our own limits decide, not Pillow's advice
         size = _open_header(data).size
     _check_size(size, limits)
     return size
 
 
 def flatten(image: Image.Image, channels: Channels, background: str) -> Image.Image:
-    """Bring a picture of `open_image` to `channels`, transparency over `background`.
+    """Convert an image from `open_image` to `channels`, transparency over `background`.
 
     Args:
         image: Mode L, LA, RGB or RGBA.
@@ -148,7 +148,7 @@ def flatten(image: Image.Image, channels: Channels, background: str) -> Image.Im
 
 
 def crop_to(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize by Lanczos to cover `size` (width, height); what overlaps is cut off equally."""
+    """Resize by Lanczos to cover `size` (width, height) and cut the excess off equally."""
     if image.mode == "RGBA":  # straight alpha would bleed hidden colours into the edges
         return crop_to(image.convert("RGBa"), size).convert("RGBA")
     scale = max(size[0] / image.width, size[1] / image.height)
@@ -159,12 +159,12 @@ def crop_to(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert without the copy that Pillow makes of what is right already."""
+    """Convert, without the copy that Pillow makes of an image already in that mode."""
     return image if image.mode == mode else image.convert(mode)
 
 
 def sniff_format(data: bytes) -> str | None:
-    """Which of ACCEPTED_FORMATS the first bytes promise; None = none of them."""
+    """Which of ACCEPTED_FORMATS the first bytes indicate; None = none of them."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp" and (data[8:12] in (b"avif", b"avis") or b"avif" in data[12:64]):
@@ -183,7 +183,7 @@ def sniff_format(data: bytes) -> str | None:
 
 
 def _open_header(data: bytes) -> Image.Image:
-    """Read the header only; the bytes, not a name or declared type, say what it is."""
+    """Read the header only; the format follows from the bytes, not from a name or declared type."""
     promised = sniff_format(data)
     if promised is None:
         detail = "an empty file" if not data else f"none of {', '.join(ACCEPTED_FORMATS)}"
@@ -197,7 +197,7 @@ def _open_header(data: bytes) -> Image.Image:
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
-    """Refuse a picture that would cost too much, or holds too little."""
+    """Refuse an image that is too large or too small."""
     width, height = size
     if width * height > limits.max_pixels:
         raise ImageError(
@@ -211,12 +211,12 @@ def _reduce(image: Image.Image, side_px: int) -> None:
     """Let the JPEG decoder skip detail that is not needed (scaled inverse DCT)."""
     scale = side_px / min(image.size)
     if scale < 1:
-        # draft() keeps both sides at or above what is asked.
+        # draft() keeps both sides at or above the size requested.
         image.draft(None, (round(image.width * scale), round(image.height * scale)))
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Any mode -> L, LA, RGB, RGBA, CMYK or LAB of 8 bits."""
+    """Convert any mode to L, LA, RGB, RGBA, CMYK or LAB of 8 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_grey_to_8_bits(image)
     if image.mode in ("CMYK", "LAB"):
@@ -242,14 +242,14 @@ def _deep_grey_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _keep_info(source: Image.Image, converted: Image.Image) -> Image.Image:
-    """Carry the ICC profile along through a change of mode."""
+    """Copy the ICC profile to the converted image."""
     if "icc_profile" in source.info:
         converted.info["icc_profile"] = source.info["icc_profile"]
     return converted
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Apply the embedded profile; a broken or unfitting one is passed over."""
+    """Apply the embedded profile; a broken or unsuitable one is ignored."""
     profile = image.info.get("icc_profile")
     alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
     colour = image.convert(image.mode[:-1]) if alpha is not None else image
@@ -260,7 +260,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             transform = _transform(profile, colour.mode)
             colour = colour if transform is None else transform.apply(colour)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            pass  # a photo with colours as they are is better than none
+            pass  # a photo with unconverted colours is better than none
     if colour.mode == "CMYK":
         colour = colour.convert("RGB")
     if alpha is None:
@@ -273,7 +273,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=32)
 def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Transform to sRGB; None where the profile is sRGB itself, as most are."""
+    """Build the transform to sRGB; None where the profile is sRGB itself, as most are."""
     srgb = ImageCms.createProfile("sRGB")
     if profile is None:
         source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
@@ -294,7 +294,7 @@ def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where there is none or it can't be read."""
+    """Read the EXIF orientation; 1 where there is none or it can't be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF is no reason to lose the photo

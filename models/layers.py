@@ -1,7 +1,7 @@
-"""Layers that generator and discriminator share.
+"""Layers shared by the generator and the discriminator.
 
-Parameters are kept in float32. The dtype of the activations decides the precision: each
-layer casts its weights to that of its input, so one module trains in bfloat16 and
+Parameters are stored in float32. The dtype of the activations decides the precision: each
+layer casts its weights to its input's dtype, so one module trains in bfloat16 and
 exports in float32 without autocast's per-operation look-ups.
 """
 
@@ -37,11 +37,11 @@ class Linear(nn.Module):
 
 
 class FromImage(Linear):
-    """1 x 1 convolution of few channels, as a matrix product of each picture.
+    """1 x 1 convolution of few channels, as one matrix product per image.
 
-    oneDNN's bfloat16 convolution of three channels at 512 px ends the process in its second
-    derivative (torch 2.14). A product of all pictures at once takes twice the time, most of
-    it for the weights' gradient; the bias is the weight of one more channel of ones.
+    oneDNN's bfloat16 convolution of three channels at 512 px crashes the process in its second
+    derivative (torch 2.14). One product over all images takes twice the time, most of it for
+    the weights' gradient. The bias is the weight of an extra channel of ones.
     """
 
     def __init__(self, channels: int, features: int) -> None:
@@ -98,7 +98,8 @@ def upsample(x: Tensor) -> Tensor:
 def downsample(x: Tensor) -> Tensor:
     """Halve height and width by 2 x 2 means: [N, C, H, W] -> [N, C, H/2, W/2].
 
-    Bilinear at a half is that mean; its bfloat16 gradient takes two thirds of avg_pool2d's.
+    Bilinear resizing by a half computes that mean, and its bfloat16 gradient takes two thirds of
+    avg_pool2d's time.
     """
     return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)
 
@@ -109,7 +110,7 @@ def rms_normalize(x: Tensor) -> Tensor:
 
 
 def to_rgb(images: Tensor) -> Tensor:
-    """What a viewer sees of [N, 1 | 3 | 4, H, W] in [-1, 1]: [N, 3, H, W], alpha over white."""
+    """Convert images [N, 1 | 3 | 4, H, W] in [-1, 1] to RGB [N, 3, H, W], alpha over white."""
     if images.shape[1] == 4:
         alpha = (images[:, 3:] + 1) / 2
         images = images[:, :3] * alpha + (1 - alpha)

@@ -1,16 +1,16 @@
-"""The contract that crosses from training to service: an export's manifest.
+"""An export's manifest: the contract between training and service.
 
 An export is a directory that holds `generator.onnx`, `manifest.json`, `preview.png` and, for
 people, `README.md`. For fine-tuning it has `weights.safetensors`: float16 tensors
 `generator.<name>` (the averaged generator) and `discriminator.<name>`, which a service stores
 but never loads; earlier exports have them in float32.
-This module says what the manifest holds; it needs neither torch nor ONNX Runtime.
+This module defines the manifest's fields; it needs neither torch nor ONNX Runtime.
 
-The ONNX graph takes four float32 inputs and gives one output, for a batch of any size N:
+The ONNX graph takes four float32 inputs and returns one output, for a batch of any size N:
 
     z               [N, z_dim]             standard normal latents
     category        [N, len(categories)]   weights that sum to 1; one-hot for one category
-    truncation_psi  [N]                    1 = full variety, 0 = the category's mean picture
+    truncation_psi  [N]                    1 = full variety, 0 = the category's mean image
     noise           [N, noise_dim]         standard normal; fine detail of every layer
     images          [N, channels, height, width]   nominally in [-1, 1], to be clamped
 
@@ -18,10 +18,10 @@ A fifth input may be left out, and is then zero:
 
     style_offset    [N or 1, num_ws, w_dim]        added to each layer's style after truncation
 
-Three graphs may lie beside it. `mapping.onnx` gives the style w [N, w_dim] that z, category and
-truncation_psi stand for: offsets made of differences of w mix and interpolate styles.
+Up to three more graphs belong to an export. `mapping.onnx` returns the style w [N, w_dim] of z,
+category and truncation_psi: differences of w serve as offsets that mix and interpolate styles.
 `encoder.onnx` takes photos as images [N, channels, height, width] in [-1, 1] and category, and
-gives the style_offset that, with truncation_psi 0, makes the generator paint them.
+returns the style_offset from which, with truncation_psi 0, the generator reproduces them.
 `upscaler.onnx` takes images [N, channels, height, width] in [-1, 1] and returns them as `upscaled`
 [N, channels, factor * height, factor * width], nominally in [-1, 1], to be clamped; the factor
 is the manifest's.
@@ -48,8 +48,8 @@ UPSCALER_FILE: Final = "upscaler.onnx"
 WATERMARK_ENCODER_FILE: Final = "watermark_encoder.onnx"
 WATERMARK_DECODER_FILE: Final = "watermark_decoder.onnx"
 WATERMARK_FILES: Final = (WATERMARK_ENCODER_FILE, WATERMARK_DECODER_FILE)
-# What a watermark has to reach before it is put on pictures unasked: the share found after each
-# treatment, and false marks a picture.
+# What a watermark has to reach before images are marked by default: the fraction found after each
+# treatment, and false marks per image.
 WATERMARK_FOUND: Final = 0.99
 WATERMARK_FALSE_POSITIVES: Final = 1e-6
 INPUT_NAMES: Final = ("z", "category", "truncation_psi", "noise")
@@ -60,16 +60,16 @@ MAPPING_OUTPUT_NAME: Final = "w"
 ENCODER_INPUT_NAMES: Final = ("images", "category")
 UPSCALER_INPUT_NAMES: Final = (OUTPUT_NAME,)
 UPSCALER_OUTPUT_NAME: Final = "upscaled"
-# Of single values, which may leave [-1, 1]. In int8 one may be anywhere: LOSS_FLOOR_DB judges
-# whole pictures.
+# Of single values, which may leave [-1, 1]. In int8 a single value may be anywhere: there
+# LOSS_FLOOR_DB judges whole images.
 PARITY_TOLERANCE: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 3e-2, "int8": 4.0}
-# The least PSNR of a lower precision's pictures against those in float32 of the same seeds.
+# The least PSNR of a lower precision's images against those in float32 of the same seeds.
 LOSS_FLOOR_DB: Final[dict[str, float]] = {"fp16": 45.0, "int8": 28.0}
-# What a caller gets of a new export who asks for nothing else. Noise is what photos' textures are
-# made of: without it the kernel distance of clothes is four times as large (docs/decisions/0006).
+# Defaults of a new export. Noise carries the photos' texture: without it the kernel distance of
+# clothes is four times as large (docs/decisions/0006).
 SERVED_TRUNCATION_PSI: Final = 0.7
 SERVED_NOISE_SCALE: Final = 1.0
-# Of one category; a prompt's words are looked up among all names of all categories.
+# Per category; a prompt's words are looked up among all names of all categories.
 MAX_SYNONYMS: Final = 50
 # The largest graph that the registry takes: a 512 px generator has about 120 MB in fp32.
 MAX_GENERATOR_BYTES: Final = 1_000_000_000
@@ -87,7 +87,7 @@ class ManifestError(ValueError):
 
 
 class _Record(BaseModel):
-    # Fields that a later minor version adds are passed over, so that old services load it.
+    # Fields that a later minor version adds are ignored, so that old services load it.
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
@@ -99,7 +99,7 @@ class FileRecord(_Record):
 
 
 class ParityCertificate(_Record):
-    """How far ONNX Runtime's output was from torch's on the trained weights."""
+    """How far ONNX Runtime's output differs from torch's on the trained weights."""
 
     max_abs_error: Annotated[
         float, Field(ge=0, description="Over images in [-1, 1], or the encoder's offsets.")
@@ -112,10 +112,10 @@ class ParityCertificate(_Record):
     onnxruntime_version: str
 
 
-class PictureLoss(_Record):
-    """How far a lower precision's pictures are from those in float32 of the same seeds.
+class ImageLoss(_Record):
+    """How far a lower precision's images differ from those in float32 of the same seeds.
 
-    Of uint8 pictures as they are served; a step is one of 255.
+    Measured on uint8 images as they are served; a step is 1 of 255.
     """
 
     truncation_psi: Annotated[float, Field(ge=0, le=1)]
@@ -127,14 +127,14 @@ class PictureLoss(_Record):
         float | None, Field(description="Of the mean squared error; None where nothing differs.")
     ]
     worst_psnr_db: Annotated[
-        float | None, Field(description="Of the picture that differs most; None as above.")
+        float | None, Field(description="Of the image that differs most; None as above.")
     ]
 
 
 class Comparison(_Record):
-    """One error of three pictures that stand in for a photo; the mean over all photos."""
+    """One error of three images that stand in for a photo; the mean over all photos."""
 
-    reconstruction: Annotated[float, Field(ge=0, description="Encoded and painted again.")]
+    reconstruction: Annotated[float, Field(ge=0, description="Encoded and generated again.")]
     nearest_photo: Annotated[
         float, Field(ge=0, description="Training photo of the category nearest in pixels.")
     ]
@@ -152,7 +152,7 @@ class ReconstructionErrors(_Record):
 
 
 class EncoderRecord(_Record):
-    """What is known of the export's encoder."""
+    """Training and measured quality of the export's encoder."""
 
     nimg: Annotated[int, Field(ge=0, description="Photos shown to it in training.")]
     parity: ParityCertificate
@@ -160,47 +160,47 @@ class EncoderRecord(_Record):
 
 
 class EnlargedDistances(_Record):
-    """Kernel distances to validation photos of the upscaler's size, of enlarged small images."""
+    """Kernel distances of enlarged images to validation photos of the upscaler's size."""
 
     upscaler: Annotated[float, Field(description="Of images that the upscaler enlarged.")]
     lanczos: Annotated[float, Field(description="Of the same ones, resized by Lanczos.")]
 
 
 class UpscalerRecord(_Record):
-    """What is known of the export's upscaler."""
+    """Training and measured quality of the export's upscaler."""
 
     factor: Annotated[Literal[2, 4], Field(description="How much longer each side becomes.")]
     nimg: Annotated[int, Field(ge=0, description="Crops of photos shown to it in training.")]
     parity: ParityCertificate
     judged: Annotated[int, Field(ge=1, description="Validation photos, and generated images.")]
     photos: Annotated[
-        EnlargedDistances, Field(description="Of validation photos that were made small.")
+        EnlargedDistances, Field(description="Of validation photos that were downscaled.")
     ]
     generated: Annotated[EnlargedDistances, Field(description="Of generated images.")]
 
 
 class WatermarkDetection(_Record):
-    """How often the mark is found after something was done to marked pictures."""
+    """How often the mark is found after a treatment of marked images, such as JPEG."""
 
     treatment: str
-    pictures: Annotated[int, Field(ge=1, description="How many were marked, and treated.")]
-    found: Annotated[float, Field(ge=0, le=1, description="Share in which the mark is found.")]
-    bits_right: Annotated[float, Field(ge=0, le=1, description="At the right place.")]
+    pictures: Annotated[int, Field(ge=1, description="How many were marked and treated.")]
+    found: Annotated[float, Field(ge=0, le=1, description="Fraction in which the mark is found.")]
+    bits_right: Annotated[float, Field(ge=0, le=1, description="At the right position.")]
 
 
 class WatermarkRecord(_Record):
-    """What is known of the export's watermark."""
+    """Training and measured reliability of the export's watermark."""
 
     nimg: Annotated[int, Field(ge=0, description="Photos shown to it in training.")]
     dataset_hash: Sha256
-    psnr_db: Annotated[float, Field(description="Of the marked picture that changed most.")]
+    psnr_db: Annotated[float, Field(description="Of the marked image that changed most.")]
     detections: tuple[WatermarkDetection, ...]
     unmarked: Annotated[
-        int, Field(ge=0, description="Readings of pictures without a mark, each compared with ...")
+        int, Field(ge=0, description="Readings of images without a mark, each compared with ...")
     ]
     payloads: Annotated[int, Field(ge=0, description="... so many random payloads.")]
     false_positives: Annotated[
-        float, Field(ge=0, description="Of a picture, from these, over all places of a crop.")
+        float, Field(ge=0, description="Per image, from these, over all positions of a crop.")
     ]
     max_abs_error: Annotated[
         float, Field(ge=0, description="Of ONNX Runtime against torch, logits and patterns.")
@@ -208,13 +208,13 @@ class WatermarkRecord(_Record):
 
     @property
     def proven(self) -> bool:
-        """Whether it is good enough to be put on pictures unasked."""
+        """Whether it is reliable enough to mark images by default."""
         found = min((d.found for d in self.detections), default=0.0)
         return found >= WATERMARK_FOUND and self.false_positives <= WATERMARK_FALSE_POSITIVES
 
 
 class GeneratorManifest(_Record):
-    """Everything that a service, or a person, needs to know of an exported generator."""
+    """Everything that a service, or a person, needs to know about an exported generator."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
@@ -230,14 +230,14 @@ class GeneratorManifest(_Record):
     z_dim: Annotated[int, Field(ge=1, le=4096)]
     noise_dim: Annotated[int, Field(ge=0, le=50_000_000)]
     truncation_psi: Annotated[
-        float, Field(ge=0, le=1, description="What a caller gets who asks for none.")
+        float, Field(ge=0, le=1, description="Default where a request sets none.")
     ] = 0.7
     num_ws: Annotated[int | None, Field(ge=1, le=100, description="Layers that take a style.")] = (
         None
     )
     w_dim: Annotated[int | None, Field(ge=1, le=4096, description="Length of a style.")] = None
     noise_scale: Annotated[
-        float, Field(ge=0, le=1, description="Of the fine grain that a caller gets.")
+        float, Field(ge=0, le=1, description="Scale of the noise, which is fine grain.")
     ] = 1.0
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     opset: Annotated[int, Field(ge=1)]
@@ -254,7 +254,7 @@ class GeneratorManifest(_Record):
     )
     parity: ParityCertificate
     losses: Annotated[
-        tuple[PictureLoss, ...],
+        tuple[ImageLoss, ...],
         Field(description="Of a lower precision, in full variety and as served; fp32 has none."),
     ] = ()
     encoder: EncoderRecord | None = None
@@ -307,7 +307,7 @@ class GeneratorManifest(_Record):
         """Check that each listed file has the bytes that were exported.
 
         Args:
-            read: Gives a file's content by its plain name.
+            read: Returns a file's content by its plain name.
 
         Raises:
             ManifestError: A file's size or SHA-256 differs.
@@ -322,21 +322,21 @@ class GeneratorManifest(_Record):
 
 
 def category_index(name: str, categories: Iterable[str]) -> int | None:
-    """Position of `name` among `categories`, letter case and edge blanks aside."""
+    """Position of `name` among `categories`, ignoring letter case and surrounding blanks."""
     wanted = name.strip().casefold()
     return next((i for i, known in enumerate(categories) if known.casefold() == wanted), None)
 
 
 def name_words(text: str) -> tuple[str, ...]:
-    """The words by which names are compared: letter case and simple English plurals aside."""
+    """The words by which names are compared, without letter case and simple English plurals."""
     return tuple(_singular(word) for word in re.findall(r"\w+", text.casefold().replace("_", " ")))
 
 
 def check_synonyms(synonyms: Mapping[str, Sequence[str]], categories: Sequence[str]) -> None:
-    """Check that each synonym names one category, which exists, and no other.
+    """Check that each synonym belongs to one existing category only.
 
     Raises:
-        ValueError: Names the synonym, and the categories that it would name.
+        ValueError: The message names the synonym and the categories.
     """
     known = {name: f"the category {name!r}" for name in categories}
     taken = {name_words(name): (name, what) for name, what in known.items()}

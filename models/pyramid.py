@@ -1,4 +1,4 @@
-"""The sizes of pictures that networks can be built for. No torch."""
+"""The image sizes that networks can be built for. No torch."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,17 +6,17 @@ from typing import Final
 MIN_BASE_PX: Final = 3
 MAX_BASE_PX: Final = 8  # of the shorter side
 MAX_LONG_BASE_PX: Final = 32
-MIN_SIDE_PX: Final = 8  # of a picture
+MIN_SIDE_PX: Final = 8  # of an image
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Resolutions from the base shape, doubled `doublings` times, up to the picture's.
+    """Resolutions from the base shape, doubled `doublings` times, up to the image's.
 
     Attributes:
-        base: Height and width of the coarsest map, 3 to 8 px on the shorter side, to 32 on the
-            longer.
-        doublings: How often the base is doubled to give the picture.
+        base: Height and width of the coarsest feature map: 3 to 8 px on the shorter side, at
+            most 32 on the longer.
+        doublings: How many times the base is doubled to reach the image's size.
     """
 
     base: tuple[int, int]
@@ -24,11 +24,11 @@ class Pyramid:
 
     @classmethod
     def of(cls, height: int, width: int) -> "Pyramid":
-        """Halve height and width together for as long as 3 px are left.
+        """Halve height and width together as long as both keep at least 3 px.
 
         Raises:
-            ValueError: They can't be halved, or the shorter side would end above 8 px or the
-                longer above 32, as for 100 x 100; names the nearest sizes that do.
+            ValueError: They can't be halved, or the base would be too large, as for 100 x 100;
+                the message names the nearest sizes that work.
         """
         base, doublings = (height, width), 0
         while base[0] % 2 == 0 and base[1] % 2 == 0 and min(base) >= 2 * MIN_BASE_PX:
@@ -51,7 +51,7 @@ class Pyramid:
 
 
 def _nearest_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """The two heights and widths nearest to these, and to their proportion, that do."""
+    """The two usable heights and widths that are nearest to these, and to their aspect ratio."""
     bases = range(MIN_BASE_PX, MAX_LONG_BASE_PX + 1)
     sizes = {
         (h << doublings, w << doublings)

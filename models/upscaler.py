@@ -1,8 +1,9 @@
-"""Upscaler: image -> the same image two or four times as large, with detail as of photos.
+"""Upscaler: image -> the same image two or four times as large, with detail like a photo's.
 
-Nearly all of its work is done at half of the small image's size, where a processor affords it.
-Sources: Shi et al. 2016, arXiv 1609.05158 (the shuffle from channels to pixels at the end); Lim
-et al. 2017, arXiv 1707.02921 (residual blocks without normalisation).
+Nearly all of its work is done at half the small image's size, which a CPU can afford.
+Sources: Shi et al. 2016, arXiv 1609.05158 (the shuffle from channels to pixels); Sugawara et al.
+2018, arXiv 1806.02658 (a smoothing kernel after it, so that no checkerboard is left); Lim et al.
+2017, arXiv 1707.02921 (residual blocks without normalisation).
 """
 
 from dataclasses import dataclass
@@ -19,14 +20,14 @@ Factor = Literal[2, 4]
 
 @dataclass(frozen=True, kw_only=True)
 class UpscalerShape:
-    """What decides the upscaler's parameters; it takes images of any even height and width.
+    """Sizes that determine the upscaler's parameters; it takes any even height and width.
 
     Attributes:
-        channels: Of the images.
+        channels: Channels of the images.
         factor: How much longer each side becomes.
-        trunk: Feature maps at half of the small image's size.
-        small: At its own size.
-        double: At twice its size.
+        trunk: Feature maps at half the small image's size.
+        small: Feature maps at its own size.
+        double: Feature maps at twice its size.
         blocks: Residual blocks of the trunk.
     """
 
@@ -39,7 +40,7 @@ class UpscalerShape:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside the identity, which it is at the start but for a tenth."""
+    """Identity plus two convolutions, which contribute about a tenth at initialisation."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class Upscaler(nn.Module):
     def __init__(self, shape: UpscalerShape) -> None:
         super().__init__()
         self.shape = shape
-        # At a factor of four the last shuffle gives three channels from twelve.
+        # At a factor of four the last shuffle turns twelve channels into three.
         last = shape.channels * (shape.factor // 2) ** 2
         self.from_pixels = Conv2d(4 * shape.channels, shape.trunk, 3)
         self.blocks = nn.Sequential(*(ResidualBlock(shape.trunk) for _ in range(shape.blocks)))
@@ -70,11 +71,11 @@ class Upscaler(nn.Module):
         self.to_image = Conv2d(shape.double, last, 3, gain=0.1)
 
     def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Enlarge.
+        """Enlarge images.
 
         Args:
             images: [N, channels, H, W] in [-1, 1]; H and W even.
-            dtype: Of the feature maps.
+            dtype: Data type of the feature maps.
 
         Returns:
             float32 [N, channels, factor * H, factor * W], nominally in [-1, 1].
@@ -85,9 +86,20 @@ class Upscaler(nn.Module):
         )
         x = images.to(dtype)
         trunk = self.to_small(self.blocks(self.from_pixels(F.pixel_unshuffle(x, 2))))
-        small = leaky_relu(F.pixel_shuffle(trunk, 2) + self.from_small(x))
+        small = leaky_relu(_doubled(trunk) + self.from_small(x))
         small = leaky_relu(self.mix(small))
-        double = leaky_relu(F.pixel_shuffle(self.to_double(small), 2))
-        double = leaky_relu(self.refine(double))
-        correction = F.pixel_shuffle(self.to_image(double), factor // 2)
+        double = leaky_relu(_doubled(self.to_double(small)))
+        correction: Tensor = self.to_image(leaky_relu(self.refine(double)))
+        if factor == 4:
+            correction = _doubled(correction)
         return bilinear + correction.float()
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """[N, 4 C, H, W] -> [N, C, 2 H, 2 W]: a shuffle to pixels, and the mean of each 2 x 2.
+
+    The four come from channels of their own: what differs between these everywhere would be a
+    checkerboard. The mean takes all that repeats every two pixels away, whatever was learnt.
+    """
+    shuffled = F.pixel_shuffle(x, 2)
+    return F.avg_pool2d(F.pad(shuffled, (1, 0, 1, 0), mode="replicate"), 2, stride=1)

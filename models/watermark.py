@@ -1,10 +1,10 @@
-"""The watermark's contract: its code, and what is done to pictures beside the networks.
+"""The watermark's contract: payload, embedding and search, around the networks.
 
-No torch here: training measures with this code what the service then does with it. A picture
-carries 48 bits, which stand for the model that made it. Whoever looks for a model's mark
-compares the bits that the decoder reads with that model's, and allows so few errors that
-chance, which gets each bit right every other time, finds a mark in one unmarked picture of a
-million at most, all places that a crop may have had in its picture taken together.
+No torch here: the service runs the same code that training measures. An image carries 48 bits
+that identify the model that generated it. To look for a model's mark, the bits that the decoder
+reads are compared with that model's. So few errors are allowed that chance, which gets every
+second bit right, finds a mark in at most one unmarked image of a million, counting all positions
+that a crop may have had in its image.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PAYLOAD_BITS: Final = 48
-PATTERN_PX: Final = 32  # side of the frame that the encoder sees and paints
-FRAME_PX: Final = 64  # side of the frame that the decoder sees
+PATTERN_PX: Final = 32  # side of the encoder's input and of its pattern
+FRAME_PX: Final = 64  # side of the decoder's input
 MIN_SIDE_PX: Final = 128
-# The shorter side at which a picture is searched, at least.
+# The shorter side at which an image is searched, at least.
 SEARCHED_PX: Final = 256
 # Before rounding to 8 bits, which costs 0.06 dB.
 PSNR_DB: Final = 40.4
@@ -38,11 +38,11 @@ LOGIT_NAME: Final = "logits"
 
 @dataclass(frozen=True)
 class Place:
-    """Which part of its whole picture a cropped one may be.
+    """Position and size of a crop within its whole image.
 
     Attributes:
-        side: Of the part, over the whole's.
-        x: Of the part's centre; the whole reaches from -1 to 1.
+        side: The crop's side as a fraction of the whole's.
+        x: The crop's centre; the whole spans from -1 to 1.
         y: As x, downwards.
     """
 
@@ -53,7 +53,7 @@ class Place:
 
 def _places() -> Iterator[Place]:
     for side, steps in ((1.0, 1), (0.95, 3), (0.9, 4), (0.85, 6), (0.8, 7)):
-        # Training moves crops by up to 0.035 from where they belong: steps of twice that.
+        # Training shifts crops by up to 0.035, so steps of twice that leave no gap.
         centres = np.linspace(-(1 - side), 1 - side, steps) if steps > 1 else [0.0]
         for y, x in product(centres, centres):
             yield Place(side, float(x), float(y))
@@ -63,16 +63,16 @@ PLACES: Final = tuple(_places())
 
 
 def payload(model_hash: str) -> NDArray[np.bool_]:
-    """A model's 48 bits: the beginning of a hash of its hash."""
+    """Return a model's 48 bits, the first bits of a hash of its hash."""
     digest = hashlib.sha256(b"catalogan watermark 1\n" + model_hash.encode()).digest()
     return np.unpackbits(np.frombuffer(digest, np.uint8))[:PAYLOAD_BITS].astype(np.bool_)
 
 
 def allowed_errors(payloads: int) -> int:
-    """Wrong bits with which a mark still counts, where so many payloads are compared; -1 = none.
+    """How many wrong bits a mark may have when so many payloads are compared; -1 = no mark counts.
 
-    Decoded bits of an unmarked picture are what they are, but payloads are hashes: each agrees
-    with them by chance, whatever the decoder is like.
+    Whatever the decoder reads from an unmarked image, payloads are hashes: each of them agrees
+    with those bits by chance only.
     """
     tries = payloads * len(PLACES)
     tail, errors = 0, -1
@@ -85,12 +85,12 @@ def allowed_errors(payloads: int) -> int:
 
 
 def thumbnail(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float32]:
-    """A picture's colours in a small frame.
+    """Scale an image's colours down to a small frame.
 
     Args:
-        pixels: uint8 [H, W, channels]; channels 1, 3 or 4, alpha is laid over white.
-        width: Of the frame.
-        height: Of the frame.
+        pixels: uint8 [H, W, channels]; channels 1, 3 or 4, alpha is blended over white.
+        width: Width of the frame.
+        height: Height of the frame.
 
     Returns:
         float32 [3, height, width] in [-1, 1].
@@ -104,7 +104,7 @@ def thumbnail(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.
 
 
 def lay_over(pixels: NDArray[np.uint8], pattern: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Lay a pattern over a picture, at the energy that all have.
+    """Add a pattern to an image, scaled to the energy that all patterns have.
 
     Args:
         pixels: uint8 [H, W, channels]; alpha stays as it is.
@@ -126,11 +126,11 @@ def lay_over(pixels: NDArray[np.uint8], pattern: NDArray[np.float32]) -> NDArray
 
 
 def frames(pixels: NDArray[np.uint8], places: Sequence[Place]) -> NDArray[np.float32]:
-    """What the decoder sees of a picture that may have had these places in a whole one.
+    """Build the decoder's inputs for an image that may be a crop from these positions.
 
     Args:
         pixels: uint8 [H, W, channels].
-        places: Grey is around them.
+        places: Possible positions; the area around the crop is grey.
 
     Returns:
         float32 [N, 3, FRAME_PX, FRAME_PX] in [-1, 1].
@@ -154,9 +154,9 @@ class Found:
     """A mark that was found.
 
     Attributes:
-        index: Whose: into the payloads that were looked for.
+        index: Index of its payload among those searched for.
         errors: Bits that were read wrong, of PAYLOAD_BITS.
-        place: Which part of the marked picture this one is.
+        place: Position of this image within the marked one.
     """
 
     index: int
@@ -169,15 +169,15 @@ def find(
     read: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     payloads: Sequence[NDArray[np.bool_]],
 ) -> Found | None:
-    """Look for marks, in the whole picture first, then as if it were a part of one.
+    """Search an image for marks, first as a whole image, then as a crop of one.
 
     Args:
         pixels: uint8 [H, W, channels].
         read: The decoder: frames [N, 3, FRAME_PX, FRAME_PX] -> logits [N, PAYLOAD_BITS].
-        payloads: Bits that may be in it, each bool [PAYLOAD_BITS].
+        payloads: Payloads to search for, each bool [PAYLOAD_BITS].
 
     Returns:
-        The nearest of the first places with a payload near enough; None if there is none.
+        The best match in the first batch of positions that has one; None if there is none.
     """
     pixels = _reduced(pixels)
     allowed = allowed_errors(len(payloads))
@@ -194,7 +194,7 @@ def find(
 
 
 def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A large picture made small by whole factors, once: all that follow are far smaller."""
+    """Reduce a large image once by a whole factor: every frame is far smaller anyway."""
     factor = min(pixels.shape[:2]) // SEARCHED_PX
     if factor < 2:
         return pixels

@@ -1,10 +1,10 @@
-"""Watermark: a picture and 48 bits -> a faint pattern; a picture -> the bits.
+"""Watermark networks: image and 48 bits -> a faint pattern; image -> the bits.
 
-Both networks see a picture as a small square frame, whatever its size: what survives JPEG
-and resizing to half is coarse. The idea of training both through distortions is that of Zhu
-et al. 2018, arXiv 1807.09937; the message enters as a map of its own as in Tancik et al. 2020,
-arXiv 1904.05343. A pattern has the same energy in every picture (the training's only loss is in
-the bits), so that its visibility is fixed and not learned.
+Both networks see an image as a small square frame, whatever its size: only coarse patterns survive
+JPEG and resizing to half. Training both through distortions follows Zhu et al. 2018, arXiv
+1807.09937; the message enters as a feature map of its own, as in Tancik et al. 2020, arXiv
+1904.05343. A pattern has the same energy in every image (the only training loss is on the bits),
+so its visibility is fixed, not learned.
 """
 
 from typing import Final
@@ -29,10 +29,11 @@ def _layer(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequentia
 
 
 class WatermarkEncoder(nn.Module):
-    """Picture and bits -> pattern."""
+    """Image and bits -> pattern."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
+        # Its name is part of stored weights.
         self.picture = nn.Sequential(_layer(3, width), _layer(width, width))
         self.message = nn.Linear(PAYLOAD_BITS, _MESSAGE_CHANNELS * _MESSAGE_PX**2)
         self.both = nn.Sequential(
@@ -42,11 +43,11 @@ class WatermarkEncoder(nn.Module):
             nn.Conv2d(width, 3, 3, 1, 1),
         )
 
-    def forward(self, pictures: Tensor, bits: Tensor) -> Tensor:
-        """Paint patterns.
+    def forward(self, images: Tensor, bits: Tensor) -> Tensor:
+        """Generate patterns.
 
         Args:
-            pictures: RGB in [-1, 1], [N, 3, PATTERN_PX, PATTERN_PX].
+            images: RGB in [-1, 1], [N, 3, PATTERN_PX, PATTERN_PX].
             bits: 0 or 1, [N, PAYLOAD_BITS].
 
         Returns:
@@ -56,12 +57,12 @@ class WatermarkEncoder(nn.Module):
         message = F.interpolate(
             message, scale_factor=PATTERN_PX / _MESSAGE_PX, mode="bilinear", align_corners=False
         )
-        patterns: Tensor = self.both(torch.cat([self.picture(pictures), message], dim=1))
+        patterns: Tensor = self.both(torch.cat([self.picture(images), message], dim=1))
         return patterns.float()
 
 
 class WatermarkDecoder(nn.Module):
-    """Picture -> bits."""
+    """Image -> bits."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -84,6 +85,6 @@ class WatermarkDecoder(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Read frames [N, 3, FRAME_PX, FRAME_PX] in [-1, 1]; logits, float32 [N, PAYLOAD_BITS]."""
+        """Frames [N, 3, FRAME_PX, FRAME_PX] in [-1, 1] -> logits, float32 [N, PAYLOAD_BITS]."""
         logits: Tensor = self.head(self.body(frames))
         return logits.float()

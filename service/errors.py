@@ -1,11 +1,12 @@
 """What can go wrong in the service, as a tree of exceptions.
 
-`ApiError` and its children become HTTP answers, all of the shape
+`ApiError` and its children become HTTP responses, all of the shape
 `{"error": {"code", "message", "param", "type"}}`. `OperatorError` is for whoever runs the
 command line or starts the service: one line that names the cause and the way out.
 """
 
-from typing import Any, ClassVar
+import json
+from typing import ClassVar
 
 MAX_MESSAGE_CHARS = 600
 
@@ -27,11 +28,11 @@ class SessionError(OperatorError):
 
 
 class DeviceError(SessionError):
-    """The device that the operator asked for is not there."""
+    """The device that the operator chose is not there."""
 
 
 class ApiError(Exception):
-    """An answer other than 200.
+    """A response other than 200.
 
     Attributes:
         status: HTTP status.
@@ -61,16 +62,16 @@ class ApiError(Exception):
         if retry_after_sec is not None:
             self.headers["Retry-After"] = str(retry_after_sec)
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> bytes:
         """The error as the JSON that clients get."""
-        return {
-            "error": {
-                "code": self.code,
-                "message": self.message,
-                "param": self.param,
-                "type": self.type,
-            }
+        error = {
+            "code": self.code,
+            "message": self.message,
+            "param": self.param,
+            "type": self.type,
         }
+        # ASCII escapes hold even the lone surrogates that JSON requests can carry.
+        return json.dumps({"error": error}).encode("ascii")
 
 
 class BadRequest(ApiError):
@@ -138,7 +139,7 @@ class Conflict(ApiError):
 
 
 class TooLarge(ApiError):
-    """413: body bytes or picture pixels over the cap."""
+    """413: body bytes or image pixels over the cap."""
 
     status = 413
     type = "invalid_request_error"
@@ -146,7 +147,7 @@ class TooLarge(ApiError):
 
 
 class UnsupportedImage(ApiError):
-    """415: the bytes are no picture of an accepted type."""
+    """415: the bytes are no image of an accepted type."""
 
     status = 415
     type = "invalid_request_error"

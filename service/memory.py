@@ -1,4 +1,4 @@
-"""How the C library gives memory back to the system."""
+"""How the C library returns memory to the system."""
 
 import ctypes
 from contextlib import suppress

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.images import ImageLimits
 from service.errors import SettingsError
+from service.validation import problems
 
 LogFormat = Literal["text", "json"]
 
@@ -89,11 +91,11 @@ class Settings(BaseSettings):
     ] = None
     signing_key: Annotated[Path | None, Field(description="PEM, without a password.")] = None
     trust_anchors: Annotated[
-        Path | None, Field(description="PEM of roots; under these, a picture may be ours.")
+        Path | None, Field(description="PEM of roots; under these, an image may be this service's.")
     ] = None
     timestamp_url: Annotated[
         str | None,
-        Field(pattern="^https?://", description="RFC 3161 authority, asked for each picture."),
+        Field(pattern="^https?://", description="RFC 3161 authority, called for each image."),
     ] = None
     open_metrics: Annotated[
         bool, Field(description="Whether /metrics needs no key, where others do.")
@@ -104,7 +106,7 @@ class Settings(BaseSettings):
     ] = None
     record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
     max_stored_answer_bytes: Annotated[
-        int, Field(ge=0, description="Of one answer to a request with an Idempotency-Key.")
+        int, Field(ge=0, description="Of one response to a request with an Idempotency-Key.")
     ] = 8_000_000
     max_stored_answers_bytes: Annotated[
         int, Field(ge=0, description="Of all of them; the oldest are forgotten first.")
@@ -128,6 +130,11 @@ class Settings(BaseSettings):
     def has_keys(self) -> bool:
         """Whether callers need a key; also where a keys file holds none any more."""
         return any((self.api_key, self.keys, self.keys_file))
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What decoding an upload may cost."""
+        return ImageLimits(max_bytes=self.max_upload_bytes, max_pixels=self.max_upload_pixels)
 
     @model_validator(mode="after")
     def _refuse_two_key_lists(self) -> Self:
@@ -155,7 +162,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment; `overrides` win over it, None means not given.
+    """Read the environment; `overrides` win over it, None means not set.
 
     Raises:
         SettingsError: Names the variable at fault; never shows a key.
@@ -163,11 +170,13 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**{k: v for k, v in overrides.items() if v is not None})
     except ValidationError as error:
-        problems = [
-            f"{'CATALOGAN_' + str(e['loc'][0]).upper() + ': ' if e['loc'] else ''}{e['msg']}"
-            for e in error.errors(include_input=False, include_url=False)
+        found = [
+            f"CATALOGAN_{one.place.partition('.')[0].upper()}: {one.message}"
+            if one.place
+            else one.message
+            for one in problems(error)
         ]
-        raise SettingsError("; ".join(problems)) from None
+        raise SettingsError("; ".join(found)) from None
 
 
 def model_store_home() -> Path:
@@ -182,7 +191,7 @@ def data_folder(settings: Settings) -> Path:
 
 
 def writable_data_folder(settings: Settings) -> Path | None:
-    """The folder for what lasts, made if missing; None where it can't be written to.
+    """The folder for what lasts, created if missing; None where it can't be written to.
 
     Raises:
         SettingsError: The operator named it, and it can't be written to.

@@ -1,5 +1,6 @@
 """What holds for the project as a whole: its layout, its import rules, its pins."""
 
+import ast
 import importlib.metadata
 import subprocess
 import sys
@@ -113,6 +114,54 @@ def test_every_requirement_is_pinned_within_its_bounds(
     for needed in (Requirement(line) for group in groups for line in group):
         if needed.name != project["name"]:
             assert pins[canonicalize_name(needed.name)] in needed.specifier, needed
+
+
+OWN = {"bench", "catalogan", "catalogan_client", "models", "service", "tests", "training"}
+# Imported where somebody installed it: `catalogan evaluate --features inception` says how.
+OPTIONAL = {"torch-fidelity"}
+
+
+@pytest.mark.parametrize(
+    ("roots", "extras"),
+    [
+        (("catalogan.py", "service"), ("cpu",)),
+        (("catalogan_client",), ("client",)),
+        (("models", "training"), ("cpu", "train")),
+        (("tests", "bench"), ("cpu", "train", "client", "test", "dev")),
+    ],
+)
+def test_every_imported_package_is_declared(
+    project: dict[str, Any], roots: tuple[str, ...], extras: tuple[str, ...]
+) -> None:
+    groups = [project["optional-dependencies"][extra] for extra in extras]
+    if roots != ("catalogan_client",):  # which installs without the rest
+        groups.append(project["dependencies"])
+    declared = {canonicalize_name(Requirement(line).name) for group in groups for line in group}
+    if "onnxruntime" in declared:
+        declared.add("onnxruntime-gpu")  # the same package by another distribution
+    paths = [path for root in roots for path in python_files(ROOT / root)]
+    own = {*OWN, *(path.stem for path in paths)}
+    distributions = importlib.metadata.packages_distributions()
+    assert len(paths) > 1
+    for path in paths:
+        for name in imported(path) - own - sys.stdlib_module_names:
+            known = {canonicalize_name(one) for one in distributions.get(name, (name,))}
+            assert known & (declared | OPTIONAL), f"{path} imports {name}, declared nowhere"
+
+
+def python_files(root: Path) -> list[Path]:
+    return [root] if root.is_file() else sorted(root.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the packages that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {one.name.partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(str(node.module).partition(".")[0])
+    return names
 
 
 def test_a_bento_needs_what_a_serving_install_needs(project: dict[str, Any]) -> None:

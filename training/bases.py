@@ -7,10 +7,10 @@ from models.manifest import MANIFEST_FILE
 
 
 def base_names() -> list[str]:
-    """Names, in order, of what ships."""
+    """List the names of the bases, sorted."""
     return sorted(manifest.parent.name for manifest in base_path("").glob(f"*/{MANIFEST_FILE}"))
 
 
 def base_path(name: str) -> Path:
-    """The export directory of a base."""
+    """Path of a base's export directory."""
     return Path(str(files("training"))) / "data" / "bases" / name

@@ -1,4 +1,4 @@
-"""Command line of the training room: parse, call, print."""
+"""Command line of the training package: prepare, sample-catalogue, bases, and shared helpers."""
 
 import logging
 import signal
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from training.faults import describe
 from training.learning.config import Device, Snapshot
 
 # Options of more than one command.
@@ -43,23 +44,23 @@ _out = Console(highlight=False)
 
 
 def configure_logging() -> None:
-    """Messages of the rooms go to stderr, below the progress bar."""
+    """Log messages of all packages to stderr, below the progress bar."""
     handler = RichHandler(console=_err, show_path=False, show_time=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
 
 
 def fail(message: str) -> NoReturn:
     """End with one clear line on stderr and exit code 2."""
-    message = " ".join(line.strip() for line in message.splitlines())  # of torch may have more
+    message = " ".join(line.strip() for line in message.splitlines())  # torch's have several
     _err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
     raise typer.Exit(2)
 
 
 @contextmanager
 def refusals(*errors: type[Exception]) -> Iterator[None]:
-    """End with one line where an option or a file is refused: by a ValueError, or by `errors`.
+    """Exit with a one-line message on a ValueError or on one of `errors`.
 
-    Of what pydantic refuses, the first option is named.
+    If several options fail validation, the message names the first.
     """
     refused: tuple[type[Exception], ...] = (ValueError, *errors)
     try:
@@ -68,18 +69,18 @@ def refusals(*errors: type[Exception]) -> Iterator[None]:
         first = error.errors()[0]
         field = "_".join(str(part) for part in first["loc"])
         option = _OPTIONS.get(field, field.replace("_", "-"))
-        fail(f"--{option} {first['input']!r}: {first['msg']}")
+        fail(f"--{option} {first['input']!r}: {describe(first)}")
     except refused as error:
         fail(str(error))
 
 
 def say(text: str) -> None:
-    """A line on stdout, as it is."""
+    """Print a line on stdout, without markup or wrapping."""
     _out.print(text, markup=False, soft_wrap=True)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout."""
+    """Print a table on stdout."""
     table = Table(*header)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
@@ -88,7 +89,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar; yields a function of (done, total)."""
+    """Show a progress bar; yields its update function of (done, total)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -111,10 +112,10 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None
 def training_progress(
     what: str, max_kimg: float | None, max_minutes: float | None
 ) -> Iterator[tuple[Callable[[Any], None], Callable[[], bool]]]:
-    """A progress bar of a training that ends early on a signal.
+    """Show a progress bar for a training that stops early on a signal.
 
     Yields:
-        What takes its ticks, and what says whether it should stop.
+        A function that receives its ticks, and one that returns whether to stop.
     """
     from training.launch import stop_on_signals
 
@@ -125,7 +126,7 @@ def training_progress(
 
 @contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM clean up as Ctrl-C does."""
+    """Handle SIGTERM like Ctrl-C, so that it cleans up, too."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -158,14 +159,14 @@ def prepare(
         Path | None, typer.Option(help="Folder of photos to validate on, by category.")
     ] = None,
     validation_share: Annotated[
-        float, typer.Option(help="Share split off where no --validation is given.")
+        float, typer.Option(help="Fraction split off where no --validation is given.")
     ] = 0.1,
     min_photos: Annotated[int, typer.Option(help="Fewest usable photos.")] = 10,
     max_pixels: Annotated[int, typer.Option(help="Largest photo, in pixels.")] = 50_000_000,
     min_side_px: Annotated[int, typer.Option(help="Smallest photo's shorter side.")] = 16,
     overwrite: Annotated[bool, typer.Option(help="Replace the dataset at --out.")] = False,
 ) -> None:
-    """Make a dataset from product photos."""
+    """Prepare a dataset from product photos."""
     from training.photos.catalogue import prepare_dataset
     from training.photos.options import PrepareOptions, parse_size
 
@@ -196,7 +197,7 @@ def prepare(
 
 
 def _print_report(report: Any, out: Path) -> None:
-    """What is in the dataset, and what is not."""
+    """Print what is in the dataset, and what was left out."""
     validation = report.counts["validation"]
     print_table(
         ("category", "train", "validation"),

@@ -1,7 +1,7 @@
-"""What small networks that are trained beside a generator share: its encoder, and a watermark.
+"""Companions: small networks trained for a generator, such as its encoder, and their files.
 
-Such a companion is trained until an end, and kept in a folder as NAME.safetensors, its weights,
-and NAME.json, its card: settings, how long it was trained, and on which dataset.
+A companion is stored in a folder as NAME.safetensors, its weights, and NAME.json, its card:
+settings, how long it was trained, and on which dataset.
 """
 
 import hashlib
@@ -30,17 +30,17 @@ class CompanionError(ValueError):
 
 
 class CompanionSettings(Record):
-    """What decides a companion besides its dataset."""
+    """Training settings of a companion."""
 
     seed: Seed = 0
     max_kimg: PositiveFloat | None = None
     max_minutes: PositiveFloat | None = None
-    batch_size: Annotated[int, Field(ge=2, le=4096)] = 16  # photos a step
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 16  # photos per step
     learning_rate: LearningRate = 0.001
 
 
 class CompanionCard(Record):
-    """What is known of a trained companion."""
+    """Metadata of a trained companion."""
 
     settings: CompanionSettings
     nimg: NonNegativeInt  # photos shown to it
@@ -54,17 +54,17 @@ Card = TypeVar("Card", bound=CompanionCard)
 def write_companion(
     folder: Path, name: str, network: nn.Module, card_type: type[Card], metadata: Mapping[str, Any]
 ) -> Card:
-    """Write weights and card into `folder`; the card comes last and vouches for the weights.
+    """Write weights and card into `folder`; the card comes last and has the weights' hash.
 
     Args:
-        folder: Is there already.
-        name: Of both files, but for their endings.
-        network: What was trained.
+        folder: An existing folder.
+        name: Name of both files, without suffix.
+        network: The trained network.
         card_type: The card's model.
-        metadata: The card's fields but for the weights' hash.
+        metadata: The card's fields, except the weights' hash.
 
     Raises:
-        OSError: They can't be written.
+        OSError: A file can't be written.
     """
     tensors = network.state_dict().items()
     weights = save({key: t.detach().cpu().contiguous() for key, t in tensors})
@@ -75,18 +75,18 @@ def write_companion(
 
 
 def write_card(folder: Path, name: str, card: CompanionCard) -> None:
-    """Write a card, or one in place of the one before; raises OSError."""
+    """Write a card, or replace it; raises OSError."""
     replace_file(folder / f"{name}.json", f"{card.model_dump_json(indent=2)}\n".encode())
 
 
-def read_card(folder: Path, name: str, card_type: type[Card], again: str) -> Card:
-    """The card in `folder`, whose weights are those that it speaks of.
+def read_card(folder: Path, name: str, card_type: type[Card], remedy: str) -> Card:
+    """Read the card in `folder`, and check that the weights have the card's hash.
 
     Args:
-        folder: What was written to.
-        name: Of its files.
+        folder: The companion's folder.
+        name: Name of its files.
         card_type: The card's model.
-        again: What to do where this fails.
+        remedy: What to do if this fails, for the message.
 
     Raises:
         CompanionError: A file is missing or damaged.
@@ -96,39 +96,39 @@ def read_card(folder: Path, name: str, card_type: type[Card], again: str) -> Car
         card = card_type.model_validate_json((folder / f"{name}.json").read_bytes())
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
-        raise CompanionError(f"{folder} can't be read ({first_fault(error)}): {again}") from error
+        raise CompanionError(f"{folder} can't be read ({first_fault(error)}): {remedy}") from error
     if digest != card.weights_sha256:
-        raise CompanionError(f"{weights} is damaged (SHA-256 differs): {again}")
+        raise CompanionError(f"{weights} is damaged (SHA-256 differs): {remedy}")
     return card
 
 
-def load_weights(folder: Path, name: str, network: nn.Module, again: str) -> None:
-    """Fill a network with the weights in `folder`, ready for use.
+def load_weights(folder: Path, name: str, network: nn.Module, remedy: str) -> None:
+    """Load the weights in `folder` into a network, and freeze it for use.
 
     Raises:
-        CompanionError: They are another network's.
+        CompanionError: They are another network's; the message ends with `remedy`.
     """
     path = folder / f"{name}.safetensors"
     try:
         network.load_state_dict(load(path.read_bytes()))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise CompanionError(f"{path} does not fit: {again}") from error
+        raise CompanionError(f"{path} does not fit the network: {remedy}") from error
     network.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class CompanionTick:
-    """Where training is; the figures are means over the steps since the tick before."""
+    """Progress of a training; the values are means over the steps since the previous tick."""
 
     nimg: int
     means: dict[str, float]
 
 
 class CompanionTrainer(ABC):
-    """One companion's training: the loop around its steps."""
+    """The training of one companion: the loop around its steps."""
 
     tick_steps: ClassVar[int]
-    not_finite: ClassVar[str]  # what to do when a loss is not
+    not_finite: ClassVar[str]  # what to do if a loss is not finite, for the message
 
     def __init__(self, network: nn.Module, settings: CompanionSettings) -> None:
         self.network, self.settings = network, settings
@@ -142,7 +142,11 @@ class CompanionTrainer(ABC):
 
     @abstractmethod
     def step(self, done: float) -> dict[str, Tensor]:
-        """One step, when so much of the training is over, 0 to 1; figures without gradients."""
+        """Train one step; returns values to average, without gradients.
+
+        Args:
+            done: Fraction of the training that is over, 0 to 1.
+        """
 
     def train(
         self, on_tick: Callable[[CompanionTick], None], should_stop: Callable[[], bool]
@@ -172,7 +176,7 @@ class CompanionTrainer(ABC):
         self.network.eval().requires_grad_(False)
 
     def _done(self, elapsed_sec: float) -> float:
-        """How much of the training is over, 0 to 1."""
+        """Fraction of the training that is over, 0 to 1."""
         kimg, minutes = self.settings.max_kimg, self.settings.max_minutes
         by_images = 0.0 if kimg is None else self.nimg / (kimg * 1000)
         by_time = 0.0 if minutes is None else elapsed_sec / (minutes * 60)

@@ -1,4 +1,4 @@
-"""Command line of the training room: train-encoder, train-upscaler, and the watermark's."""
+"""Command line of the training package: train-encoder, train-upscaler, and the watermark's."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +18,13 @@ from training.cli import (
 )
 
 _ENCODER_KIMG = 100.0
-_UPSCALER_KIMG = 30.0
+_UPSCALER_KIMG = 60.0
 _WATERMARK_KIMG = 400.0
 _MAX_KIMG_HELP = "Stop after so many thousand photos shown; {:g} if no end."
 
 Data = Annotated[Path, typer.Option(help="The dataset that it was trained on.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
-Judged = Annotated[int, typer.Option(help="Images to mark and treat, to judge by.")]
+Judged = Annotated[int, typer.Option(help="Images to mark, treat and read.")]
 Unmarked = Annotated[int, typer.Option(help="Images without a mark to read.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -42,7 +42,7 @@ def train_encoder(
     device: DeviceOption = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Train an encoder that finds a photo's place among the styles of a run's generator."""
+    """Train an encoder that finds a photo's styles for a run's generator."""
     from training.dataset import PreparedDataset
     from training.inversion.encoder_run import ENCODER_FOLDER, SHEET_FILE, EncoderSettings
     from training.inversion.inversion import train_encoder as run_training
@@ -67,7 +67,7 @@ def train_encoder(
         ),
     )
     say(
-        f"{card.nimg / 1000:.1f} kimg, judged on {card.errors.photos} photos; look at "
+        f"{card.nimg / 1000:.1f} kimg, evaluated on {card.errors.photos} photos; look at "
         f"{run / ENCODER_FOLDER / SHEET_FILE}"
     )
 
@@ -77,7 +77,8 @@ def train_upscaler(
     run: Annotated[Path, typer.Argument(help="A training run.")],
     photos: Annotated[Path, typer.Option(help="Folder; its first level is the category.")],
     validation: Annotated[
-        Path | None, typer.Option(help="Such a folder to judge by; else a tenth of the photos.")
+        Path | None,
+        typer.Option(help="Such a folder to evaluate with; by default a tenth of the photos."),
     ] = None,
     factor: Annotated[int, typer.Option(help="How much larger: 2 or 4.")] = 4,
     max_kimg: Annotated[
@@ -125,7 +126,7 @@ def train_upscaler(
         ),
     )
     say(
-        f"{card.nimg / 1000:.1f} kimg, judged on {card.judged} photos; look at "
+        f"{card.nimg / 1000:.1f} kimg, evaluated on {card.judged} photos; look at "
         f"{run / UPSCALER_FOLDER / SHEET_FILE}"
     )
 
@@ -143,9 +144,9 @@ def train_watermark(
     device: DeviceOption = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Train an invisible mark on photos, and judge it; `catalogan export --watermark` takes it.
+    """Train an invisible mark on photos and evaluate it, for `catalogan export --watermark`.
 
-    It is kept as soon as it is trained: if judging is interrupted, judge-watermark goes on.
+    It is saved as soon as it is trained: if the evaluation is interrupted, run judge-watermark.
     """
     from training.companion import CompanionSettings
     from training.dataset import PreparedDataset
@@ -158,7 +159,7 @@ def train_watermark(
         max_kimg = _WATERMARK_KIMG
     with refusals():
         settings = CompanionSettings(seed=seed, max_kimg=max_kimg, max_minutes=max_minutes)
-        JudgingSettings(judged=judged, unmarked=unmarked)  # refused before hours of training
+        JudgingSettings(judged=judged, unmarked=unmarked)  # validated before hours of training
         with training_progress("watermark", max_kimg, max_minutes) as shown:
             run_training(PreparedDataset(data), out, settings, pick_device(device), *shown)
     judge_watermark(out, data, judged, unmarked, device)
@@ -172,14 +173,14 @@ def judge_watermark(
     unmarked: Unmarked = 100_000,
     device: DeviceOption = "auto",
 ) -> None:
-    """Measure how often a trained mark is found; the figures go into exports that take it."""
+    """Measure how often a trained mark is found; exports with the mark contain the results."""
     from training.dataset import PreparedDataset
     from training.learning.device import pick_device
     from training.watermark.watermark import judge_watermark as run_judging
     from training.watermark.watermark_folder import SHEET_FILE, JudgingSettings
 
     configure_logging()
-    with refusals(), progress("Judging the watermark", "images") as update:
+    with refusals(), progress("Evaluating the watermark", "images") as update:
         settings = JudgingSettings(judged=judged, unmarked=unmarked)
         judgement = run_judging(
             watermark, PreparedDataset(data), settings, pick_device(device), update

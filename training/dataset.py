@@ -1,4 +1,4 @@
-"""A prepared dataset on disk: what `prepare` writes and training reads.
+"""A prepared dataset on disk, which `prepare` writes and training reads.
 
 DATASET/
   dataset.json    DatasetInfo
@@ -29,11 +29,11 @@ Split = Literal["train", "validation"]
 
 
 class DatasetError(ValueError):
-    """A dataset that can't be read; the message names the file and the way out."""
+    """A dataset that can't be read; the message names the file and what to do."""
 
 
 class DatasetInfo(Record):
-    """The prepared dataset in numbers; `hash` covers pixels, labels and splits."""
+    """Metadata of a prepared dataset; `hash` covers pixels, labels and splits."""
 
     schema_version: Literal[1] = 1
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -50,7 +50,7 @@ class PreparedDataset:
     """Read-only view of a prepared dataset.
 
     Attributes:
-        info: What the dataset holds.
+        info: Size, categories and counts.
         images: uint8 memory map [N, height, width, channels].
         labels: int64 [N], index into info.categories.
         splits: str [N], "train" or "validation".
@@ -62,7 +62,7 @@ class PreparedDataset:
         Raises:
             DatasetError: A file is missing, damaged, or disagrees with the others.
         """
-        import pyarrow.parquet as pq  # large, and only the index is in its format
+        import pyarrow.parquet as pq  # imported late: large, and only the index needs it
 
         self.path: Final = path
         try:
@@ -73,7 +73,7 @@ class PreparedDataset:
             table = pq.read_table(path / INDEX_FILE, columns=["label", "split"])
         except (OSError, ValueError) as error:
             raise DatasetError(
-                f"{path} is no readable dataset ({first_fault(error)}): "
+                f"{path} is not a readable dataset ({first_fault(error)}): "
                 "run `catalogan prepare` again"
             ) from error
         self.labels: NDArray[np.int64] = table["label"].to_numpy().astype(np.int64)
@@ -90,7 +90,7 @@ class PreparedDataset:
         return np.flatnonzero(self.splits == split)
 
     def photo_paths(self, rows: Sequence[int]) -> list[str]:
-        """Where the photos of `rows` lay in the catalogue when the dataset was made.
+        """Paths of the photos of `rows` in the catalogue that the dataset was prepared from.
 
         Raises:
             DatasetError: The index has no paths.

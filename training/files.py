@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 import os
 import secrets
@@ -9,56 +9,57 @@ from pathlib import Path
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write beside `path`, sync, rename: whatever fails, what was there stays.
+    """Write a temporary file, sync, and rename it to `path`: on failure the old file remains.
 
     Raises:
         OSError: It can't be written; nothing half-written is left.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with aside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     except OSError:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
-def folder_aside(place: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A new folder beside `place` that becomes `place` when all went well.
+def temporary_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a new folder that is renamed to `out` when the block succeeds.
 
     Args:
-        place: A new folder, or an empty one.
-        replace: It may hold something, which goes only after the new folder is in its place.
+        out: A new folder, or an empty one.
+        replace: `out` may hold something, which is deleted once the new folder has replaced it.
 
     Raises:
-        OSError: It can't be written; `place` is as it was, and nothing half-written is left.
+        OSError: It can't be written; `out` is unchanged, and nothing half-written is left.
     """
-    place = place.resolve()  # of a link, what it points to is replaced
-    mark = secrets.token_hex(4)
-    aside = place.with_name(f".{place.name}.{mark}.partial")
+    out = out.resolve()  # if it is a link, the folder that it points to is replaced
+    suffix = secrets.token_hex(4)
+    temporary = out.with_name(f".{out.name}.{suffix}.partial")
     try:
-        aside.mkdir(parents=True)
-        yield aside
-        for file in filter(Path.is_file, aside.rglob("*")):
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in filter(Path.is_file, temporary.rglob("*")):
             with file.open("rb") as stream:
-                os.fsync(stream.fileno())  # on disk before the rename is
-        if replace and place.is_dir() and any(place.iterdir()):
-            _exchange(aside, place, place.with_name(f".{place.name}.{mark}.old"))
+                os.fsync(stream.fileno())  # content reaches the disk before the new name does
+        if replace and out.is_dir() and any(out.iterdir()):
+            _replace(out, temporary, out.with_name(f".{out.name}.{suffix}.old"))
         else:
-            aside.rename(place)
+            temporary.rename(out)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _exchange(aside: Path, place: Path, old: Path) -> None:
-    place.rename(old)
+def _replace(out: Path, temporary: Path, old: Path) -> None:
+    """Rename `out` to `old` and `temporary` to `out`, then delete `old`."""
+    out.rename(old)
     try:
-        aside.rename(place)
+        temporary.rename(out)
     except OSError:
-        old.rename(place)
+        old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)

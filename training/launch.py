@@ -1,4 +1,4 @@
-"""From a dataset and settings to a finished run: everything around the loop."""
+"""Starts or resumes a training run from a dataset and settings: everything around the loop."""
 
 import os
 import signal
@@ -24,12 +24,12 @@ from training.learning.run import RunError, config_to_resume, locked, write_run
 from training.learning.sources import Source, open_source
 from training.learning.trainer import Outcome, Trainer
 
-# What a run that starts from trained weights does otherwise. A fresh Adam's first steps are as
-# long as its learning rate, whatever the gradient; and there is no first noise that a longer
-# average would drag along.
+# Settings that differ for a run that starts from trained weights. A reinitialised Adam's first
+# steps are as large as its learning rate, whatever the gradient; and there is no initial noise
+# that would stay in a longer average.
 FINE_TUNING: Final[dict[str, Any]] = {"optimizer": {"warmup_kimg": 1.0, "ema_rampup": 0.25}}
 
-# The networks hang on these.
+# The networks' shapes and initial weights depend on these.
 DECIDED_AT_THE_START: Final = (
     "preset",
     "model",
@@ -40,17 +40,17 @@ DECIDED_AT_THE_START: Final = (
 )
 ENDS: Final = ("max_kimg", "max_minutes")
 
-# Shows a run, from its configuration, device and image count on; what it yields takes each tick.
+# Displays a run with this configuration, device and image count; yields a function for its ticks.
 Display = Callable[[TrainingConfig, str, int], AbstractContextManager[Callable[[Tick], None]]]
 
 
 class LaunchError(RuntimeError):
-    """Training could not start or go on; the message says why and what to do."""
+    """Training could not start or continue; the message says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What the person who trains asks for."""
+    """Options of `catalogan train`."""
 
     dataset: Path
     run: Path
@@ -62,7 +62,7 @@ class Launch:
 
 
 def launch(wanted: Launch, show: Display) -> Outcome | None:
-    """Train a run on a dataset; None in all processes but the first.
+    """Train a run on a dataset; returns None in all processes but the first.
 
     Raises:
         LaunchError: Bad settings or data, a full disk, or losses that are not finite.
@@ -74,14 +74,14 @@ def launch(wanted: Launch, show: Display) -> Outcome | None:
         with joined(device.type) as ranks:
             if ranks.world_size > 1 and device.type == "cuda":
                 device = torch.device("cuda", ranks.local_rank)
-                torch.cuda.set_device(device)  # of what names none, as pinned memory
+                torch.cuda.set_device(device)  # for operations that name none, like pinned memory
             source = None
             if wanted.resume:
-                config = _resumed(wanted, data)
+                config = _config_to_resume(wanted, data)
             else:
                 source = None if wanted.source is None else open_source(wanted.source)
-                config = _fresh(wanted, data, device.type, source)
-            check_shares(config, ranks)
+                config = _new_config(wanted, data, device.type, source)
+            check_batch_size(config, ranks)
             wanted.run.mkdir(parents=True, exist_ok=True)
             with locked(wanted.run) if ranks.is_main else nullcontext():
                 if ranks.is_main and not wanted.resume:
@@ -93,15 +93,15 @@ def launch(wanted: Launch, show: Display) -> Outcome | None:
                     check_memory(networks, device)
                 if wanted.resume:
                     trainer.resume()
-                    if ranks.is_main:  # not before it is known that the settings fit
+                    if ranks.is_main:  # only once the settings are known to fit the checkpoint
                         write_run(wanted.run, config, data)
                 elif source is not None:
                     trainer.start_from(source)
                 try:
-                    return _shown(trainer, show)
-                finally:  # also of a run that failed: that is when it is looked at
+                    return _train(trainer, show)
+                finally:  # also for a run that failed, when the report is needed most
                     if ranks.is_main:
-                        # Imported late: what draws is of no use while training.
+                        # Imported late, since training does not need the plotting library.
                         from training.report.report import try_report
 
                         try_report(wanted.run)
@@ -109,25 +109,25 @@ def launch(wanted: Launch, show: Display) -> Outcome | None:
         raise LaunchError(str(error)) from error
     except torch.OutOfMemoryError as error:
         raise LaunchError(
-            "the GPU's memory is full: go on with fewer images at a time, which changes no result, "
-            f"as by --set batch_gpu={GROUP_SIZE} ({error})"
+            "the GPU's memory is full: use fewer images at a time, which changes no result, with "
+            f"--set batch_gpu={GROUP_SIZE} ({error})"
         ) from error
     except RuntimeError as error:
         if "RANK" not in os.environ:
             raise
         raise LaunchError(
             f"rank {os.environ['RANK']}: {str(error).splitlines()[0]}. If another process of this "
-            "run ended, its own message says why; checkpoints are whole: go on with --resume"
+            "run ended, its own message says why. Checkpoints are intact: continue with --resume"
         ) from error
     except OSError as error:
         raise LaunchError(
-            f"{wanted.run}: {error}. Checkpoints written so far are whole: put it right, then "
-            "go on with --resume"
+            f"{wanted.run}: {error}. Checkpoints written so far are intact: solve this, then "
+            "continue with --resume"
         ) from error
 
 
-def _shown(trainer: Trainer, show: Display) -> Outcome | None:
-    """Train; the first process shows how it goes."""
+def _train(trainer: Trainer, show: Display) -> Outcome | None:
+    """Train; the first process displays the progress."""
     with stop_on_signals() as should_stop:
         if not trainer.ranks.is_main:
             trainer.train(lambda _: None, should_stop)
@@ -136,22 +136,22 @@ def _shown(trainer: Trainer, show: Display) -> Outcome | None:
             return trainer.train(on_tick, should_stop)
 
 
-def _fresh(
+def _new_config(
     wanted: Launch, data: PreparedDataset, device: str, source: Source | None
 ) -> TrainingConfig:
-    """Preset plus overrides, for a run that is not there yet."""
+    """Configure a new run: preset plus overrides."""
     run = wanted.run
     if run.exists() and list_checkpoints(run):
-        raise RunError(f"{run} holds a run already: go on with --resume, or choose another --out")
+        raise RunError(f"{run} holds a run: continue it with --resume, or choose another --out")
     name = wanted.preset or default_preset(max(data.info.width, data.info.height), device == "cpu")
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: choose one of {', '.join(PRESETS)}")
     _refuse(wanted.overrides, {"preset": "use --preset", "fine_tuning.source": "use --from"})
     settings = {**PRESETS[name], "preset": name}
     levels = Pyramid.of(data.info.height, data.info.width).doublings
-    if levels == 1:  # the smallest pictures: the base is all that there is to mask
+    if levels == 1:  # in the smallest images only the base can be masked
         settings = merge(settings, {"masking": {"level": 0}})
-    if source is not None:  # the widths must be its own, and its weights eased in
+    if source is not None:  # with the source's widths
         model = source.model.model_dump()
         settings = merge(settings, {"model": model, **FINE_TUNING})
         settings = merge(settings, {"fine_tuning": {"source": source.name}})
@@ -164,16 +164,16 @@ def _fresh(
     return config
 
 
-def _resumed(wanted: Launch, data: PreparedDataset) -> TrainingConfig:
-    """The saved configuration, with a new end or learning rate where given."""
+def _config_to_resume(wanted: Launch, data: PreparedDataset) -> TrainingConfig:
+    """Load the saved configuration and apply overrides, such as a new end or learning rate."""
     saved = config_to_resume(wanted.run, data)
     for option, value in (("--preset", wanted.preset), ("--from", wanted.source)):
         if value is not None:
             raise ConfigError(f"{option} is for a new run: leave it out, or leave --resume out")
-    reason = f"is decided at the start of a run: use --from {wanted.run}"
+    reason = f"is fixed when a run starts: use --from {wanted.run}"
     _refuse(wanted.overrides, dict.fromkeys(DECIDED_AT_THE_START, reason))
     before = saved.model_dump()
-    if any(wanted.overrides.get(end) is not None for end in ENDS):  # in place of the one before
+    if any(wanted.overrides.get(end) is not None for end in ENDS):  # it replaces the saved end
         before |= dict.fromkeys(ENDS)
     return resolve(merge(before, wanted.overrides))
 
@@ -182,8 +182,8 @@ def _refuse(overrides: dict[str, Any], reasons: dict[str, str]) -> None:
     """Refuse settings that can't be given here.
 
     Args:
-        overrides: What was asked for, as a tree; None = not given.
-        reasons: Setting, or group of settings, by its path: what to do.
+        overrides: Requested settings as a tree; None = not given.
+        reasons: Path of a setting, or group of settings -> what to do instead.
 
     Raises:
         ConfigError: One of them is given.
@@ -196,16 +196,18 @@ def _refuse(overrides: dict[str, Any], reasons: dict[str, str]) -> None:
             raise ConfigError(f"{path}: {reason}")
 
 
-def check_shares(config: TrainingConfig, ranks: Ranks) -> None:
-    """Minibatch deviation compares images in groups, which no processes and no passes share.
+def check_batch_size(config: TrainingConfig, ranks: Ranks) -> None:
+    """Check that each process, and each part of its batch, gets whole groups of images.
+
+    Minibatch standard deviation compares the images of a group, which can't be split.
 
     Raises:
-        ConfigError: The batch size, or the part of it that goes through at once, does not do.
+        ConfigError: batch_size or batch_gpu does not divide into whole groups.
     """
     together = ranks.world_size * GROUP_SIZE
     if config.batch_size % together:
         raise ConfigError(
-            f"--batch-size {config.batch_size}: every process takes pictures in groups of "
+            f"--batch-size {config.batch_size}: every process takes images in groups of "
             f"{GROUP_SIZE}, so give a multiple of {together}"
         )
     shard = config.batch_size // ranks.world_size
@@ -221,12 +223,12 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into a flag; a second SIGINT interrupts as usual."""
     caught: list[int] = []
 
-    def note(number: int, _frame: object) -> None:
+    def handle(number: int, _frame: object) -> None:
         if caught and number == signal.SIGINT:
             raise KeyboardInterrupt
         caught.append(number)
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(caught)
     finally:

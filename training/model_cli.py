@@ -1,4 +1,4 @@
-"""Command line of the training room, second half: train, evaluate, report, export."""
+"""Command line of the training package: train, evaluate, report, export."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ def train(
         float | None, typer.Option(help="Stop after so many thousand images shown.")
     ] = None,
     max_minutes: MaxMinutes = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run at --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run at --out.")] = False,
     device: DeviceOption = "auto",
     seed: Annotated[int | None, typer.Option(help="Of everything that is random.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Over all processes.")] = None,
@@ -108,12 +108,12 @@ def train(
         )
         outcome = launch(wanted, _training_display)
     if outcome is not None:
-        end = "" if outcome.reason == "finished" else "; go on with --resume"
+        end = "" if outcome.reason == "finished" else "; continue with --resume"
         say(f"{outcome.reason} at {outcome.nimg / 1000:.1f} kimg: {outcome.checkpoint}{end}")
 
 
 def _set(overrides: dict[str, Any], setting: str) -> None:
-    """Put `a.b=value` into the tree."""
+    """Set `a.b=value` in a tree of settings."""
     path, equals, value = setting.partition("=")
     if not equals:
         fail(f"--set {setting}: write it as name=value, for example masking.ratio=0.3")
@@ -129,7 +129,7 @@ def _set(overrides: dict[str, Any], setting: str) -> None:
 def _training_display(
     config: TrainingConfig, device: str, nimg: int
 ) -> Iterator[Callable[["Tick"], None]]:
-    """The configuration as a table, then a progress bar with the tick's figures."""
+    """Show the configuration as a table, then a progress bar with each tick's values."""
     table = Table(show_header=False, title=f"preset {config.preset} on {device}")
     for key, value in config.model_dump().items():
         group = value.items() if isinstance(value, dict) else None
@@ -182,7 +182,7 @@ def evaluate(
     snapshot: SnapshotOption = "last",
     device: DeviceOption = "auto",
     usefulness: Annotated[
-        bool, typer.Option("--usefulness", help="Also: do the pictures help where photos are few?")
+        bool, typer.Option("--usefulness", help="Also: do the images help where photos are few?")
     ] = False,
     few_photos: Annotated[
         int, typer.Option(help="Real photos of each category for --usefulness.")
@@ -191,11 +191,11 @@ def evaluate(
     max_memorised: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Exit with 3 when a larger share is too near to training photos."
+            min=0, max=1, help="Exit with 3 if a larger fraction is too near to training photos."
         ),
     ] = None,
 ) -> None:
-    """Measure how near the pictures are to the validation photos."""
+    """Measure how near generated images are to the validation photos."""
     from training.dataset import PreparedDataset
     from training.evaluation.evaluation import evaluate as run_evaluation
     from training.evaluation.options import EvaluationOptions
@@ -209,7 +209,7 @@ def evaluate(
     configure_logging()
     with refusals(CheckpointError, OSError):
         where = pick_device(device)
-        help_for_few = (
+        usefulness_options = (
             UsefulnessOptions(photos_per_category=few_photos, seeds=repetitions)
             if usefulness
             else None
@@ -220,7 +220,7 @@ def evaluate(
             truncation_psi=truncation_psi,
             features=features,
             feature_weights=feature_weights,
-            usefulness=help_for_few,
+            usefulness=usefulness_options,
             device=str(where),
         )
         sampler = open_sampler(model, where, snapshot)
@@ -238,11 +238,11 @@ def evaluate(
 
 
 def check_memorised(found: "Memorisation", limit: float) -> None:
-    """End with exit code 3 where more than `limit` of the pictures are memorised."""
+    """Exit with code 3 if a larger fraction than `limit` of the images is memorised."""
     if found.share <= limit:
         return
     _err.print(
-        f"Memorised: {found.share:.1%} of {found.generated_count} generated pictures are too near "
+        f"Memorised: {found.share:.1%} of {found.generated_count} generated images are too near "
         f"to a training photo, more than --max-memorised {limit:g}. Photos never trained on: "
         f"{found.expected_share:.1%}, by chance up to {found.chance_share:.1%} with "
         f"{found.validation_count} validation photos. Train for less long or on more photos",
@@ -254,7 +254,7 @@ def check_memorised(found: "Memorisation", limit: float) -> None:
 
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="A training run.")]) -> None:
-    """Write a run's report.html anew from what the run holds."""
+    """Write a run's report.html again, from the run's current files."""
     from training.report.report import write_report
 
     configure_logging()
@@ -269,30 +269,30 @@ def export(
     name: Annotated[str | None, typer.Option(help="Model name; the folder's by default.")] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
-        typer.Option(help="Of feature maps; int8 is fast on a CPU, and changes the pictures."),
+        typer.Option(help="Of feature maps; int8 is fast on a CPU, and changes the images."),
     ] = "fp32",
     snapshot: SnapshotOption = "last",
     truncation_psi: Annotated[
         float, typer.Option(min=0, max=1, help="Default to serve.")
     ] = SERVED_TRUNCATION_PSI,
     noise_scale: Annotated[
-        float, typer.Option(min=0, max=1, help="Of the fine grain to serve; 0 is clean.")
+        float, typer.Option(min=0, max=1, help="Default to serve: fine grain; 0 is clean.")
     ] = SERVED_NOISE_SCALE,
     licence: Annotated[str, typer.Option(help="Of the model.")] = "unspecified",
-    author: Annotated[str, typer.Option(help="Who is to be asked.")] = "unspecified",
+    author: Annotated[str, typer.Option(help="Whom to contact.")] = "unspecified",
     photos: Annotated[
         str, typer.Option(help="Where the photos are from, and their licence.")
     ] = "unspecified",
     synonyms: Annotated[
         Path | None, typer.Option(help=f"JSON with other names for prompts: {_SYNONYMS_FORM}.")
     ] = None,
-    encoder: Annotated[bool, typer.Option(help="Take the run's encoder along.")] = True,
-    upscaler: Annotated[bool, typer.Option(help="Take the run's upscaler along.")] = True,
+    encoder: Annotated[bool, typer.Option(help="Include the run's encoder.")] = True,
+    upscaler: Annotated[bool, typer.Option(help="Include the run's upscaler.")] = True,
     watermark: Annotated[
-        Path | None, typer.Option(help="A folder of `catalogan train-watermark` to take along.")
+        Path | None, typer.Option(help="A folder of `catalogan train-watermark` to include.")
     ] = None,
 ) -> None:
-    """Export a run's generator to ONNX, and check that it paints the same."""
+    """Export a run's generator to ONNX, and check that it generates the same images."""
     from training.export.export import ExportOptions, export_run
     from training.export.graphs import ExportError
     from training.export.loss import describe
@@ -328,7 +328,7 @@ def export(
 
 
 def _read_synonyms(path: Path) -> dict[str, tuple[str, ...]]:
-    """Read the file of `export --synonyms`; which names go with which is checked later."""
+    """Read the file of `export --synonyms`; its names are checked against the categories later."""
     from models.manifest import Category, Synonyms
 
     try:

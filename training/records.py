@@ -1,4 +1,4 @@
-"""What settings and stored records are made of."""
+"""Base class and common field types of settings and stored records."""
 
 from typing import Annotated
 
@@ -10,6 +10,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Record(BaseModel):
-    """Fixed once made; a field that it does not know, and a number that is none, are refused."""
+    """An immutable record that refuses unknown fields, and numbers that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

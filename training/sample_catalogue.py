@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
 
-from training.files import folder_aside
+from training.files import temporary_folder
 
 Part = Literal["first", "second"]
 
@@ -19,7 +19,7 @@ LICENCE: Final = "CC0-1.0"
 
 
 class SampleCatalogueError(ValueError):
-    """The photos can't be unpacked where they should go; the message names the folder."""
+    """The photos can't be unpacked into the folder; the message names it."""
 
 
 def unpack_sample_catalogue(out: Path, part: Part | None = None) -> dict[str, int]:
@@ -35,7 +35,7 @@ def unpack_sample_catalogue(out: Path, part: Part | None = None) -> dict[str, in
         Number of photos in each category.
 
     Raises:
-        SampleCatalogueError: `out` is not free, or can't be written; nothing half-written is left.
+        SampleCatalogueError: `out` is not empty, or can't be written; nothing half-written is left.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SampleCatalogueError(
@@ -44,9 +44,9 @@ def unpack_sample_catalogue(out: Path, part: Part | None = None) -> dict[str, in
     file = Path(str(files("training"))) / "data" / "sample-catalogue" / "photos.zip"
     categories = [name for key, names in PARTS.items() if part in (None, key) for name in names]
     try:
-        with folder_aside(out) as aside, zipfile.ZipFile(file) as archive:
+        with temporary_folder(out) as temporary, zipfile.ZipFile(file) as archive:
             photos = [name for name in archive.namelist() if name.split("/")[0] in categories]
-            archive.extractall(aside, photos)
+            archive.extractall(temporary, photos)
     except OSError as error:
         raise SampleCatalogueError(f"--out {out} can't be written: {error.strerror}") from error
     return dict(Counter(name.split("/")[0] for name in photos))

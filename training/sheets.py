@@ -1,4 +1,4 @@
-"""A sheet of images to judge by eye: labelled rows, one below the other."""
+"""Sheets of images for visual inspection: labelled rows, one below the other."""
 
 import io
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def draw_sheet(
 
     Args:
         rows: Each row's label and images, uint8 [N, height, width, channels].
-        names: What stands above each column.
-        label_px: Room for the labels.
+        names: Heading of each column.
+        label_px: Width of the labels' column.
         cell_px: The longer side of each image on the sheet.
 
     Returns:

@@ -1,13 +1,11 @@
-"""API keys: made once, kept as hashes in a small JSON file.
+"""API keys: created once, kept as hashes in a small JSON file.
 
 A key is 256 random bits, so its plain SHA-256 is as hard to turn back as a salted one.
 """
 
 import fcntl
 import hashlib
-import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +14,9 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import SettingsError
+from service.files import replace_text
 from service.settings import RATE_PATTERN
+from service.validation import problems
 
 # So that scanners for secrets know one when they see it.
 PREFIX: Final = "catalogan_"
@@ -34,8 +34,8 @@ class ApiKey(BaseModel):
         sha256: Of the key.
         scopes: What it opens.
         rate: Requests, as "60/minute"; None = as many as it likes.
-        quota: Pictures, as "1000/day" or "20000/month"; None = as many as it likes.
-        created: When it was made.
+        quota: Images, as "1000/day" or "20000/month"; None = as many as it likes.
+        created: When it was created.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,13 +68,13 @@ class KeyList(BaseModel):
 # Who has CATALOGAN_API_KEY, and who calls from this machine where no key is configured.
 OPERATOR: Final = ApiKey(name="operator", sha256="0" * 64, scopes=frozenset(SCOPES))
 LOCAL: Final = ApiKey(name="local", sha256="0" * 64, scopes=frozenset(SCOPES))
-# In usage and logs, whoever verifies a picture without a key, where the operator lets anybody.
+# In usage and logs, whoever verifies an image without a key, where the operator lets anybody.
 ANYBODY: Final = "anybody"
 TAKEN_NAMES: Final = frozenset({OPERATOR.name, LOCAL.name, ANYBODY})
 
 
 def keyless(rate: str) -> ApiKey:
-    """What stands for all who come without a key; it opens nothing that asks for a scope."""
+    """What stands for all who come without a key; it opens nothing that needs a scope."""
     return ApiKey.model_construct(name=ANYBODY, sha256="0" * 64, scopes=frozenset(), rate=rate)
 
 
@@ -92,10 +92,9 @@ def parse_keys(text: bytes | str, source: str) -> KeyList:
     try:
         return KeyList.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part)[:64] for part in first["loc"])
+        first = problems(error)[0]
         raise SettingsError(
-            f"{source} is no list of keys: {place or 'it'}: {first['msg']}"
+            f"{source} is no list of keys: {first.place or 'it'}: {first.message}"
         ) from None
 
 
@@ -115,7 +114,7 @@ def read_keys(path: Path) -> KeyList:
 def create_key(
     path: Path, name: str, scopes: Iterable[str], rate: str | None, quota: str | None
 ) -> str:
-    """Make a key and add its hash to the file at `path`, which is made if need be.
+    """Create a key and add its hash to the file at `path`, which is created if need be.
 
     Returns:
         The key, which nobody will see again.
@@ -133,11 +132,11 @@ def create_key(
         "created": datetime.now(UTC).replace(microsecond=0),
     }
     try:
-        made = ApiKey.model_validate(fields)
+        created = ApiKey.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = str(first["loc"][0]).replace("scopes", "scope")  # as the option is called
-        raise SettingsError(f"{field}: {first['msg']}") from None
+        first = problems(error)[0]
+        field = first.place.partition(".")[0].replace("scopes", "scope")  # as the option is called
+        raise SettingsError(f"{field}: {first.message}") from None
 
     def add(known: KeyList) -> tuple[ApiKey, ...]:
         if name in TAKEN_NAMES or any(one.name == name for one in known.keys):
@@ -146,7 +145,7 @@ def create_key(
             )
         if len(known.keys) == MAX_KEYS:
             raise SettingsError(f"{path} holds {MAX_KEYS} keys already")
-        return (*known.keys, made)
+        return (*known.keys, created)
 
     _change(path, add, missing_ok=True)
     return key
@@ -179,15 +178,6 @@ def _change(
             fcntl.flock(lock, fcntl.LOCK_EX)
             known = KeyList() if missing_ok and not path.exists() else read_keys(path)
             text = KeyList(keys=change(known)).model_dump_json(indent=2, exclude_none=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    file.write(text + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).replace(path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            replace_text(path, text + "\n", 0o600)
     except OSError as error:
         raise SettingsError(f"the keys file can't be written: {error}") from None

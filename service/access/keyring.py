@@ -40,7 +40,7 @@ class Keyring:
             self._take(self._path)
 
     def find(self, key: str) -> ApiKey | None:
-        """Look a key up, in a time that tells nothing of the keys that there are."""
+        """Look a key up, in a time that reveals nothing of the keys."""
         self._look()
         given, found = key_hash(key), None
         for known, entry in self._keys.items():

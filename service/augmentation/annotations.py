@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from service.augmentation.matrices import HORIZON, homogeneous, mirrors
-from service.augmentation.operation import Matrix, Size
-from service.augmentation.warping import View
+from service.augmentation.operations.base import Matrix, Size
+from service.augmentation.resampling import View
 from service.errors import BadRequest
-from service.messages.schemas import Strict
+from service.fields import Strict
 
 MAX_SHAPES: Final = 1000
 MAX_POINTS: Final = 20_000
@@ -160,7 +160,7 @@ def carry(annotation: Annotation, view: View, photo: Size, min_visible: float) -
 
 
 def _clip(outline: NDArray[np.float64], view: View) -> tuple[NDArray[np.float64], float]:
-    """Project a polygon [N, 2] and cut it off at the picture's edges.
+    """Project a polygon [N, 2] and cut it off at the image's edges.
 
     Returns:
         What is seen of it, [M, 2], and its share of the area, 0 to 1.

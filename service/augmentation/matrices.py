@@ -1,6 +1,6 @@
 """3 x 3 matrices of the plane.
 
-Coordinates are continuous: a picture covers [0, width] x [0, height], x to the right, y down,
+Coordinates are continuous: an image covers [0, width] x [0, height], x to the right, y down,
 and the pixel in column i and row j has its centre at (i + 0.5, j + 0.5).
 """
 
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.operation import Matrix, Size
+from service.augmentation.operations.base import Matrix, Size
 
 # A point with a smaller third coordinate is on the horizon or behind the viewer.
 HORIZON: Final = 1e-6
@@ -28,7 +28,7 @@ def scaling(x: float, y: float) -> Matrix:
 
 
 def about_centre(linear: Matrix, size: Size) -> Matrix:
-    """The same about the centre of a picture of `size`."""
+    """The same about the centre of an image of `size`."""
     x, y = size[0] / 2, size[1] / 2
     return translation(x, y) @ linear @ translation(-x, -y)
 
@@ -59,7 +59,7 @@ def homography(source: Sequence[Sequence[float]], target: Sequence[Sequence[floa
 
 
 def homogeneous(points: NDArray[np.float64], matrix: Matrix) -> NDArray[np.float64]:
-    """Take points [N, 2] through `matrix`; gives [N, 3], not yet divided by the third."""
+    """Take points [N, 2] through `matrix`; returns [N, 3], not yet divided by the third."""
     return np.column_stack([points, np.ones(len(points))]) @ matrix.T
 
 
@@ -71,7 +71,7 @@ def project(points: NDArray[np.float64], matrix: Matrix) -> NDArray[np.float64]:
 
 
 def local_scales(matrix: Matrix, size: Size) -> tuple[float, float]:
-    """By how much `matrix` stretches the axes at the centre of a picture of `size`."""
+    """By how much `matrix` stretches the axes at the centre of an image of `size`."""
     x, y, depth = (matrix @ np.array([size[0] / 2, size[1] / 2, 1.0])).tolist()
     # Quotient rule on (x / depth, y / depth).
     slopes = (matrix[:2, :2] - np.outer([x / depth, y / depth], matrix[2, :2])) / depth

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from service.augmentation.geometry import (
+from service.augmentation.operations.geometry import (
     Canvas,
     Crop,
     Flip,
@@ -15,9 +15,9 @@ from service.augmentation.geometry import (
     Shear,
     Translate,
 )
-from service.augmentation.scenery import Background
-from service.augmentation.tones import Colours, Gamma, Greyscale, WhiteBalance
-from service.augmentation.traces import Blur, Cutout, Jpeg, Noise, Shadow, Sharpen
+from service.augmentation.operations.scenery import Background
+from service.augmentation.operations.tones import Colours, Gamma, Greyscale, WhiteBalance
+from service.augmentation.operations.traces import Blur, Cutout, Jpeg, Noise, Shadow, Sharpen
 
 AnyOperation = Annotated[
     Flip
@@ -76,7 +76,7 @@ _STRONG: Final[Sequence[AnyOperation]] = (
     Cutout(name="cutout", probability=0.4),
     Jpeg(name="jpeg", quality=(35, 90), probability=0.5),
 )
-# As marketplaces ask for main pictures: the product alone, whole, large, on pure white. Never
+# As marketplaces require main images: the product alone, whole, large, on pure white. Never
 # mirrored, so that lettering stays readable.
 _MARKETPLACE: Final[Sequence[AnyOperation]] = (
     Rotate(name="rotate", degrees=(-2, 2)),

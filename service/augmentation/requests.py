@@ -1,13 +1,12 @@
-"""What an augmentation request may say, and what its JSON answer does."""
+"""What an augmentation request may say, and what its JSON response does."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from service.augmentation.annotations import Annotation
-from service.augmentation.geometry import Canvas
-from service.augmentation.operation import SubjectKind
+from service.augmentation.operations.geometry import Canvas
 from service.augmentation.policies import (
     DEFAULT_POLICY,
     POLICIES,
@@ -16,9 +15,8 @@ from service.augmentation.policies import (
     with_canvas,
 )
 from service.errors import BadRequest
-from service.images.imaging import OutputFormat
-from service.messages.forms import typed_fields
-from service.messages.schemas import Compression, Count, Seed, Strict, refuse_both, validate
+from service.fields import Compression, Count, Seed, Strict, refuse_both
+from service.rendering.encoding import OutputFormat
 
 MAX_PHOTOS: Final = 16
 MAX_OPERATIONS: Final = 24
@@ -27,7 +25,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Replay(Strict):
-    """What an answer says of a picture, to make it again."""
+    """What a response says of an image, to create it again."""
 
     photo: Annotated[int, Field(ge=0, lt=MAX_PHOTOS)] = 0
     photo_sha256: Annotated[
@@ -42,10 +40,10 @@ class Replay(Strict):
 class AugmentationRequest(Strict):
     """Fields of POST /v1/images/augmentations beside the files; user changes nothing."""
 
-    n: Annotated[Count | None, Field(description="Pictures of each photo; 1 by default.")] = None
+    n: Annotated[Count | None, Field(description="Images of each photo; 1 by default.")] = None
     seed: Annotated[
         Seed | None,
-        Field(description="Of the first picture; the next has seed + 1, photo after photo."),
+        Field(description="Of the first image; the next has seed + 1, photo after photo."),
     ] = None
     policy: Annotated[
         PolicyName | None, Field(description="A named list of operations; light by default.")
@@ -68,7 +66,7 @@ class AugmentationRequest(Strict):
             min_length=1,
             max_length=MAX_PHOTOS * 10,
             description="JSON, in place of all above: photo, photo_sha256, mask_sha256, seed and "
-            "operations as an answer's data has them give the same pixels again.",
+            "operations as a response's data has them result in the same pixels.",
         ),
     ] = None
     annotations: Annotated[
@@ -100,77 +98,7 @@ class AugmentationRequest(Strict):
         return self
 
     @property
-    def asked(self) -> Sequence[AnyOperation]:
+    def operations_to_draw(self) -> Sequence[AnyOperation]:
         """The operations to draw from."""
         operations = self.operations or POLICIES[self.policy or DEFAULT_POLICY]
         return operations if self.canvas is None else with_canvas(operations, self.canvas)
-
-
-class CarriedAnnotation(BaseModel):
-    """An annotation in the pixels of a picture; the fields are those of the request."""
-
-    label: str | int | None
-    format: Literal["coco", "xyxy"]
-    boxes: list[list[float]]
-    labels: Annotated[list[str | int] | None, Field(description="Left out where none came.")] = None
-    visible: Annotated[list[float], Field(description="The share of each box that is seen.")]
-    polygons: list[list[float]]
-    keypoints: list[list[list[float]]]
-    dropped: Annotated[
-        dict[Literal["boxes", "polygons"], list[int]],
-        Field(description="Indexes of those of which too little is seen."),
-    ]
-
-
-class AugmentedPicture(BaseModel):
-    """One picture of a JSON answer."""
-
-    b64_json: str
-    mask_b64_json: Annotated[str | None, Field(description="PNG, where a mask came.")] = None
-    photo: Annotated[int, Field(description="Index of the photo, from 0.")]
-    photo_sha256: str
-    mask_sha256: str | None = None
-    seed: Seed
-    size: Annotated[str, Field(description='"WIDTHxHEIGHT"')]
-    matrix: Annotated[
-        list[list[float]], Field(description="3 x 3, from photo pixels to picture pixels.")
-    ]
-    subject: Annotated[
-        SubjectKind | None, Field(description="How it was known, where it was asked for.")
-    ] = None
-    operations: list[dict[str, Any]]
-    annotations: CarriedAnnotation | None = None
-
-
-class AugmentationResponse(BaseModel):
-    """JSON answer of POST /v1/images/augmentations."""
-
-    created: int
-    data: list[AugmentedPicture]
-    output_format: OutputFormat
-    size: Annotated[str | None, Field(description="Left out where sizes differ.")] = None
-
-
-def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:
-    """Turn a form's text fields into a checked request about so many photos.
-
-    Raises:
-        BadRequest: Names the field at fault.
-    """
-    values = typed_fields(
-        fields,
-        integers=("n", "seed", "output_compression"),
-        numbers=("min_visible",),
-        json=("operations", "canvas", "replay", "annotations"),
-    )
-    request = validate(AugmentationRequest, values)
-    if request.annotations is not None and len(request.annotations) != photos:
-        raise BadRequest(
-            f"{len(request.annotations)} annotations for {photos} photos: send one for each, "
-            "null where there is none",
-            param="annotations",
-        )
-    for index, entry in enumerate(request.replay or ()):
-        if entry.photo >= photos:
-            raise BadRequest(f"there are only {photos} photos", param=f"replay.{index}.photo")
-    return request

@@ -1,1 +1,1 @@
-"""Labelled synthetic sets: which pictures, under which names, in which archive."""
+"""Labelled synthetic sets: which images, under which names, in which archive."""

@@ -1,7 +1,7 @@
-"""Where a set's files go: a ZIP or tar that is made as it is sent, or a directory.
+"""Where a set's files go: a ZIP or tar that is written as it is sent, or a directory.
 
 All are written once from front to end. What must wait until the end, ZIP's directory and the
-files about all pictures, is kept compressed: a few ten bytes for each picture.
+files about all images, is kept compressed: a few ten bytes for each image.
 
 ZIP: APPNOTE.TXT 6.3.10 (PKWARE), sections 4.3 and 4.5.3. The standard library's writer could
 not be used: on a stream it leaves sizes out of the local headers, which programs that unpack
@@ -56,7 +56,7 @@ class Spool:
 
 
 class Sink(Protocol):
-    """Takes files one after the other; each call gives the archive's next bytes."""
+    """Takes files one after the other; each call returns the archive's next bytes."""
 
     def begin(self, name: str, size: int | None = None, crc: int | None = None) -> bytes:
         """Begin a file; None = not known yet."""
@@ -72,12 +72,12 @@ class Sink(Protocol):
 
 
 def add(sink: Sink, name: str, data: bytes) -> bytes:
-    """Add a whole file; gives the archive's next bytes."""
+    """Add a whole file; returns the archive's next bytes."""
     return b"".join((sink.begin(name, len(data), zlib.crc32(data)), sink.write(data), sink.end()))
 
 
 def add_blocks(sink: Sink, name: str, blocks: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
-    """Add a file that `blocks` gives, the same each time; gives the archive's next bytes."""
+    """Add a file that `blocks` yields, the same each time; returns the archive's next bytes."""
     size = crc = 0
     for block in blocks():
         size += len(block)
@@ -114,7 +114,7 @@ class Tar:
 
 
 class Zip:
-    """A ZIP of stored files: pictures are compressed already."""
+    """A ZIP of stored files: images are compressed already."""
 
     def __init__(self) -> None:
         self._directory: Final = Spool()
@@ -175,11 +175,11 @@ class Zip:
         wide = [number for number in (self._size, self._size, self._start) if number >= _UINT32]
         extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
         version = _VERSION_ZIP64 if wide or self._described else _VERSION
-        made = (version, _UNIX, version, 0, self._flags, _STORED, 0, _DATE, self._crc)
+        version_fields = (version, _UNIX, version, 0, self._flags, _STORED, 0, _DATE, self._crc)
         size, start = min(self._size, _UINT32), min(self._start, _UINT32)
         lengths = (len(self._name), len(extra))
         rest = (size, size, *lengths, 0, 0, 0, _MODE, start)
-        return struct.pack("<4s4B4H3L5H2L", b"PK\1\2", *made, *rest) + self._name + extra
+        return struct.pack("<4s4B4H3L5H2L", b"PK\1\2", *version_fields, *rest) + self._name + extra
 
     def _passed(self, data: bytes) -> bytes:
         self._offset += len(data)
@@ -187,7 +187,7 @@ class Zip:
 
 
 class Directory:
-    """A directory; gives no bytes."""
+    """A directory; returns no bytes."""
 
     _file: BinaryIO
 

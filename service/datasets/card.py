@@ -4,26 +4,28 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from service.datasets.plan import Plan
-from service.marks.marking import GENERATED
-from service.pictures.finishing import Finishing
+from service.datasets.plan import DatasetPlan
+from service.generation.output import ImageEncoder
+from service.provenance.xmp import GENERATED
 
 STATEMENT: Final = (
-    "All pictures in this set are synthetic: a generator painted them. They show no real product, "
-    "and their labels say what the generator was asked for."
+    "All images in this set are synthetic: a generator created them. They show no real product, "
+    "and their labels say what the generator was to show."
 )
 MAX_ROWS: Final = 200
 
 
-def set_facts(plan: Plan, finishing: Finishing, folders: Sequence[str]) -> dict[str, Any]:
-    """What holds for the whole set, whatever part of it is made."""
-    manifest = finishing.manifest
+def set_metadata(
+    plan: DatasetPlan, encoder: ImageEncoder, folders: Sequence[str]
+) -> dict[str, Any]:
+    """What holds for the whole set, whatever part of it is generated."""
+    manifest = encoder.manifest
     background = plan.presentation.background
     return {
         "synthetic": True,
         "statement": STATEMENT,
         "digital_source_type": GENERATED,
-        "model": finishing.model_id,
+        "model": encoder.model_id,
         "model_hash": manifest.model_hash,
         "model_author": manifest.author,
         "model_licence": manifest.licence,
@@ -49,7 +51,7 @@ def set_facts(plan: Plan, finishing: Finishing, folders: Sequence[str]) -> dict[
     }
 
 
-def set_manifest(facts: dict[str, Any], plan: Plan) -> bytes:
+def set_manifest(metadata: dict[str, Any], plan: DatasetPlan) -> bytes:
     """manifest.json; it comes last, so a set that has it is whole."""
     numbers = plan.numbers
     shard = {
@@ -59,44 +61,46 @@ def set_manifest(facts: dict[str, Any], plan: Plan) -> bytes:
         "first_number": numbers[0] if numbers else None,
         "last_number": numbers[-1] if numbers else None,
     }
-    text = json.dumps({"schema_version": 1, **facts, "shard": shard}, indent=2, ensure_ascii=False)
+    text = json.dumps(
+        {"schema_version": 1, **metadata, "shard": shard}, indent=2, ensure_ascii=False
+    )
     return (text + "\n").encode()
 
 
-def set_card(facts: dict[str, Any]) -> bytes:
+def set_card(metadata: dict[str, Any]) -> bytes:
     """README.md, the same in all parts of a set."""
     lines = [
-        f"# {facts['count']:,} synthetic product pictures",
+        f"# {metadata['count']:,} synthetic product images",
         "",
         STATEMENT,
         "",
         "Every file says so, too (XMP, IPTC DigitalSourceType trainedAlgorithmicMedia): keep the "
-        "marks where you pass pictures on, and say that they are synthetic.",
+        "marks where you pass images on, and say that they are synthetic.",
         "",
         "| | |",
         "|---|---|",
-        f"| Model | {_cell(facts['model'])} |",
-        f"| SHA-256 of its generator | {facts['model_hash']} |",
-        f"| Licence of the model | {_cell(facts['model_licence'])} |",
-        f"| Author of the model | {_cell(facts['model_author'])} |",
-        f"| Trained on | {_cell(facts['model_trained_on'])} |",
-        f"| Seed of the set | {facts['seed']} |",
-        f"| truncation_psi | {facts['truncation_psi']} |",
-        f"| Pictures | {facts['size']}, {facts['output_format']} |",
+        f"| Model | {_cell(metadata['model'])} |",
+        f"| SHA-256 of its generator | {metadata['model_hash']} |",
+        f"| Licence of the model | {_cell(metadata['model_licence'])} |",
+        f"| Author of the model | {_cell(metadata['model_author'])} |",
+        f"| Trained on | {_cell(metadata['model_trained_on'])} |",
+        f"| Seed of the set | {metadata['seed']} |",
+        f"| truncation_psi | {metadata['truncation_psi']} |",
+        f"| Images | {metadata['size']}, {metadata['output_format']} |",
         "",
-        "| category | label | pictures | first seed |",
+        "| category | label | images | first seed |",
         "|---|---|---|---|",
         *(
             f"| {_cell(one['name'])} | {one['label']} | {one['count']} | {one['first_seed']} |"
-            for one in facts["categories"][:MAX_ROWS]
+            for one in metadata["categories"][:MAX_ROWS]
         ),
         "",
     ]
-    if len(facts["categories"]) > MAX_ROWS:
-        lines += [f"The manifest names all {len(facts['categories'])} categories.", ""]
+    if len(metadata["categories"]) > MAX_ROWS:
+        lines += [f"The manifest names all {len(metadata['categories'])} categories.", ""]
     lines += [
-        "The i-th picture of a category, from 0 on, has the seed `first seed + i`, modulo 2^53. "
-        "With the model, the category, truncation_psi and size, it gives the same picture again: "
+        "The i-th image of a category, from 0 on, has the seed `first seed + i`, modulo 2^53. "
+        "With the model, the category, truncation_psi and size, it can be generated again: "
         "POST /v1/images/generations, or `catalogan generate`.",
         "",
     ]

@@ -7,11 +7,11 @@ from itertools import chain
 from typing import Any, Final, Protocol
 
 from service.datasets.archives import Sink, Spool, Tar, add, add_blocks
-from service.datasets.card import set_card, set_facts, set_manifest
+from service.datasets.card import set_card, set_manifest, set_metadata
 from service.datasets.numbering import Item, folder_names
-from service.datasets.plan import TAR_PICTURES, Plan
-from service.messages.answers import Finished
-from service.pictures.finishing import Finishing
+from service.datasets.plan import TAR_IMAGES, DatasetPlan
+from service.generation.output import ImageEncoder
+from service.rendering.encoded_image import EncodedImage
 
 # WebDataset's readers pass over names that begin with such a folder, or have no extension.
 TAR_META_FOLDER: Final = "__catalogan__"
@@ -20,71 +20,71 @@ Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Made:
-    """A picture of a set.
+class LabelledImage:
+    """An image of a set.
 
     Attributes:
         item: Which one.
-        picture: Its file, and what is said of it.
+        image: Its file, and what is said of it.
         box: Left, top, width and height of what it shows.
     """
 
     item: Item
-    picture: Finished
+    image: EncodedImage
     box: Box
 
 
 class Layout(Protocol):
-    """Puts a set's pictures into a sink, in order; each call gives the sink's next bytes."""
+    """Puts a set's images into a sink, in order; each call returns the sink's next bytes."""
 
-    def picture(self, made: Made) -> bytes:
-        """Add the next picture."""
+    def image(self, labelled: LabelledImage) -> bytes:
+        """Add the next image."""
 
     def finish(self) -> Iterator[bytes]:
-        """Add what is said of all pictures, the manifest last, and end."""
+        """Add what is said of all images, the manifest last, and end."""
 
 
 class _Base:
     """What all layouts share."""
 
-    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
+    def __init__(self, plan: DatasetPlan, encoder: ImageEncoder, sink: Sink) -> None:
         self.plan: Final = plan
         self.sink: Final = sink
-        self.categories: Final = finishing.manifest.categories
+        self.categories: Final = encoder.manifest.categories
         self.folders: Final = folder_names(self.categories)
-        self.facts: Final = set_facts(plan, finishing, self.folders)
+        self.metadata: Final = set_metadata(plan, encoder, self.folders)
         self.extension: Final = plan.output_format
 
     def number(self, item: Item) -> str:
-        """A picture's number as names have it."""
+        """An image's number as names have it."""
         return f"{item.number:0{self.plan.digits}d}"
 
     def labels(self, item: Item) -> dict[str, Any]:
-        """What is said of a picture."""
+        """What is said of an image."""
         category = self.categories[item.category]
         return {"category": category, "label": item.category, "seed": item.seed}
 
     def close(self, card: str = "README.md", manifest: str = "manifest{}.json") -> Iterator[bytes]:
         """Add card and manifest, and end."""
-        yield add(self.sink, card, set_card(self.facts))
+        yield add(self.sink, card, set_card(self.metadata))
         name = manifest.format(self.plan.shard.suffix)
-        yield add(self.sink, name, set_manifest(self.facts, self.plan))
+        yield add(self.sink, name, set_manifest(self.metadata, self.plan))
         yield from self.sink.close()
 
 
 class FolderLayout(_Base):
-    """CATEGORY/NUMBER.png, and metadata.jsonl with a line for each picture."""
+    """CATEGORY/NUMBER.png, and metadata.jsonl with a line for each image."""
 
-    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
-        super().__init__(plan, finishing, sink)
+    def __init__(self, plan: DatasetPlan, encoder: ImageEncoder, sink: Sink) -> None:
+        super().__init__(plan, encoder, sink)
         self._lines: Final = Spool()
 
-    def picture(self, made: Made) -> bytes:
-        """Add the next picture."""
-        item = made.item
+    def image(self, labelled: LabelledImage) -> bytes:
+        """Add the next image."""
+        item = labelled.item
         name = f"{self.folders[item.category]}/{self.number(item)}.{self.extension}"
         self._lines.write(_line({"file_name": name, **self.labels(item)}) + b"\n")
-        return add(self.sink, name, made.picture.data)
+        return add(self.sink, name, labelled.image.data)
 
     def finish(self) -> Iterator[bytes]:
         """Add the rest, and end."""
@@ -96,19 +96,19 @@ class FolderLayout(_Base):
 class CocoLayout(_Base):
     """images/NUMBER.png, and annotations.json as of COCO's object detection task.
 
-    https://cocodataset.org/#format-data. A picture's number is its id and its annotation's;
+    https://cocodataset.org/#format-data. An image's number is its id and its annotation's;
     a category's id is its label + 1, since some readers take 0 for none.
     """
 
-    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
-        super().__init__(plan, finishing, sink)
+    def __init__(self, plan: DatasetPlan, encoder: ImageEncoder, sink: Sink) -> None:
+        super().__init__(plan, encoder, sink)
         self._images: Final = Spool()
         self._annotations: Final = Spool()
         self._between = b"\n"
 
-    def picture(self, made: Made) -> bytes:
-        """Add the next picture."""
-        item, (left, top, width, height) = made.item, made.box
+    def image(self, labelled: LabelledImage) -> bytes:
+        """Add the next image."""
+        item, (left, top, width, height) = labelled.item, labelled.box
         shown = self.plan.presentation
         name = f"{self.number(item)}.{self.extension}"
         image = {
@@ -131,7 +131,7 @@ class CocoLayout(_Base):
         self._images.write(self._between + _line(image))
         self._annotations.write(self._between + _line(annotation))
         self._between = b",\n"
-        return add(self.sink, f"images/{name}", made.picture.data)
+        return add(self.sink, f"images/{name}", labelled.image.data)
 
     def finish(self) -> Iterator[bytes]:
         """Add the rest, and end."""
@@ -142,11 +142,11 @@ class CocoLayout(_Base):
     def _document(self) -> Iterator[bytes]:
         head = {
             "info": {
-                "description": self.facts["statement"],
-                "version": self.facts["model"],
-                "contributor": self.facts["model_author"],
+                "description": self.metadata["statement"],
+                "version": self.metadata["model"],
+                "contributor": self.metadata["model_author"],
             },
-            "licenses": [{"id": 1, "name": self.facts["model_licence"], "url": ""}],
+            "licenses": [{"id": 1, "name": self.metadata["model_licence"], "url": ""}],
             "categories": [
                 {"id": label + 1, "name": name, "supercategory": "product"}
                 for label, name in enumerate(self.categories)
@@ -164,17 +164,17 @@ class CocoLayout(_Base):
 class WebDatasetLayout(_Base):
     """NUMBER.cls, NUMBER.json and NUMBER.png, side by side in one tar or in several."""
 
-    def __init__(self, plan: Plan, finishing: Finishing, sink: Sink) -> None:
-        super().__init__(plan, finishing, sink)
+    def __init__(self, plan: DatasetPlan, encoder: ImageEncoder, sink: Sink) -> None:
+        super().__init__(plan, encoder, sink)
         self._tar = Tar() if plan.in_tars else None
 
-    def picture(self, made: Made) -> bytes:
-        """Add the next picture."""
-        item, tar = made.item, self._tar
+    def image(self, labelled: LabelledImage) -> bytes:
+        """Add the next image."""
+        item, tar = labelled.item, self._tar
         files = {
             "cls": str(item.category).encode(),
             "json": _line(self.labels(item)),
-            self.extension: made.picture.data,
+            self.extension: labelled.image.data,
         }
         key = self.number(item)
         data = b"".join(
@@ -183,10 +183,10 @@ class WebDatasetLayout(_Base):
         if tar is None:
             return data
         parts = []
-        if (item.number - 1) % TAR_PICTURES == 0:
-            parts.append(self.sink.begin(f"shard-{(item.number - 1) // TAR_PICTURES:06d}.tar"))
+        if (item.number - 1) % TAR_IMAGES == 0:
+            parts.append(self.sink.begin(f"shard-{(item.number - 1) // TAR_IMAGES:06d}.tar"))
         parts.append(self.sink.write(data))
-        if item.number % TAR_PICTURES == 0 or item.number == self.plan.numbers[-1]:
+        if item.number % TAR_IMAGES == 0 or item.number == self.plan.numbers[-1]:
             parts += [self.sink.write(b"".join(tar.close())), self.sink.end()]
         return b"".join(parts)
 

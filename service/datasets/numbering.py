@@ -1,4 +1,4 @@
-"""Which pictures make up a set: their numbers, categories and seeds, and the shards of it."""
+"""Which images make up a set: their numbers, categories and seeds, and the shards of it."""
 
 import hashlib
 import heapq
@@ -17,12 +17,12 @@ _RESERVED: Final = re.compile("(con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECA
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a set.
+    """One image of a set.
 
     Attributes:
         number: From 1 on, over the whole set.
         category: Index into the manifest's categories.
-        seed: What, with the category, gives the picture again.
+        seed: What, with the category, reproduces the image.
     """
 
     number: int
@@ -46,8 +46,8 @@ class Shard:
         """The numbers that are in this part; the parts of a set follow on each other.
 
         Args:
-            total: Pictures of the whole set.
-            unit: So many pictures stay together.
+            total: Images of the whole set.
+            unit: So many images stay together.
         """
         units = -(-total // unit)
         first = units * (self.index - 1) // self.of * unit
@@ -56,10 +56,10 @@ class Shard:
 
 
 def first_seed(base: int, category: int) -> int:
-    """Seed of a category's first picture; its next one has the next seed, modulo 2**53.
+    """Seed of a category's first image; its next one has the next seed, modulo 2**53.
 
-    It depends on nothing but its arguments, so a set that is asked for again with more
-    pictures begins with the same ones. Within a set no seed occurs twice: each category
+    It depends on nothing but its arguments, so a set that is requested again with more
+    images begins with the same ones. Within a set no seed occurs twice: each category
     has a stretch of its own. SHA-256 keeps the sets of near base seeds apart.
     """
     digest = hashlib.sha256(f"catalogan dataset {base}".encode()).digest()
@@ -68,12 +68,12 @@ def first_seed(base: int, category: int) -> int:
 
 
 def all_items(counts: Mapping[int, int], base: int) -> Iterator[Item]:
-    """Give the pictures of a set in order, each stretch with the categories in proportion.
+    """Give the images of a set in order, each stretch with the categories in proportion.
 
     So any stretch can be trained on as it comes, without shuffling.
 
     Args:
-        counts: Pictures by index of category.
+        counts: Images by index of category.
         base: The set's seed.
     """
     first = {category: first_seed(base, category) for category in counts}
@@ -101,5 +101,5 @@ def folder_names(categories: Sequence[str]) -> list[str]:
 
 
 def _spread(category: int, count: int) -> Iterator[tuple[float, int, int]]:
-    """Places of a category's pictures on a way from 0 to 1."""
+    """Places of a category's images on a way from 0 to 1."""
     return (((2 * index + 1) / (2 * count), category, index) for index in range(count))

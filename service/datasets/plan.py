@@ -1,4 +1,4 @@
-"""A request for a labelled set -> what is painted, and where it goes."""
+"""A request for a labelled set -> what is generated, and where it goes."""
 
 import secrets
 from collections.abc import Iterator, Mapping
@@ -11,18 +11,17 @@ from pydantic import Field, model_validator
 from models.manifest import GeneratorManifest
 from service.datasets.numbering import Item, Shard, all_items, first_seed
 from service.errors import BadRequest
-from service.images.imaging import OutputFormat
-from service.images.presentation import Presentation, check_transparency, choose_presentation
+from service.fields import Background, Compression, ImageSize, Seed, Strict
+from service.generation.categories import find_category
 from service.inference.generation import SEED_LIMIT
-from service.messages.negotiation import best_liked
-from service.messages.schemas import Background, Compression, Seed, Size, Strict
-from service.pictures.categories import find_category
+from service.rendering.encoding import OutputFormat
+from service.rendering.presentation import Presentation, check_transparency, choose_presentation
 
 # What a number of seven digits names; a set that is larger is several sets.
-MAX_PICTURES: Final = 9_999_999
+MAX_IMAGES: Final = 9_999_999
 MAX_SHARDS: Final = 10_000
 # Of one .tar of a set in WebDataset's layout, where several lie in a ZIP or a directory.
-TAR_PICTURES: Final = 1000
+TAR_IMAGES: Final = 1000
 
 Layout = Literal["folder", "coco", "webdataset"]
 Container = Literal["zip", "tar"]
@@ -30,7 +29,7 @@ CONTAINER_TYPES: Final[dict[Container, str]] = {
     "zip": "application/zip",
     "tar": "application/x-tar",
 }
-Pictures = Annotated[int, Field(ge=1, le=MAX_PICTURES)]
+ImageCount = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 
 
 class AskedShard(Strict):
@@ -44,15 +43,15 @@ class DatasetRequest(Strict):
     """Body of POST /v1/datasets; user changes nothing."""
 
     categories: Annotated[
-        dict[Annotated[str, Field(max_length=200)], Pictures] | None,
-        Field(min_length=1, max_length=10_000, description="Pictures of each category."),
+        dict[Annotated[str, Field(max_length=200)], ImageCount] | None,
+        Field(min_length=1, max_length=10_000, description="Images of each category."),
     ] = None
     count: Annotated[
-        Pictures | None,
-        Field(description="Pictures of each of the model's categories, in place of `categories`."),
+        ImageCount | None,
+        Field(description="Images of each of the model's categories, in place of `categories`."),
     ] = None
     seed: Annotated[
-        Seed | None, Field(description="All pictures' seeds follow from it; else a random one.")
+        Seed | None, Field(description="All images' seeds follow from it; else a random one.")
     ] = None
     shard: Annotated[
         AskedShard | None, Field(description="Only this part of the set; needs `seed`.")
@@ -65,13 +64,13 @@ class DatasetRequest(Strict):
         Container | None,
         Field(
             description="By default as accepted, or zip; tar for webdataset, which then is one "
-            f"WebDataset shard, where a zip holds shards of {TAR_PICTURES}."
+            f"WebDataset shard, where a zip holds shards of {TAR_IMAGES}."
         ),
     ] = None
     truncation_psi: Annotated[
-        float | None, Field(ge=0, le=1, description="0 = the mean picture, 1 = full variety.")
+        float | None, Field(ge=0, le=1, description="0 = the mean image, 1 = full variety.")
     ] = None
-    size: Size | None = None
+    size: ImageSize | None = None
     background: Background | None = None
     output_format: OutputFormat = "png"
     output_compression: Annotated[
@@ -79,6 +78,11 @@ class DatasetRequest(Strict):
     ] = None
     model: Annotated[str | None, Field(max_length=128)] = None
     user: Annotated[str | None, Field(max_length=512)] = None
+
+    @property
+    def usual_container(self) -> Container:
+        """What the layout's files are usually in."""
+        return "tar" if self.layout == "webdataset" else "zip"
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -105,18 +109,18 @@ class DatasetRequest(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A set, settled for one model.
+class DatasetPlan:
+    """A set, resolved for one model.
 
     Attributes:
-        counts: Pictures by index of category, of the whole set.
+        counts: Images by index of category, of the whole set.
         seed: The set's.
-        shard: Which part is made.
+        shard: Which part is generated.
         layout: How the files lie.
-        in_tars: Pictures lie in tars, within what is made.
-        truncation_psi: Of all pictures.
-        presentation: Size and background of all.
-        output_format: Of all pictures.
+        in_tars: Images lie in tars, within what is generated.
+        truncation_psi: Of all images.
+        presentation: ImageSize and background of all.
+        output_format: Of all images.
         output_compression: Their quality; None = the format's usual one.
     """
 
@@ -132,13 +136,13 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """Pictures of the whole set."""
+        """Images of the whole set."""
         return sum(self.counts.values())
 
     @property
     def numbers(self) -> range:
-        """Numbers of the pictures that are made."""
-        return self.shard.numbers(self.total, TAR_PICTURES if self.in_tars else 1)
+        """Numbers of the images that are generated."""
+        return self.shard.numbers(self.total, TAR_IMAGES if self.in_tars else 1)
 
     @property
     def digits(self) -> int:
@@ -146,12 +150,12 @@ class Plan:
         return max(6, len(str(self.total)))
 
     def items(self) -> Iterator[Item]:
-        """The pictures that are made, in order."""
+        """The images that are generated, in order."""
         numbers = self.numbers
         return islice(all_items(self.counts, self.seed), numbers.start - 1, numbers.stop - 1)
 
     def first_seed(self, category: int) -> int:
-        """Seed of a category's first picture."""
+        """Seed of a category's first image."""
         return first_seed(self.seed, category)
 
 
@@ -160,18 +164,18 @@ def plan_dataset(
     manifest: GeneratorManifest,
     *,
     container: Container | None,
-    limit: int = MAX_PICTURES,
-) -> Plan:
-    """Settle which pictures are made, and how they are shown.
+    limit: int = MAX_IMAGES,
+) -> DatasetPlan:
+    """Resolve which images are generated, and how they are shown.
 
     Args:
-        request: What is asked for.
+        request: What is requested.
         manifest: The model's.
         container: What the files go into; None = a directory.
-        limit: The most pictures that may be made.
+        limit: The most images that may be generated.
 
     Raises:
-        BadRequest: The model can't give it, or it would be too many pictures.
+        BadRequest: The model can't give it, or it would be too many images.
     """
     known = manifest.categories
     if request.categories is not None:
@@ -179,7 +183,7 @@ def plan_dataset(
     else:
         counts = dict.fromkeys(range(len(known)), request.count or 0)
     psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
-    plan = Plan(
+    plan = DatasetPlan(
         counts=counts,
         seed=secrets.randbelow(SEED_LIMIT) if request.seed is None else request.seed,
         shard=Shard(request.shard.index, request.shard.of) if request.shard else Shard(),
@@ -190,45 +194,23 @@ def plan_dataset(
         output_format=request.output_format,
         output_compression=request.output_compression,
     )
-    if plan.total > MAX_PICTURES or len(plan.numbers) > limit:
-        most = min(limit, MAX_PICTURES)
+    if plan.total > MAX_IMAGES or len(plan.numbers) > limit:
+        most = min(limit, MAX_IMAGES)
         raise BadRequest(
-            f"that makes {len(plan.numbers)} of {plan.total} pictures, and at most {most} are "
-            "made at a time: send lower counts, or ask for shards",
+            f"that is {len(plan.numbers)} of {plan.total} images, and at most {most} are "
+            "generated at a time: send lower counts, or request shards",
             param="count" if request.categories is None else "categories",
             code="too_many_pictures",
         )
     return plan
 
 
-def settle_container(accept: str | None, request: DatasetRequest) -> Container:
-    """Settle the answer's container from the Accept header and the body.
-
-    Raises:
-        BadRequest: They contradict each other, or nothing that is served is accepted.
-    """
-    liked = best_liked(accept, list(CONTAINER_TYPES.values()))
-    if request.container is None:
-        preferred: Container = "tar" if request.layout == "webdataset" else "zip"
-        found = [name for name, media in CONTAINER_TYPES.items() if media in liked]
-        return preferred if preferred in found else found[0]
-    try:
-        best_liked(accept, [CONTAINER_TYPES[request.container]])
-    except BadRequest:
-        raise BadRequest(
-            f"container is {request.container}, but {CONTAINER_TYPES[request.container]} is not "
-            "accepted",
-            param="container",
-        ) from None
-    return request.container
-
-
-def _find_categories(asked: Mapping[str, int], manifest: GeneratorManifest) -> dict[int, int]:
+def _find_categories(requested: Mapping[str, int], manifest: GeneratorManifest) -> dict[int, int]:
     known: dict[str, int] = {}
     for index, name in enumerate(manifest.categories):
         known.setdefault(name.casefold(), index)
     counts: dict[int, int] = {}
-    for name, count in asked.items():
+    for name, count in requested.items():
         wanted = name.strip().casefold()
         index = (
             known[wanted]

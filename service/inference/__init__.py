@@ -1,1 +1,1 @@
-"""ONNX Runtime: graphs, and pictures from seeds."""
+"""ONNX Runtime: graphs, and images from seeds."""

@@ -1,4 +1,4 @@
-"""Seeds and styles in, pictures out: a model's loaded graphs."""
+"""Seeds and styles in, images out: a model's loaded graphs."""
 
 import logging
 import secrets
@@ -37,13 +37,13 @@ Mixture = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
-class PictureSpec:
-    """What fixes one picture of a model.
+class ImageSpec:
+    """What fixes one image of a model.
 
     Attributes:
         seed: 0 <= seed < SEED_LIMIT.
         category: Index into the manifest's categories, or a mixture of several.
-        truncation_psi: 0 = the category's mean picture, 1 = full variety.
+        truncation_psi: 0 = the category's mean image, 1 = full variety.
         style_offset: Added to each layer's style, [num_ws, w_dim]; None = nothing.
         noise_seed: Whose noise it has; None = its own.
     """
@@ -63,13 +63,13 @@ class PictureSpec:
 def waiting_threads(device: Device) -> int:
     """Threads that may wait for the device beside those that compute.
 
-    Enough for single pictures to fill the batch that runs and the one after it.
+    Enough for single images to fill the batch that runs and the one after it.
     """
     return 2 * CUDA_BATCH_SIZES[-1] if may_use_cuda(device) else 0
 
 
 def consecutive_seeds(first: int | None, count: int) -> list[int]:
-    """The seeds of `count` pictures; from a random one on where `first` is None."""
+    """The seeds of `count` images; from a random one on where `first` is None."""
     start = secrets.randbelow(SEED_LIMIT) if first is None else first
     return [(start + index) % SEED_LIMIT for index in range(count)]
 
@@ -77,9 +77,9 @@ def consecutive_seeds(first: int | None, count: int) -> list[int]:
 def latents(
     manifest: GeneratorManifest, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw a picture's z [z_dim] and noise [noise_dim]: standard normal, noise at its scale.
+    """Draw an image's z [z_dim] and noise [noise_dim]: standard normal, noise at its scale.
 
-    A seed belongs to a picture, not to a request, so batching can't change a picture.
+    A seed belongs to an image, not to a request, so batching can't change an image.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     z = rng.standard_normal(manifest.z_dim, dtype=np.float32)
@@ -94,7 +94,7 @@ class GeneratorSession:
         manifest: What the generator was exported with.
         watermark: The model's own; None if the export has none.
         device: "cpu" or "cuda", where it really runs.
-        batch_sizes: Pictures of a run, ascending.
+        batch_sizes: Images of a run, ascending.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class GeneratorSession:
                 can't be called.
             device: "auto" takes CUDA where it works.
             intra_op_threads: Threads of one run; does not change pixels.
-            batching: How pictures of several callers are run together.
+            batching: How images of several callers are run together.
 
         Raises:
-            DeviceError: CUDA was asked for in vain.
+            DeviceError: CUDA was chosen, and is not there.
             SessionError: Not loadable, or not as the manifest says.
         """
         self.manifest: Final = manifest
@@ -130,10 +130,10 @@ class GeneratorSession:
         self.device: Final = self._generator.device
         if device == "cuda" and self.device != "cuda":
             raise DeviceError(
-                "CUDA was asked for, but ONNX Runtime fell back to the CPU: install the extra "
+                "CUDA was chosen, but ONNX Runtime fell back to the CPU: install the extra "
                 "`gpu` with its CUDA libraries, or set the device to auto or cpu"
             )
-        # Small enough for the processor, which gives the same numbers in every batch, but for
+        # Small enough for the processor, which computes the same numbers in every batch, but for
         # the upscaler, whose work is of the generator's size.
         self._others: Final = {
             file: try_graph(data, known[file], self.device, intra_op_threads)
@@ -148,14 +148,12 @@ class GeneratorSession:
         self._batcher: Final = self._warm_up(batching)
         logger.info("generator %s runs on %s", manifest.model_hash[:12], self.device)
 
-    def batches(self, specs: Sequence[PictureSpec]) -> list[Sequence[PictureSpec]]:
-        """Split pictures into the largest batches that pay on the device."""
+    def batches(self, specs: Sequence[ImageSpec]) -> list[Sequence[ImageSpec]]:
+        """Split images into the largest batches that pay on the device."""
         size = self.batch_sizes[-1]
         return [specs[start : start + size] for start in range(0, len(specs), size)]
 
-    def render(
-        self, specs: Sequence[PictureSpec], upscaled: bool = False
-    ) -> list[NDArray[np.uint8]]:
+    def render(self, specs: Sequence[ImageSpec], upscaled: bool = False) -> list[NDArray[np.uint8]]:
         """Generate images; each depends on its own spec alone.
 
         Args:
@@ -167,13 +165,13 @@ class GeneratorSession:
             factor where it was used.
 
         Raises:
-            SessionError: A graph failed, gave values that are not finite, or was not loaded.
+            SessionError: A graph failed, returned values that are not finite, or was not loaded.
         """
         images = [image for part in self.batches(specs) for image in self._render_batch(part)]
         return [self._upscale(image) for image in images] if upscaled else images
 
-    def style(self, spec: PictureSpec) -> NDArray[np.float32]:
-        """The style w [w_dim] that all layers of a picture start from, before any offset.
+    def style(self, spec: ImageSpec) -> NDArray[np.float32]:
+        """The style w [w_dim] that all layers of an image start from, before any offset.
 
         Raises:
             SessionError: The graph failed, or was not loaded.
@@ -187,7 +185,7 @@ class GeneratorSession:
         return np.asarray(self._other(MAPPING_FILE).run(feeds)[0])
 
     def encode(self, photo: NDArray[np.uint8], category: int) -> NDArray[np.float32]:
-        """The style offset [num_ws, w_dim] that, at truncation_psi 0, paints a photo.
+        """The style offset [num_ws, w_dim] that, at truncation_psi 0, generates a photo.
 
         Args:
             photo: uint8 [height, width, channels].
@@ -196,7 +194,7 @@ class GeneratorSession:
         Raises:
             SessionError: The graph failed, or was not loaded.
         """
-        spec = PictureSpec(seed=0, category=category, truncation_psi=0.0)
+        spec = ImageSpec(seed=0, category=category, truncation_psi=0.0)
         feeds = {OUTPUT_NAME: _from_pixels(photo), "category": self._weights([spec])}
         return np.asarray(self._other(ENCODER_FILE).run(feeds)[0])
 
@@ -205,12 +203,12 @@ class GeneratorSession:
         (upscaled,) = self._other(UPSCALER_FILE).run({OUTPUT_NAME: _from_pixels(image)})
         return _to_pixels(upscaled)
 
-    def _render_batch(self, specs: Sequence[PictureSpec]) -> list[NDArray[np.uint8]]:
+    def _render_batch(self, specs: Sequence[ImageSpec]) -> list[NDArray[np.uint8]]:
         feeds = self._feeds(specs)
         images = self._batcher.run(feeds) if self._batcher else self._generator.run(feeds)
         return [_to_pixels(image) for image in images]
 
-    def _feeds(self, specs: Sequence[PictureSpec]) -> dict[str, NDArray[np.float32]]:
+    def _feeds(self, specs: Sequence[ImageSpec]) -> dict[str, NDArray[np.float32]]:
         drawn = [self._latents(spec) for spec in specs]
         feeds = {
             "z": np.stack([z for z, _ in drawn]),
@@ -219,19 +217,19 @@ class GeneratorSession:
             "noise": np.stack([noise for _, noise in drawn]),
         }
         offsets = [spec.style_offset for spec in specs]
-        given = next((offset for offset in offsets if offset is not None), None)
-        if given is not None:
-            none = np.zeros_like(given)
+        known = next((offset for offset in offsets if offset is not None), None)
+        if known is not None:
+            none = np.zeros_like(known)
             feeds[STYLE_OFFSET_NAME] = np.stack([none if o is None else o for o in offsets])
         return feeds
 
-    def _latents(self, spec: PictureSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _latents(self, spec: ImageSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         z, noise = latents(self.manifest, spec.seed)
         if spec.noise_seed is not None:
             _, noise = latents(self.manifest, spec.noise_seed)
         return z, noise
 
-    def _weights(self, specs: Sequence[PictureSpec]) -> NDArray[np.float32]:
+    def _weights(self, specs: Sequence[ImageSpec]) -> NDArray[np.float32]:
         """Category weights [N, categories]."""
         weights = np.zeros((len(specs), len(self.manifest.categories)), dtype=np.float32)
         for row, spec in zip(weights, specs, strict=True):
@@ -250,7 +248,7 @@ class GeneratorSession:
 
     def _warm_up(self, batching: Batching) -> MicroBatcher | None:
         """Run each batch size once, so that no request pays for it."""
-        spec = PictureSpec(seed=0, category=0, truncation_psi=self.manifest.truncation_psi)
+        spec = ImageSpec(seed=0, category=0, truncation_psi=self.manifest.truncation_psi)
         example = self._feeds([spec])
         if self.batch_sizes == (1,):
             self._generator.run(example)

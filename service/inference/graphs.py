@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.errors import SessionError
 from service.inference.signatures import Signature, check_signature
-from service.observation import stage
+from service.telemetry.observation import stage
 
 Device = Literal["auto", "cpu", "cuda"]
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -49,7 +49,7 @@ class Graph:
         """Give the output [N, ...] for inputs [N, ...].
 
         Raises:
-            SessionError: The graph failed, or gave another shape or numbers not finite.
+            SessionError: The graph failed, or returned another shape or numbers not finite.
         """
         file, name = self._signature.file, self._signature.output
         try:
@@ -60,7 +60,7 @@ class Graph:
         count = len(next(iter(feeds.values())))
         expected = (count, *self._signature.output_shape)
         if output.shape != expected:
-            raise SessionError(f"{file} gave {output.shape}, the manifest says {expected}")
+            raise SessionError(f"{file} returned {output.shape}, the manifest says {expected}")
         self.check_output(output)
         return np.asarray(output, dtype=np.float32)
 
@@ -84,14 +84,14 @@ class Graph:
         return _check_feeds(self._signature, feeds)
 
     def check_output(self, output: NDArray[np.float32]) -> None:
-        """Refuse what is no picture.
+        """Refuse what is no image.
 
         Raises:
             SessionError: Some numbers are not finite.
         """
         if not np.isfinite(output).all():
             raise SessionError(
-                f"{self._signature.file} gives values that are not finite: export the run again"
+                f"{self._signature.file} returns values that are not finite: export the run again"
             )
 
 
@@ -106,7 +106,7 @@ class BoundGraph:
 
         Args:
             session: ONNX Runtime's.
-            signature: What it takes and gives.
+            signature: Its inputs and outputs.
             device: "cpu" or "cuda", where it runs.
             batch: Rows of each run.
         """
@@ -204,7 +204,7 @@ def _create(data: bytes, file: str, device: Device, threads: int) -> Any:
     if may_use_cuda(device):
         # Finds the CUDA and cuDNN libraries that the extra `gpu` puts into site-packages.
         ort.preload_dlls()
-        # TF32 alone would move pictures by more than 1/255.
+        # TF32 alone would move images by more than 1/255.
         cuda = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     try:

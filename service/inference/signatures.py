@@ -64,7 +64,7 @@ def signatures(manifest: GeneratorManifest) -> dict[str, Signature]:
         "images": (manifest.channels, manifest.height, manifest.width),
     }
 
-    def given(names: tuple[str, ...]) -> dict[str, Shape]:
+    def shapes_of(names: tuple[str, ...]) -> dict[str, Shape]:
         return {name: shapes[name] for name in names}
 
     style = (manifest.num_ws or 0, manifest.w_dim or 0)
@@ -73,14 +73,14 @@ def signatures(manifest: GeneratorManifest) -> dict[str, Signature]:
     known = (
         Signature(
             GENERATOR_FILE,
-            given(INPUT_NAMES),
+            shapes_of(INPUT_NAMES),
             OUTPUT_NAME,
             shapes[OUTPUT_NAME],
             optional={} if manifest.num_ws is None else {STYLE_OFFSET_NAME: style},
         ),
-        Signature(MAPPING_FILE, given(MAPPING_INPUT_NAMES), MAPPING_OUTPUT_NAME, style[1:]),
-        Signature(ENCODER_FILE, given(ENCODER_INPUT_NAMES), STYLE_OFFSET_NAME, style),
-        Signature(UPSCALER_FILE, given(UPSCALER_INPUT_NAMES), UPSCALER_OUTPUT_NAME, upscaled),
+        Signature(MAPPING_FILE, shapes_of(MAPPING_INPUT_NAMES), MAPPING_OUTPUT_NAME, style[1:]),
+        Signature(ENCODER_FILE, shapes_of(ENCODER_INPUT_NAMES), STYLE_OFFSET_NAME, style),
+        Signature(UPSCALER_FILE, shapes_of(UPSCALER_INPUT_NAMES), UPSCALER_OUTPUT_NAME, upscaled),
         *watermark_signatures(),
     )
     return {one.file: one for one in known if one.file in manifest.files}
@@ -108,7 +108,7 @@ def check_signature(session: Any, wanted: Signature) -> None:
     for what, nodes, names in (
         ("takes", inputs, wanted.inputs),
         ("lets its callers leave out", optional, wanted.optional),
-        ("gives", outputs, (wanted.output,)),
+        ("returns", outputs, (wanted.output,)),
     ):
         found = sorted(node.name for node in nodes)
         if found != sorted(names):

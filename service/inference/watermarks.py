@@ -1,4 +1,4 @@
-"""A model's watermark, laid over its pictures; service/verification looks for it."""
+"""A model's watermark, laid over its images; service/provenance looks for it."""
 
 from typing import Final
 
@@ -13,12 +13,12 @@ class Watermarker:
     """The encoder of a model's watermark. Safe to call from several threads at once."""
 
     def __init__(self, encoder: Graph, model_hash: str) -> None:
-        """Take the loaded graph, and the hash that the model's bits are made of."""
+        """Take the loaded graph, and the hash that the model's bits follow from."""
         self._encoder: Final = encoder
         self._bits: Final = payload(model_hash).astype(np.float32)[np.newaxis]
 
     def mark(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Mark a picture, uint8 [height, width, channels]; a copy of the same shape.
+        """Mark an image, uint8 [height, width, channels]; a copy of the same shape.
 
         Raises:
             SessionError: The graph failed.

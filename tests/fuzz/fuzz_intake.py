@@ -18,8 +18,8 @@ with atheris.instrument_imports(include=["models", "service", "PIL"]):
     from seeds import picture_seeds
 
     from models.images import ImageLimits, crop_to, flatten, open_image
+    from service.decoding.uploads import image_errors, measure_upload, open_mask, open_upload
     from service.errors import ApiError
-    from service.messages.uploads import image_errors, measure_upload, open_mask, open_upload
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"

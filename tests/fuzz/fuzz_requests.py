@@ -3,10 +3,11 @@
     python tests/fuzz/fuzz_requests.py -max_total_time=60 -rss_limit_mb=1024
 
 The first byte of an input chooses the parser. Further arguments are libFuzzer's. Anything
-raised but an answer of ours is a finding.
+raised but an error of the API is a finding.
 """
 
 import asyncio
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,18 +19,18 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 with atheris.instrument_imports(include=["models", "service", "starlette", "python_multipart"]):
     from starlette.requests import Request
 
-    from service.augmentation.requests import MAX_PHOTOS, parse_fields
+    from service.api.parsing.accept import choose_response_type
+    from service.api.parsing.json_body import parse_json
+    from service.api.parsing.multipart import Form, read_files
+    from service.api.routes.augmentations import parse_fields
+    from service.api.routes.interpolations import parse_path_fields
+    from service.api.routes.variations import parse_variation_fields
+    from service.augmentation.requests import MAX_PHOTOS
     from service.datasets.plan import DatasetRequest
     from service.errors import ApiError
-    from service.messages.negotiation import choose_answer
-    from service.messages.schemas import GenerationRequest, parse_json, validate
-    from service.messages.uploads import Form, read_files
-    from service.pictures.interpolation_requests import (
-        InterpolationRequest,
-        parse_way_fields,
-        resolve_stops,
-    )
-    from service.pictures.variations import parse_variation_fields
+    from service.fields import validate
+    from service.generation.interpolation_requests import InterpolationRequest, resolve_waypoints
+    from service.generation.requests import GenerationRequest
 
 CHUNK_BYTES = 61
 BOUNDARY = "edge"
@@ -45,7 +46,7 @@ def interpolation(data: bytes) -> None:
 
 def interpolation_form(data: bytes) -> None:
     form = _form(data)
-    resolve_stops(parse_way_fields(form.fields), form.files["image"])
+    resolve_waypoints(parse_path_fields(form.fields), form.files["image"])
 
 
 def augmentation_form(data: bytes) -> None:
@@ -62,7 +63,7 @@ def dataset(data: bytes) -> None:
 
 
 def accept(data: bytes) -> None:
-    choose_answer(data.decode("latin-1"), "image/webp")
+    choose_response_type(data.decode("latin-1"), "image/webp")
 
 
 PARSERS: list[Callable[[bytes], None]] = [
@@ -86,7 +87,7 @@ SEEDS = [
     b"\4image/png;q=0.5, image/*;q=0.3, application/json",
 ]
 FIELDS = {
-    2: {"n": "2", "operations": '[{"type": "flip", "probability": 1}]', "output_format": "png"},
+    2: {"n": "2", "operations": '[{"name": "flip", "probability": 1}]', "output_format": "png"},
     6: {"waypoints": '["x.png", 7]', "frames": "3", "loop": "true"},
     3: {"n": "2", "seeds": "[1, 2]", "strength": "0.5", "category": "boxes"},
 }
@@ -100,8 +101,7 @@ def parse(data: bytes) -> None:
         PARSERS[data[0] % len(PARSERS)](data[1:])
     except ApiError as error:
         assert error.status in (400, 413), error
-        error_text = error.body()["error"]["message"]
-        assert len(error_text) <= 600
+        assert len(json.loads(error.body())["error"]["message"]) <= 600
 
 
 def _form(data: bytes) -> Form:

@@ -43,7 +43,7 @@ def test_there_is_an_offset_for_each_layer(size: tuple[int, int], channels: int)
     assert make_encoder(*size, channels)(images, torch.eye(3)[:2]).shape == (2, 5, 16)
 
 
-def test_offsets_depend_on_picture_and_category_but_not_on_the_batch() -> None:
+def test_offsets_depend_on_image_and_category_but_not_on_the_batch() -> None:
     encoder, category = make_encoder(), torch.eye(3)
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     together = encoder(images, category)
@@ -63,7 +63,7 @@ def test_an_untrained_encoder_starts_near_the_mean_style() -> None:
     assert encoder(images, category).square().mean() < 0.2 * spread
 
 
-def test_an_offset_from_one_style_to_another_paints_the_other() -> None:
+def test_an_offset_from_one_style_to_another_generates_the_other() -> None:
     generator = make_generator()
     z, category = torch.randn(2, 4, 16).unbind(0), torch.eye(3)[[0, 1, 2, 0]]
     noise, psi = torch.randn(4, generator.noise_dim), torch.ones(4)
@@ -92,7 +92,7 @@ def test_no_latent_at_all_is_finite() -> None:
     """`z anything`, says the contract, for reconstructions; so zeros, too."""
     generator = make_generator()
     zeros = torch.zeros(1, 16)
-    painted = generator(
+    generated = generator(
         zeros, torch.eye(3)[:1], torch.zeros(1), torch.zeros(1, generator.noise_dim)
     )
-    assert painted.isfinite().all()
+    assert generated.isfinite().all()

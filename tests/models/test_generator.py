@@ -98,13 +98,13 @@ def test_every_size_has_a_near_one_that_does() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 12), (12, 16)])
-def test_pictures_have_the_asked_shape(height: int, width: int, channels: int) -> None:
+def test_images_have_the_requested_shape(height: int, width: int, channels: int) -> None:
     generator = make(height, width, channels)
     z, category, noise = inputs(generator, 2)
     assert generator(z, category, None, noise).shape == (2, channels, height, width)
 
 
-def test_a_picture_does_not_depend_on_its_batch() -> None:
+def test_an_image_does_not_depend_on_its_batch() -> None:
     generator = make()
     z, category, noise = inputs(generator, 5)
     psi = torch.linspace(0.5, 1, 5)
@@ -136,7 +136,7 @@ def test_mean_style_is_that_of_many_latents_of_the_category() -> None:
         assert (mean - generator.mapping.w_avg[i]).abs().max() < 0.1
 
 
-def test_latent_category_and_noise_each_change_the_picture() -> None:
+def test_latent_category_and_noise_each_change_the_image() -> None:
     generator = make()
     z, category, noise = inputs(generator, 2)
     base = generator(z, category, None, noise)
@@ -151,7 +151,7 @@ def test_latent_category_and_noise_each_change_the_picture() -> None:
 @pytest.mark.parametrize(
     ("noise_max_px", "levels"), [(None, 3), (16, 3), (15, 2), (8, 2), (7, 1), (1, 1)]
 )
-def test_noise_ends_at_the_level_that_is_asked_for(noise_max_px: int | None, levels: int) -> None:
+def test_noise_ends_at_the_requested_level(noise_max_px: int | None, levels: int) -> None:
     """At 12 x 16 px levels are of 3 x 4, 6 x 8 and 12 x 16."""
     generator, whole = make(12, 16, noise_max_px=noise_max_px), make(12, 16)
     assert generator.noise_dim == sum([12, 48, 192][:levels])
@@ -212,7 +212,7 @@ def test_demodulation_scales_a_blocks_noise_as_its_signal() -> None:
     assert demodulation.min() < 0.7 * demodulation.max()  # else it would show little
 
 
-def test_bfloat16_features_give_nearly_the_same_picture() -> None:
+def test_bfloat16_features_give_nearly_the_same_image() -> None:
     generator = make()
     z, category, noise = inputs(generator, 4)
     exact = generator(z, category, None, noise)

@@ -1,4 +1,4 @@
-"""Every kind of picture that a catalogue or an upload may hold, and what is none."""
+"""Every kind of image that a catalogue or an upload may contain, and files that are none."""
 
 import io
 import struct
@@ -262,13 +262,13 @@ def test_first_frame_of_several(kind: str) -> None:
     assert np.abs(np.array(centre(data)) - ORANGE).max() <= 8
 
 
-def test_phone_photo_with_a_second_picture_inside() -> None:
+def test_phone_photo_with_a_second_image_inside() -> None:
     data = encoded(scene((1024, 1024)), "MPO", save_all=True, append_images=[flat(ORANGE)])
     assert decode_image(data).shape == (1024, 1024, 3)
     assert open_image(data, reduce_to_px=300).size == (512, 512)
 
 
-def test_jpeg_reduction_never_goes_below_what_is_asked() -> None:
+def test_jpeg_reduction_never_goes_below_the_requested_size() -> None:
     data = encoded(scene((800, 1200)), "JPEG", quality=95)
     assert open_image(data).size == (800, 1200)
     assert open_image(data, reduce_to_px=400).size == (400, 600)
@@ -294,13 +294,13 @@ def test_jpeg_reduction_never_goes_below_what_is_asked() -> None:
     ],
     ids=["empty", "nul", "text", "html", "svg", "pdf", "bmp", "heic", "zip"],
 )
-def test_what_is_no_accepted_picture(data: bytes) -> None:
+def test_what_is_no_accepted_image(data: bytes) -> None:
     assert refused(data) == "not_an_image"
     assert sniff_format(data) is None
 
 
 def noise(size: int = 64) -> Image.Image:
-    """Does not compress, so that half of the file is about half of the picture."""
+    """Does not compress, so that half of the file is about half of the image."""
     return Image.effect_noise((size, size), 90).convert("RGB").filter(ImageFilter.SHARPEN)
 
 

@@ -35,6 +35,19 @@ def test_an_untrained_one_is_nearly_bilinear(factor: Factor) -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 4])
+def test_whatever_was_learnt_one_colour_has_no_checkerboard(factor: Factor) -> None:
+    upscaler = make_upscaler(factor)
+    torch.manual_seed(1)
+    for parameter in upscaler.parameters():
+        parameter += 0.2 * torch.randn_like(parameter)
+    shown = upscaler(torch.full((1, 3, 64, 64), 0.3))
+    edge = 22 * factor  # as far as padding is seen
+    inside = shown[..., edge:-edge, edge:-edge]
+    assert (inside - 0.3).abs().min() > 1e-3
+    torch.testing.assert_close(inside, inside[..., :1, :1].expand_as(inside), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
 def test_what_moves_in_the_small_image_moves_as_far_in_the_large_one(factor: Factor) -> None:
     upscaler, small = make_upscaler(factor), images(1, 3, 48, 48)
     # By two, which is one position of the trunk; the edges see their padding.

@@ -45,12 +45,12 @@ with warnings.catch_warnings():
     from bentoml._internal.models.model import ModelStore
     from starlette.testclient import TestClient
 
-    import service.api
+    import service.bento
     from models.manifest import GeneratorManifest
-    from service.inference.generation import GeneratorSession, PictureSpec
+    from service.inference.generation import GeneratorSession, ImageSpec
+    from service.provenance import manifests
     from service.settings import Settings, load_settings
-    from service.state import database
-    from service.verification import manifests
+    from service.storage import database
 
 
 # Until something happens that does, however busy the machine; what never does is found by it.
@@ -214,7 +214,9 @@ def running_service(**environment: str) -> Iterator[TestClient]:
         for name, value in environment.items():
             patch.setenv(f"CATALOGAN_{name.upper()}", value)
         with TestClient(
-            service.api.asgi_app(), base_url="http://127.0.0.1:3000", raise_server_exceptions=False
+            service.bento.asgi_app(),
+            base_url="http://127.0.0.1:3000",
+            raise_server_exceptions=False,
         ) as client:
             yield client
 
@@ -243,7 +245,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     """No picture is painted until the test says so, or ends."""
     holding, render = Held(), GeneratorSession.render
 
-    def wait_and_render(self: GeneratorSession, specs: Sequence[PictureSpec], *more: Any) -> Any:
+    def wait_and_render(self: GeneratorSession, specs: Sequence[ImageSpec], *more: Any) -> Any:
         holding.painted.append(len(specs))
         holding.begun.set()
         holding.release.wait(BACKSTOP_SEC)
@@ -300,7 +302,7 @@ def bento_home(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def registered(bento_home: Path, export: Path) -> Path:
     """A Model Store for one test, with one promoted model."""
-    from service.registry.store import Registry
+    from service.model_store.registry import Registry
 
     Registry().register(export)
     return bento_home
@@ -309,7 +311,7 @@ def registered(bento_home: Path, export: Path) -> Path:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, export: Path) -> Iterator[TestClient]:
     """A service with one promoted model, without a key, for a module's tests."""
-    from service.registry.store import Registry
+    from service.model_store.registry import Registry
 
     with model_store(tmp_path_factory.mktemp("bentoml")):
         Registry().register(export)
@@ -325,7 +327,7 @@ def styled(
 
     "shop" has neither, and "clear" paints transparency.
     """
-    from service.registry.store import Registry
+    from service.model_store.registry import Registry
 
     with model_store(tmp_path_factory.mktemp("bentoml")):
         Registry().register(styled_export)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import uvicorn
 
-import service.api
+import service.bento
 
 from .conftest import wait_for
 
@@ -22,7 +22,7 @@ def live_service(**environment: str) -> Iterator[str]:
             patch.setenv(f"CATALOGAN_{name.upper()}", value)
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        config = uvicorn.Config(service.api.asgi_app(), log_config=None, ws="none", lifespan="on")
+        config = uvicorn.Config(service.bento.asgi_app(), log_config=None, ws="none", lifespan="on")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

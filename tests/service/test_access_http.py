@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-import service.api
+import service.app
 from service.access.api_keys import ApiKey, create_key, revoke_key
-from service.http.access import NEEDS, find_need
+from service.api.application import create_app
+from service.api.endpoint import ENDPOINTS, endpoint_above
 from service.inference.generation import GeneratorSession
-from service.registry.store import Registry
-from service.state.quotas import Quota
+from service.model_store.registry import Registry
+from service.storage.quotas import Quota
 
 from .conftest import BACKSTOP_SEC, running_service
 from .test_augmentations_http import photo
@@ -80,27 +81,28 @@ def shop(
 
 
 @only_sqlite
-def test_every_route_that_makes_something_has_a_need(shop: Shop) -> None:
+def test_every_route_has_a_record_and_what_it_makes_is_counted(shop: Shop) -> None:
     document = shop.client.get("/v1/openapi.json", headers=shop.headers("plain")).json()
     makes = {path for path, operations in document["paths"].items() if "post" in operations}
     assert makes
-    assert {path for path in makes if find_need(path) is None} == set()
-    assert set(NEEDS) <= makes
+    assert makes == {one.path for one in ENDPOINTS if one.kind is not None}
+    routes = service.app.gateway._runtime and create_app(service.app.gateway._runtime).routes
+    assert {one.path for one in ENDPOINTS} == {getattr(one, "path", None) for one in routes or ()}
     for path in makes - {"/v1/verifications"}:  # which only looks
         operation = document["paths"][path]["post"]
         assert "Idempotency-Key" in [one["name"] for one in operation["parameters"]]
 
 
 def test_a_need_holds_for_what_is_below() -> None:
-    assert find_need(URL + "/abc/def") == find_need(URL)
-    assert find_need(URL + "x") is None
-    assert find_need("/v1/models") is None
-    assert find_need("") is None
+    assert endpoint_above(URL + "/abc/def") == endpoint_above(URL)
+    assert endpoint_above(URL + "x") is None
+    assert endpoint_above("/v1/nothing") is None
+    assert endpoint_above("") is None
 
 
 @only_sqlite
 def test_a_key_opens_what_its_scopes_say(shop: Shop) -> None:
-    for path in (path for path, need in NEEDS.items() if need.scope is not None):
+    for path in (one.path for one in ENDPOINTS if one.scope == "generate"):
         error = check(shop.client.post(path, headers=shop.headers("trainer")), 403)
         assert error["code"] == "missing_scope"
         assert error["type"] == "permission_error"
@@ -335,7 +337,7 @@ def test_neither_keys_nor_hashes_are_logged(shop: Shop, caplog: pytest.LogCaptur
 
 @only_sqlite
 def test_a_database_that_fails_stops_quotas_but_not_others(shop: Shop) -> None:
-    runtime = service.api.gateway._runtime
+    runtime = service.app.gateway._runtime
     assert runtime is not None
     with runtime.state.database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE quotas RENAME TO elsewhere")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import model_store, write_styled_export
 from .live import live_service

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from catalogan import app
 from service.access import keyring as keyring_module
 from service.access.api_keys import ApiKey, create_key, key_hash, parse_keys, read_keys, revoke_key
 from service.access.keyring import Keyring
 from service.access.rates import Rates
-from service.api_keys_cli import app
 from service.errors import SettingsError
 from service.settings import check_exposure, load_settings
 

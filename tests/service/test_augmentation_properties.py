@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from service.augmentation.annotations import Annotation, carry
-from service.augmentation.augmentation import Photo, compose, draw_operations, render
-from service.augmentation.geometry import Canvas, Flip, Perspective, Scale, Translate
 from service.augmentation.matrices import homography, project
-from service.augmentation.operation import Operation
+from service.augmentation.operations.base import Operation
+from service.augmentation.operations.geometry import Canvas, Flip, Perspective, Scale, Translate
+from service.augmentation.operations.tones import daylight
+from service.augmentation.pipeline import Photo, compose, draw_operations, render
 from service.augmentation.policies import POLICIES, AnyOperation, with_canvas
 from service.augmentation.requests import AugmentationRequest
-from service.augmentation.subjects import before_backdrop, components, of_mask
-from service.augmentation.tones import daylight
-from service.augmentation.warping import View, moves_pixels, warp, warp_labels
+from service.augmentation.resampling import View, moves_pixels, warp, warp_labels
+from service.augmentation.subject import before_backdrop, components, of_mask
 from service.errors import BadRequest
 
 WIDTH, HEIGHT = 96, 72

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from service.augmentation.annotations import Annotation, carry
-from service.augmentation.augmentation import Photo, compose, render
+from service.augmentation.pipeline import Photo, compose, render
 from service.augmentation.requests import AugmentationRequest
 
 torch = pytest.importorskip("torch")

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
-from service.augmentation.augmentation import Photo, compose, render
-from service.augmentation.geometry import MAX_SIDE_PX
+from service.augmentation.operations.geometry import MAX_SIDE_PX
+from service.augmentation.pipeline import Photo, compose, render
 from service.augmentation.policies import POLICIES, AnyOperation
 from service.augmentation.requests import AugmentationRequest
 
 from .test_bad_requests import check
-from .test_imaging import IPTC, OURS, read_xmp
+from .test_encoding import IPTC, OURS, read_xmp
 
 URL = "/v1/images/augmentations"
 NAMES = [

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from service.cli import app
-from service.registry.store import Registry
+from catalogan import app
+from service.model_store.registry import Registry
 
 from ..processes import started
 from .conftest import wait_for
@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [
     sys.executable,
     "-c",
-    "from service.state import database; from service.verification import manifests\n"
+    "from service.storage import database; from service.provenance import manifests\n"
     "database.TIMEOUT_SEC = manifests.TIMEOUT_SEC = 600\n"
-    "from service.cli import app; app()",
+    "import catalogan; catalogan.main()",
 ]
 
 
@@ -109,7 +109,7 @@ def test_generate_at_another_size(export: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (("--category", "spoons"), "unknown category; known are mugs"),
-        (("--seed", str(2**53)), "less than"),
+        (("--seed", str(2**53)), "must be below"),
         (("--size", "100x100"), 'up to "48x32"'),
     ],
 )
@@ -216,7 +216,7 @@ def test_bentoml_serve_refuses_strangers_too(
 ) -> None:
     Registry().register(export)
     ran = subprocess.run(
-        [*BENTOML, "service.api:ProductImages", "--port", str(free_port()), *options],
+        [*BENTOML, "service.bento:ProductImages", "--port", str(free_port()), *options],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from catalogan_client import requests, results
+from catalogan_client import images, labelled_sets, results, verifications
 
 RESULTS = {
     "GenerationResponse": results.Generation,
-    "Picture": results.GeneratedImage,
+    "GeneratedImage": results.GeneratedImage,
     "UsedStyleMixing": results.StyleMixing,
     "VariationResponse": results.Variation,
-    "VariedPicture": results.VariedImage,
+    "VariedImage": results.VariedImage,
     "ValidationErrors": results.ValidationErrors,
     "AugmentationResponse": results.Augmentation,
-    "AugmentedPicture": results.AugmentedImage,
+    "AugmentedImage": results.AugmentedImage,
     "CarriedAnnotation": results.Annotations,
     "ModelInfo": results.Model,
     "Marks": results.Marks,
@@ -31,12 +31,12 @@ RESULTS = {
     "QuotaState": results.Quota,
 }
 REQUESTS = {
-    "/v1/images/generations": requests.generate,
-    "/v1/images/variations": requests.vary,
-    "/v1/images/interpolations": requests.interpolate,
-    "/v1/images/augmentations": requests.augment,
-    "/v1/datasets": requests.create_dataset,
-    "/v1/verifications": requests.verify,
+    "/v1/images/generations": images.generate,
+    "/v1/images/variations": images.vary,
+    "/v1/images/interpolations": images.interpolate,
+    "/v1/images/augmentations": images.augment,
+    "/v1/datasets": labelled_sets.create_dataset,
+    "/v1/verifications": verifications.verify,
 }
 # What the client calls otherwise, and what it has no use for.
 NAMES = {"photo": "image", "photos": "image", "picture": "image", "masks": "mask"}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from catalogan_client import AsyncCatalogan, BadRequestError, Catalogan
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import model_store
 from .live import live_service

@@ -29,7 +29,7 @@ from catalogan_client import (
     UnsupportedImageError,
 )
 from service.access.api_keys import create_key
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import model_store
 from .live import live_service

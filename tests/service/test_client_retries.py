@@ -28,7 +28,7 @@ from catalogan_client import (
     RequestTimeoutError,
 )
 from catalogan_client.retries import Attempts, retry_after_sec
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import BACKSTOP_SEC, model_store
 from .live import live_service, slow_upload
@@ -297,7 +297,7 @@ def test_who_leaves_a_set_hangs_up() -> None:
     ids=str,
 )
 def test_answers_of_something_else(body: Any) -> None:
-    fails = pytest.raises(BrokenAnswerError, match=r"the answer|not JSON")
+    fails = pytest.raises(BrokenAnswerError, match=r"the response|not JSON")
     with scripted(answer(200, body)) as server, fails:
         run_sync(server.address, lambda c: c.images.generate())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import BACKSTOP_SEC, model_store, wait_for
 from .test_cli import COMMAND, free_port, get, serving

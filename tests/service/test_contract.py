@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from ..processes import started
 from .conftest import model_store, wait_for

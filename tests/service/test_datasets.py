@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 from models.manifest import GeneratorManifest
+from service.api.parsing.accept import resolve_file
 from service.datasets.archives import Directory, Spool, Tar, Zip, add, add_blocks
-from service.datasets.making import OPAQUE, _box
 from service.datasets.numbering import Shard, all_items, first_seed, folder_names
-from service.datasets.plan import DatasetRequest, Plan, plan_dataset, settle_container
+from service.datasets.plan import CONTAINER_TYPES, DatasetPlan, DatasetRequest, plan_dataset
+from service.datasets.stream import OPAQUE, _box
 from service.errors import BadRequest
+from service.fields import validate
 from service.inference.generation import SEED_LIMIT
-from service.messages.schemas import validate
 
 
 def manifest_of(export: Path, **changes: Any) -> GeneratorManifest:
@@ -31,7 +32,7 @@ def manifest_of(export: Path, **changes: Any) -> GeneratorManifest:
     ).model_copy(update=changes)
 
 
-def planned(export: Path, container: Any = "zip", limit: int = 10**6, **body: Any) -> Plan:
+def planned(export: Path, container: Any = "zip", limit: int = 10**6, **body: Any) -> DatasetPlan:
     asked = validate(DatasetRequest, body)
     return plan_dataset(asked, manifest_of(export), container=container, limit=limit)
 
@@ -264,6 +265,12 @@ def test_names_are_long_enough_for_the_whole_set(export: Path) -> None:
     assert planned(export, count=300_000, limit=10**7).digits == 7
 
 
+def resolve_container(accept: str | None, body: dict[str, Any]) -> str:
+    request = validate(DatasetRequest, {"count": 1, **body})
+    preferred = request.usual_container
+    return resolve_file(accept, CONTAINER_TYPES, request.container, "container", preferred)
+
+
 @pytest.mark.parametrize(
     ("accept", "body", "container"),
     [
@@ -275,7 +282,7 @@ def test_names_are_long_enough_for_the_whole_set(export: Path) -> None:
     ],
 )
 def test_the_container(accept: str | None, body: dict[str, Any], container: str) -> None:
-    assert settle_container(accept, validate(DatasetRequest, {"count": 1, **body})) == container
+    assert resolve_container(accept, body) == container
 
 
 @pytest.mark.parametrize(
@@ -284,7 +291,7 @@ def test_the_container(accept: str | None, body: dict[str, Any], container: str)
 )
 def test_no_container_that_is_accepted(accept: str, body: dict[str, Any], param: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        settle_container(accept, validate(DatasetRequest, {"count": 1, **body}))
+        resolve_container(accept, body)
     assert caught.value.param == param
 
 

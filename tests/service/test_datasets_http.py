@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-import service.api
+import service.app
 from service.inference.generation import GeneratorSession
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from . import live
 from .conftest import BACKSTOP_SEC, wait_for
@@ -267,7 +267,7 @@ def test_the_places_and_the_pictures_are_bounded(registered: Path) -> None:
         refused = client.post(URL, json={"count": 1})
         assert check(refused, 429)["code"] == "queue_full"
         assert int(refused.headers["retry-after"]) >= 1
-        service.api.gateway.drain()
+        service.app.gateway.drain()
         assert client.post(URL, json={"count": 1}).status_code == 503
 
 

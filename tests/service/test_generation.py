@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from models.manifest import GeneratorManifest
 from service.errors import DeviceError, SessionError
-from service.inference.generation import GeneratorSession, PictureSpec, latents
-from service.registry.exports import read_export
+from service.inference.generation import GeneratorSession, ImageSpec, latents
+from service.model_store.exports import read_export
 
 
 def load(export: Path, **options: Any) -> GeneratorSession:
@@ -20,9 +20,9 @@ def load(export: Path, **options: Any) -> GeneratorSession:
     return GeneratorSession(files["generator.onnx"], manifest, **options)
 
 
-def specs(manifest: GeneratorManifest, count: int) -> list[PictureSpec]:
+def specs(manifest: GeneratorManifest, count: int) -> list[ImageSpec]:
     return [
-        PictureSpec(seed, seed % len(manifest.categories), 0.5 + seed / 20) for seed in range(count)
+        ImageSpec(seed, seed % len(manifest.categories), 0.5 + seed / 20) for seed in range(count)
     ]
 
 
@@ -51,10 +51,10 @@ def test_same_pixels_alone_in_any_batch_and_at_any_thread_count(
 def test_each_part_of_a_spec_changes_the_picture(trained_export: Path) -> None:
     session = load(trained_export)
     changed = [
-        PictureSpec(1, 0, 0.7),
-        PictureSpec(2, 0, 0.7),
-        PictureSpec(1, 1, 0.7),
-        PictureSpec(1, 0, 1.0),
+        ImageSpec(1, 0, 0.7),
+        ImageSpec(2, 0, 0.7),
+        ImageSpec(1, 1, 0.7),
+        ImageSpec(1, 0, 1.0),
     ]
     pictures = {picture.tobytes() for picture in session.render(changed)}
     assert len(pictures) == len(changed)

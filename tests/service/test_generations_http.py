@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 URL = "/v1/images/generations"
 CATEGORIES = ["mugs", "shoe boxes", "boxes", "café lamps"]

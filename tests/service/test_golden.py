@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from models.manifest import GeneratorManifest
-from service.inference.generation import GeneratorSession, PictureSpec
+from service.inference.generation import GeneratorSession, ImageSpec
 
 HERE = Path(__file__).parent
 EXPORT = HERE / "golden-export"
@@ -17,7 +17,7 @@ def paint() -> np.ndarray:
     manifest = GeneratorManifest.model_validate_json((EXPORT / "manifest.json").read_bytes())
     manifest.verify_files(lambda name: (EXPORT / name).read_bytes())
     session = GeneratorSession((EXPORT / "generator.onnx").read_bytes(), manifest, device="cpu")
-    specs = [PictureSpec(1, category, 0.7) for category in range(len(manifest.categories))]
+    specs = [ImageSpec(1, category, 0.7) for category in range(len(manifest.categories))]
     return np.concatenate(session.render(specs), axis=1)
 
 

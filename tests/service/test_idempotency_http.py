@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-import service.api
+import service.app
 from service.access.api_keys import create_key
 from service.errors import NotReady
 from service.inference.generation import GeneratorSession
-from service.registry.store import Registry
-from service.state.answers import KEPT_SEC, Answers, prune_answers
-from service.state.tables import answers
+from service.model_store.registry import Registry
+from service.storage.idempotency import KEPT_SEC, StoredResponses, prune_responses
+from service.storage.tables import responses
 
 from .conftest import BACKSTOP_SEC, Held, running_service
 from .test_augmentations_http import mask_file, photo
@@ -61,14 +61,14 @@ def used(client: TestClient) -> int:
 
 
 def database() -> Any:
-    runtime = service.api.gateway._runtime
+    runtime = service.app.gateway._runtime
     assert runtime is not None
     return runtime.state.database
 
 
 def count_answers() -> int:
     with database().reading() as connection:
-        count: int = connection.execute(select(func.count()).select_from(answers)).scalar_one()
+        count: int = connection.execute(select(func.count()).select_from(responses)).scalar_one()
         return count
 
 
@@ -198,7 +198,7 @@ def test_one_of_many_at_once_is_made(client: TestClient, held: Held) -> None:
 def test_an_abandoned_claim_is_taken_over_by_the_same_request(client: TestClient) -> None:
     """As a replica leaves it that was killed while it made the pictures."""
     post(client, json={"seed": 1})
-    forget = update(answers).values(status=None, headers=None, body=None, bytes=0)
+    forget = update(responses).values(status=None, headers=None, body=None, bytes=0)
     with database().engine.begin() as connection:
         connection.execute(forget.values(leased_until=int(time.time()) + 3600))
     refused = check(post(client, json={"seed": 1}), 409, "Idempotency-Key")
@@ -215,7 +215,7 @@ def test_an_abandoned_claim_is_taken_over_by_the_same_request(client: TestClient
 def test_a_day_later_the_key_is_new(client: TestClient) -> None:
     post(client, json={"seed": 1})
     with database().engine.begin() as connection:
-        connection.execute(update(answers).values(created=answers.c.created - KEPT_SEC))
+        connection.execute(update(responses).values(created=responses.c.created - KEPT_SEC))
     answer = post(client, json={"seed": 2})
     assert answer.status_code == 200
     assert "idempotency-replayed" not in answer.headers
@@ -283,10 +283,10 @@ def test_the_oldest_answers_make_room(environment: dict[str, str], tmp_path: Pat
         assert 1000 < size < 3000
         for index in range(1, 7):
             with database().engine.begin() as connection:
-                connection.execute(update(answers).values(created=answers.c.created - 10))
+                connection.execute(update(responses).values(created=responses.c.created - 10))
             post(client, f"key-{index}", json={"seed": 1})
         with database().reading() as connection:
-            total = connection.execute(select(func.sum(answers.c.bytes))).scalar_one()
+            total = connection.execute(select(func.sum(responses.c.bytes))).scalar_one()
         assert size <= total <= 6000
         replayed = [
             "idempotency-replayed" in post(client, f"key-{index}", json={"seed": 1}).headers
@@ -299,9 +299,9 @@ def test_old_answers_are_pruned(client: TestClient) -> None:
     for index in range(3):
         post(client, f"key-{index}", json={})
     with database().engine.begin() as connection:
-        aged = update(answers).where(answers.c.idempotency_key == "key-1")
-        connection.execute(aged.values(created=answers.c.created - KEPT_SEC - 1))
-        assert not prune_answers(connection)
+        aged = update(responses).where(responses.c.idempotency_key == "key-1")
+        connection.execute(aged.values(created=responses.c.created - KEPT_SEC - 1))
+        assert not prune_responses(connection)
     assert count_answers() == 2
 
 
@@ -312,7 +312,7 @@ def test_an_answer_that_can_not_be_stored_is_given(
     async def away(*_: Any) -> bool:
         raise NotReady("away")
 
-    monkeypatch.setattr(Answers, "store", away)
+    monkeypatch.setattr(StoredResponses, "store", away)
     answer = post(client, json={})
     assert answer.status_code == 200
     assert answer.headers["idempotency-stored"] == "false"

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.errors import OperatorError
-from service.registry.inspection import inspect_export
+from service.model_store.inspection import inspect_export
 
 
 def external_tensor(name: str) -> TensorProto:

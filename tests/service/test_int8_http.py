@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from models.manifest import INPUT_NAMES
 from service.inference.generation import latents
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import model_store, running_service, write_export
 from .small_graphs import CATEGORIES, Z_DIM

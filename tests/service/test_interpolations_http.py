@@ -14,17 +14,17 @@ import pytest
 from PIL import Image, ImageSequence
 from starlette.testclient import TestClient
 
-from service.images.animation import Timing, encode_animation
-from service.marks.marker import Marker
-from service.marks.marking import GENERATED, Mark, xmp_packet
-from service.registry.store import Registry
+from service.model_store.registry import Registry
+from service.provenance.marker import Marker
+from service.provenance.xmp import GENERATED, Mark, xmp_packet
+from service.rendering.animation import Timing, encode_animation
 
 from .conftest import write_styled_export
 from .small_graphs import mapping_file
 from .test_augmentations_http import photo, png_header
 from .test_bad_requests import check
+from .test_encoding import IPTC, OURS, read_xmp
 from .test_generations_http import decoded, pixels
-from .test_imaging import IPTC, OURS, read_xmp
 
 URL = "/v1/images/interpolations"
 GENERATIONS = "/v1/images/generations"
@@ -270,7 +270,7 @@ def test_as_many_frames_as_are_allowed(styled: TestClient) -> None:
 def test_frames_that_would_fill_the_memory_are_refused(
     styled: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.pictures.interpolations.MAX_PIXELS", 10 * 24 * 16)
+    monkeypatch.setattr("service.generation.interpolations.MAX_PIXELS", 10 * 24 * 16)
     assert styled.post(URL, json={"seeds": [1, 2], "frames": 10}).status_code == 200
     for body in ({"frames": 11}, {"frames": 10, "size": "48x32"}):
         error = check(styled.post(URL, json={"seeds": [1, 2], **body}), 400, "frames")
@@ -470,7 +470,7 @@ def test_a_loop_of_photos_as_an_animation_names_its_photos(styled: TestClient) -
         (["a", "a"], {"waypoints": '["a", 1]'}, "image", "same file name"),
         (["a"], {"waypoints": '[1, "b"]'}, "waypoints.1", "file name"),
         (["a", "b"], {"waypoints": '["a", 1]'}, "waypoints", "1 of the photos"),
-        (["a"], {"waypoints": '["a"]'}, "waypoints", "at least 2"),
+        (["a"], {"waypoints": '["a"]'}, "waypoints", "2 or more"),
         (["a"], {"waypoints": json.dumps(["a"] * 11)}, "waypoints", "at most 10"),
         (["a"], {"waypoints": "a, 1"}, "waypoints", "JSON"),
         (["a"], {"waypoints": '["a", -1]'}, "waypoints.1", "a seed"),

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from ..fuzz.seeds import picture_seeds
 from .conftest import model_store

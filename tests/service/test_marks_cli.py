@@ -10,8 +10,7 @@ from cryptography import x509
 from PIL import Image
 from typer.testing import CliRunner
 
-import service.cli
-from service.marks_cli import app
+from catalogan import app
 
 from .test_marks_http import photo
 
@@ -31,7 +30,7 @@ def picture(
         monkeypatch.setenv(*line.split("=", 1))
     monkeypatch.setenv("CATALOGAN_MARKS", "signed")
     arguments = ["generate", "--export", str(export), "--out", str(tmp_path), "--seed", "0"]
-    assert CliRunner().invoke(service.cli.app, arguments).exit_code == 0
+    assert CliRunner().invoke(app, arguments).exit_code == 0
     return tmp_path / "mugs-0.png"
 
 
@@ -52,7 +51,7 @@ def test_verify_tells_ours_from_others(picture: Path, tmp_path: Path) -> None:
     (tmp_path / "other.png").write_bytes(photo())
     result = run("verify", picture, tmp_path / "changed.png", tmp_path / "other.png")
     assert result.exit_code == 1
-    assert "mugs-0.png: ours, and intact" in result.output
+    assert "mugs-0.png: made by this service, and intact" in result.output
     assert "changed.png: NOT intact" in result.output
     assert "other.png: not known" in result.output
 

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.marks.marker import read_development_key
-from service.marks.marking import Mark
-from service.marks.signing import Signer
-from service.marks.signing_keys import create_development_keys
-from service.registry.store import Registry
+from service.model_store.registry import Registry
+from service.provenance.marker import read_development_key
+from service.provenance.signing import ManifestSigner
+from service.provenance.signing_keys import create_development_keys
+from service.provenance.xmp import Mark
 
 from .conftest import model_store, running_service
 
@@ -265,7 +265,7 @@ def test_what_is_left_after_saving_anew(shop: TestClient) -> None:
 def test_a_strangers_signature_is_not_ours(shop: TestClient, tmp_path: Path) -> None:
     create_development_keys(tmp_path / "other", "Shop Inc")
     mark = Mark(SOURCE_TYPES + "trainedAlgorithmicMedia", 7, "styled:1", "f" * 64, "boxes")
-    data = Signer(read_development_key(tmp_path / "other")).sign(photo(), "image/png", mark)
+    data = ManifestSigner(read_development_key(tmp_path / "other")).sign(photo(), "image/png", mark)
     answer = verify(shop, data)
     assert layers(answer) == {
         "c2pa": "untrusted",

@@ -14,14 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from service.errors import NotReady, SettingsError
-from service.marks import signing
-from service.marks.marker import open_marker, read_development_key
-from service.marks.marking import ENHANCED, GENERATED, Mark
-from service.marks.signing import Signer
-from service.marks.signing_keys import create_development_keys, read_signing_key
-from service.registry.store import Registry
+from service.model_store.registry import Registry
+from service.provenance import signing
+from service.provenance.marker import open_marker, read_development_key
+from service.provenance.signing import ManifestSigner
+from service.provenance.signing_keys import create_development_keys, read_signing_key
+from service.provenance.verification import Verifier, open_verifier
+from service.provenance.xmp import ENHANCED, GENERATED, Mark
 from service.settings import load_settings
-from service.verification.verification import Verifier, open_verifier
 
 from .conftest import running_service
 from .test_marks_http import every_kind, generated, photo, read, verify
@@ -97,7 +97,7 @@ KEYS: dict[str, Callable[[], Any]] = {
 def test_keys_of_all_kinds_sign(tmp_path: Path, algorithm: str) -> None:
     key = read_signing_key(*write_key(tmp_path / "keys", KEYS[algorithm]()))
     assert key.algorithm == algorithm
-    data = Signer(key).sign(photo(), "image/png", Mark(GENERATED, 1, "shop:1"))
+    data = ManifestSigner(key).sign(photo(), "image/png", Mark(GENERATED, 1, "shop:1"))
     assert read(data, "image/png").get_validation_state() == "Valid"
     assert "PRIVATE" not in repr(key)
 
@@ -162,15 +162,15 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 def test_nothing_is_given_out_when_signing_fails(tmp_path: Path) -> None:
     key = read_signing_key(*write_key(tmp_path / "keys"))
-    stamped = Signer(key, timestamp_url="http://127.0.0.1:9/away")
-    with pytest.raises(NotReady, match="none is given out unsigned"):
+    stamped = ManifestSigner(key, timestamp_url="http://127.0.0.1:9/away")
+    with pytest.raises(NotReady, match="none leaves unsigned"):
         stamped.sign(photo(), "image/png", Mark(ENHANCED, 1))
 
 
 def test_a_certificate_that_expires_on_the_way_signs_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signer = Signer(read_signing_key(*write_key(tmp_path / "keys")))
+    signer = ManifestSigner(read_signing_key(*write_key(tmp_path / "keys")))
     signer.sign(photo(), "image/png", Mark(ENHANCED, 1))
 
     class Later(datetime.datetime):
@@ -191,7 +191,7 @@ def test_a_time_stamp_proves_when_a_picture_was_signed(tmp_path: Path) -> None:
             end = time.time() + seconds
             days = (-1, (end - NOW.timestamp()) / 86400)
             key, mark = read_signing_key(*write_key(folder, days=days)), Mark(GENERATED, 1, "s:1")
-            signers = (Signer(key, timestamp_url=url), Signer(key))
+            signers = (ManifestSigner(key, timestamp_url=url), ManifestSigner(key))
             stamped, bare = (one.sign(photo(), "image/png", mark) for one in signers)
             both = Verifier((folder / "root.pem").read_bytes() + clock_root.read_bytes(), None)
             assert [both.verify(one, None).verdict for one in (stamped, bare)] == ["ours", "ours"]
@@ -220,7 +220,7 @@ def test_a_certificate_that_ends_soon_is_told_of(
 def test_another_company_under_a_trusted_root_is_another_company(tmp_path: Path) -> None:
     create_development_keys(tmp_path / "theirs", "Their Inc")
     key = read_development_key(tmp_path / "theirs")
-    data = Signer(key).sign(photo(), "image/png", Mark(GENERATED, 1, "shop:1"))
+    data = ManifestSigner(key).sign(photo(), "image/png", Mark(GENERATED, 1, "shop:1"))
     for organization, verdict in (
         ("Their Inc", "ours"),
         (None, "ours"),
@@ -234,7 +234,7 @@ def test_another_company_under_a_trusted_root_is_another_company(tmp_path: Path)
 def test_keys_that_were_replaced_stay_ours_by_their_root(tmp_path: Path) -> None:
     for name in ("old", "new"):
         create_development_keys(tmp_path / name, "Shop Inc")
-    old = Signer(read_development_key(tmp_path / "old"))
+    old = ManifestSigner(read_development_key(tmp_path / "old"))
     data = old.sign(photo(), "image/png", Mark(GENERATED, 1, "shop:1"))
     settings = load_settings(
         signing_certificate=tmp_path / "new" / "certificate.pem",
@@ -248,7 +248,7 @@ def test_keys_that_were_replaced_stay_ours_by_their_root(tmp_path: Path) -> None
 def test_the_root_is_not_put_into_pictures(tmp_path: Path) -> None:
     create_development_keys(tmp_path / "keys", "Shop Inc")
     key = read_development_key(tmp_path / "keys")
-    data = Signer(key).sign(photo(), "image/png", Mark(GENERATED, 1, "shop:1"))
+    data = ManifestSigner(key).sign(photo(), "image/png", Mark(GENERATED, 1, "shop:1"))
     leaf, root = x509.load_pem_x509_certificates(
         (tmp_path / "keys" / "certificate.pem").read_bytes()
     )
@@ -258,7 +258,7 @@ def test_the_root_is_not_put_into_pictures(tmp_path: Path) -> None:
 
 def test_text_that_is_none(tmp_path: Path) -> None:
     create_development_keys(tmp_path / "keys", "Shop Inc")
-    signer = Signer(read_development_key(tmp_path / "keys"))
+    signer = ManifestSigner(read_development_key(tmp_path / "keys"))
     hostile = Mark(GENERATED, 2**53 - 1, "shop:1", "f" * 64, "<&'\"> \x00\ud800 日本\n", "{}")
     found = Verifier(signer.key.anchors, None).verify(
         signer.sign(photo(), "image/png", hostile), None

@@ -16,22 +16,22 @@ import pytest
 from onnx import TensorProto, helper
 from prometheus_client.parser import text_string_to_metric_families
 
-import service.registry.model_pool
+import service.model_store.pool
 from models.manifest import GENERATOR_FILE
-from service.api import build_runtime
+from service.app import build_runtime
 from service.errors import SessionError
 from service.inference.generation import (
     CUDA_BATCH_SIZES,
     GeneratorSession,
-    PictureSpec,
+    ImageSpec,
     waiting_threads,
 )
 from service.inference.graphs import BoundGraph, Graph
 from service.inference.micro_batching import Batching
 from service.inference.signatures import signatures
-from service.observation import Observation, begin
-from service.registry.exports import read_export
-from service.registry.store import Registry
+from service.model_store.exports import read_export
+from service.model_store.registry import Registry
+from service.telemetry.observation import Observation, begin
 
 from .conftest import BACKSTOP_SEC, wait_for
 from .live import live_service
@@ -67,8 +67,8 @@ def load(export: Path, **options: Any) -> GeneratorSession:
     return GeneratorSession(files[GENERATOR_FILE], manifest, **{"device": "cpu", **options})
 
 
-def specs(seeds: Sequence[int]) -> list[PictureSpec]:
-    return [PictureSpec(seed, seed % 4, 0.5 + seed / 50) for seed in seeds]
+def specs(seeds: Sequence[int]) -> list[ImageSpec]:
+    return [ImageSpec(seed, seed % 4, 0.5 + seed / 50) for seed in seeds]
 
 
 @contextmanager
@@ -102,7 +102,7 @@ class Requests:
         wait_for(lambda: len(self.gate.sizes) == runs + 1)
         return made
 
-    def ask(self, asked: Sequence[PictureSpec], joining: int | None = None) -> Future[Any]:
+    def ask(self, asked: Sequence[ImageSpec], joining: int | None = None) -> Future[Any]:
         """Ask for pictures while the device is busy; returns when `joining` are in the line."""
         expected = self.waiting + (len(asked) if joining is None else joining)
         made = self._threads.submit(self.session.render, asked)
@@ -145,13 +145,13 @@ def test_same_pictures_alone_and_in_any_company(trained_export: Path, styled_exp
         alone = load(export)
         assert alone.batch_sizes == (1,)
         asked = [
-            PictureSpec(seed, seed % len(alone.manifest.categories), 0.3 + seed / 40)
+            ImageSpec(seed, seed % len(alone.manifest.categories), 0.3 + seed / 40)
             for seed in range(24)
         ]
         if export == styled_export:  # a third have offsets
             offset = OFFSET[0]
             asked = [
-                PictureSpec(one.seed, one.category, 0.7, offset) if one.seed % 3 == 0 else one
+                ImageSpec(one.seed, one.category, 0.7, offset) if one.seed % 3 == 0 else one
                 for one in asked
             ]
         expected = [alone.render([spec])[0] for spec in asked]
@@ -211,7 +211,7 @@ def test_a_batch_that_fails_tells_all_its_callers_and_the_next_one_runs(fragile:
     with gated(fragile) as requests:
         requests.occupy()
         made = [requests.ask(specs([seed])) for seed in range(3)]
-        many = requests.ask([*specs([4]), PictureSpec(1, 0, 7.0)])
+        many = requests.ask([*specs([4]), ImageSpec(1, 0, 7.0)])
         full = requests.ask(specs(range(5, 10)))  # 3 of them are in the failing batch
         later = requests.ask(specs([20]))
         requests.gate.let_all_pass()
@@ -228,14 +228,14 @@ def test_a_batch_that_fails_tells_all_its_callers_and_the_next_one_runs(fragile:
 @pytest.mark.parametrize(
     "bad",
     [
-        PictureSpec(1, 9, 0.7),
-        PictureSpec(1, 0, 0.7, OFFSET[0, :2]),
-        PictureSpec(1, 0, 0.7, OFFSET[0].astype(np.float64)),
-        PictureSpec(1, 0, 0.7, np.full_like(OFFSET[0], np.nan)),
+        ImageSpec(1, 9, 0.7),
+        ImageSpec(1, 0, 0.7, OFFSET[0, :2]),
+        ImageSpec(1, 0, 0.7, OFFSET[0].astype(np.float64)),
+        ImageSpec(1, 0, 0.7, np.full_like(OFFSET[0], np.nan)),
     ],
 )
 def test_what_is_wrong_with_one_spec_is_its_callers_alone(
-    styled_export: Path, bad: PictureSpec
+    styled_export: Path, bad: ImageSpec
 ) -> None:
     expected = load(styled_export).render(specs([3]))
     with gated(styled_export) as requests:
@@ -278,7 +278,7 @@ def test_the_device_thread_ends_with_its_session_and_not_before_its_work(export:
 
 
 def test_each_request_notes_its_own_wait_and_its_run(export: Path) -> None:
-    def observed(session: GeneratorSession, asked: Sequence[PictureSpec]) -> Observation:
+    def observed(session: GeneratorSession, asked: Sequence[ImageSpec]) -> Observation:
         observation = Observation("test")
         begin(observation)
         session.render(asked)
@@ -292,13 +292,13 @@ def test_each_request_notes_its_own_wait_and_its_run(export: Path) -> None:
         split = threads.submit(observed, requests.session, specs(range(3)))
         wait_for(lambda: requests.waiting == 10)
         requests.gate.let_all_pass()
-        spells = pictures(several).spells
-        assert [spell.stage for spell in spells] == ["queue", "inference"]
-        assert started_ns < spells[0].start_ns < spells[0].end_ns == spells[1].start_ns
-        assert spells[1].start_ns < spells[1].end_ns < time.perf_counter_ns()
-        two_runs = pictures(split).spells
-        assert [spell.stage for spell in two_runs] == ["queue", "inference"] * 2
-        assert two_runs[1].start_ns == spells[1].start_ns
+        intervals = pictures(several).intervals
+        assert [interval.stage for interval in intervals] == ["queue", "inference"]
+        assert started_ns < intervals[0].start_ns < intervals[0].end_ns == intervals[1].start_ns
+        assert intervals[1].start_ns < intervals[1].end_ns < time.perf_counter_ns()
+        two_runs = pictures(split).intervals
+        assert [interval.stage for interval in two_runs] == ["queue", "inference"] * 2
+        assert two_runs[1].start_ns == intervals[1].start_ns
         assert two_runs[2].start_ns == two_runs[1].end_ns <= two_runs[3].start_ns
 
 
@@ -312,11 +312,11 @@ def test_threads_that_wait_for_a_gpu_are_beside_those_that_compute(
     monkeypatch.setenv("CATALOGAN_WORKERS", "2")
     runtime = build_runtime()
     together = threading.Barrier(18)
-    met = [runtime.painters._threads.submit(together.wait, BACKSTOP_SEC) for _ in range(18)]
+    met = [runtime.gpu_threads._threads.submit(together.wait, BACKSTOP_SEC) for _ in range(18)]
     assert sorted(one.result() for one in met) == list(range(18))
     assert runtime.workers._threads._max_workers == 2  # photos are decoded by no more
     runtime.workers.stop()
-    runtime.painters.stop()
+    runtime.gpu_threads.stop()
     runtime.state.close()
 
 
@@ -349,7 +349,7 @@ def test_requests_over_http_share_runs_and_the_metric_tells(
 
     render, begun = GeneratorSession.render, []
 
-    def noted(self: GeneratorSession, specs: Sequence[PictureSpec], *more: Any) -> Any:
+    def noted(self: GeneratorSession, specs: Sequence[ImageSpec], *more: Any) -> Any:
         begun.append(specs)
         return render(self, specs, *more)
 
@@ -360,7 +360,7 @@ def test_requests_over_http_share_runs_and_the_metric_tells(
         )
 
     monkeypatch.setattr(GeneratorSession, "render", noted)
-    monkeypatch.setattr(service.registry.model_pool, "Batching", after_all_have_come)
+    monkeypatch.setattr(service.model_store.pool, "Batching", after_all_have_come)
     together, samples = answers()
     assert_same(together, alone)
     assert samples["catalogan_batch_pictures_sum"] == 24
@@ -461,7 +461,7 @@ def test_on_cuda_company_changes_no_level_by_more_than_one(trained_export: Path)
     if session.device != "cuda":
         pytest.skip("no CUDA here")
     assert session.batch_sizes == CUDA_BATCH_SIZES
-    asked = [PictureSpec(seed, 0, 0.7) for seed in range(24)]
+    asked = [ImageSpec(seed, 0, 0.7) for seed in range(24)]
     with ThreadPoolExecutor(24) as threads:
         made = list(threads.map(lambda spec: session.render([spec])[0], asked))
     for ours, theirs in zip(made, cpu.render(asked), strict=True):

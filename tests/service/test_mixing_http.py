@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import write_styled_export
 from .small_graphs import NUM_WS
 from .test_bad_requests import check
+from .test_encoding import OURS, read_xmp
 from .test_generations_http import decoded, pixels
-from .test_imaging import OURS, read_xmp
 
 URL = "/v1/images/generations"
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 from PIL import Image
 
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import model_store
 from .live import live_service, slow_upload

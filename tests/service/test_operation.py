@@ -13,10 +13,10 @@ import pytest
 from openapi_spec_validator import validate
 from starlette.testclient import TestClient
 
-import service.api
-from service.batch import Batch, write_pictures
+import service.app
+from service.cli.generate import Batch, write_images
 from service.inference.generation import GeneratorSession
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import running_service, wait_for
 from .test_augmentations_http import photo
@@ -112,7 +112,9 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
         "/v1/usage",
         "/v1/verifications",
     }
-    assert {"StyleMixing", "Picture", "UsedStyleMixing"} <= document["components"]["schemas"].keys()
+    assert {"StyleMixing", "GeneratedImage", "UsedStyleMixing"} <= document["components"][
+        "schemas"
+    ].keys()
     statuses = document["paths"][URL]["post"]["responses"]
     assert set(statuses) == {
         "200",
@@ -153,7 +155,7 @@ def test_without_a_model_it_lives_but_is_not_ready(bento_home: Path, export: Pat
 
 def test_draining_refuses_new_work(registered: Path) -> None:
     with running_service() as client:
-        service.api.gateway.drain()
+        service.app.gateway.drain()
         for response in (
             client.get("/readyz"),
             client.post(URL, json={}),
@@ -278,7 +280,8 @@ def test_metrics_are_labelled_by_template(guarded: TestClient) -> None:
 
 def test_the_service_knows_no_torch() -> None:
     code = (
-        "import sys, service.api, service.cli, service.registry.inspection, service.batch; "
+        "import sys, service.bento, service.model_store.inspection; "
+        "import service.cli.serve, service.cli.generate, service.cli.verify; "
         "print([m for m in ('torch', 'torchvision', 'training') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -289,8 +292,8 @@ def test_http_and_command_line_give_the_same_pixels(
     guarded: TestClient, tmp_path: Path, export: Path
 ) -> None:
     batch = Batch(count=12, category="boxes", seed=2**53 - 3, truncation_psi=0.9)
-    write_pictures(batch, tmp_path / "registered")
-    write_pictures(batch, tmp_path / "export", export=export)
+    write_images(batch, tmp_path / "registered")
+    write_images(batch, tmp_path / "export", export=export)
     body = {"n": 10, "category": "boxes", "seed": 2**53 - 3, "truncation_psi": 0.9}
     answer = guarded.post(URL, json=body, headers={"X-API-Key": KEY}).json()
     assert len(list((tmp_path / "export").iterdir())) == 12

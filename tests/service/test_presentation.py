@@ -7,7 +7,7 @@ import pytest
 
 from models.manifest import GeneratorManifest
 from service.errors import BadRequest
-from service.images.presentation import Presentation, choose_presentation, present
+from service.rendering.presentation import Presentation, choose_presentation, present
 
 
 @pytest.fixture

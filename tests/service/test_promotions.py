@@ -3,7 +3,7 @@
 import multiprocessing
 from pathlib import Path
 
-from service.registry.promotions import MAX_HISTORY, Promotions
+from service.model_store.promotions import MAX_HISTORY, Promotions
 
 
 def promote_many(folder: Path, name: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from models.manifest import check_synonyms
 from service.errors import BadRequest
-from service.pictures.prompts import category_of_prompt
+from service.generation.prompts import category_of_prompt
 
 CATEGORIES = ("mugs", "shoe boxes", "boxes", "café lamps", "t-shirt", "dress", "T_Shirts long")
 

@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.marks.marker import read_development_key
-from service.marks.marking import COMPOSITE, ENHANCED, GENERATED, Mark, xmp_packet
-from service.marks.reading import MAX_PACKET_BYTES, edited_source_type, read_xmp
-from service.marks.signing import Signer
-from service.marks.signing_keys import create_development_keys
-from service.verification.manifests import read_manifest, understand
-from service.verification.verification import Verifier
+from service.provenance.manifests import parse_report, read_manifest
+from service.provenance.marker import read_development_key
+from service.provenance.signing import ManifestSigner
+from service.provenance.signing_keys import create_development_keys
+from service.provenance.verification import Verifier
+from service.provenance.xmp import (
+    COMPOSITE,
+    ENHANCED,
+    GENERATED,
+    MAX_PACKET_BYTES,
+    Mark,
+    edited_source_type,
+    read_xmp,
+    xmp_packet,
+)
 
 from .test_marks_http import photo
 
@@ -32,13 +40,13 @@ BOMB = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><!DOCTYPE a [<!ENTITY b "bbbbbbbb
 
 
 @pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+def signer(tmp_path_factory: pytest.TempPathFactory) -> ManifestSigner:
     folder = tmp_path_factory.mktemp("keys") / "made"
     create_development_keys(folder, "Shop Inc")
-    return Signer(read_development_key(folder))
+    return ManifestSigner(read_development_key(folder))
 
 
-def signed(signer: Signer, kind: str) -> bytes:
+def signed(signer: ManifestSigner, kind: str) -> bytes:
     mark, buffer = Mark(GENERATED, 7, "shop:1", "f" * 64, "mugs"), io.BytesIO()
     options = {} if kind == "GIF" else {"xmp": xmp_packet(mark)}
     Image.open(io.BytesIO(photo())).save(buffer, kind, **options)
@@ -88,13 +96,13 @@ def test_edits_keep_what_a_photo_says_of_its_origin(kind: str) -> None:
 
 
 def test_a_reader_that_dies_is_an_unreadable_manifest(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, signer: Signer
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, signer: ManifestSigner
 ) -> None:
     data = signed(signer, "PNG")
     for program in ("import os; os.abort()", "while True: pass", "print('[')", "x = [0] * 10**12"):
         (tmp_path / "reader.py").write_text(program)
-        monkeypatch.setattr("service.verification.manifests.READER", tmp_path / "reader.py")
-        monkeypatch.setattr("service.verification.manifests.TIMEOUT_SEC", 1)
+        monkeypatch.setattr("service.provenance.manifests.READER", tmp_path / "reader.py")
+        monkeypatch.setattr("service.provenance.manifests.TIMEOUT_SEC", 1)
         assert read_manifest(data, "image/png", b"").status == "unreadable"
 
 
@@ -103,13 +111,13 @@ def test_the_reader_is_told_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "reader.py").write_text(
         f"import os; open({str(tmp_path / 'seen')!r}, 'w').write(str(dict(os.environ)))"
     )
-    monkeypatch.setattr("service.verification.manifests.READER", tmp_path / "reader.py")
+    monkeypatch.setattr("service.provenance.manifests.READER", tmp_path / "reader.py")
     read_manifest(b"c2pa", "image/png", b"")
     assert "secret" not in (tmp_path / "seen").read_text()
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_cut_off_files(signer: Signer, kind: str) -> None:
+def test_cut_off_files(signer: ManifestSigner, kind: str) -> None:
     data = signed(signer, kind)
     verifier = Verifier(signer.key.anchors, None)
     assert verifier.verify(data, None).ours
@@ -144,7 +152,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
-def test_thousands_of_spoiled_files(signer: Signer, kind: str) -> None:
+def test_thousands_of_spoiled_files(signer: ManifestSigner, kind: str) -> None:
     """c2pa reads each, in one process: a crash or a hang would end this test's child."""
     data, rng = signed(signer, kind), random.Random(kind)
     files = [mutate(data, rng) for _ in range(2_000)]
@@ -155,7 +163,7 @@ def test_thousands_of_spoiled_files(signer: Signer, kind: str) -> None:
         "    found = read(bytes.fromhex(one['data']), one['media'], one['anchors'])\n"
         "    print(json.dumps(found))\n"
     )
-    folder = Path(__file__).parents[2] / "service" / "verification"
+    folder = Path(__file__).parents[2] / "service" / "provenance"
     asked = "".join(
         json.dumps(
             {
@@ -176,7 +184,7 @@ def test_thousands_of_spoiled_files(signer: Signer, kind: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(files)
-    found = [understand(answer) for answer in answers]
+    found = [parse_report(answer) for answer in answers]
     assert len({one.status for one in found}) > 2
     # What is trusted has the pixels and says what was signed: only padding may have changed.
     genuine = Verifier(signer.key.anchors, None).verify(data, None).claims

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.errors import RegistryError
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("bento_home")
 
@@ -225,6 +225,6 @@ def test_spoiled_exports_are_refused_and_leave_nothing(
 def test_an_oversized_generator_is_refused_unread(
     make_export: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.registry.exports.MAX_GENERATOR_BYTES", 1000)
+    monkeypatch.setattr("service.model_store.exports.MAX_GENERATOR_BYTES", 1000)
     with pytest.raises(RegistryError, match="over the limit of 1000"):
         Registry().register(make_export())

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from service.access.api_keys import create_key
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import model_store, wait_for
 from .test_cli import COMMAND, free_port, serving

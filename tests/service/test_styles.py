@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from models.manifest import GeneratorManifest
 from service.errors import OperatorError
-from service.inference.generation import GeneratorSession, PictureSpec
-from service.registry.exports import read_export
-from service.registry.inspection import inspect_export
+from service.inference.generation import GeneratorSession, ImageSpec
+from service.model_store.exports import read_export
+from service.model_store.inspection import inspect_export
 
 from .conftest import ENCODER_RECORD, STYLES
 from .small_graphs import NUM_WS, W_DIM, encoder_file, mapping_file, with_offset
@@ -37,7 +37,7 @@ def test_an_offset_left_out_changes_no_pixel(
     for export in (make_export(), make_export(with_offset(make_graph()), **STYLES)):
         manifest, files = read_export(export)
         session = GeneratorSession(files["generator.onnx"], manifest, device="cpu")
-        pictures.append(session.render([PictureSpec(seed, 1, 0.7) for seed in range(3)]))
+        pictures.append(session.render([ImageSpec(seed, 1, 0.7) for seed in range(3)]))
     np.testing.assert_array_equal(pictures[0], pictures[1])
 
 
@@ -45,9 +45,9 @@ def test_an_offset_of_zero_or_of_another_picture_changes_no_pixel(styled_export:
     manifest, files = read_export(styled_export)
     session = GeneratorSession(files["generator.onnx"], manifest, device="cpu")
     none = np.zeros((NUM_WS, W_DIM), dtype=np.float32)
-    plain, moved = PictureSpec(1, 1, 0.7), PictureSpec(2, 1, 0.7, none + 0.5)
+    plain, moved = ImageSpec(1, 1, 0.7), ImageSpec(2, 1, 0.7, none + 0.5)
     expected, other = session.render([plain])[0], session.render([moved])[0]
-    together = session.render([moved, plain, PictureSpec(1, 1, 0.7, none)])
+    together = session.render([moved, plain, ImageSpec(1, 1, 0.7, none)])
     np.testing.assert_array_equal(together, [other, expected, expected])
 
 
@@ -73,8 +73,8 @@ def test_styles_and_offsets_are_the_same_at_any_thread_count(styled_export: Path
             files["generator.onnx"], manifest, others=others, intra_op_threads=threads
         )
         offset = session.encode(photo, 2)
-        (picture,) = session.render([PictureSpec(3, 2, 0.5, offset)])
-        found.add((session.style(PictureSpec(3, 2, 0.5)).tobytes(), picture.tobytes()))
+        (picture,) = session.render([ImageSpec(3, 2, 0.5, offset)])
+        found.add((session.style(ImageSpec(3, 2, 0.5)).tobytes(), picture.tobytes()))
     assert len(found) == 1
 
 
@@ -82,7 +82,7 @@ def test_graphs_that_were_not_loaded_say_so(styled_export: Path) -> None:
     manifest, files = read_export(styled_export)
     session = GeneratorSession(files["generator.onnx"], manifest, device="cpu")
     with pytest.raises(OperatorError, match=r"mapping.onnx was not loaded"):
-        session.style(PictureSpec(1, 1, 0.7))
+        session.style(ImageSpec(1, 1, 0.7))
 
 
 def test_an_offset_that_is_not_as_declared_is_refused(
@@ -111,10 +111,10 @@ def test_an_offset_that_is_not_as_declared_is_refused(
     [
         ("encoder.onnx", b"\xff" * 100, "encoder.onnx is no ONNX model"),
         ("encoder.onnx", encoder_file(w_dim=4), "encoder.onnx: style_offset has shape"),
-        ("encoder.onnx", encoder_file("Log"), "encoder.onnx gives .* finite"),
+        ("encoder.onnx", encoder_file("Log"), "encoder.onnx returns .* finite"),
         ("encoder.onnx", encoder_file("Evil", domain="evil"), "encoder.onnx: 'Evil' is a custom"),
         ("encoder.onnx", mapping_file(), "encoder.onnx: the graph takes"),
-        ("mapping.onnx", mapping_file("style"), "mapping.onnx: the graph gives"),
+        ("mapping.onnx", mapping_file("style"), "mapping.onnx: the graph returns"),
         ("mapping.onnx", encoder_file(), "mapping.onnx: the graph takes"),
     ],
 )

@@ -23,7 +23,7 @@ from service.inference.generation import GeneratorSession
 from .. import processes
 from .small_graphs import constant, generator_graph
 from .test_cli import ROOT, run
-from .test_imaging import IPTC, OURS, read_xmp
+from .test_encoding import IPTC, OURS, read_xmp
 
 
 @pytest.fixture(autouse=True)
@@ -183,8 +183,8 @@ def test_many_webdataset_shards(
 def small_tars(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight pictures in a tar, so that few make several."""
     for module in ("service.datasets.plan", "service.datasets.layouts"):
-        monkeypatch.setattr(sys.modules[module], "TAR_PICTURES", 8)
-    assert plan_module.TAR_PICTURES == 8
+        monkeypatch.setattr(sys.modules[module], "TAR_IMAGES", 8)
+    assert plan_module.TAR_IMAGES == 8
 
 
 COUNTS = {
@@ -285,7 +285,7 @@ def test_what_exists_is_left_as_it_is(export: Path, tmp_path: Path, target: str)
         (("--category", "boxes=1", "--category", "boxes=2"), "twice"),
         (("--category", "spoons=1"), "unknown category; known are mugs"),
         (("--count", 1, "--shard", "1"), "as I/N"),
-        (("--count", 1, "--shard", "0/2", "--seed", 1), "greater"),
+        (("--count", 1, "--shard", "0/2", "--seed", 1), "must be 1 or more"),
         (("--count", 1, "--shard", "3/2", "--seed", 1), "there is no number 3"),
         (("--count", 1, "--shard", "1/2"), "send a seed"),
         (("--count", 1, "--background", "white"), "no transparency"),
@@ -352,10 +352,10 @@ def test_interrupted_leaves_nothing_and_killed_is_made_anew(export: Path, tmp_pa
 def test_progress_counts_the_pictures_of_the_shard(
     make_export: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from service.synthesis import ask, write_set
+    from service.cli.synthesize import dataset_request, write_set
 
     seen: list[tuple[int, int]] = []
-    request = ask(count=5, categories=[], shard="1/2", seed=1)
+    request = dataset_request(count=5, categories=[], shard="1/2", seed=1)
     write_set(
         request,
         tmp_path / "set",

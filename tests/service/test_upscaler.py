@@ -14,14 +14,14 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from catalogan import app
 from models.manifest import GeneratorManifest
-from service.cli import app
 from service.errors import BadRequest, OperatorError
-from service.images.presentation import Presentation, choose_presentation
-from service.inference.generation import GeneratorSession, PictureSpec
-from service.registry.exports import read_export
-from service.registry.inspection import inspect_export
-from service.registry.store import Registry
+from service.inference.generation import GeneratorSession, ImageSpec
+from service.model_store.exports import read_export
+from service.model_store.inspection import inspect_export
+from service.model_store.registry import Registry
+from service.rendering.presentation import Presentation, choose_presentation
 
 from .conftest import UPSCALER_RECORD, model_store, running_service, write_upscaled_export
 from .small_graphs import upscaler_file
@@ -90,7 +90,7 @@ def test_an_image_is_enlarged_by_the_graph(upscaled_export: Path) -> None:
     manifest, files = read_export(upscaled_export)
     others = {"upscaler.onnx": files["upscaler.onnx"]}
     session = GeneratorSession(files["generator.onnx"], manifest, others=others, device="cpu")
-    specs = [PictureSpec(seed, 1, 0.7) for seed in range(3)]
+    specs = [ImageSpec(seed, 1, 0.7) for seed in range(3)]
     for image, large in zip(session.render(specs), session.render(specs, True), strict=True):
         np.testing.assert_array_equal(large, enlarged(image))
 
@@ -99,7 +99,7 @@ def test_without_the_graph_an_upscaled_image_is_an_error(upscaled_export: Path) 
     manifest, files = read_export(upscaled_export)
     session = GeneratorSession(files["generator.onnx"], manifest, device="cpu")
     with pytest.raises(OperatorError, match=r"upscaler.onnx was not loaded"):
-        session.render([PictureSpec(1, 1, 0.7)], True)
+        session.render([ImageSpec(1, 1, 0.7)], True)
 
 
 def test_generations_at_all_sizes(upscaled: TestClient) -> None:

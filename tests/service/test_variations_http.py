@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.inference.generation import GeneratorSession, PictureSpec
-from service.registry.exports import read_export
-from service.registry.store import Registry
+from service.inference.generation import GeneratorSession, ImageSpec
+from service.model_store.exports import read_export
+from service.model_store.registry import Registry
 
 from .conftest import write_styled_export
 from .small_graphs import encoder_file, generator_graph, with_offset
 from .test_augmentations_http import photo, png_header
 from .test_bad_requests import check
+from .test_encoding import IPTC, OURS, read_xmp
 from .test_generations_http import decoded, pixels
-from .test_imaging import IPTC, OURS, read_xmp
 
 URL = "/v1/images/variations"
 NATIVE = (24, 16)
@@ -50,7 +50,7 @@ def test_strength_0_is_the_reconstruction_whatever_the_seed(
 ) -> None:
     data = photo(NATIVE)
     offset = session.encode(pixels(data), 2)
-    (expected,) = session.render([PictureSpec(0, 2, 0.0, offset)])
+    (expected,) = session.render([ImageSpec(0, 2, 0.0, offset)])
     answer = vary(styled, data, category="boxes", strength="0", n="3")
     for picture in decoded(answer):
         np.testing.assert_array_equal(picture, expected)

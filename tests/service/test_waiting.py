@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from service.api.queues import Queue
 from service.errors import Busy
-from service.http.metrics import Metrics
-from service.http.workers import Queue
+from service.telemetry.metrics import Metrics
 
 from .conftest import BACKSTOP_SEC, Held, running_service, wait_for
 from .test_bad_requests import check
@@ -24,12 +24,12 @@ def waiting(count: int) -> str:
 
 def test_a_full_queue_gives_its_places_back() -> None:
     async def fill() -> None:
-        queue = Queue("test", 2, Metrics())
-        async with queue.place(), queue.place():
+        queue = Queue("test", 2, Metrics((1, 2)))
+        async with queue.slot(), queue.slot():
             with pytest.raises(Busy):
-                async with queue.place():
+                async with queue.slot():
                     pass
-        async with queue.place():
+        async with queue.slot():
             pass
 
     asyncio.run(fill())

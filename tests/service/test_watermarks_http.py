@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from models.manifest import WATERMARK_FILES
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 from .conftest import model_store, running_service, write_export
 from .small_graphs import generator_graph, watermark_graphs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.errors import RegistryError
-from service.registry.store import Registry
+from service.model_store.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("bento_home")
 

@@ -32,7 +32,7 @@ def real_photos() -> Path:
     return folder
 
 
-def _picture(seed: int, size: tuple[int, int] = (40, 48)) -> Image.Image:
+def _draw_image(seed: int, size: tuple[int, int] = (40, 48)) -> Image.Image:
     """Soft random blobs: no two seeds look alike."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8))
@@ -40,19 +40,19 @@ def _picture(seed: int, size: tuple[int, int] = (40, 48)) -> Image.Image:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Callable[..., Image.Image]:
-    return _picture
+def draw_image() -> Callable[..., Image.Image]:
+    return _draw_image
 
 
 @pytest.fixture(scope="session")
 def fill() -> Callable[[Path, range], list[Path]]:
-    """Writes a different picture for each seed."""
+    """Writes a different image for each seed."""
 
     def write(folder: Path, seeds: range) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{seed:04d}.png" for seed in seeds]
         for seed, file in zip(seeds, files, strict=True):
-            _picture(seed).save(file)
+            _draw_image(seed).save(file)
         return files
 
     return write
@@ -60,7 +60,7 @@ def fill() -> Callable[[Path, range], list[Path]]:
 
 @pytest.fixture
 def catalogue(tmp_path: Path, fill: Callable[[Path, range], list[Path]]) -> Path:
-    """Two categories of 8 different pictures."""
+    """Two categories of 8 different images."""
     folder = tmp_path / "photos"
     fill(folder / "cups", range(8))
     fill(folder / "hats", range(1000, 1008))
@@ -69,7 +69,7 @@ def catalogue(tmp_path: Path, fill: Callable[[Path, range], list[Path]]) -> Path
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system with room for little more than a megabyte."""
+    """A real file system with little more than a megabyte of space."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(folder)]

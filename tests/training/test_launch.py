@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from training.bases import base_names, base_path
 from training.cli import app
 from training.dataset import PreparedDataset
-from training.launch import FINE_TUNING, Launch, LaunchError, check_shares, launch
+from training.launch import FINE_TUNING, Launch, LaunchError, check_batch_size, launch
 from training.learning.config import ConfigError, resolve
 from training.learning.distributed import Ranks
 from training.learning.run import read_run, write_run
@@ -42,7 +42,7 @@ def test_a_run_from_another_takes_its_widths_and_is_eased_in(
     (config, _), (theirs, _) = read_run(tmp_path / "run"), read_run(tiny_run)
     assert config.model == theirs.model
     assert config.optimizer.ema_rampup == FINE_TUNING["optimizer"]["ema_rampup"]
-    assert config.optimizer.warmup_kimg == 0.5  # what is asked for wins
+    assert config.optimizer.warmup_kimg == 0.5  # an explicit setting wins
     assert config.fine_tuning.source == str(tiny_run)
 
 
@@ -59,10 +59,10 @@ def resume(run: Path, dataset: Path, silent: Any, **wanted: Any) -> Outcome | No
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"overrides": {"model": {"w_dim": "32"}}}, "model: is decided at the start"),
-        ({"overrides": {"masking": {"level": "0"}}}, "masking.level: is decided at the start"),
-        ({"overrides": {"fine_tuning": {"freeze_blocks": "1"}}}, "fine_tuning: is decided"),
-        ({"overrides": {"preset": "gpu-512"}}, "preset: is decided at the start"),
+        ({"overrides": {"model": {"w_dim": "32"}}}, "model: is fixed when a run starts"),
+        ({"overrides": {"masking": {"level": "0"}}}, "masking.level: is fixed when a run starts"),
+        ({"overrides": {"fine_tuning": {"freeze_blocks": "1"}}}, "fine_tuning: is fixed"),
+        ({"overrides": {"preset": "gpu-512"}}, "preset: is fixed when a run starts"),
         ({"overrides": {"tick_kimg": {"x": "1"}}}, "tick_kimg: "),
         ({"overrides": {"batch_size": 6}}, "--batch-size 6: .*multiple of 4"),
         ({"preset": "gpu-512"}, "--preset is for a new run"),
@@ -84,7 +84,7 @@ def test_a_configuration_that_fails_or_can_not_be_written_is_not_kept(
     before = (run / "config.json").read_bytes()
     for newest in run.glob("checkpoint-*.pt"):
         newest.write_bytes(b"damaged")
-    with pytest.raises(LaunchError, match="none of its checkpoints is whole"):
+    with pytest.raises(LaunchError, match="none of its checkpoints is intact"):
         resume(run, tiny_dataset, silent, overrides={"max_kimg": 0.3})
     assert (run / "config.json").read_bytes() == before
     config, _ = read_run(run)
@@ -132,7 +132,7 @@ def test_settings_that_have_an_option_of_their_own_say_so(
 
 
 @pytest.mark.parametrize("size", [(8, 8), (14, 10), (12, 16)])
-def test_the_smallest_pictures_are_trained_on(
+def test_the_smallest_images_are_trained_on(
     tmp_path: Path,
     catalogue: Path,
     tiny_settings: dict[str, Any],
@@ -158,19 +158,19 @@ def test_the_smallest_pictures_are_trained_on(
 
 def test_processes_share_whole_groups() -> None:
     config = resolve({"max_kimg": 1, "batch_size": 16})
-    check_shares(config, Ranks(0, 4))
+    check_batch_size(config, Ranks(0, 4))
     with pytest.raises(ConfigError, match="groups of 4, so give a multiple of 32"):
-        check_shares(config, Ranks(0, 8))
+        check_batch_size(config, Ranks(0, 8))
 
 
 @pytest.mark.parametrize(("part", "fits"), [(4, True), (8, True), (6, False), (12, False)])
 def test_parts_of_a_batch_are_whole_groups_and_make_up_a_shard(part: int, fits: bool) -> None:
     config = resolve({"max_kimg": 1, "batch_size": 16, "batch_gpu": part})
     if fits:
-        check_shares(config, Ranks(0, 2))
+        check_batch_size(config, Ranks(0, 2))
         return
     with pytest.raises(ConfigError, match="multiple of 4 that divides the 8 images of a process"):
-        check_shares(config, Ranks(0, 2))
+        check_batch_size(config, Ranks(0, 2))
 
 
 def test_the_bases_of_the_readme_ship() -> None:

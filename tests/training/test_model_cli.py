@@ -44,7 +44,7 @@ def invoke(*arguments: str | Path) -> tuple[int, str]:
     [
         (["--max-kimg", "1", "--preset", "huge"], "--preset huge: choose one of cpu-demo"),
         ([], "give max_kimg or max_minutes"),
-        (["--max-kimg", "0"], "max_kimg: Input should be greater than 0"),
+        (["--max-kimg", "0"], "max_kimg 0.0: must be greater than 0"),
         (["--max-kimg", "1", "--set", "masking.ratio=2"], "masking.ratio"),
         (["--max-kimg", "1", "--set", "masking"], "write it as name=value"),
         (["--max-kimg", "1", "--set", "masking.colour=red"], "masking.colour"),
@@ -76,7 +76,7 @@ def test_a_run_is_not_overwritten_and_another_dataset_not_resumed(
     tmp_path: Path, tiny_dataset: Path, tiny_run: Path
 ) -> None:
     code, output = invoke("train", tiny_dataset, "--out", tiny_run, "--max-kimg", "1")
-    assert (code, "holds a run already" in output) == (2, True)
+    assert (code, "holds a run: continue it" in output) == (2, True)
     other = tmp_path / "other"
     other.mkdir()
     for file in tiny_dataset.iterdir():
@@ -127,7 +127,7 @@ def test_evaluate_names_a_bad_option_in_one_line(tmp_path: Path) -> None:
         ("--repetitions", "1", ("--usefulness",)),
     ):
         line = refusal("evaluate", tmp_path, "--data", tmp_path, option, value, *more)
-        assert line.startswith(f"Error: {option} {value}: Input should be"), line
+        assert line.startswith(f"Error: {option} {value}: must be"), line
 
 
 def test_what_is_wrong_in_a_file_is_said_in_one_line(
@@ -142,11 +142,11 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(
     export = ("export", run, "--out", tmp_path / "out")
     train = ("train", data, "--out", tmp_path / "new", "--max-kimg", "1", "--from", shop)
     for file, command, said in (
-        (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: Field"),
-        (shop / "manifest.json", train, f"--from {shop}: name: Field required"),
+        (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: missing"),
+        (shop / "manifest.json", train, f"--from {shop}: name: missing"),
         (tmp_path / "mark/watermark.json", (*export, "--watermark", tmp_path / "mark"), "again by"),
-        (run / "encoder/encoder.json", export, "can't be read (settings: Field required)"),
-        (data / "dataset.json", evaluate, "dataset (hash: Field required): run"),
+        (run / "encoder/encoder.json", export, "can't be read (settings: missing)"),
+        (data / "dataset.json", evaluate, "dataset (hash: missing): run"),
         (run / "config.json", evaluate, "give max_kimg or max_minutes"),
         (run / "config.json", export, "give max_kimg or max_minutes"),
     ):
@@ -170,7 +170,7 @@ def test_the_discriminator_is_chosen_once(tmp_path: Path, tiny_dataset: Path) ->
     resume = ("train", tiny_dataset, "--out", run, "--resume", "--max-kimg", "0.016")
     code, output = invoke(*resume, "--discriminator", "convolutional", "--device", "cpu")
     assert code == 2
-    assert "discriminator: is decided at the start of a run: use --from" in output
+    assert "discriminator: is fixed when a run starts: use --from" in output
     code, output = invoke(*resume, "--device", "cpu")
     assert (code, load_newest(run)["nimg"]) == (0, 16), output
 
@@ -180,9 +180,9 @@ def test_export_takes_synonyms(tmp_path: Path, tiny_run: Path) -> None:
     arguments = ("export", tiny_run, "--out", tmp_path / "shop", "--synonyms", file)
     for text, message in (
         (None, "can't be read"),
-        ("{", "synonyms.json: "),
+        ("{", "synonyms.json: not valid JSON"),
         ('["cups"]', "write {"),
-        ('{"cups": "mug"}', "cups: "),
+        ('{"cups": "mug"}', "cups 'mug': must be a list"),
         ('{"spoons": ["ladle"]}', "'spoons', which is no category; known are cups, hats, mats"),
         ('{"cups": ["Hat"]}', "'Hat', a synonym of 'cups', is the category 'hats', too"),
     ):
@@ -230,7 +230,7 @@ def test_an_export_carries_what_evaluate_measured(
     fill: Callable[[Path, range], list[Path]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # How well categories are told apart is for other tests.
+    # How well categories are distinguished is for other tests.
     sooner = partial(EvaluationOptions, classifier_steps=10)
     monkeypatch.setattr(evaluation_options, "EvaluationOptions", sooner)
     for i, category in enumerate(("cups", "hats", "mats")):
@@ -286,7 +286,7 @@ def test_too_much_memorised_is_an_exit_code_of_its_own(
         check_memorised(found, 0.2)
     assert ended.value.exit_code == 3
     message = " ".join(capsys.readouterr().err.split())
-    assert "25.0% of 90 generated pictures are too near" in message
+    assert "25.0% of 90 generated images are too near" in message
     assert "more than --max-memorised 0.2" in message
     assert "3.2%, by chance up to 10.0% with 30 validation photos" in message
 
@@ -308,7 +308,7 @@ def test_a_signal_saves_and_ends_cleanly_and_resume_goes_on(
         process.send_signal(number)
         output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert "go on with --resume" in output
+    assert "continue with --resume" in output
     stopped = load_newest(run)["nimg"]
     assert stopped > 0
     target = (stopped + 80) / 1000

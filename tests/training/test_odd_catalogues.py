@@ -1,4 +1,4 @@
-"""Catalogues of every shape go the whole way, from photos to pictures out of ONNX Runtime."""
+"""Catalogues of every shape work from photos to images out of ONNX Runtime."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from training.photos.options import PrepareOptions
 
 
 def transparent(image: Image.Image, seed: int) -> Image.Image:
-    """A disc of the picture on nothing."""
+    """A disc of the image on transparency."""
     y, x = np.mgrid[-1 : 1 : image.height * 1j, -1 : 1 : image.width * 1j]
     alpha = 255 * (np.hypot(x, y) < 0.5 + 0.04 * (seed % 9))
     image = image.convert("RGBA")
@@ -44,7 +44,7 @@ def transparent(image: Image.Image, seed: int) -> Image.Image:
 def test_the_whole_way(
     tmp_path: Path,
     tiny_settings: dict[str, Any],
-    picture: Callable[..., Image.Image],
+    draw_image: Callable[..., Image.Image],
     silent: Any,
     categories: int,
     photos: int,
@@ -56,7 +56,7 @@ def test_the_whole_way(
         folder.mkdir(parents=True)
         for i in range(photos):
             seed = 1000 * category + i
-            change(picture(seed, (120, 144)), seed).save(folder / f"{i}.png")
+            change(draw_image(seed, (120, 144)), seed).save(folder / f"{i}.png")
     options = PrepareOptions.model_validate({**shape, "validation_share": 0.25})
     report = prepare_dataset(tmp_path / "photos", tmp_path / "dataset", options)
     assert report.used == categories * photos
@@ -81,8 +81,8 @@ def test_the_whole_way(
 
     export_run(tmp_path / "run", tmp_path / "export", ExportOptions(name="odd"))
     labels = np.arange(7) % categories
-    painted = ExportSampler(tmp_path / "export").sample(labels, seed=1)
+    generated = ExportSampler(tmp_path / "export").sample(labels, seed=1)
     channels = shape.get("channels", 3)
-    assert painted.shape == (7, shape["height"], shape["width"], channels)
-    difference = painted.astype(int) - sampler.sample(labels, seed=1)
+    assert generated.shape == (7, shape["height"], shape["width"], channels)
+    difference = generated.astype(int) - sampler.sample(labels, seed=1)
     assert np.abs(difference).max() <= 1

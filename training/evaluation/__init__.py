@@ -1,1 +1,1 @@
-"""Run or export -> evaluation.json with contact sheet: how good its pictures are."""
+"""Run or export -> evaluation.json with contact sheet: how good its images are."""

@@ -22,13 +22,13 @@ _BATCH: Final = 64
 _PEAK_LEARNING_RATE: Final = 3e-3
 _LABEL_SMOOTHING: Final = 0.1
 _MAX_SHIFT_PX: Final = 3
-# Photos of one category beyond this teach a small network little, and would cost memory.
+# More photos of one category teach a small network little and cost memory.
 _MAX_PHOTOS_PER_CATEGORY: Final = 2000
 
 
 @dataclass(frozen=True)
 class LabelledPhotos:
-    """What a classifier learns from.
+    """Images and labels to train a classifier on.
 
     Attributes:
         photos: float32 [N, 3, INPUT_PX, INPUT_PX] in [-1, 1].
@@ -43,10 +43,11 @@ class LabelledPhotos:
 
 
 class CategoryClassifier:
-    """Names the category of a image.
+    """Predicts the category of an image.
 
-    Trained for a fixed number of steps on batches that draw every category alike, so that a
-    rare category counts as much as a common one and the time is the same for any catalogue.
+    Trained for a fixed number of steps on batches that draw all categories with equal
+    probability: a rare category counts as much as a common one, and training takes the same time
+    for any catalogue.
     """
 
     def __init__(
@@ -62,16 +63,16 @@ class CategoryClassifier:
         """Train.
 
         Args:
-            sources: Sets of images; each gives an equal share of every batch, however
-                large it is, and each holds the same labels.
-            categories: How many there are to choose from.
-            seed: Fixes weights, order and augmentation.
+            sources: Sets of images; each makes up an equal part of every batch, whatever its
+                size, and all have the same set of labels.
+            categories: Number of categories.
+            seed: Determines weights, order and augmentation.
             device: A torch device's name.
             steps: Batches of 64 photos.
             augment: Whether images are flipped, shifted, scaled and recoloured.
 
         Raises:
-            ValueError: A source is empty or holds other labels than the first.
+            ValueError: A source is empty or has other labels than the first.
         """
         if any(set(source.labels) != set(sources[0].labels) for source in sources):
             raise ValueError("every source must hold images of the same categories")
@@ -119,7 +120,7 @@ class CategoryClassifier:
         self._network.train()
         for _ in range(steps):
             drawn = rng.integers(len(by_label), size=_BATCH)
-            # The sources take turns within the batch.
+            # The sources alternate within the batch.
             rows = np.asarray(
                 [rng.choice(by_label[c][i % len(sources)]) for i, c in enumerate(drawn)]
             )
@@ -145,13 +146,13 @@ def training_photos(
     per_category: int = _MAX_PHOTOS_PER_CATEGORY,
     labels: NDArray[np.int64] | None = None,
 ) -> LabelledPhotos:
-    """Train photos of each category, at most `per_category` of them, drawn by the seed.
+    """Draw at most `per_category` training photos of each category.
 
     Args:
         dataset: Photos; only the split "train" is used.
-        seed: Which photos, where there are more.
-        per_category: At most so many.
-        labels: Of these categories only; None takes all.
+        seed: Determines which photos are drawn.
+        per_category: Largest number of photos per category.
+        labels: Draw from these categories only; None = all.
 
     Raises:
         ValueError: There are no train photos.
@@ -168,7 +169,7 @@ def training_photos(
 
 
 def read_photos(dataset: PreparedDataset, rows: NDArray[np.int64]) -> LabelledPhotos:
-    """Photos of `rows`, one or more, as the classifier takes them."""
+    """Read photos of `rows`, one or more, at the classifier's size."""
     batches = [
         to_rgb_tensor(dataset.images[rows[start : start + 256]], INPUT_PX)
         for start in range(0, len(rows), 256)
@@ -177,7 +178,7 @@ def read_photos(dataset: PreparedDataset, rows: NDArray[np.int64]) -> LabelledPh
 
 
 def _rows_by_label(sources: Sequence[LabelledPhotos]) -> list[list[NDArray[np.int64]]]:
-    """Per label and source, the rows of its images in the sources laid end to end."""
+    """Rows of each label and source, in the concatenation of all sources."""
     starts = np.cumsum([0, *(len(source) for source in sources)])
     return [
         [
@@ -189,7 +190,7 @@ def _rows_by_label(sources: Sequence[LabelledPhotos]) -> list[list[NDArray[np.in
 
 
 def _network(categories: int) -> nn.Module:
-    """Three stages of two convolutions each; the image's side halves after each stage."""
+    """Build three stages of two convolutions each; each stage halves the image's side."""
     layers: list[nn.Module] = []
     in_channels = 3
     for width in _WIDTHS:
@@ -205,7 +206,7 @@ def _network(categories: int) -> nn.Module:
 
 
 def _augmented(photos: Tensor, generator: torch.Generator) -> Tensor:
-    """Random flips, shifts, brightness, contrast and colour balance; [N, 3, H, W] in [-1, 1]."""
+    """Flip, shift, scale and recolour photos at random; [N, 3, H, W] in [-1, 1]."""
     n, _, height, width = photos.shape
 
     def uniform(*shape: int) -> Tensor:

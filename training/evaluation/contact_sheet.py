@@ -17,7 +17,7 @@ _MARGIN_PX: Final = 40
 _LABEL_PX: Final = 92
 _HEADER_PX: Final = 40
 _TITLE_PX: Final = 92
-# More categories than this stand in two columns, so that the sheet fits a screen.
+# With more categories the sheet has two columns, so that it fits a screen.
 _ONE_COLUMN: Final = 3
 PAPER: Final = (250, 250, 248)
 INK: Final = (32, 33, 36)
@@ -53,8 +53,8 @@ def draw_contact_sheet(rows: list[SheetRow], report: EvaluationReport) -> bytes:
     """Draw the sheet.
 
     Args:
-        rows: A block each, in this order.
-        report: For the numbers beside the images.
+        rows: One block per row, in this order.
+        report: Source of the numbers on the sheet.
 
     Returns:
         A PNG.
@@ -78,7 +78,7 @@ def draw_contact_sheet(rows: list[SheetRow], report: EvaluationReport) -> bytes:
 
 
 def as_png(sheet: Image.Image) -> bytes:
-    """A sheet as a file's bytes."""
+    """Encode a sheet as PNG."""
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -119,10 +119,10 @@ def _draw_block(
     draw = ImageDraw.Draw(sheet)
     left, top = corner
     draw.text((left, top + 8), shortened(row.category), INK, font(20))
-    share = report.agreement.generated_as_served.per_category.get(row.category)
-    if share is not None:
+    recognised = report.agreement.generated_as_served.per_category.get(row.category)
+    if recognised is not None:
         start = left + draw.textlength(shortened(row.category), font(20)) + 14
-        draw.text((start, top + 13), f"{share:.0%} recognised", FAINT, font(14))
+        draw.text((start, top + 13), f"{recognised:.0%} recognised", FAINT, font(14))
     lines = (("real", REAL, row.real), ("generated", GENERATED, row.generated))
     for line, (label, colour, images) in enumerate(lines):
         y = top + _HEADER_PX + line * (cell[1] + _GAP_PX)
@@ -134,7 +134,7 @@ def _draw_block(
 
 
 def fitted(image: NDArray[np.uint8], cell: tuple[int, int]) -> Image.Image:
-    """One image as RGB at the cell's size; transparency over white."""
+    """Resize an image to the cell as RGB, transparency over white."""
     shown = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     if shown.mode == "RGBA":
         white = Image.new("RGBA", shown.size, "white")
@@ -144,10 +144,10 @@ def fitted(image: NDArray[np.uint8], cell: tuple[int, int]) -> Image.Image:
 
 
 def shortened(name: str, limit: int = 40) -> str:
-    """A name that fits beside images."""
+    """Shorten a name to `limit` characters."""
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The sheets' only typeface."""
+    """Load the sheets' font at a size."""
     return ImageFont.load_default(size_px)

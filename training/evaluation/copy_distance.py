@@ -1,9 +1,9 @@
-"""How far is an image from the training photo that it is most like?
+"""Distance from an image to the training photo that it is most like.
 
-Two views of both, multiplied. The pretrained features see what is shown and where it does not
-matter, but noise, blur and recompression carry them as far as another product does; small
-images compared pixel by pixel, over shifts of a few pixels, hardly notice those. An image is
-a copy where both say that it is near.
+It is the geometric mean of two distances. Pretrained features recognise the content wherever it is
+in the image, but noise, blur and recompression move them as far as another product does. Small
+images compared pixel by pixel, over shifts of a few pixels, hardly change with those. An image is
+a copy if both distances are small.
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ from training.metrics.distances import Features
 
 _SHIFTED_PX: Final = 32  # the size at which images are shifted, by a pixel each way
 _COMPARED_PX: Final = 8  # the size at which pixels are compared
-# Images compared at a time, so that memory grows with the photos alone.
+# Images compared at a time, so that memory grows only with the number of photos.
 _BLOCK: Final = 64
 _EPSILON: Final = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest:
-    """The training photos that some images are nearest to, one for each image.
+    """The nearest training photo of each of some images.
 
     Attributes:
-        distances: [N], 0 for a photo itself, about 1 for unlike ones.
+        distances: [N], 0 for a photo itself, about 1 for unrelated ones.
         rows: [N], the photos' rows in the dataset.
         mirrored: [N], whether the photo is nearest when mirrored.
     """
@@ -41,7 +41,7 @@ class Nearest:
 
 
 class TrainingPhotos:
-    """All training photos, upright and mirrored."""
+    """All training photos, unmirrored and mirrored."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class TrainingPhotos:
         mirrored: Features,
         photos: list[NDArray[np.uint8]],
     ) -> None:
-        """Prepare them to be compared with.
+        """Prepare the photos for comparisons.
 
         Args:
             rows: Their rows in the dataset [N].
-            upright: Features [N, D], N of 1 or more.
+            upright: Features of the unmirrored photos [N, D], N of 1 or more.
             mirrored: Features of the same photos mirrored left to right, [N, D].
             photos: The photos themselves, in parts [n, height, width, channels].
         """
@@ -64,11 +64,11 @@ class TrainingPhotos:
         self._pixels = torch.cat([_unit_pixels(planes), _unit_pixels(planes.flip(3))])
 
     def nearest(self, images: NDArray[np.uint8], features: Features) -> Nearest:
-        """The nearest training photo of each image.
+        """Find the nearest training photo of each image.
 
         Args:
             images: [N, height, width, channels].
-            features: Of the images, [N, D].
+            features: Features of the images, [N, D].
         """
         found = [
             self._nearest(images[start : start + _BLOCK], features[start : start + _BLOCK])
@@ -90,8 +90,8 @@ class TrainingPhotos:
         for down in range(3):
             for right in range(3):
                 moved = planes[:, :, down : down + _SHIFTED_PX, right : right + _SHIFTED_PX]
-                apart = _squared_distances(_unit_pixels(moved), self._pixels)
-                torch.minimum(by_pixels, apart, out=by_pixels)
+                distances = _squared_distances(_unit_pixels(moved), self._pixels)
+                torch.minimum(by_pixels, distances, out=by_pixels)
         nearest = (by_features * by_pixels).min(dim=1)
         return nearest.values.pow(0.25), nearest.indices  # geometric mean of both distances
 

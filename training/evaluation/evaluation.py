@@ -1,7 +1,7 @@
-"""How close are generated images to the catalogue's validation photos?
+"""Measures how close generated images are to the catalogue's validation photos.
 
-Generated images follow the validation photos' own labels, several times over, so that the
-mix of categories is theirs and each round compares equal counts.
+Images are generated for the validation photos' own labels, several times over, so that both
+have the same mix of categories and each round compares equal counts.
 """
 
 import logging
@@ -45,15 +45,15 @@ _logger = logging.getLogger(__name__)
 
 SHEET_FILE: Final = "contact-sheet.png"
 NEAREST_FILE: Final = "memorisation.png"
-MIN_VALIDATION_PHOTOS: Final = 4  # scores that need more say so
-# A share needs fewer images than a distance: 250 put it within 6 points.
+MIN_VALIDATION_PHOTOS: Final = 4  # scores that need more are left out with a reason
+# A fraction needs fewer images than a distance: 250 put it within 6 points.
 SERVED_SAMPLES: Final = 250
 SHEET_CATEGORIES: Final = 12
 SHEET_COLUMNS: Final = 8
 
 
 class EvaluationError(ValueError):
-    """An evaluation that can't be done; the message says why and the way out."""
+    """An evaluation that can't be done; the message says why and what to do."""
 
 
 def evaluate(
@@ -62,7 +62,7 @@ def evaluate(
     """Score a generator against the validation photos, overall and per category.
 
     Args:
-        sampler: What generates the images; categories are matched to the dataset's by name.
+        sampler: Generates the images; its categories are matched to the dataset's by name.
         dataset: The real photos.
         options: Counts, seed and features.
         out: Folder for evaluation.json, contact-sheet.png and memorisation.png; None writes
@@ -87,7 +87,7 @@ def evaluate(
 
 
 class _Evaluation:
-    """One evaluation's parts: whose images, against which photos, judged by what."""
+    """One evaluation: a sampler, the dataset to compare with, and the feature extractor."""
 
     def __init__(
         self, sampler: Sampler, dataset: PreparedDataset, options: EvaluationOptions
@@ -117,9 +117,9 @@ class _Evaluation:
         probe = CategoryProbe(train.features, train.labels)
         photos = self._training_photos(train)
         check = self._memorisation_check(photos, validation)
-        generated, small = self._judged(photos, check)
+        generated, small = self._generate(photos, check)
         self._near_pairs = check.pairs()
-        shuffled = train.taken(np.random.default_rng(self._options.seed).permutation(len(train)))
+        shuffled = train.rows(np.random.default_rng(self._options.seed).permutation(len(train)))
         return EvaluationReport(
             dataset_hash=self._dataset.info.hash,
             features=self._extractor.info,
@@ -145,7 +145,7 @@ class _Evaluation:
         )
 
     def sheet_rows(self) -> list[SheetRow]:
-        """Real and generated images of the largest categories, in the dataset's order."""
+        """Return real and generated images of the largest categories, in the dataset's order."""
         counts = np.bincount(self._dataset.labels, minlength=len(self._names))
         largest = sorted(self._matched, key=lambda label: -counts[label])[:SHEET_CATEGORIES]
         rng = np.random.default_rng(self._options.seed)
@@ -162,7 +162,7 @@ class _Evaluation:
         return rows
 
     def nearest_sheet(self) -> bytes:
-        """The images judged by `report` that came nearest to training photos, as a PNG."""
+        """Draw the generated images that came nearest to training photos, as a PNG."""
         return draw_memorisation(self._near_pairs, self._dataset)
 
     def _rows(self, split: Split) -> NDArray[np.int64]:
@@ -171,14 +171,14 @@ class _Evaluation:
         return rows[np.isin(self._dataset.labels[rows], list(self._matched))]
 
     def _photos(self, split: Split, *, mirrored: bool = False) -> FeatureSet:
-        """Features of the photos of `_rows`."""
+        """Compute the features of the photos of `_rows`."""
         labels = self._dataset.labels[self._dataset.indices(split)]
         features = photo_features(self._dataset, self._extractor, split, mirrored=mirrored)
         known = np.isin(labels, list(self._matched))
         return FeatureSet(features=features[known], labels=labels[known])
 
     def _rounds(self, samples: int) -> NDArray[np.int64]:
-        """The validation photos' labels, over and over: `samples` or somewhat more."""
+        """Repeat the validation photos' labels as a whole, for at least `samples` images."""
         labels = self._dataset.labels[self._rows("validation")]
         return np.tile(labels, -(-samples // len(labels)))
 
@@ -189,9 +189,9 @@ class _Evaluation:
         noise_scale: float = 1.0,
         first: int = 0,
     ) -> Iterator[NDArray[np.uint8]]:
-        """Images for the dataset's `labels`, a batch at a time.
+        """Generate images for the dataset's `labels`, a batch at a time.
 
-        Images number `first` and on: other numbers, other images.
+        The number of an image determines it; the first one here is `first`.
         """
         requested = np.asarray([self._matched[int(label)] for label in labels], dtype=np.int64)
         for start in range(0, len(requested), self._options.batch_size):
@@ -203,13 +203,15 @@ class _Evaluation:
                 noise_scale=noise_scale,
             )
             if len(images) != len(batch):
-                raise EvaluationError(f"requested {len(batch)} images, got {len(images)}")
+                raise EvaluationError(
+                    f"the model returned {len(images)} images of {len(batch)} requested"
+                )
             yield images
 
-    def _judged(
+    def _generate(
         self, photos: TrainingPhotos, check: MemorisationCheck
     ) -> tuple[FeatureSet, LabelledPhotos]:
-        """Features of all images that are judged, and the first of them small; in one go."""
+        """Generate all images once: their features, and small copies of the first of them."""
         labels = self._rounds(self._options.samples)
         starts = range(0, len(labels), self._options.batch_size)
         batches = self._images(labels, self._options.truncation_psi)
@@ -220,28 +222,28 @@ class _Evaluation:
             check.add(images, nearest, labels[start : start + len(images)])
             if start < MAX_IMAGES:
                 small.append(to_rgb_tensor(images, CLASSIFIER_PX))
-        seen = torch.cat(small)
-        judged = FeatureSet(features=np.concatenate(features), labels=labels)
-        return judged, LabelledPhotos(seen, labels[: len(seen)])
+        generated = FeatureSet(features=np.concatenate(features), labels=labels)
+        first = torch.cat(small)
+        return generated, LabelledPhotos(first, labels[: len(first)])
 
     def _memorisation_check(
         self, photos: TrainingPhotos, validation: FeatureSet
     ) -> MemorisationCheck:
-        """Ready to take generated images."""
+        """Set up the memorisation check with the validation photos' distances."""
         rows = self._rows("validation")
         nearest = photos.nearest(self._dataset.images[rows], validation.features)
         check = MemorisationCheck(nearest, len(self._rows("train")))
         if check.twins is not None:
             pair = [int(rows[check.twins[0]]), check.twins[1]]
             _logger.warning(
-                "validation photo %s is all but training photo %s: copies may go unseen. Prepare "
-                "the photos again, which keeps twins in one split, or take one of the two out",
+                "validation photo %s is nearly training photo %s: copies may go unnoticed. Prepare "
+                "the photos again, which puts near duplicates in one split, or remove one of them",
                 *self._dataset.photo_paths(pair),
             )
         return check
 
     def _training_photos(self, train: FeatureSet) -> TrainingPhotos:
-        """What copies are sought among."""
+        """Prepare the training photos, among which copies are searched for."""
         rows, size = self._rows("train"), self._options.batch_size
         return TrainingPhotos(
             rows,
@@ -250,15 +252,15 @@ class _Evaluation:
             [self._dataset.images[rows[i : i + size]] for i in range(0, len(rows), size)],
         )
 
-    def _usefulness(self, judged: int) -> Usefulness | None:
-        """Classifiers on few photos, where requested; with other images than those judged."""
+    def _usefulness(self, first: int) -> Usefulness | None:
+        """Train classifiers on few photos, if requested, with images from number `first` on."""
         if self._options.usefulness is None:
             return None
         return measure_usefulness(
             self._dataset,
             np.asarray(sorted(self._matched)),
-            lambda labels, first: self._images(
-                labels, self._options.truncation_psi, first=judged + first
+            lambda labels, offset: self._images(
+                labels, self._options.truncation_psi, first=first + offset
             ),
             self._options.usefulness,
             seed=self._options.seed,
@@ -268,7 +270,7 @@ class _Evaluation:
     def _agreement_report(
         self, probe: CategoryProbe, validation: FeatureSet, generated: FeatureSet
     ) -> AgreementReport:
-        """What the probe says of generated images, beside its accuracy on photos."""
+        """Apply the probe to generated images, and to photos for comparison."""
         psi = self._options.served_truncation_psi
         labels = self._rounds(min(SERVED_SAMPLES, self._options.samples))
         batches = self._images(labels, psi, self._options.served_noise_scale)
@@ -295,7 +297,7 @@ class _Evaluation:
         )
 
     def _second_opinion(self, generated: LabelledPhotos) -> SecondOpinion | None:
-        """Classifiers trained on generated images and on photos; None with one category."""
+        """Train classifiers on generated images and on photos; None with one category."""
         if len(self._matched) < 2:
             return None
         return second_opinion(
@@ -309,7 +311,7 @@ class _Evaluation:
     def _per_category(
         self, validation: FeatureSet, generated: FeatureSet, train: FeatureSet
     ) -> dict[str, CategoryScores]:
-        """Scores by category."""
+        """Compute the scores of each category."""
         return {
             self._names[label]: CategoryScores(
                 generated=score(validation.of(label), generated.of(label)),
@@ -322,7 +324,7 @@ class _Evaluation:
 
 
 def _matched_labels(model: tuple[str, ...], dataset: tuple[str, ...]) -> dict[int, int]:
-    """Dataset label -> model label, for the names that both know."""
+    """Map dataset labels to model labels, for the category names that both have."""
     found = {label: category_index(name, model) for label, name in enumerate(dataset)}
     matched = {label: index for label, index in found.items() if index is not None}
     if not matched:

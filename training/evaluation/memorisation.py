@@ -1,13 +1,13 @@
-"""Does the generator show its training photos again?
+"""Checks whether the generator reproduces its training photos.
 
-Photos that it never saw set the measure: a generated image is too near when its distance
+Photos that it never saw set the threshold: a generated image is too near if its distance
 to the nearest training photo is no larger than the 1 % quantile of the validation photos'
 distances to theirs. A generator as good as the photographer has 1 % of such images.
 
-Training may mirror images, so that a copy may come mirrored: every training photo is
+Training may mirror photos, so a copy may be mirrored: every training photo is
 compared both ways (training/evaluation/copy_distance.py).
 
-Source of the three samples (training, held out, generated): Meehan, Chaudhuri and Dasgupta
+Comparing three samples (training, held out, generated) follows Meehan, Chaudhuri and Dasgupta
 2020, arXiv 2004.05675. Theirs is a test over all images; this counts the nearest ones.
 """
 
@@ -25,9 +25,9 @@ from training.evaluation.record import Memorisation, NearestPhoto
 QUANTILE: Final = 0.01
 KEPT_PAIRS: Final = 12
 _CHANCE: Final = 0.95
-# A threshold under this share of the validation photos' median distance comes of twins of
-# training photos: of 341 photos of clothes and 117 rendered ones it was 0.55 to 0.67 of the
-# median, and nine in ten of JPEG copies are nearer than a third.
+# A threshold below this fraction of the validation photos' median distance results from near
+# duplicates of training photos: with 341 photos of clothes and 117 rendered ones it was 0.55 to
+# 0.67 of the median, and nine in ten JPEG copies are nearer than a third.
 _BLINDED: Final = 1 / 3
 
 
@@ -39,27 +39,27 @@ class NearPair:
     row: int  # of the photo, in the dataset
     mirrored: bool  # the photo is nearest when mirrored
     too_near: bool
-    label: int  # what was requested of the generator
+    label: int  # category that was requested
     image: NDArray[np.uint8]  # [height, width, channels]
 
 
 class MemorisationCheck:
-    """Counts images that are too near to a training photo, and keeps the nearest."""
+    """Counts images that are too near to a training photo, and stores the nearest pairs."""
 
     def __init__(self, validation: Nearest, train_count: int) -> None:
-        """Find how near validation photos come.
+        """Set the threshold from the validation photos.
 
         Args:
-            validation: Of photos never trained on, one or more.
-            train_count: Photos that the generator was trained on.
+            validation: Nearest training photos of one or more photos never trained on.
+            train_count: Number of photos that the generator was trained on.
         """
         self._train_count: Final = train_count
         held_out = validation.distances
-        # The k-th smallest of M distances has an expected share of k / (M + 1) below it,
-        # whatever the distribution; under 99 photos even k = 1 is more than 1 %.
+        # An expected fraction of k / (M + 1) lies below the k-th smallest of M distances,
+        # whatever the distribution; with fewer than 99 photos even k = 1 is more than 1 %.
         self.expected_share: Final = max(QUANTILE, 1 / (len(held_out) + 1))
         self.threshold: Final = float(np.quantile(held_out, self.expected_share, method="weibull"))
-        # A validation photo's number and a training photo's row, where so like each other that
+        # A validation photo's number and a training photo's row, if they are so alike that
         # copies can't be distinguished from photos never seen; None = they can.
         self.twins: Final = self._twins(validation)
         self._validation_count: Final = len(held_out)
@@ -68,17 +68,17 @@ class MemorisationCheck:
         self._pairs: dict[int, NearPair] = {}
 
     def add(self, images: NDArray[np.uint8], nearest: Nearest, labels: NDArray[np.int64]) -> None:
-        """Take a batch of generated images.
+        """Add a batch of generated images.
 
         Args:
             images: uint8 [N, height, width, channels].
             nearest: Their nearest training photos.
-            labels: [N], what was requested of the generator.
+            labels: [N], categories that were requested.
         """
         distances = nearest.distances
         self._generated_count += len(distances)
         self._too_near += int((distances <= self.threshold).sum())
-        # The nearest alone can enter the kept pairs; the rest are not looked at.
+        # Only the nearest can be stored, so stop at the first that is too far.
         for i in np.argsort(distances, kind="stable"):
             pair = NearPair(
                 distance=float(distances[i]),
@@ -96,7 +96,7 @@ class MemorisationCheck:
                 self._pairs = {kept.row: kept for kept in self.pairs()[:KEPT_PAIRS]}
 
     def _twins(self, validation: Nearest) -> tuple[int, int] | None:
-        """The nearest validation photo's number and its twin's row, if that blinds the check."""
+        """Near duplicates in validation and training that make the check unreliable, if any."""
         if self.threshold > _BLINDED * np.median(validation.distances):
             return None
         number = int(validation.distances.argmin())
@@ -104,32 +104,32 @@ class MemorisationCheck:
 
     @property
     def share(self) -> float:
-        """Share of the generated images that are too near."""
+        """Fraction of the generated images that are too near."""
         return self._too_near / max(self._generated_count, 1)
 
     @property
     def chance_share(self) -> float:
-        """What 95 of 100 honest generators stay at or under, with as many images and photos.
+        """Fraction that 95 of 100 generators without copies don't exceed, with these counts.
 
-        The threshold comes from few validation photos, so that the share of an honest
-        generator varies: beta-binomial, the threshold being an order statistic.
+        The threshold comes from few validation photos, so the fraction varies even without
+        copies. Its distribution is beta-binomial, since the threshold is an order statistic.
         """
         k = self.expected_share * (self._validation_count + 1)
         count = max(self._generated_count, 1)
         return float(betabinom.ppf(_CHANCE, count, k, self._validation_count + 1 - k)) / count
 
     def pairs(self) -> list[NearPair]:
-        """The nearest pairs, nearest first; of each training photo its nearest image only."""
+        """Return the nearest pairs, nearest first; each training photo has at most one."""
         return sorted(self._pairs.values(), key=lambda pair: pair.distance)
 
     def record(
         self, names: tuple[str, ...], paths: Callable[[Sequence[int]], list[str]]
     ) -> Memorisation:
-        """What a report says.
+        """Summarise the check for a report.
 
         Args:
-            names: Of the categories that labels index.
-            paths: Gives the paths of photos by their rows.
+            names: Category names that labels index.
+            paths: Returns the paths of photos by their rows.
         """
         pairs = self.pairs()
         return Memorisation(

@@ -1,4 +1,4 @@
-"""A image of the generated images that came nearest to training photos."""
+"""A sheet of the generated images that came nearest to training photos."""
 
 from typing import Final
 
@@ -32,7 +32,7 @@ def draw_memorisation(pairs: list[NearPair], dataset: PreparedDataset) -> bytes:
 
     Args:
         pairs: One or more, in this order.
-        dataset: Where the photos are; one that matched mirrored is shown mirrored.
+        dataset: Contains the photos; one that matched mirrored is shown mirrored.
 
     Returns:
         A PNG.

@@ -1,4 +1,4 @@
-"""What `catalogan evaluate` can be told."""
+"""Options of `catalogan evaluate`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +18,13 @@ class EvaluationOptions(Record):
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     seed: Seed = 0
     truncation_psi: Fraction = 1.0  # 1 judges the whole distribution
-    # Of the contact sheet and the second agreement.
+    # For the contact sheet and the label agreement as served.
     served_truncation_psi: Fraction = SERVED_TRUNCATION_PSI
     served_noise_scale: Fraction = SERVED_NOISE_SCALE
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 64  # images held at a time
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 64  # images in memory at a time
     # Training steps of the category classifier.
     classifier_steps: Annotated[int, Field(ge=10, le=100_000)] = 400
-    usefulness: UsefulnessOptions | None = None  # also train on few photos with help
+    usefulness: UsefulnessOptions | None = None  # None = not measured
     features: FeaturesName = "efficientnet-lite2"
     feature_weights: Path | None = None
     device: str = "cpu"

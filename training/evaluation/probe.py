@@ -1,4 +1,4 @@
-"""Names the category of an image by its features: are generated images what was requested?"""
+"""Predicts an image's category from its features: are generated images what was requested?"""
 
 from typing import Final
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 from training.metrics.distances import Features
 
-# Of the features' mean variance; from 0.01 to 1 the accuracy on photos hardly moves.
+# Relative to the features' mean variance; from 0.01 to 1 the accuracy on photos hardly changes.
 _RIDGE: Final = 0.1
 
 
 class CategoryProbe:
     """A linear classifier of feature vectors: ridge regression on the one-hot labels.
 
-    What it says rests on a network that has seen a million photos, where one trained on the
-    catalogue alone takes up whatever tells its photos apart.
+    It builds on a network trained on a million photos. A classifier trained on the catalogue
+    alone would use any difference between its photos, even an accidental one.
     """
 
     def __init__(self, features: Features, labels: NDArray[np.int64]) -> None:
-        """Fit; every category counts alike, however many photos it has.
+        """Fit with equal weight for every category, whatever its number of photos.
 
         Args:
             features: [N, D], N of 1 or more.
@@ -39,7 +39,7 @@ class CategoryProbe:
         )
 
     def predict(self, features: Features) -> NDArray[np.int64]:
-        """Most likely label of each of features [N, D], [N]."""
+        """Predict the most likely label [N] for features [N, D]."""
         nearest = ((features - self._mean) @ self._slopes).argmax(axis=1)
         predicted: NDArray[np.int64] = self._labels[nearest]
         return predicted
@@ -48,12 +48,12 @@ class CategoryProbe:
 def label_agreement(
     labels: NDArray[np.int64], predicted: NDArray[np.int64], names: tuple[str, ...]
 ) -> tuple[float, dict[str, float]]:
-    """Share of images whose label was predicted, overall and by category's name.
+    """Fraction of images whose label was predicted, overall and by category name.
 
     Args:
         labels: [N], index into `names`.
         predicted: [N], likewise.
-        names: Of all categories; those without an image are left out of the result.
+        names: Names of all categories; those without images are left out of the result.
     """
     right = labels == predicted
     return float(right.mean()), {

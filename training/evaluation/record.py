@@ -1,4 +1,4 @@
-"""What an evaluation says: the models behind `evaluation.json`."""
+"""The result of an evaluation: the models of `evaluation.json`."""
 
 import logging
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ REPORT_FILE: Final = "evaluation.json"
 
 
 class CategoryScores(Record):
-    """A category's generated images, and its train photos, against its validation photos.
+    """Scores of a category's generated images and train photos against its validation photos.
 
-    Most scores need more photos than a category has; the covered share does not: its balls
-    are drawn among the photos of all categories. It is of this category's images alone.
+    Most scores need more photos than a category has. The covered share does not: the radii of
+    its balls come from the photos of all categories, and only this category's images are counted.
     """
 
     generated: Scores
@@ -33,7 +33,7 @@ class CategoryScores(Record):
 
 
 class Agreement(Record):
-    """Share of generated images that the classifier puts where they were requested."""
+    """Fraction of generated images that the classifier recognises as the requested category."""
 
     truncation_psi: float
     count: int
@@ -42,7 +42,7 @@ class Agreement(Record):
 
 
 class AgreementReport(Record):
-    """What a linear classifier of the photos' features says, and how good it is on photos."""
+    """Agreement with a linear classifier of the photos' features, and its accuracy on photos."""
 
     validation_accuracy: Fraction
     validation_accuracy_per_category: dict[str, Fraction]
@@ -51,9 +51,9 @@ class AgreementReport(Record):
 
 
 class SecondOpinion(Record):
-    """Validation photos that a small classifier names rightly, by what it was trained on.
+    """A small classifier's accuracy on validation photos, by the images it was trained on.
 
-    It starts from scratch: it shares nothing with the features that the distances rest on.
+    It is trained from scratch, independently of the features that the distances are based on.
     """
 
     trained_on_generated: Fraction
@@ -65,7 +65,7 @@ class SecondOpinion(Record):
 class NearestPhoto(Record):
     """A generated image beside the training photo that it came nearest to."""
 
-    category: str  # what was requested of the generator
+    category: str  # category that was requested
     photo: str  # the training photo's path in the catalogue
     mirrored: bool  # it is nearest when mirrored
     distance: float
@@ -73,10 +73,11 @@ class NearestPhoto(Record):
 
 
 class Memorisation(Record):
-    """Share of generated images that are too near to a training photo.
+    """Fraction of generated images that are too near to a training photo.
 
-    Too near: no farther than `threshold`, under which `expected_share` of photos from the
-    same shoot would be, too; 95 of 100 honest generators stay at or under `chance_share`.
+    Too near means no farther than `threshold`. `expected_share` of new photos from the same
+    shoot would be that near, too; 95 of 100 generators without copies stay at or below
+    `chance_share`.
     """
 
     train_count: int
@@ -93,7 +94,7 @@ UsefulnessArmName = Literal["real", "augmented", "generated", "generated_augment
 
 
 class UsefulnessArm(Record):
-    """Share of validation photos named rightly by classifiers trained in one way."""
+    """Accuracy on validation photos of classifiers trained in one way."""
 
     mean: Fraction
     spread: float  # standard deviation over seeds
@@ -101,7 +102,7 @@ class UsefulnessArm(Record):
 
 
 class Usefulness(Record):
-    """Classifiers trained on few photos, alone and with help (evaluation/usefulness.py)."""
+    """Classifiers trained on few photos, with and without augmentation and generated images."""
 
     photos_per_category: int
     generated_per_category: int
@@ -117,7 +118,7 @@ class EvaluationReport(Record):
     schema_version: Literal[2] = SCHEMA_VERSION
     dataset_hash: str
     features: ExtractorInfo
-    nimg: int | None = None  # images that the model had seen, where it says so
+    nimg: int | None = None  # images that the model had seen, if known
     seed: int
     truncation_psi: float
     categories: tuple[str, ...]
@@ -132,10 +133,10 @@ class EvaluationReport(Record):
     usefulness: Usefulness | None = None  # None where it was not requested
 
     def headline(self) -> dict[str, float]:
-        """The overall numbers under flat names, for a manifest or a table.
+        """Return the overall numbers under flat names, for a manifest or a table.
 
-        Keys end in `_floor` where the value is real photos against real photos; `_low` and
-        `_high` are the ends of a 95 % interval.
+        Keys that end in `_floor` compare real photos with real photos; `_low` and `_high` are
+        the ends of a 95 % interval.
         """
         named = {
             **_headline_scores(self.overall, self._frechet_key),
@@ -156,7 +157,7 @@ class EvaluationReport(Record):
 
     @property
     def kernel_distance_over_floor(self) -> float | None:
-        """How many times as far as photos; None where the photos' distance may be 0."""
+        """Kernel distance relative to that of photos; None where the photos' may be 0."""
         floor, interval = self.real_floor.kernel_distance, self.real_floor.kernel_distance_interval
         generated = self.overall.kernel_distance
         if generated is None or floor is None or interval is None or interval[0] <= 0:
@@ -164,7 +165,7 @@ class EvaluationReport(Record):
         return generated / floor
 
     def objections(self, nimg: int, dataset_hash: str) -> Iterator[str]:
-        """Why its numbers don't speak for a model of `nimg` images, trained on that dataset."""
+        """Say why its numbers don't apply to a model of `nimg` images, trained on that dataset."""
         if self.nimg != nimg:
             yield "is of another moment of the run"
         if self.dataset_hash != dataset_hash:
@@ -178,7 +179,7 @@ class EvaluationReport(Record):
 
 
 def _headline_scores(scores: Scores, frechet_key: str, suffix: str = "") -> dict[str, float | None]:
-    """The scores under flat names, the one to look at first."""
+    """Return the scores under flat names, the most important first."""
     low, high = scores.kernel_distance_interval or (None, None)
     return {
         f"kernel_distance{suffix}": scores.kernel_distance,
@@ -193,10 +194,11 @@ def _headline_scores(scores: Scores, frechet_key: str, suffix: str = "") -> dict
 
 
 def read_headline(run: Path, nimg: int, dataset_hash: str) -> dict[str, float]:
-    """What `catalogan evaluate` found of a run's moment in full variety, on the run's own photos.
+    """Read the numbers of a run's evaluation, if they apply to this moment of the run.
 
-    Nothing where it judged otherwise: on another split of the same photos, those that it
-    compares with may have been trained on.
+    Returns:
+        Nothing if the evaluation was of another moment, truncated, or on another dataset: with
+        another split it may compare with photos that the run was trained on.
     """
     path = run / EVALUATION_FOLDER / REPORT_FILE
     if not path.exists():

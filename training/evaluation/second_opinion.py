@@ -1,8 +1,8 @@
-"""How well does a classifier that has only seen generated images name real photos?
+"""Tests on real photos a classifier that was trained on generated images only.
 
-An opinion of another kind than distances between features: what it needs are images that
-show what tells a category from another, in enough variety. It does not mind blur. A choice between
-two generators should rest on both.
+This measures something else than distances between features: whether the images show what
+distinguishes the categories, in enough variety. Blur hardly matters to it. A choice between two
+generators should consider both.
 
 Source: Ravuri and Vinyals 2019, arXiv 1905.10887 (classification accuracy score).
 """
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from training.dataset import PreparedDataset
 from training.evaluation.classifier import CategoryClassifier, LabelledPhotos, read_photos
 from training.evaluation.record import SecondOpinion
-from training.metrics.photo_features import kept
+from training.metrics.photo_features import cached
 
-# More teach so small a network little.
+# More images teach so small a network little.
 MAX_IMAGES: Final = 4096
-# A share needs no more: 2,000 photos put it within a point or so.
+# The accuracy on 2,000 photos is known to within a point or so.
 _MAX_VALIDATION_PHOTOS: Final = 2000
 _BATCH: Final = 256
 
@@ -32,15 +32,15 @@ def second_opinion(
     steps: int,
     device: str = "cpu",
 ) -> SecondOpinion:
-    """Train on generated images, and on as many photos of the same categories; compare.
+    """Compare training on generated images with training on as many photos of their categories.
 
-    What photos teach is found once, and kept with the dataset.
+    The accuracy with photos is computed once and cached with the dataset.
 
     Args:
-        dataset: Photos: train photos to learn from, validation photos to be named.
+        dataset: Train photos to learn from, and validation photos to test on.
         generated: Images of two categories or more.
-        seed: Of weights, order and augmentation, and of the photos drawn.
-        steps: Of each training.
+        seed: Determines weights, order and augmentation, and the photos drawn.
+        steps: Steps of each training.
         device: A torch device's name.
     """
     rows = validation_rows(dataset, np.unique(generated.labels), seed)
@@ -50,17 +50,17 @@ def second_opinion(
         classifier = CategoryClassifier(
             [source], len(dataset.info.categories), seed=seed, device=device, steps=steps
         )
-        return named_rightly(classifier, dataset, rows)
+        return accuracy_on(classifier, dataset, rows)
 
-    made_from = {
+    depends_on = {
         "images_of_category": str(np.bincount(dataset.labels[train]).tolist()),
         "seed": str(seed),
         "steps": str(steps),
     }
-    trained_on_photos = kept(
+    trained_on_photos = cached(
         dataset,
         "second-opinion",
-        made_from,
+        depends_on,
         (1,),
         lambda: np.asarray([accuracy(read_photos(dataset, train))]),
     )
@@ -75,16 +75,16 @@ def second_opinion(
 def validation_rows(
     dataset: PreparedDataset, labels: NDArray[np.int64], seed: int
 ) -> NDArray[np.int64]:
-    """Validation photos of these categories, drawn by the seed where there are many."""
+    """Validation photos of these categories; a random subset where there are many."""
     rows = dataset.indices("validation")
     rows = rows[np.isin(dataset.labels[rows], labels)]
     return np.sort(np.random.default_rng(seed).permutation(rows)[:_MAX_VALIDATION_PHOTOS])
 
 
-def named_rightly(
+def accuracy_on(
     classifier: CategoryClassifier, dataset: PreparedDataset, rows: NDArray[np.int64]
 ) -> float:
-    """Share of the photos of `rows` whose category is named."""
+    """Fraction of the photos of `rows` whose category the classifier predicts."""
     predicted = [
         classifier.predict(dataset.images[rows[start : start + _BATCH]])
         for start in range(0, len(rows), _BATCH)
@@ -95,7 +95,7 @@ def named_rightly(
 def _photos_like(
     dataset: PreparedDataset, labels: NDArray[np.int64], seed: int
 ) -> NDArray[np.int64]:
-    """Rows of train photos, of each category at most as many as in `labels`."""
+    """Rows of train photos, at most as many of each category as in `labels`."""
     train = np.random.default_rng(seed).permutation(dataset.indices("train"))
     of = dataset.labels[train]
     names, counts = np.unique(labels, return_counts=True)

@@ -1,11 +1,12 @@
-"""Do generated images help where photos are few?
+"""Measures whether generated images help a classifier that has few photos.
 
-A small classifier learns from a few real photos of each category, and from the same few
-with help, for equally many steps of equally large batches; it is scored on validation
-photos. Over several seeds, each of which draws other photos, weights and images.
+A small classifier is trained on a few real photos of each category, and on the same photos with
+augmentation, with generated images and with both, for the same number of steps and batch size; it
+is scored on validation photos. This is repeated over several seeds, each with other photos,
+weights and images.
 
-What it does not say: that ten photos are enough to train a generator. The generator has
-seen all training photos, and the question is whether its images hand on what it learnt.
+It does not show that ten photos are enough to train a generator. The generator has seen all
+training photos; the question is whether its images pass on what it learned.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from training.evaluation.classifier import (
     training_photos,
 )
 from training.evaluation.record import Usefulness, UsefulnessArm, UsefulnessArmName
-from training.evaluation.second_opinion import named_rightly, validation_rows
+from training.evaluation.second_opinion import accuracy_on, validation_rows
 from training.features.extractor import to_rgb_tensor
 from training.records import Record
 
@@ -56,9 +57,9 @@ def measure_usefulness(
 
     Args:
         dataset: Real photos.
-        labels: The categories that count, two or more.
-        generate: Makes images of the dataset's labels.
-        options: How many of everything.
+        labels: The categories to use, two or more.
+        generate: Generates images of the dataset's labels.
+        options: Counts and steps.
         seed: The first of the seeds.
         device: A torch device's name.
 
@@ -69,7 +70,7 @@ def measure_usefulness(
     if len(trained) < 2:
         raise ValueError(
             f"{dataset.path} has {len(trained)} categories with train photos that the model "
-            "knows: usefulness is measured by telling categories apart, and needs two"
+            "knows: usefulness is measured by distinguishing categories, and needs two"
         )
     rows = validation_rows(dataset, trained, seed)
     requested = np.repeat(trained, options.generated_per_category)
@@ -81,7 +82,8 @@ def measure_usefulness(
             per_category=options.photos_per_category,
             labels=trained,
         )
-        batches = generate(requested, repetition * len(requested))  # small before the next comes
+        # Batch by batch: each is scaled down before the next is generated.
+        batches = generate(requested, repetition * len(requested))
         small = torch.cat([to_rgb_tensor(batch, INPUT_PX) for batch in batches])
         generated = LabelledPhotos(small, requested)
         arms: dict[UsefulnessArmName, tuple[list[LabelledPhotos], bool]] = {
@@ -99,7 +101,7 @@ def measure_usefulness(
                 steps=options.steps,
                 augment=augment,
             )
-            accuracies.setdefault(name, []).append(named_rightly(classifier, dataset, rows))
+            accuracies.setdefault(name, []).append(accuracy_on(classifier, dataset, rows))
     return Usefulness(
         photos_per_category=options.photos_per_category,
         generated_per_category=options.generated_per_category,

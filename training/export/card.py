@@ -1,4 +1,4 @@
-"""The model card of an export: what a person should know before using the model."""
+"""The model card of an export, for people who consider using the model."""
 
 from importlib.resources import files
 from typing import Final
@@ -11,13 +11,13 @@ _TEMPLATE: Final = "card.md.j2"
 
 
 def model_card(manifest: GeneratorManifest) -> bytes:
-    """Markdown that says what the model generates, what it learnt from, and how good it is.
+    """Write the card in Markdown: what the model generates, its training data and its quality.
 
     Args:
-        manifest: Of the export, whose files need not be listed yet.
+        manifest: The export's manifest, which need not list its files yet.
     """
     environment = Environment(
-        autoescape=False,  # noqa: S701 -- Markdown, whose cells `_cell` keeps whole
+        autoescape=False,  # noqa: S701 -- Markdown, whose table cells `_cell` escapes
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
@@ -35,5 +35,5 @@ def _decibels(value: float | None) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that stays within its cell of a table."""
+    """Escape text for a cell of a table."""
     return " ".join(text.replace("|", "\\|").split())

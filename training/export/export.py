@@ -1,6 +1,6 @@
 """Run -> export: ONNX graph, weights, manifest, preview and card, with parity measured.
 
-Written aside and renamed, so that a folder that exists is whole.
+The export is written to a temporary folder and renamed, so that an existing export is complete.
 """
 
 import datetime
@@ -32,9 +32,9 @@ from models.manifest import (
     EncoderRecord,
     FileRecord,
     GeneratorManifest,
+    ImageLoss,
     Name,
     ParityCertificate,
-    PictureLoss,
     UpscalerRecord,
     WatermarkRecord,
     check_synonyms,
@@ -53,7 +53,7 @@ from training.export.graphs import OPSET, ExportError, FloatPrecision, Precision
 from training.export.loss import FULL_VARIETY, Setting, measure_loss
 from training.export.parity import measure_parity
 from training.export.quantization import quantize
-from training.files import folder_aside
+from training.files import temporary_folder
 from training.inversion.encoder_run import load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
@@ -64,7 +64,7 @@ from training.watermark.watermark_folder import load_watermark
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What the person who exports decides."""
+    """Options of `catalogan export`."""
 
     name: str
     precision: Precision = "fp32"
@@ -74,11 +74,11 @@ class ExportOptions:
     licence: str = "unspecified"
     author: str = "unspecified"
     data: str = "unspecified"  # where the photos are from, and their licence
-    metrics: dict[str, float] | None = None  # None: what `catalogan evaluate` left in the run
+    metrics: dict[str, float] | None = None  # None: from `catalogan evaluate` of the run
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by category, for prompts
-    encoder: bool = True  # take the run's encoder along, if it has one
-    upscaler: bool = True  # and its upscaler
-    watermark: Path | None = None  # what `catalogan train-watermark` wrote
+    encoder: bool = True  # include the run's encoder, if it has one
+    upscaler: bool = True  # include its upscaler, if it has one
+    watermark: Path | None = None  # a folder of `catalogan train-watermark`
 
 
 def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifest:
@@ -90,12 +90,12 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         options: Name, precision, licence and such.
 
     Raises:
-        ExportError: The name is none, `out` exists, the graph is not portable, parity is over
+        ExportError: The name is invalid, `out` exists, the graph is not portable, parity is over
             tolerance, or the precision costs too much.
         CompanionError: The run's encoder or upscaler or the watermark is damaged, or the encoder
             is of another generator.
         RunError, CheckpointError: The run has nothing to export.
-        ValueError: A synonym names no category, or two.
+        ValueError: A synonym belongs to no category, or to two.
     """
     _check_name(options.name)
     if out.exists():
@@ -165,13 +165,14 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
 
 def generator_graph(
     generator: Generator, precision: Precision, served: Setting
-) -> tuple[bytes, ParityCertificate, tuple[PictureLoss, ...]]:
-    """The graph in a precision, and how far it is from torch in float32.
+) -> tuple[bytes, ParityCertificate, tuple[ImageLoss, ...]]:
+    """Export the graph in a precision, and compare it with torch in float32.
 
     Args:
-        generator: What is exported.
-        precision: Of its feature maps.
-        served: How its pictures will be asked for; an int8 graph is fitted to these, too.
+        generator: The generator to export.
+        precision: Precision of its feature maps.
+        served: Default truncation and noise of requests; an int8 graph is calibrated with these
+            images, too.
 
     Raises:
         ExportError: The graph is not portable, parity is over tolerance, or the precision costs
@@ -191,7 +192,7 @@ def generator_graph(
 
 
 def _check_name(name: str) -> None:
-    """Refuse before minutes of work what the manifest would refuse after them."""
+    """Check the name now, since the manifest would refuse it only after minutes of work."""
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError as error:
@@ -202,7 +203,7 @@ def _check_name(name: str) -> None:
 
 
 def _portable(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without the folders of this machine, which tell nobody else anything."""
+    """Remove this machine's folders from the settings: they mean nothing elsewhere."""
     source = settings["fine_tuning"]["source"]
     if source is not None:
         settings["fine_tuning"]["source"] = Path(source).name
@@ -234,8 +235,8 @@ def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:
     encoder, decoder, card = load_watermark(folder)
     if card.judgement is None:
         raise CompanionError(
-            f"nobody knows yet how well {folder} holds: "
-            f"`catalogan judge-watermark {folder} --data DATASET`"
+            f"{folder} has not been evaluated yet: "
+            f"run `catalogan judge-watermark {folder} --data DATASET`"
         )
     graphs, error = watermark_to_onnx(encoder, decoder)
     record = WatermarkRecord(
@@ -248,9 +249,9 @@ def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:
 
 
 def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
-    """Both networks in float16, as safetensors: what fine-tuning starts from, without a pickle.
+    """Pack both networks in float16 as safetensors, without a pickle, for fine-tuning.
 
-    The first steps of training move weights further than the rounding does.
+    The first steps of training change weights more than the rounding does.
 
     Returns:
         Tensors `generator.<name>` and `discriminator.<name>`, named as in their state_dicts.
@@ -265,12 +266,12 @@ def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
     }
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise ExportError(f"{name} holds numbers beyond float16: the run has diverged")
+            raise ExportError(f"{name} has values beyond float16: the run has diverged")
     return save(tensors)
 
 
 def _preview(generator: Generator, seed: int, options: ExportOptions) -> bytes:
-    """A row of images for each category."""
+    """Draw a row of images for each category."""
     buffer = io.BytesIO()
     grid = GridSampler(generator, seed, options.truncation_psi, options.noise_scale)
     grid.draw(generator).save(buffer, "PNG")
@@ -279,8 +280,8 @@ def _preview(generator: Generator, seed: int, options: ExportOptions) -> bytes:
 
 def _write(out: Path, files: dict[str, bytes]) -> None:
     try:
-        with folder_aside(out) as aside:
+        with temporary_folder(out) as temporary:
             for name, data in files.items():
-                (aside / name).write_bytes(data)
+                (temporary / name).write_bytes(data)
     except OSError as error:
         raise ExportError(f"can't write {out}: {error}") from error

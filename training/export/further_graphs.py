@@ -1,4 +1,4 @@
-"""The graphs beside the generator's: mapping, encoder, upscaler, watermark, each compared."""
+"""The other graphs of an export: mapping, encoder, upscaler, watermark, compared with torch."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ from training.learning.samplers import Arrays
 
 
 class _Mapping(nn.Module):
-    """z, category and truncation -> w: what the generator starts from, before any offset."""
+    """z, category and truncation -> w, the style before any offset."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _Mapping(nn.Module):
 
 
 def mapping_to_onnx(generator: Generator) -> bytes:
-    """The mapping network's graph, with truncation; its styles of every category are compared.
+    """Export the mapping network with truncation, and compare its styles of every category.
 
     Raises:
         ExportError: The graph is not portable, or a value differs by more than the tolerance.
@@ -69,7 +69,7 @@ def mapping_to_onnx(generator: Generator) -> bytes:
 
 
 def encoder_to_onnx(encoder: Encoder, generator: Generator) -> tuple[bytes, ParityCertificate]:
-    """The encoder's graph; its style offsets of generated images of every category are compared.
+    """Export the encoder, and compare its style offsets of generated images of every category.
 
     Raises:
         ExportError: The graph is not portable, or a value differs by more than the tolerance.
@@ -86,7 +86,7 @@ def encoder_to_onnx(encoder: Encoder, generator: Generator) -> tuple[bytes, Pari
 
 
 def upscaler_to_onnx(upscaler: Upscaler, generator: Generator) -> tuple[bytes, ParityCertificate]:
-    """The upscaler's graph; its enlarged images of every category are compared.
+    """Export the upscaler, and compare its enlarged images of every category.
 
     Raises:
         ExportError: The graph is not portable, or a pixel differs by more than the tolerance.
@@ -102,11 +102,11 @@ def upscaler_to_onnx(upscaler: Upscaler, generator: Generator) -> tuple[bytes, P
 def watermark_to_onnx(
     encoder: WatermarkEncoder, decoder: WatermarkDecoder
 ) -> tuple[tuple[bytes, bytes], float]:
-    """The graphs of a watermark's encoder and decoder, and how far they are from torch.
+    """Export a watermark's encoder and decoder, and compare them with torch.
 
     Returns:
-        Both graphs, and the largest difference of patterns and logits, each over the largest
-        value of torch's.
+        Both graphs, and the largest difference of patterns and logits, each relative to torch's
+        largest value.
 
     Raises:
         ExportError: A graph is not portable, or the difference is over the tolerance.
@@ -137,6 +137,6 @@ def watermark_to_onnx(
 
 @torch.no_grad()
 def _cases(network: nn.Module, inputs: Iterator[Arrays]) -> Iterator[Case]:
-    """Inputs with what torch gives for them."""
+    """Pair inputs with torch's outputs."""
     for feed in inputs:
         yield feed, network(*(torch.from_numpy(a) for a in feed.values())).numpy()

@@ -19,7 +19,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 class ExportError(RuntimeError):
-    """The export failed or would not generate what torch does; nothing was written."""
+    """The export failed or would differ from torch; nothing was written."""
 
 
 class _Graph(nn.Module):
@@ -45,16 +45,16 @@ class _Graph(nn.Module):
 
 
 def to_onnx(generator: Generator, precision: FloatPrecision) -> bytes:
-    """The generator's graph, whose input `style_offset` may be left out.
+    """Export the generator's graph, whose input `style_offset` is optional.
 
     Raises:
-        ExportError: The graph would depend on other files or on operators of ours.
+        ExportError: The graph uses non-standard operators.
     """
     dtype = torch.float16 if precision == "fp16" else torch.float32
     offset = torch.full((2, *generator.style_shape), 0.1)
     example = example_inputs(generator) | {STYLE_OFFSET_NAME: offset}
     model = trace(_Graph(generator, dtype), example, OUTPUT_NAME)
-    if precision == "fp16":  # what depends on weights alone is stored as it is used
+    if precision == "fp16":  # fold constants, so that weights are stored as they are used
         size = onnx.checker.MAXIMUM_PROTOBUF
         model = onnxscript.optimizer.optimize(model, input_size_limit=size, output_size_limit=size)
     _give_default(model, STYLE_OFFSET_NAME, np.zeros((1, *generator.style_shape), np.float32))
@@ -62,17 +62,17 @@ def to_onnx(generator: Generator, precision: FloatPrecision) -> bytes:
 
 
 def example_inputs(generator: Generator) -> dict[str, Tensor]:
-    """A generator's inputs to trace with."""
+    """Build inputs to trace a generator with."""
     labels = np.arange(2) % generator.shape.categories
     given = graph_inputs(generator, labels, seed=0, truncation_psi=0.7)
     return {name: torch.from_numpy(array) for name, array in given.items()}
 
 
 def trace(module: nn.Module, example: dict[str, Tensor], output: str) -> onnx.ModelProto:
-    """Trace with a dynamic batch and inputs named as in `example`; only standard operators."""
+    """Trace with a dynamic batch and inputs named as in `example`; refuse custom operators."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own making
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         program = torch.onnx.export(
             module.eval(),
             tuple(example.values()),
@@ -94,10 +94,10 @@ def trace(module: nn.Module, example: dict[str, Tensor], output: str) -> onnx.Mo
 
 
 def _give_default(model: onnx.ModelProto, name: str, value: np.ndarray[Any, Any]) -> None:
-    """Let callers leave out the input `name`: an initializer of that name is its default.
+    """Make the input `name` optional: an initializer of that name is its default.
 
     The default has a batch of one whatever the other inputs' batch, so the input's batch gets
-    a name of its own: a runtime may hold equal names to be equal sizes.
+    its own name: a runtime may assume that equal names mean equal sizes.
     """
     model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     (declared,) = [entry for entry in model.graph.input if entry.name == name]
@@ -105,7 +105,7 @@ def _give_default(model: onnx.ModelProto, name: str, value: np.ndarray[Any, Any]
 
 
 def seal(model: onnx.ModelProto) -> bytes:
-    """Check, and drop the tracer's notes: they hold paths of the machine that exported."""
+    """Check the graph, and remove the tracer's metadata: it contains paths of this machine."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     for node in model.graph.node:

@@ -1,4 +1,4 @@
-"""How far ONNX Runtime is from torch on the trained weights."""
+"""Measures how far ONNX Runtime's outputs differ from torch's on the trained weights."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 PARITY_PSI: Final = (0.5, 1.0)
 PARITY_BATCHES: Final = (1, 2, 7)
-# Standard deviation of the offsets to generate with: what an encoder gives is about as large.
+# Standard deviation of the style offsets: an encoder's are about as large.
 _OFFSET_SCALE: Final = 0.3
 
-# Inputs of a graph, and what torch gives for them.
+# Inputs of a graph, and torch's output for them.
 Case = tuple[Arrays, NDArray[np.float32]]
 
 
 def measure_parity(generator: Generator, graph: bytes, precision: Precision) -> ParityCertificate:
-    """Compare pictures of every category at several psi and batch sizes.
+    """Compare images of every category at several psi and batch sizes.
 
-    Without `style_offset`, as most callers do, and with it.
+    They are compared without `style_offset`, as in most requests, and with it.
 
     Raises:
         ExportError: A pixel differs by more than the precision's tolerance.
@@ -45,7 +45,7 @@ def measure_parity(generator: Generator, graph: bytes, precision: Precision) -> 
 
 
 def feeds(generator: Generator) -> Iterator[Arrays]:
-    """Inputs that cover every category in each batch size and psi."""
+    """Yield inputs that cover every category in each batch size and psi."""
     categories = generator.shape.categories
     for psi in PARITY_PSI:
         for batch in PARITY_BATCHES:
@@ -56,7 +56,7 @@ def feeds(generator: Generator) -> Iterator[Arrays]:
 
 @torch.no_grad()
 def generate(generator: Generator, feed: Arrays) -> NDArray[np.float32]:
-    """Torch's pictures [N, C, H, W] in float32, for a graph's inputs."""
+    """Generate images [N, C, H, W] with torch in float32, from a graph's inputs."""
     z, category, psi, noise = (torch.from_numpy(feed[name]) for name in INPUT_NAMES)
     given = feed.get(STYLE_OFFSET_NAME)
     offset = None if given is None else torch.from_numpy(given)
@@ -68,16 +68,16 @@ def worst_difference(graph: bytes, cases: Iterable[Case], *, relative: bool = Fa
     """Largest absolute difference from torch; `relative` to torch's largest value of a batch."""
     session = open_graph(graph)
     differences = []
-    for feed, theirs in cases:
-        (ours,) = session.run(None, feed)
-        scale = float(np.abs(theirs).max()) if relative else 1.0
-        differences.append(float(np.abs(ours - theirs).max()) / scale)
+    for feed, expected in cases:
+        (output,) = session.run(None, feed)
+        scale = float(np.abs(expected).max()) if relative else 1.0
+        differences.append(float(np.abs(output - expected).max()) / scale)
     return float(np.max(differences))
 
 
 def check_parity(what: str, worst: float, tolerance: float) -> None:
-    """Raise ExportError where a difference is over the tolerance."""
-    if not worst <= tolerance:  # not a number, too
+    """Raise ExportError if a difference is over the tolerance."""
+    if not worst <= tolerance:  # also if it is not a number
         raise ExportError(
             f"{what}: ONNX Runtime differs from torch by {worst:.2g}, over the tolerance of "
             f"{tolerance:g}"
@@ -87,7 +87,7 @@ def check_parity(what: str, worst: float, tolerance: float) -> None:
 def certificate(
     what: str, worst: float, precision: Precision, generator: Generator
 ) -> ParityCertificate:
-    """What is said of a graph that differs from torch by so much; raises ExportError."""
+    """Certify a graph whose largest difference is `worst`; raises ExportError over tolerance."""
     tolerance = PARITY_TOLERANCE[precision]
     check_parity(what, worst, tolerance)
     categories = generator.shape.categories

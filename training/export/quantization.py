@@ -1,13 +1,13 @@
-"""A generator's float32 graph -> its convolutions in int8, by ONNX Runtime's own tools.
+"""Quantises the convolutions of a generator's float32 graph to int8, by ONNX Runtime's tools.
 
 Only the synthesis convolutions are quantised: they take nearly all the time. Mapping, modulation,
 activations, to-RGB and upsampling stay in float32, and so do the graph's inputs and its output.
 
-Scales are static, from pictures of the generator itself, so that a picture does not depend on
-those it shares a batch with. Activations are uint8. Weights are int8 with a scale for each
-output channel, of which seven bits are used: the processors that lack VNNI add products in
-pairs in 16 bits, which 255 * 64 * 2 fits into and 255 * 127 * 2 does not. With all eight the
-same file would paint other, wrong pictures there.
+Scales are static, from images of the generator itself, so that an image does not depend on the
+others of its batch. Activations are uint8. Weights are int8 with a scale for each output channel,
+of which seven bits are used: CPUs without VNNI add products in pairs in 16 bits, which
+255 * 64 * 2 fits into and 255 * 127 * 2 does not. With all eight bits the same file would generate
+different, wrong images there.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from training.export.graphs import seal
 from training.export.loss import Setting, inputs
 from training.learning.samplers import Arrays
 
-# A range cut at the rarest values leaves finer steps for all others: of an earlier base, 2.5 dB.
+# A range that cuts off the rarest values has finer steps for the others: 2.5 dB on an earlier base.
 _PERCENTILE: Final = 99.995
 _SEED: Final = 0
 
@@ -42,15 +42,15 @@ def quantize(graph: bytes, generator: Generator, settings: Sequence[Setting]) ->
     """Quantise the convolutions of `graph`.
 
     Args:
-        graph: What `to_onnx` gave of `generator` in float32.
-        generator: Whose pictures give the ranges of all activations.
-        settings: How those pictures are asked for.
+        graph: Float32 graph of `generator`, from `to_onnx`.
+        generator: Its images determine the ranges of all activations.
+        settings: Truncation and noise of those images.
     """
     feeds = [feed for one in settings for feed in inputs(generator, one, _SEED)]
     with tempfile.TemporaryDirectory(prefix="catalogan-int8-") as folder, _quiet():
         traced, plain, quantized = (Path(folder) / f"{n}.onnx" for n in ("traced", "plain", "int8"))
         traced.write_bytes(graph)
-        # Folds what demodulation needs of the float32 weights, while these are still there.
+        # Folds the weights' part of demodulation, while the float32 weights are still there.
         quant_pre_process(traced, plain, skip_symbolic_shape=True)
         quantize_static(
             plain,
@@ -66,7 +66,7 @@ def quantize(graph: bytes, generator: Generator, settings: Sequence[Setting]) ->
             extra_options={
                 "CalibPercentile": _PERCENTILE,
                 "CalibTensorRangeSymmetric": False,
-                "CalibStridedMinMax": 1,  # a batch at a time, or all activations are held at once
+                "CalibStridedMinMax": 1,  # a batch at a time; otherwise memory holds all at once
             },
         )
         model = onnx.load(quantized)
@@ -75,7 +75,7 @@ def quantize(graph: bytes, generator: Generator, settings: Sequence[Setting]) ->
 
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc]
-    """Batches, for a calibrator that asks for stretches of them."""
+    """Batches, for a calibrator that reads ranges of them."""
 
     def __init__(self, feeds: Sequence[Arrays]) -> None:
         self._feeds = feeds
@@ -93,7 +93,7 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the tools' prints, and the runtime's warnings about the optional input."""
+    """Suppress the tools' prints, and the runtime's warnings about the optional input."""
     onnxruntime.set_default_logger_severity(3)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -103,7 +103,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _drop_unused_opsets(model: onnx.ModelProto) -> None:
-    """The runtime declares all operator sets it knows; another may know none of them."""
+    """Remove unused operator sets, which the tools declare and other runtimes may not know."""
     used = {node.domain for node in model.graph.node}
     kept = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]

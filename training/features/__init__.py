@@ -1,1 +1,1 @@
-"""Images -> feature vectors, by networks that were trained on other images and stay frozen."""
+"""Images -> feature vectors, by frozen networks pretrained on other images."""

@@ -1,4 +1,4 @@
-"""DINOv2 features through timm, for those who have its weights: nothing is downloaded here."""
+"""DINOv2 features through timm, from local weights: nothing is downloaded here."""
 
 import hashlib
 from pathlib import Path
@@ -31,15 +31,15 @@ class DinoFeatures(FeatureExtractor):
 
         Args:
             device: A torch device's name.
-            weights: The model's safetensors file; by default where timm keeps it.
+            weights: The model's safetensors file; by default the one in timm's cache.
 
         Raises:
             WeightsError: The file is missing or is of another network.
         """
         super().__init__(device, _BATCH)
-        path = weights or _kept_by_timm()
+        path = weights or _cached_by_timm()
         try:
-            with safe_open(path, framework="numpy"):  # other formats can hold code
+            with safe_open(path, framework="numpy"):  # other formats can contain code
                 pass
             network: Any = timm.create_model(
                 _MODEL,
@@ -50,7 +50,7 @@ class DinoFeatures(FeatureExtractor):
             )
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]  # of layers' names there may be hundreds
+            reason = str(error).splitlines()[0]  # the rest may list hundreds of layers
             raise WeightsError(
                 f"{path} holds no weights of {_REPOSITORY} ({reason}): download its {_FILE}"
             ) from error
@@ -74,8 +74,8 @@ class DinoFeatures(FeatureExtractor):
         return pooled
 
 
-def _kept_by_timm() -> Path:
-    """Where timm, having used the network once, has its weights."""
+def _cached_by_timm() -> Path:
+    """Find the weights in timm's cache, where they are once timm has used the network."""
     path = try_to_load_from_cache(_REPOSITORY, _FILE)
     if not isinstance(path, str):
         raise WeightsError(

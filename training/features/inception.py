@@ -1,4 +1,4 @@
-"""Inception features through torch-fidelity, for those who have its weights at hand.
+"""Inception features through torch-fidelity, from local weights.
 
 Nothing is downloaded here. Only a Frechet distance on these features is called FID.
 """
@@ -34,7 +34,7 @@ class InceptionFeatures(FeatureExtractor):
 
         Args:
             device: A torch device's name.
-            weights: The weights file; by default where torch hub keeps it.
+            weights: The weights file; by default the one in torch hub's cache.
 
         Raises:
             WeightsError: The package or the file is missing, or the file is another one.
@@ -61,7 +61,7 @@ class InceptionFeatures(FeatureExtractor):
         ).to(self._device)
 
     def _features(self, images: NDArray[np.uint8]) -> Tensor:
-        # The network scales by itself, and FID depends on how.
+        # The network resizes images itself, and FID depends on how.
         pixels = ((to_rgb_tensor(images) + 1) * 127.5).round().to(torch.uint8)
         pooled: Tensor
         (pooled,) = self._network(pixels.to(self._device))
@@ -69,7 +69,7 @@ class InceptionFeatures(FeatureExtractor):
 
 
 def _checked_digest(path: Path) -> str:
-    """SHA-256 of the weights file, known to be the release's."""
+    """Hash the weights file and check that it is the release's."""
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

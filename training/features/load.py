@@ -1,4 +1,4 @@
-"""Which networks' features an evaluation can use, by name."""
+"""Loads feature extractors by name."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ from training.features.names import FeaturesName
 def load_extractor(
     name: FeaturesName = "efficientnet-lite2", *, device: str = "cpu", weights: Path | None = None
 ) -> FeatureExtractor:
-    """The extractor of that name; nothing is downloaded.
+    """Load the extractor of that name; nothing is downloaded.
 
     Args:
         name: Which network's features.
         device: A torch device's name.
-        weights: File of Inception's or DINOv2's weights; by default where their own
-            packages keep what they once downloaded.
+        weights: File of Inception's or DINOv2's weights; by default the cache of the package
+            that downloads them.
 
     Raises:
-        WeightsError: The weights, or the package that runs them, are not there, or they
-            are not the expected ones.
+        WeightsError: The weights, or the package that runs them, are missing, or they are not
+            the expected ones.
     """
-    # Imported late: few need them.
+    # Imported late, since they are seldom used.
     if name == "inception":
         from training.features.inception import InceptionFeatures
 

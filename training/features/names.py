@@ -1,4 +1,4 @@
-"""The names by which a user chooses features; without torch, so that `--help` is quick."""
+"""The names of feature extractors; without torch, so that `--help` is quick."""
 
 from typing import Literal
 

@@ -1,1 +1,1 @@
-"""Run -> encoder: from a photo back to the style that paints it."""
+"""Run -> encoder: from a photo to the styles that reproduce it."""

@@ -1,8 +1,8 @@
-"""A run's encoder on disk, and whether it still belongs to the run's generator.
+"""A run's encoder on disk, and the check that it belongs to the run's generator.
 
 RUN/encoder/
   encoder.safetensors    weights, float32
-  encoder.json           EncoderCard: settings, whose generator it inverts, and how well
+  encoder.json           EncoderCard: settings, the generator that it inverts, and its errors
   reconstructions.png    validation photos above their reconstructions and variations
 """
 
@@ -35,21 +35,21 @@ _NAME: Final = "encoder"
 
 
 class EncoderSettings(CompanionSettings):
-    """What decides an encoder besides its run and its dataset.
+    """Training settings of an encoder.
 
-    A step takes as many generated images as photos.
+    Each step uses as many generated images as photos.
     """
 
     snapshot: Snapshot = "last"
     learning_rate: LearningRate = 0.01
-    pixel_weight: NonNegativeFloat = 1.0  # of pixels and coarse pixels
-    feature_weight: NonNegativeFloat = 1.0  # of the discriminator's features
-    style_weight: NonNegativeFloat = 0.5  # of the known styles of generated images
-    pull_weight: NonNegativeFloat = 0.01  # of the pull to the category's mean style
+    pixel_weight: NonNegativeFloat = 1.0  # loss on pixels and coarse pixels
+    feature_weight: NonNegativeFloat = 1.0  # loss on the discriminator's features
+    style_weight: NonNegativeFloat = 0.5  # loss on the known styles of generated images
+    pull_weight: NonNegativeFloat = 0.01  # penalty on the distance to the category's mean style
 
 
 class EncoderCard(CompanionCard):
-    """What is known of a trained encoder."""
+    """Settings and measured errors of a trained encoder."""
 
     settings: EncoderSettings
     generator_sha256: Sha256
@@ -58,7 +58,7 @@ class EncoderCard(CompanionCard):
 
 
 def build_encoder(config: TrainingConfig, generator: Generator, seed: int) -> Encoder:
-    """An encoder for `generator` with its initial weights, on the CPU."""
+    """Build an encoder for `generator` with initial weights, on the CPU."""
     shape = generator.shape
     num_ws, w_dim = generator.style_shape
     with torch.random.fork_rng(devices=[]):
@@ -78,9 +78,10 @@ def build_encoder(config: TrainingConfig, generator: Generator, seed: int) -> En
 
 
 def generator_digest(generator: Generator) -> str:
-    """SHA-256 over all trained weights, by name: the same wherever the generator was loaded.
+    """Hash all trained weights in order of their names; the result is the same on any machine.
 
-    Its mean styles are left out: they are computed on loading, and rounded by the machine.
+    The mean styles are left out: they are computed on loading, so their rounding depends on the
+    machine.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(generator.named_parameters()):
@@ -94,8 +95,8 @@ def save_encoder(run: Path, encoder: Encoder, card: dict[str, Any], sheet: bytes
 
     Args:
         run: The training run.
-        encoder: What was trained.
-        card: The fields of EncoderCard but for the weights' hash.
+        encoder: The trained encoder.
+        card: The fields of EncoderCard, except the weights' hash.
         sheet: reconstructions.png.
 
     Raises:
@@ -113,11 +114,11 @@ def save_encoder(run: Path, encoder: Encoder, card: dict[str, Any], sheet: bytes
 def load_encoder(
     run: Path, config: TrainingConfig, generator: Generator
 ) -> tuple[Encoder, EncoderCard] | None:
-    """The run's encoder, or None if none was trained.
+    """Load the run's encoder; None if none was trained.
 
     Args:
         run: The training run.
-        config: The run's.
+        config: The run's configuration.
         generator: The averaged generator that the encoder has to invert.
 
     Raises:
@@ -126,13 +127,13 @@ def load_encoder(
     folder = run / ENCODER_FOLDER
     if not (folder / f"{_NAME}.json").exists():
         return None
-    again = f"run `catalogan train-encoder {run}` again"
-    card = read_card(folder, _NAME, EncoderCard, again)
+    remedy = f"run `catalogan train-encoder {run}` again"
+    card = read_card(folder, _NAME, EncoderCard, remedy)
     if card.generator_sha256 != generator_digest(generator):
         raise CompanionError(
             f"the encoder in {folder} was trained for another generator, that of "
-            f"{card.generator_nimg / 1000:.1f} kimg: {again}, or export with --no-encoder"
+            f"{card.generator_nimg / 1000:.1f} kimg: {remedy}, or export with --no-encoder"
         )
     encoder = build_encoder(config, generator, card.settings.seed)
-    load_weights(folder, _NAME, encoder, again)
+    load_weights(folder, _NAME, encoder, remedy)
     return encoder, card

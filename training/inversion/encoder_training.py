@@ -1,8 +1,8 @@
-"""Trains an encoder on a run's frozen generator: photos in, styles out that paint them again.
+"""Trains an encoder for a run's frozen generator: photos in, styles that reproduce them out.
 
-Two teachers: photos, whose reconstruction is compared in pixels and in the discriminator's
-features; and generated pictures, whose style is known, so that the encoder gives styles of
-the kind that the generator was trained on and not just any that fit.
+There are two kinds of training images. Photos are reconstructed and compared in pixels and in the
+discriminator's features. Generated images have known styles, which teach the encoder to predict
+styles like those that the generator was trained on, not just any that fit.
 """
 
 import math
@@ -38,20 +38,20 @@ class Inversion:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return self.generator.mapping.w_avg.device
 
-    def paint(self, offset: Tensor, category: Tensor, noise: Tensor) -> Tensor:
-        """The pictures [N, channels, H, W] that offsets [N, num_ws, w_dim] stand for."""
+    def generate(self, offset: Tensor, category: Tensor, noise: Tensor) -> Tensor:
+        """Generate images [N, channels, H, W] from style offsets [N, num_ws, w_dim]."""
         ws = (category @ self.generator.mapping.w_avg)[:, None] + offset
         images: Tensor = self.generator.synthesis(ws, noise, self.dtype)
         return images
 
 
 def pixel_loss(images: Tensor, photos: Tensor) -> Tensor:
-    """Mean squared error at full size plus that at a quarter of it, both [N, C, H, W].
+    """Mean squared error of images [N, C, H, W] at full size plus that at a quarter of it.
 
-    The coarse term says where shape and colour belong when fine detail does not match.
+    The coarse term guides shape and colour even where fine detail does not match.
     """
     difference = images - photos
     coarse = downsample(downsample(difference)) if min(difference.shape[2:]) >= 8 else difference
@@ -59,12 +59,12 @@ def pixel_loss(images: Tensor, photos: Tensor) -> Tensor:
 
 
 def relative_error(got: Tensor, wanted: Tensor, variance: Tensor) -> Tensor:
-    """Mean squared error in units of `variance`, so that losses of any scale can be weighed."""
+    """Mean squared error in units of `variance`, so that losses of any scale can be weighted."""
     return (got.float() - wanted.float()).square().mean() / variance
 
 
 class EncoderTrainer(CompanionTrainer):
-    """One encoder's training."""
+    """The training of one encoder."""
 
     tick_steps = 20
     not_finite = "the run's generator may have diverged; look at its last grid"
@@ -90,21 +90,21 @@ class EncoderTrainer(CompanionTrainer):
         self.style_variance = self._style_variance()
 
     def step(self, done: float) -> dict[str, Tensor]:
-        """One step; pixel, feature and style loss."""
+        """Train one step; returns the pixel, feature and style loss."""
         batch = next(self.batches)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
         networks, settings = self.networks, self.settings
         random = generator_for(settings.seed, Purpose.ENCODER, self.nimg, networks.device)
         photos = batch.images
-        pictures, known, noise = self._generated(batch.category, random)
-        both = torch.cat([photos, pictures])
+        generated, known, noise = self._generated(batch.category, random)
+        both = torch.cat([photos, generated])
         offsets = networks.encoder(both, batch.category.repeat(2, 1), networks.dtype)
-        of_photos, of_pictures = offsets.chunk(2)
-        painted = networks.paint(of_photos, batch.category, noise)
-        pixels = pixel_loss(painted, photos)
-        features = self._feature_loss(painted, photos)
-        style = relative_error(of_pictures, known[:, None], self.style_variance)
+        of_photos, of_generated = offsets.chunk(2)
+        reconstructed = networks.generate(of_photos, batch.category, noise)
+        pixels = pixel_loss(reconstructed, photos)
+        features = self._feature_loss(reconstructed, photos)
+        style = relative_error(of_generated, known[:, None], self.style_variance)
         pull = of_photos.square().mean() / self.style_variance
         total = (
             settings.pixel_weight * pixels
@@ -122,26 +122,26 @@ class EncoderTrainer(CompanionTrainer):
     def _generated(
         self, category: Tensor, random: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures, their styles' offsets [N, w_dim] from the mean, and noise to paint with."""
+        """Generate images; returns them, their style offsets [N, w_dim], and noise for photos."""
         generator, count = self.networks.generator, len(category)
         z = torch.randn(count, generator.z_dim, device=category.device, generator=random)
         noise = torch.randn(2, count, generator.noise_dim, device=z.device, generator=random)
         offset = generator.mapping(z, category) - category @ generator.mapping.w_avg
-        pictures = self.networks.paint(
+        images = self.networks.generate(
             offset[:, None].expand(-1, generator.synthesis.num_ws, -1), category, noise[0]
         )
-        return pictures.clamp(-1, 1), offset, noise[1]
+        return images.clamp(-1, 1), offset, noise[1]
 
-    def _feature_loss(self, painted: Tensor, photos: Tensor) -> Tensor:
+    def _feature_loss(self, reconstructed: Tensor, photos: Tensor) -> Tensor:
         discriminator, dtype = self.networks.discriminator, self.networks.dtype
         with torch.no_grad():
-            wanted = discriminator.features(photos, dtype)
-            variance = wanted.float().var(dim=0, correction=0).mean() + 1e-8
-        return relative_error(discriminator.features(painted, dtype), wanted, variance)
+            target = discriminator.features(photos, dtype)
+            variance = target.float().var(dim=0, correction=0).mean() + 1e-8
+        return relative_error(discriminator.features(reconstructed, dtype), target, variance)
 
     @torch.no_grad()
     def _style_variance(self) -> Tensor:
-        """Mean square of styles about their category's mean."""
+        """Mean squared distance of styles from their category's mean."""
         generator = self.networks.generator
         random = generator_for(self.settings.seed, Purpose.ENCODER, 0, self.networks.device)
         category = torch.eye(generator.shape.categories, device=self.networks.device)

@@ -1,4 +1,4 @@
-"""From a run and its dataset to a trained, judged and saved encoder."""
+"""Trains an encoder for a run, evaluates it, and saves it in the run."""
 
 import logging
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from training.inversion.encoder_run import (
     save_encoder,
 )
 from training.inversion.encoder_training import EncoderTrainer, Inversion
-from training.inversion.reconstruction import judge, judged_rows, reconstructed
+from training.inversion.reconstruction import evaluate_encoder, evaluation_rows, reconstructed
 from training.learning.device import compute_dtype, keep_freed_memory
 from training.learning.run import load_networks, locked
 from training.sheets import draw_sheet
 
 logger = logging.getLogger(__name__)
 
-# How far a variation strays from the photo: a share of the way that a free latent would go.
+# How far a variation departs from the photo: a fraction of a random latent's distance.
 VARIATION_PSI: Final = 0.6
 _SHEET_COLUMNS: Final = 12
 _VARIATIONS: Final = 3
@@ -42,20 +42,20 @@ def train_encoder(
     on_tick: Callable[[CompanionTick], None],
     should_stop: Callable[[], bool],
 ) -> EncoderCard:
-    """Train an encoder for one moment of a run, judge it, and save it in the run.
+    """Train an encoder for one moment of a run, evaluate it, and save it in the run.
 
     Args:
-        run: A training run; nobody may be training it meanwhile.
-        dataset: What the run was trained on.
-        settings: How long, and how.
+        run: A training run, which must not be in training meanwhile.
+        dataset: The dataset that the run was trained on.
+        settings: Training settings.
         device: Where to train.
-        on_tick: Takes the losses now and then.
-        should_stop: Ends training early; what is there is judged and saved.
+        on_tick: Receives the losses from time to time.
+        should_stop: Ends training early; the encoder is evaluated and saved as it is.
 
     Raises:
-        CompanionError: The dataset is another one or holds no validation photos, or a loss is
+        CompanionError: The dataset is another one or has no validation photos, or a loss is
             not finite.
-        RunError, CheckpointError: The run has no generator to train for.
+        RunError, CheckpointError: The run has no generator.
     """
     keep_freed_memory()
     generator, discriminator, config, info, nimg = load_networks(run, settings.snapshot)
@@ -64,7 +64,7 @@ def train_encoder(
             f"{run} was trained on another dataset (hash {info.hash[:12]}, not "
             f"{dataset.info.hash[:12]} of {dataset.path}): give --data the run's own dataset"
         )
-    judged_rows(dataset)  # before minutes are spent
+    evaluation_rows(dataset)  # refuse before minutes are spent
     with locked(run):
         networks = Inversion(
             encoder=build_encoder(config, generator, settings.seed).to(device),
@@ -74,8 +74,8 @@ def train_encoder(
         )
         trainer = EncoderTrainer(networks, dataset, settings, config.augment.mirror)
         trainer.train(on_tick, should_stop)
-        logger.info("encoder: %d photos shown; judging", trainer.nimg)
-        errors = judge(
+        logger.info("encoder: %d photos shown; evaluating it", trainer.nimg)
+        errors = evaluate_encoder(
             partial(reconstructed, networks), dataset, load_extractor(device=str(device))
         )
         card = {
@@ -90,8 +90,8 @@ def train_encoder(
 
 
 def _sheet(networks: Inversion, dataset: PreparedDataset) -> bytes:
-    """Validation photos of all categories in turn, with what the encoder makes of them."""
-    rows = _in_turn(judged_rows(dataset), dataset.labels)[:_SHEET_COLUMNS]
+    """Draw validation photos of alternating categories, their reconstructions and variations."""
+    rows = _alternating(evaluation_rows(dataset), dataset.labels)[:_SHEET_COLUMNS]
     photos, labels = dataset.images[rows], dataset.labels[rows]
     lines = [("photo", photos), ("reconstruction", reconstructed(networks, photos, labels))]
     for seed in range(1, _VARIATIONS + 1):
@@ -100,11 +100,11 @@ def _sheet(networks: Inversion, dataset: PreparedDataset) -> bytes:
     return draw_sheet(lines, [dataset.info.categories[label] for label in labels])
 
 
-def _in_turn(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`rows` reordered: the first of every category, then the second of every category, ..."""
+def _alternating(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Reorder `rows`: the first of every category, then the second of every category, ..."""
     of_rows = labels[rows]
-    place = np.zeros(len(rows), dtype=np.int64)
+    position = np.zeros(len(rows), dtype=np.int64)  # within its category
     for label in np.unique(of_rows):
-        mine = of_rows == label
-        place[mine] = np.arange(mine.sum())
-    return rows[np.lexsort((of_rows, place))]
+        of_label = of_rows == label
+        position[of_label] = np.arange(of_label.sum())
+    return rows[np.lexsort((of_rows, position))]

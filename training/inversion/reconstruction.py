@@ -1,7 +1,7 @@
-"""How well do reconstructions stand in for photos that neither network was trained on?
+"""Measures how well reconstructions match photos that neither network was trained on.
 
-Compared with what costs nothing: the nearest training photo of the category, and the mean of
-its training photos. An encoder that is not nearer than both has learned nothing of use.
+They are compared with two trivial substitutes: the nearest training photo of the category, and
+the mean of its training photos. An encoder that is not better than both is useless.
 """
 
 from collections.abc import Callable
@@ -20,30 +20,30 @@ from training.learning.loader import to_float
 from training.learning.recorder import to_pixels
 
 _BATCH: Final = 64
-# Errors of so many photos are known within a few per cent; more would take time.
+# Over this many photos the errors are known to within a few per cent.
 _MAX_PHOTOS: Final = 500
 
-Pictures = NDArray[np.uint8]
-# Photos and labels -> the pictures that stand in for them.
-Reconstruct = Callable[[Pictures, NDArray[np.int64]], Pictures]
+Images = NDArray[np.uint8]
+# Photos and labels -> their reconstructions.
+Reconstruct = Callable[[Images, NDArray[np.int64]], Images]
 
 
 def reconstructed(
     networks: Inversion,
-    photos: Pictures,
+    photos: Images,
     labels: NDArray[np.int64],
     *,
     truncation_psi: float = 0.0,
     seed: int = 0,
-) -> Pictures:
-    """Encode photos and paint them again, as the exported graphs do.
+) -> Images:
+    """Encode photos and generate images from their styles, as the exported graphs do.
 
     Args:
         networks: The encoder and its generator.
         photos: uint8 [N, height, width, channels].
         labels: Category of each, [N].
-        truncation_psi: 0 reconstructs; more adds a style drawn at random, for variations.
-        seed: Of noise and styles.
+        truncation_psi: 0 reconstructs; larger values add a random style, for variations.
+        seed: Determines noise and styles.
     """
     generator, device = networks.generator, networks.device
     random = torch.Generator().manual_seed(seed)
@@ -57,15 +57,15 @@ def reconstructed(
             part = slice(start, start + _BATCH)
             images = to_float(torch.from_numpy(np.array(photos[part])).to(device))
             offset = networks.encoder(images, category[part])
-            painted = generator(
+            generated = generator(
                 z[part], category[part], psi[part], noise[part], style_offset=offset
             )
-            parts.append(to_pixels(painted))
+            parts.append(to_pixels(generated))
     return np.concatenate(parts)
 
 
-def judged_rows(dataset: PreparedDataset) -> NDArray[np.int64]:
-    """Validation photos of categories that have training photos, evenly thinned out if many.
+def evaluation_rows(dataset: PreparedDataset) -> NDArray[np.int64]:
+    """Validation photos of categories with training photos; evenly spaced ones if many.
 
     Raises:
         CompanionError: There are none.
@@ -75,14 +75,14 @@ def judged_rows(dataset: PreparedDataset) -> NDArray[np.int64]:
     rows = rows[np.isin(dataset.labels[rows], known)]
     if len(rows) == 0:
         raise CompanionError(
-            f"{dataset.path} has no validation photos to judge reconstructions by: prepare it "
+            f"{dataset.path} has no validation photos to compare reconstructions with: prepare it "
             "with --validation, or a larger --validation-share"
         )
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), _MAX_PHOTOS)).round().astype(np.int64)
     return np.asarray(rows[chosen])
 
 
-def judge(
+def evaluate_encoder(
     reconstruct: Reconstruct, dataset: PreparedDataset, extractor: FeatureExtractor
 ) -> ReconstructionErrors:
     """Compare reconstructions, nearest photos and mean photos with validation photos.
@@ -90,7 +90,7 @@ def judge(
     Raises:
         CompanionError: The dataset has no validation photos.
     """
-    rows = judged_rows(dataset)
+    rows = evaluation_rows(dataset)
     photos, labels = dataset.images[rows], dataset.labels[rows]
     nearest, mean = np.empty_like(photos), np.empty_like(photos)
     for label in np.unique(labels):
@@ -99,45 +99,48 @@ def judge(
         train = train[dataset.labels[train] == label]
         nearest[of_label] = dataset.images[train[_nearest(photos[of_label], dataset, train)]]
         mean[of_label] = _mean(dataset, train)
-    stand_ins = {
+    substitutes = {
         "reconstruction": reconstruct(photos, labels),
         "nearest_photo": nearest,
         "mean_photo": mean,
     }
-    wanted = extractor(photos)
-    apart = {n: np.linalg.norm(extractor(p) - wanted, axis=1) for n, p in stand_ins.items()}
+    features = extractor(photos)
+    distances = {
+        name: np.linalg.norm(extractor(images) - features, axis=1)
+        for name, images in substitutes.items()
+    }
     return ReconstructionErrors(
         photos=len(rows),
-        pixel_mse=Comparison(**{n: _pixel_mse(p, photos) for n, p in stand_ins.items()}),
-        feature_distance=Comparison(**{n: float(d.mean()) for n, d in apart.items()}),
+        pixel_mse=Comparison(**{n: _pixel_mse(i, photos) for n, i in substitutes.items()}),
+        feature_distance=Comparison(**{n: float(d.mean()) for n, d in distances.items()}),
     )
 
 
-def _pixel_mse(pictures: Pictures, photos: Pictures) -> float:
+def _pixel_mse(images: Images, photos: Images) -> float:
     """Mean squared difference of pixels in [-1, 1]."""
     total = sum(
         float(np.square(_scaled(a) - _scaled(b)).sum(dtype=np.float64))
-        for a, b in zip(pictures, photos, strict=True)
+        for a, b in zip(images, photos, strict=True)
     )
     return total / photos.size
 
 
-def _scaled(pictures: Pictures) -> NDArray[np.float32]:
-    return pictures.astype(np.float32) / np.float32(127.5) - 1
+def _scaled(images: Images) -> NDArray[np.float32]:
+    return images.astype(np.float32) / np.float32(127.5) - 1
 
 
 def _nearest(
-    photos: Pictures, dataset: PreparedDataset, train: NDArray[np.int64]
+    photos: Images, dataset: PreparedDataset, train: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Position in `train` of each photo's nearest, by squared error; a chunk in memory at once."""
-    wanted = _scaled(photos).reshape(len(photos), -1)
+    """Position in `train` of the nearest photo by squared error; reads `train` in chunks."""
+    vectors = _scaled(photos).reshape(len(photos), -1)
     best = np.full(len(photos), np.inf, dtype=np.float32)
     found = np.zeros(len(photos), dtype=np.int64)
     for start in range(0, len(train), _BATCH):
         chunk = _scaled(dataset.images[train[start : start + _BATCH]])
         chunk = chunk.reshape(len(chunk), -1)
-        # |a - b|^2 less |a|^2, which is the same for all b.
-        distances = np.square(chunk).sum(axis=1) - 2 * wanted @ chunk.T
+        # |a - b|^2 without |a|^2, which is the same for all b.
+        distances = np.square(chunk).sum(axis=1) - 2 * vectors @ chunk.T
         position = distances.argmin(axis=1)
         smallest = distances[np.arange(len(photos)), position]
         nearer = smallest < best
@@ -145,7 +148,7 @@ def _nearest(
     return found
 
 
-def _mean(dataset: PreparedDataset, train: NDArray[np.int64]) -> Pictures:
+def _mean(dataset: PreparedDataset, train: NDArray[np.int64]) -> Images:
     """The mean photo [height, width, channels]."""
     total = np.zeros(dataset.images.shape[1:], dtype=np.float64)
     for start in range(0, len(train), _BATCH):

@@ -1,1 +1,1 @@
-"""Prepared dataset -> training run: the loop, its settings and what it keeps."""
+"""Prepared dataset -> training run: the loop, its settings and the files that it writes."""

@@ -1,10 +1,10 @@
-"""Differentiable augmentation of everything that the discriminator sees.
+"""Differentiable augmentation of all images that the discriminator receives.
 
 Sources: Karras et al. 2020, arXiv 2006.06676 (one probability p, raised while the
 discriminator overfits); Zhao et al. 2020, arXiv 2006.10738 (colour, translation, cutout).
 Each transform is applied to each image with probability p, so that the generator does not
-learn to generate the augmentations. Mirroring is none of them: photos are mirrored as they
-are loaded.
+learn to generate the augmentations. Mirroring is not one of them: photos are mirrored when
+they are loaded.
 """
 
 import math
@@ -16,23 +16,23 @@ from torch.nn import functional as F
 
 from training.learning.config import AugmentConfig
 
-DRAWS: Final = 9  # uniform numbers that decide on each image
-_FAR_OUTSIDE: Final = 9.0  # of an image, where a rectangle cuts out nothing
+DRAWS: Final = 9  # uniform random numbers per image
+_FAR_OUTSIDE: Final = 9.0  # centre of a rectangle that cuts out nothing
 
 
 def amounts_of(draws: Tensor, p: float) -> Tensor | None:
-    """Which images are transformed, and by how much.
+    """Decide which images are transformed, and by how much.
 
     Args:
         draws: Uniform in [0, 1), [..., DRAWS, N].
         p: Probability of each transform, 0 to 1.
 
     Returns:
-        For augment, [..., DRAWS, N]; None where no image is transformed.
+        Amounts for `augment`, [..., DRAWS, N]; None if no image is transformed.
     """
     if p <= 0:
         return None
-    # What is left of a draw that chose its image says by how much: -0.5 to 0.5, else 0.
+    # A draw below p selects its image and, rescaled, gives the amount: -0.5 to 0.5, else 0.
     amounts = torch.where(draws < p, draws / p - 0.5, 0.0)
     amounts[..., 7, :].masked_fill_(draws[..., 7, :] >= p, _FAR_OUTSIDE)
     amounts[..., 8, :] = draws[..., 8, :]
@@ -40,18 +40,18 @@ def amounts_of(draws: Tensor, p: float) -> Tensor | None:
 
 
 def augment(images: Tensor, amounts: Tensor | None) -> Tensor:
-    """Augment a batch; without amounts it comes back as it is.
+    """Augment a batch; without amounts it is returned unchanged.
 
     Args:
         images: [N, C, H, W], nominally in [-1, 1]; gradients flow through.
-        amounts: Of each transform, [DRAWS, N].
+        amounts: Amount of each transform, [DRAWS, N].
 
     Returns:
         [N, C, H, W].
     """
     if amounts is None:
         return images
-    images = images.contiguous()  # so few channels are faster as planes than channels_last
+    images = images.contiguous()  # with so few channels faster than channels_last
     images = _photometric(images, amounts[:3])
     images = _geometric(images, amounts[3:7])
     return _cutout(images, amounts[7], amounts[8])
@@ -63,14 +63,14 @@ def _photometric(images: Tensor, amounts: Tensor) -> Tensor:
     colour = images[:, :3].flatten(2)
     channels = colour.shape[1]
     identity = torch.eye(channels, dtype=images.dtype, device=images.device)
-    # Saturation moves each channel away from the grey of all: one matrix for each picture.
+    # Saturation moves each channel away from their mean: one matrix per image.
     mix = torch.exp2(contrast) * (identity + 2 * saturation * (identity - 1 / channels))
     colour = torch.baddbmm(0.8 * shift, mix, colour).unflatten(2, images.shape[2:])
     return colour if images.shape[1] <= 3 else torch.cat([colour, images[:, 3:]], dim=1)
 
 
 def _geometric(images: Tensor, amounts: Tensor) -> Tensor:
-    """Shift by up to 1/8, scale by up to a fifth, turn by up to 15 degrees."""
+    """Shift by up to 1/8, scale by up to a fifth, rotate by up to 15 degrees."""
     height, width = images.shape[2:]
     scale = torch.exp2(0.5 * amounts[2])
     angle = math.radians(30) * amounts[3]
@@ -80,7 +80,7 @@ def _geometric(images: Tensor, amounts: Tensor) -> Tensor:
     along_x = torch.stack([cos, sin / aspect], dim=1)[..., None] * x  # [N, 2, W]
     along_y = torch.stack([-sin * aspect, cos], dim=1)[..., None] * y  # [N, 2, H]
     shift = 0.5 * amounts[:2].t()[..., None, None]
-    grid = along_x[:, :, None] + along_y[..., None] + shift  # what F.affine_grid gives, sooner
+    grid = along_x[:, :, None] + along_y[..., None] + shift  # as F.affine_grid, but faster
     grid = grid.permute(0, 2, 3, 1).to(images.dtype)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
@@ -96,19 +96,19 @@ def _cutout(images: Tensor, centre_x: Tensor, centre_y: Tensor) -> Tensor:
 
 
 def _centres(size: int, device: torch.device) -> Tensor:
-    """Where the pixels of a side lie between 0 and 1, [size]."""
+    """Positions of the pixels of a side between 0 and 1, [size]."""
     return (torch.arange(size, device=device) + 0.5) / size
 
 
 class AdaptiveProbability:
-    """Raises p while the discriminator is sure of real photos, else lowers it."""
+    """Raises p while the discriminator recognises real photos too confidently, else lowers it."""
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
         self.p = 0.0 if config.mode == "off" else min(config.p, config.max_p)
 
     def update(self, real_sign: float, images: int) -> None:
-        """Move p after `images` shown whose logits had the mean sign `real_sign`."""
+        """Adjust p after `images` real images whose logits had the mean sign `real_sign`."""
         if self.config.mode != "adaptive":
             return
         step = images / (self.config.adjust_kimg * 1000)
@@ -116,10 +116,10 @@ class AdaptiveProbability:
         self.p = min(self.config.max_p, max(0.0, self.p + direction * step))
 
     def state_dict(self) -> dict[str, float]:
-        """What a resumed run needs."""
+        """State to resume from."""
         return {"strength": self.p}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Take up where the saved run was, unless p is fixed now."""
+        """Restore the saved p, unless p is fixed now."""
         if self.config.mode == "adaptive":
             self.p = min(state["strength"], self.config.max_p)

@@ -1,10 +1,10 @@
-"""Checkpoints: everything that a resumed run needs, written whole or not at all.
+"""Checkpoints: everything that a resumed run needs, written completely or not at all.
 
-Beside `checkpoint-<nimg>.pt` lies `checkpoint-<nimg>.pt.sha256`. Loading checks the hash
-and then reads with weights_only, so that no pickled code runs. Where a checkpoint takes
-another's place, as after a rollback, the hashes of both are there: whichever file it is, it
-is known. `best-<nimg>.pt` is kept likewise: what can be sampled, of the moment that did best
-on the validation photos.
+Each `checkpoint-<nimg>.pt` has its hash in `checkpoint-<nimg>.pt.sha256`. Loading checks the hash
+and then reads with weights_only, so that no pickled code runs. When a checkpoint replaces another
+of the same name, as after a rollback, the hash file lists both hashes, so that either file is
+accepted if the write is interrupted. `best-<nimg>.pt` is stored in the same way: the averaged
+generator of the moment with the best validation score.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ _NAME: Final = re.compile(r"checkpoint-(\d{12})\.pt")
 
 
 class CheckpointError(RuntimeError):
-    """No usable checkpoint, or one that can't be written; the message says what to do."""
+    """A checkpoint can't be read or written; the message says what to do."""
 
 
 def checkpoint_path(run: Path, nimg: int) -> Path:
-    """Where the checkpoint at image count `nimg` lies."""
+    """Path of the checkpoint at image count `nimg`."""
     return run / f"checkpoint-{nimg:012d}.pt"
 
 
 def save_checkpoint(run: Path, nimg: int, state: dict[str, Any], keep: int) -> Path:
-    """Save a checkpoint; then delete all but the newest `keep`.
+    """Save a checkpoint, then delete all but the newest `keep`.
 
     Raises:
         CheckpointError: The disk is full or not writable; older checkpoints are untouched.
@@ -44,10 +44,10 @@ def save_checkpoint(run: Path, nimg: int, state: dict[str, Any], keep: int) -> P
 
 
 def save_best(run: Path, nimg: int, state: dict[str, Any]) -> Path:
-    """Save the best snapshot by validation in place of the one before.
+    """Save the best snapshot by validation, replacing the previous one.
 
     Raises:
-        CheckpointError: The disk is full or not writable; the one before is untouched.
+        CheckpointError: The disk is full or not writable; the previous one is untouched.
     """
     path = run / f"best-{nimg:012d}.pt"
     _save(path, state)
@@ -58,7 +58,7 @@ def save_best(run: Path, nimg: int, state: dict[str, Any]) -> Path:
 
 
 def load_best(run: Path) -> dict[str, Any]:
-    """The best snapshot by validation.
+    """Load the best snapshot by validation.
 
     Raises:
         CheckpointError: There is none, or it is damaged.
@@ -79,36 +79,36 @@ def _digest_file(path: Path) -> Path:
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
-    """Write aside, sync, rename."""
-    aside = path.with_suffix(".partial")
+    """Write temporary files, sync, and rename them."""
+    temporary = path.with_suffix(".partial")
     digest_file = _digest_file(path)
-    digest_aside = Path(f"{digest_file}.partial")
+    temporary_digest = Path(f"{digest_file}.partial")
     try:
-        with aside.open("wb") as file:
+        with temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        digests = [_sha256(aside), *(_digests(path) if path.exists() else ())]
-        digest_aside.write_text("\n".join(digests) + "\n", encoding="ascii")
-        digest_aside.replace(digest_file)
-        aside.replace(path)
+        digests = [_sha256(temporary), *(_digests(path) if path.exists() else ())]
+        temporary_digest.write_text("\n".join(digests) + "\n", encoding="ascii")
+        temporary_digest.replace(digest_file)
+        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        for left in (aside, digest_aside):
-            left.unlink(missing_ok=True)
+        for file_to_remove in (temporary, temporary_digest):
+            file_to_remove.unlink(missing_ok=True)
         if not path.exists():
             digest_file.unlink(missing_ok=True)
         raise CheckpointError(
-            f"can't write {path}: {error}. Make room, then go on with --resume"
+            f"can't write {path}: {error}. Free disk space, then continue with --resume"
         ) from error
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Checkpoints of a run, newest first."""
+    """List the checkpoints of a run, newest first."""
     return sorted((p for p in run.glob("checkpoint-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
 
 
 def load_newest(run: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The newest checkpoint that is whole; each damaged one is named in the log.
+    """Load the newest intact checkpoint; damaged ones are named in the log.
 
     Raises:
         CheckpointError: There is none.
@@ -118,13 +118,14 @@ def load_newest(run: Path, device: torch.device | str = "cpu") -> dict[str, Any]
         try:
             return load_checkpoint(path, device)
         except CheckpointError as error:
-            logger.warning("%s; using the one before it", error)
-    what = "none of its checkpoints is whole" if found else "it has no checkpoint"
-    raise CheckpointError(f"can't load {run}: {what}")
+            logger.warning("%s; using the previous one", error)
+    what = "none of its checkpoints is intact" if found else "it has no checkpoint"
+    way_out = "; its best moment is there: --snapshot best" if any(run.glob("best-*.pt")) else ""
+    raise CheckpointError(f"can't load {run}: {what}{way_out}")
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """One checkpoint, hash checked.
+    """Check a checkpoint's hash and load it.
 
     Raises:
         CheckpointError: It is damaged, or its hash is missing.
@@ -135,13 +136,13 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # what a damaged archive raises is not documented
+    except Exception as error:  # torch does not document what a damaged archive raises
         raise CheckpointError(f"{path} can't be read: {error}") from error
     return state
 
 
 def _digests(path: Path) -> list[str]:
-    """What a checkpoint's hash may be."""
+    """Hashes that a checkpoint may have."""
     return _digest_file(path).read_text(encoding="ascii").split()
 
 

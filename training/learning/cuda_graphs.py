@@ -1,7 +1,8 @@
-"""A step as CUDA graphs: recorded once, then replayed without Python.
+"""Training steps as CUDA graphs: recorded once, then replayed without Python.
 
-A step of a small pair of networks is thousands of kernels, each done sooner than Python launches
-the next: on an H100 at 64 px three quarters of a step were waiting (docs/performance.md).
+A step of a small pair of networks consists of thousands of kernels, each of which finishes before
+Python has launched the next: on an H100 at 64 px the GPU was idle for three quarters of a step
+(docs/performance.md).
 """
 
 from collections import Counter
@@ -13,33 +14,33 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-# A step of a kind is done plainly so often before it is recorded: libraries set up what they need.
+# Steps of each kind run without a graph before it is recorded, so that libraries are initialised.
 PLAIN_STEPS: Final = 2
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Graphs to be replayed in the order in which they were recorded, and where they read."""
+    """Graphs, to be replayed in the order of recording, and the tensors that they read."""
 
     inputs: tuple[Tensor, ...]
     graphs: list[torch.cuda.CUDAGraph]
-    outputs: list[Any]  # tensors that the next replay of any recording may overwrite
+    outputs: list[Any]  # valid until the next replay of any recording
 
     def read(self, inputs: tuple[Tensor, ...]) -> None:
-        """Take the inputs of the next replays."""
+        """Copy in the inputs of the next replays."""
         torch._foreach_copy_(self.inputs, inputs)
 
     def replay(self, index: int) -> Any:
-        """Run one of the graphs; what it computed."""
+        """Run one of the graphs and return its output."""
         self.graphs[index].replay()
         return self.outputs[index]
 
 
 class StepGraphs:
-    """Recordings of each kind of step. They share their memory."""
+    """Recordings of each kind of step, which share one memory pool."""
 
     def __init__(self, plain_steps: int = PLAIN_STEPS) -> None:
-        """Record a kind once it was done `plain_steps` times."""
+        """Record each kind of step after it has run `plain_steps` times."""
         self.plain_steps = plain_steps
         self._seen: Counter[Hashable] = Counter()
         self._recordings: dict[Hashable, Recording] = {}
@@ -48,7 +49,7 @@ class StepGraphs:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Work on the stream that recordings are made on: the default one can't be recorded."""
+        """Switch to the recording stream, since the default stream can't be recorded."""
         waiting = torch.cuda.current_stream()
         self._stream.wait_stream(waiting)
         with torch.cuda.stream(self._stream):
@@ -61,13 +62,13 @@ class StepGraphs:
         inputs: tuple[Tensor, ...],
         halves: Callable[[tuple[Tensor, ...]], list[Callable[[], Any]]],
     ) -> Recording | None:
-        """The recording of a kind of step, reading `inputs`; None while it is to be done plainly.
+        """Return the recording of a kind of step with `inputs` copied in; None if not recorded yet.
 
         Args:
-            kind: Steps that launch the same kernels on tensors of the same shapes.
-            inputs: All tensors that differ from step to step, but for the networks' own.
-            halves: Functions of a step that reads the tensors it is given; not called before
-                it is time to record.
+            kind: Steps of one kind launch the same kernels on tensors of the same shapes.
+            inputs: All tensors that differ from step to step, except the networks' own.
+            halves: Returns the functions of a step that reads the given tensors; called only for
+                recording.
         """
         if kind not in self._recordings:
             self._seen[kind] += 1
@@ -86,7 +87,7 @@ class StepGraphs:
         graphs, outputs = [], []
         for half in halves(inputs):
             graph = torch.cuda.CUDAGraph()
-            # The loader pins memory in its thread meanwhile, which concerns no recording.
+            # The loader's thread pins memory meanwhile, which must not invalidate the recording.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):

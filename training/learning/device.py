@@ -12,10 +12,10 @@ from training.learning.config import TrainingConfig
 
 
 def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu`, `cuda` or `mps`.
+    """Choose the device for `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
-        ValueError: The device that was asked for is not there.
+        ValueError: The requested device is not available.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -23,14 +23,14 @@ def pick_device(name: str) -> torch.device:
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device, there in available.items() if there)
+        name = next(device for device, usable in available.items() if usable)
     elif not available[name]:
         raise ValueError(f"--device {name}: torch finds none here; use --device auto or cpu")
     return torch.device(name)
 
 
 def compute_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype:
-    """bfloat16 where asked for, or where the device computes faster in it."""
+    """Choose bfloat16 if requested, or if the device computes faster in it."""
     if config.precision == "fp32":
         return torch.float32
     if config.precision == "bf16":
@@ -43,7 +43,7 @@ def compute_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype:
 
 
 def memory_mb(device: torch.device) -> float:
-    """Allocated on the GPU, or resident, in MB."""
+    """Memory allocated on the GPU, or else resident memory of the process, in MB."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device) / 1e6
     if sys.platform == "linux":
@@ -55,13 +55,13 @@ def memory_mb(device: torch.device) -> float:
 def keep_freed_memory() -> None:
     """Let glibc keep freed blocks instead of returning them to the kernel.
 
-    Each step frees and takes the same feature maps of some megabytes; giving them back
-    costs a page fault for every 4 kB of them, a fifth of a step's time on a CPU.
+    Each step frees and allocates the same feature maps of some megabytes; returning them to the
+    kernel costs a page fault for every 4 kB, a fifth of a step's time on a CPU.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
+    mallopt(mmap_threshold, 32 << 20)  # the largest that glibc accepts
     mallopt(trim_threshold, (1 << 31) - 1)
     mallopt(top_pad, 64 << 20)

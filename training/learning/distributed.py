@@ -1,7 +1,7 @@
-"""Processes of one run: who am I, and what is the mean over all.
+"""The processes of one run: their ranks, and averages over all of them.
 
 Plain torch.distributed with explicit gradient averaging: wrappers that hook the backward
-pass get in the way of R1, which differentiates it a second time.
+pass conflict with R1, which differentiates it a second time.
 """
 
 import os
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that torchrun started."""
+    """This process's rank among those that torchrun started."""
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0  # within this machine: which GPU
+    local_rank: int = 0  # within this machine; selects the GPU
 
     @property
     def is_main(self) -> bool:
@@ -35,7 +35,7 @@ class Ranks:
 
 @contextmanager
 def joined(device_type: str) -> Iterator[Ranks]:
-    """Join the group that torchrun describes in the environment; alone without one."""
+    """Join the process group that torchrun describes in the environment, if there is one."""
     if "RANK" not in os.environ:
         yield Ranks()
         return
@@ -47,7 +47,7 @@ def joined(device_type: str) -> Iterator[Ranks]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
-    """Replace each gradient by its mean over all ranks, in one message."""
+    """Replace each gradient by its mean over all ranks, in one reduction."""
     if ranks.world_size == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -68,9 +68,9 @@ def mean_over_ranks(values: Tensor, ranks: Ranks) -> Tensor:
 
 
 def largest(values: Sequence[float], device: torch.device, ranks: Ranks) -> list[float]:
-    """The largest of each value over all ranks, so that all decide alike.
+    """Largest of each value over all ranks, so that all ranks decide alike.
 
-    With several ranks all wait for the device here.
+    With several ranks, all wait for the device here.
     """
     if ranks.world_size == 1:
         return list(values)

@@ -1,7 +1,7 @@
-"""Fine-tuning: a new pair of networks takes the weights of a trained one.
+"""Fine-tuning: initialises a new pair of networks from the weights of a trained one.
 
-What crosses is matched by meaning, not by position: categories by name, blocks by their
-resolution. Blocks that a larger image needs are new and start without a say in it.
+Weights are matched by meaning, not by position: categories by name, blocks by resolution. Blocks
+that a larger image needs are new, and contribute nothing to it at first.
 """
 
 import json
@@ -28,7 +28,7 @@ from training.learning.sources import Source, Weights
 logger = logging.getLogger(__name__)
 
 _BLOCK: Final = re.compile(r"blocks\.(\d+)\.(.*)")
-COMPARED_PHOTOS: Final = 64  # of a category, to find the nearest one
+COMPARED_PHOTOS: Final = 64  # per category, to find the nearest one
 
 
 def transfer(
@@ -37,82 +37,84 @@ def transfer(
     discriminator: Discriminator,
     likeness: dict[str, str | None],
 ) -> list[str]:
-    """Start `generator` and `discriminator` from the source's averaged generator and critic.
+    """Initialise both networks from the source's averaged generator and its discriminator.
 
     Args:
-        source: Where the weights come from.
-        generator: Takes what fits; blocks beyond the source's resolution add nothing at first.
-        discriminator: Takes what fits; its first layer only at the same resolution.
+        source: Source of the weights.
+        generator: Receives all weights that fit; blocks beyond the source's resolution contribute
+            nothing at first.
+        discriminator: Receives all weights that fit; its first layer only at equal resolution.
         likeness: For each category of the new dataset, in order, the source's category that
             it starts from, or None for the mean of all.
 
     Returns:
-        Names of the tensors that start afresh.
+        Names of the tensors that keep their new initialisation.
 
     Raises:
-        RunError: Nothing of the generator's blocks fits, as when the widths differ.
+        RunError: The generator's blocks don't fit, as when the widths differ.
     """
     rows = [None if c is None else source.categories.index(c) for c in likeness.values()]
     known = [category_index(name, source.categories) is not None for name in likeness]
-    apart = [not k and rows.count(row) > 1 for k, row in zip(known, rows, strict=True)]
-    theirs = _embedded(source.generator, "mapping.embed.weight", 1, rows, apart)
-    del theirs["mapping.w_avg"]  # of the old categories; computed again when it is needed
-    fresh = _take(generator, theirs)
+    noisy = [not k and rows.count(row) > 1 for k, row in zip(known, rows, strict=True)]
+    weights = _with_categories(source.generator, "mapping.embed.weight", 1, rows, noisy)
+    del weights["mapping.w_avg"]  # of the old categories; computed again when it is needed
+    new = _load_matching(generator, weights)
     if generator.shape.pyramid.base != source.pyramid.base:
-        logger.info("%s has another base shape: what depends on it starts afresh", source.name)
-    if "synthesis.conv.conv.weight" in fresh:
+        logger.info("%s has another base shape: layers of that size are reinitialised", source.name)
+    if "synthesis.conv.conv.weight" in new:
         raise RunError(
-            f"--from {source.name}: its layers are of other widths "
+            f"--from {source.name}: its layers have other widths "
             f"({source.model.model_dump()}); leave out --preset and --set model.*"
         )
     for i in range(source.pyramid.doublings, generator.shape.pyramid.doublings):
         weight = generator.get_parameter(f"synthesis.blocks.{i}.to_image.weight")
         torch.nn.init.zeros_(weight)
     deeper = generator.shape.pyramid.doublings - source.pyramid.doublings
-    own, seen = _parts(source.discriminator)
-    own = _renumbered(_embedded(own, "embed", 0, rows), deeper)
-    for name in [name for name in seen if name.endswith("embed")]:
-        seen = _embedded(seen, name, 0, rows)
-    return fresh + _take(discriminator, _joined(own, seen, discriminator))
+    convolutional, projected = _by_kind(source.discriminator)
+    convolutional = _renumbered(_with_categories(convolutional, "embed", 0, rows), deeper)
+    for name in [name for name in projected if name.endswith("embed")]:
+        projected = _with_categories(projected, name, 0, rows)
+    matching = _named_for(discriminator, convolutional, projected)
+    return new + _load_matching(discriminator, matching)
 
 
-def _parts(weights: Weights) -> tuple[Weights, Weights]:
-    """A discriminator's weights by kind: convolutional and projected, the latter may be empty."""
-    own, seen = (
+def _by_kind(weights: Weights) -> tuple[Weights, Weights]:
+    """Split a discriminator's weights into convolutional and projected, which may be empty."""
+    convolutional, projected = (
         {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
         for prefix in ("convolutional.", "projected.")
     )
-    return own or weights, seen
+    return convolutional or weights, projected
 
 
-def _joined(own: Weights, seen: Weights, discriminator: Discriminator) -> Weights:
-    """Those of them that a discriminator of this kind has, under its names."""
+def _named_for(discriminator: Discriminator, convolutional: Weights, projected: Weights) -> Weights:
+    """Select the weights that a discriminator of this kind has, under its names."""
     if isinstance(discriminator, CombinedDiscriminator):
-        named = {f"convolutional.{n}": w for n, w in own.items()}
-        return named | {f"projected.{n}": w for n, w in seen.items()}
-    return own
+        named = {f"convolutional.{n}": w for n, w in convolutional.items()}
+        return named | {f"projected.{n}": w for n, w in projected.items()}
+    return convolutional
 
 
-def _embedded(
-    weights: Weights, name: str, axis: int, rows: list[int | None], apart: Sequence[bool] = ()
+def _with_categories(
+    weights: Weights, name: str, axis: int, rows: list[int | None], noisy: Sequence[bool] = ()
 ) -> Weights:
-    """`weights` with a category table whose rows along `axis` are those asked for.
+    """Replace the category table `name` by its `rows` along `axis`; None = the mean of all.
 
-    Rows that are to be told `apart` are half noise: what starts alike, a short training would leave
-    alike.
+    Rows that are `noisy` become half noise: categories with equal embeddings would stay alike
+    in a short training.
     """
     table = weights[name].movedim(axis, 0)
     picked = torch.stack([table.mean(dim=0) if row is None else table[row] for row in rows])
-    if any(apart):
+    if any(noisy):
         noise = torch.randn(picked.shape, generator=torch.Generator().manual_seed(0))
         scale = table.square().mean().sqrt()
         halves = (picked + noise.to(picked) * scale) / 2**0.5
-        picked = torch.where(torch.tensor(apart)[:, None], halves, picked)
+        picked = torch.where(torch.tensor(noisy)[:, None], halves, picked)
     return {**weights, name: picked.movedim(0, axis).contiguous()}
 
 
 def _renumbered(weights: Weights, deeper: int) -> Weights:
-    """Discriminator blocks are counted from the finest: shift them to the same resolution."""
+    """Shift discriminator blocks, which are counted from the finest, to equal resolutions."""
     if deeper == 0:
         return weights
     moved = {}
@@ -127,16 +129,17 @@ def _renumbered(weights: Weights, deeper: int) -> Weights:
 
 @torch.no_grad()
 def recognise_new(discriminator: Discriminator, dataset: PreparedDataset, new: list[bool]) -> None:
-    """Let the discriminator know new categories by what it sees in their photos.
+    """Initialise the discriminator's embeddings of new categories from their photos.
 
-    What a category adds to a logit is linear in the features; best is what tells its photos
-    from the others' (Miyato and Koyama 2018, section 3, arXiv 1802.05637). Each new embedding
-    becomes the category's mean feature less that of all, at the length of the others.
+    A category's term in a logit is linear in the features; the best embedding is the direction
+    that distinguishes its photos from the others (Miyato and Koyama 2018, section 3, arXiv
+    1802.05637). Each new embedding becomes the category's mean feature minus the mean of all
+    categories, scaled to the length of the other embeddings.
 
     Args:
-        discriminator: Of `dataset`'s categories, with a source's weights.
-        dataset: What is to be learnt.
-        new: Which categories the source does not know.
+        discriminator: Discriminator of `dataset`'s categories, with a source's weights.
+        dataset: Dataset to train on.
+        new: Which categories the source does not have.
     """
     train, means = dataset.indices("train"), []
     present = np.unique(dataset.labels[train])
@@ -149,8 +152,8 @@ def recognise_new(discriminator: Discriminator, dataset: PreparedDataset, new: l
         means.append([hidden.mean(dim=0) for hidden in _hidden(discriminator, photos)])
     of_each_table = (torch.stack(table) for table in zip(*means, strict=True))
     for embed, mean in zip(_embeddings(discriminator), of_each_table, strict=True):
-        apart = mean - mean.mean(dim=0)
-        directions = torch.nn.functional.normalize(apart, dim=1) * embed.norm(dim=1).mean()
+        differences = mean - mean.mean(dim=0)
+        directions = torch.nn.functional.normalize(differences, dim=1) * embed.norm(dim=1).mean()
         for label, direction in zip(present, directions, strict=True):
             if label in chosen:
                 embed[label] = direction
@@ -158,23 +161,23 @@ def recognise_new(discriminator: Discriminator, dataset: PreparedDataset, new: l
 
 def _hidden(discriminator: Discriminator, images: Tensor) -> list[Tensor]:
     if isinstance(discriminator, CombinedDiscriminator):
-        own, seen = discriminator.convolutional, discriminator.projected
-        return [*_hidden(own, images), *seen.hidden_features(images)]
+        convolutional, projected = discriminator.convolutional, discriminator.projected
+        return [*_hidden(convolutional, images), *projected.hidden_features(images)]
     assert isinstance(discriminator, ConvolutionalDiscriminator)
     return [discriminator.hidden_features(images)]
 
 
 def _embeddings(discriminator: Discriminator) -> list[Tensor]:
-    """The tables of categories [categories, features], in the order of `_hidden`."""
+    """Category embeddings [categories, features], in the order of `_hidden`."""
     return [p for name, p in discriminator.named_parameters() if name.split(".")[-1] == "embed"]
 
 
-def _take(module: torch.nn.Module, weights: Weights) -> list[str]:
-    """Copy what has the same name and shape; the names of all others."""
-    mine = module.state_dict()
-    fits = {n: w for n, w in weights.items() if n in mine and mine[n].shape == w.shape}
-    module.load_state_dict({**mine, **fits})
-    return [name for name in mine if name not in fits]
+def _load_matching(module: torch.nn.Module, weights: Weights) -> list[str]:
+    """Load the tensors whose name and shape match; returns the names of all others."""
+    state = module.state_dict()
+    fits = {n: w for n, w in weights.items() if n in state and state[n].shape == w.shape}
+    module.load_state_dict({**state, **fits})
+    return [name for name in state if name not in fits]
 
 
 def find_likeness(
@@ -182,14 +185,14 @@ def find_likeness(
     dataset: PreparedDataset,
     extractor: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None,
 ) -> dict[str, str | None]:
-    """For each category of `dataset`, the source's category to start from.
+    """Find for each category of `dataset` the source's category to start from.
 
     Args:
-        source: Where the weights come from.
-        dataset: What is to be learnt.
-        extractor: Pictures uint8 [N, H, W, C] -> features [N, D], by which a category that
-            the source does not know is compared with the pictures of those that it does;
-            None: it starts from the mean of all.
+        source: Source of the weights.
+        dataset: Dataset to train on.
+        extractor: Images uint8 [N, H, W, C] -> features [N, D], to compare photos of a category
+            that the source does not have with generated images of those that it has; None = such
+            a category starts from the mean of all.
     """
     likeness: dict[str, str | None] = {}
     for name in dataset.info.categories:
@@ -200,7 +203,7 @@ def find_likeness(
         sampler = GeneratorSampler(source.build_generator(), source.categories)
         of_each = (np.full(COMPARED_PHOTOS, label) for label in range(len(source.categories)))
         generated = (sampler.sample(labels, seed=0, truncation_psi=0.7) for labels in of_each)
-        centres = np.stack([extractor(pictures).mean(axis=0) for pictures in generated])
+        centres = np.stack([extractor(images).mean(axis=0) for images in generated])
         train = dataset.indices("train")
         for name in new:
             of_name = train[dataset.labels[train] == dataset.info.categories.index(name)]
@@ -214,10 +217,10 @@ def find_likeness(
 
 
 def freeze(discriminator: Discriminator, blocks: int) -> None:
-    """Keep the discriminator's first `blocks` blocks as they are.
+    """Freeze the discriminator's first `blocks` blocks.
 
-    The layers next to the picture know edges and textures of any product; with few photos
-    they are better kept than relearnt. Source: Mo et al. 2020, arXiv 2002.10964.
+    The layers next to the image detect edges and textures of any product; with few photos it
+    is better not to train them further. Source: Mo et al. 2020, arXiv 2002.10964.
     """
     if isinstance(discriminator, CombinedDiscriminator):
         discriminator = discriminator.convolutional

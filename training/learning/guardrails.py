@@ -1,7 +1,7 @@
-"""What makes a run safe to leave alone: when to roll back, when to raise an alarm.
+"""Guards that make a run safe to leave alone: when to roll back, when to raise an alarm.
 
-Rolling back is for a run that broke: losses or gradients that are not finite, or gradients
-far above their own past. Alarms are for a run that still runs but no longer pays.
+A run is rolled back if losses or gradients are not finite, or if gradients are far larger than
+before. An alarm is raised if a run still works but no longer improves.
 """
 
 import math
@@ -15,22 +15,22 @@ import torch
 
 MAX_ROLLBACKS: Final = 3
 ROLLBACK_RATE: Final = 0.5  # learning rate after a rollback, relative
-# A tick's gradient norm, over the median of those before, that is no longer noise: R1's
-# gradients vary by a factor of ten or so within a healthy run.
+# A tick's gradient norm, relative to the median of the previous ones, that counts as exploding:
+# R1's gradients vary by a factor of ten or so within a healthy run.
 EXPLODING: Final = 1000.0
 NORM_HISTORY: Final = 32
 MIN_NORM_HISTORY: Final = 4
-# Share of the way from photos it was trained on to generated pictures at which the
-# discriminator places photos that it never saw: 0 = treats them alike, 1 = as fakes.
+# Where the discriminator's logits place unseen photos between training photos and generated
+# images: 0 = like training photos, 1 = like generated images.
 OVERFITTING: Final = 0.8
-# Spread of generated features within a category over that of the photos.
+# Spread of generated images' features within a category, relative to that of the photos.
 COLLAPSE: Final = 0.1
 # Checkpoints hold the pair, its averages, Adam's two moments and the lag reference.
 _CHECKPOINT_COPIES: Final = 8
 
 
 class TrainingDiverged(RuntimeError):
-    """Losses or gradients broke, again and again; checkpoints are from before that."""
+    """Losses or gradients diverged repeatedly; checkpoints are from before that."""
 
 
 class ResourceError(ValueError):
@@ -38,7 +38,7 @@ class ResourceError(ValueError):
 
 
 class Guardrails:
-    """Watches the means of each tick; counts the rollbacks of a run."""
+    """Checks the means of each tick, and counts the rollbacks of a run."""
 
     def __init__(self) -> None:
         self.rollbacks = 0
@@ -46,14 +46,14 @@ class Guardrails:
 
     @property
     def learning_rate_factor(self) -> float:
-        """What rollbacks left of the learning rate."""
+        """Factor on the learning rate after all rollbacks so far."""
         return ROLLBACK_RATE**self.rollbacks
 
     def check(self, means: Mapping[str, float]) -> None:
-        """Refuse means of a tick that are not those of a run that still learns.
+        """Check the means of a tick.
 
         Raises:
-            TrainingDiverged: Something is not finite, or the gradients exploded.
+            TrainingDiverged: A value is not finite, or the gradients exploded.
         """
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
@@ -71,14 +71,14 @@ class Guardrails:
         """Count a rollback.
 
         Returns:
-            What happened, for log and report.
+            A description for log and report.
 
         Raises:
-            TrainingDiverged: It was one too many.
+            TrainingDiverged: There were too many rollbacks.
         """
         if self.rollbacks >= MAX_ROLLBACKS:
             raise TrainingDiverged(
-                f"{reason}, after {MAX_ROLLBACKS} rollbacks with ever smaller steps: start anew "
+                f"{reason}, after {MAX_ROLLBACKS} rollbacks with ever smaller steps: start again "
                 "with a lower --learning-rate or a higher --r1-gamma; the last checkpoint is good"
             )
         self.rollbacks += 1
@@ -88,19 +88,20 @@ class Guardrails:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """State to resume from."""
         return {"rollbacks": self.rollbacks, "gradient_norms": list(self.gradient_norms)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where the saved run was."""
+        """Restore a saved state."""
         self.rollbacks = state["rollbacks"]
         self.gradient_norms = list(state["gradient_norms"])
 
 
 def alarms(measured: Mapping[str, float]) -> dict[str, str]:
-    """What the validation measurements warn of, "overfitting" or "collapse", and its message.
+    """Derive alarms from validation measurements (training/learning/validation.py).
 
-    A person who left the run alone should know it (see training/learning/validation.py).
+    Returns:
+        "overfitting" or "collapse" -> message.
     """
     found = {}
     if measured["overfitting"] > OVERFITTING:
@@ -110,7 +111,7 @@ def alarms(measured: Mapping[str, float]) -> dict[str, str]:
         )
     if measured["diversity"] < COLLAPSE:
         found["collapse"] = (
-            "generated pictures of a category are nearly the same (spread "
+            "generated images of a category are nearly the same (spread "
             f"{measured['diversity']:.2f} of the photos'): go back to the best snapshot, and "
             "try a lower --learning-rate"
         )
@@ -121,15 +122,15 @@ def check_disk(run: Path, networks: tuple[torch.nn.Module, ...], keep_checkpoint
     """Refuse to start a run whose checkpoints would not fit.
 
     Raises:
-        ResourceError: Names the folder, and how much is missing.
+        ResourceError: The message names the folder and the space needed.
     """
-    # The newest is written aside before the oldest goes; the best snapshot comes on top.
+    # The newest is written before the oldest is deleted, and there is the best snapshot.
     needed = _checkpoint_bytes(networks) * (keep_checkpoints + 2)
     free = shutil.disk_usage(run).free
     if free < needed:
         raise ResourceError(
             f"{run}: checkpoints need {needed / 1e6:.1f} MB of disk, {free / 1e6:.1f} MB are "
-            "free: make room, choose another --out, or --set keep_checkpoints=2"
+            "free: free disk space, choose another --out, or --set keep_checkpoints=2"
         )
 
 
@@ -137,9 +138,9 @@ def check_memory(networks: tuple[torch.nn.Module, ...], device: torch.device) ->
     """Refuse to start a run whose weights and optimisers alone would not fit.
 
     Raises:
-        ResourceError: Names the device, and how much is missing.
+        ResourceError: The message names the device and the memory needed.
     """
-    needed = 2 * _checkpoint_bytes(networks)  # a checkpoint that is read comes on top
+    needed = 2 * _checkpoint_bytes(networks)  # twice, for loading a checkpoint
     free = _free_memory(device)
     if free is not None and free < needed:
         raise ResourceError(
@@ -154,7 +155,7 @@ def _checkpoint_bytes(networks: tuple[torch.nn.Module, ...]) -> int:
 
 
 def _free_memory(device: torch.device) -> int | None:
-    """Bytes free on the device; None where the system does not say."""
+    """Free memory of the device in bytes; None if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:

@@ -1,4 +1,4 @@
-"""Prepared dataset -> batches on the device, in an order fixed by seed and image count."""
+"""Prepared dataset -> batches on the device, in an order determined by seed and image count."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from training.learning.randomness import Purpose, epoch_order, seed_for
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's part of a step's photos.
+    """One rank's slice of a step's photos.
 
     Attributes:
         images: float32 [N, C, H, W] in [-1, 1], channels_last.
@@ -34,7 +34,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 class BatchLoader:
-    """Endless batches of the training photos, each read ahead while the one before trains."""
+    """Yields batches of the training photos without end; the next one is read in advance."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class BatchLoader:
         group_size: int,
         mirror: bool = False,
     ) -> None:
-        """Read `batch_size` photos a step, over all ranks, on to `device`.
+        """Set up batches of a dataset's training photos.
 
         Args:
-            dataset: Whose training photos.
-            batch_size: Over all ranks.
-            seed: Decides their order, and which are mirrored.
-            device: Where batches go.
-            group_size: Neighbours in a batch that are of one category.
+            dataset: Source of the photos.
+            batch_size: Photos per step over all ranks.
+            seed: Determines their order, and which are mirrored.
+            device: Device of the batches.
+            group_size: Consecutive photos in a batch that are of one category.
             mirror: Mirror each photo with probability 1/2, drawn again in each epoch.
         """
         self.dataset = dataset
@@ -69,12 +69,12 @@ class BatchLoader:
         self.seed = seed
         self.device = device
         self.mirror = mirror
-        # Sorting a million photos takes longer than a step; a batch is of two epochs at most,
+        # Sorting a million photos takes longer than a step. A batch spans at most two epochs,
         # unless there are fewer photos than in a batch.
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     def batches(self, nimg: int, ranks: Ranks) -> Iterator[Batch]:
-        """Batches from image count `nimg` on; the next one is read in a thread."""
+        """Yield batches from image count `nimg` on; the next one is read in a thread."""
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(self._read, nimg, ranks)
             while True:
@@ -91,16 +91,16 @@ class BatchLoader:
                 yield Batch(to_float(images.to(self.device, non_blocking=True)), category)
 
     def positions(self, nimg: int, ranks: Ranks) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows of the dataset that this rank takes at image count `nimg`, and which to mirror."""
-        share = ranks.share(self.batch_size)
-        wanted = np.arange(nimg + share.start, nimg + share.stop)
-        epochs, offsets = np.divmod(wanted, self.epoch_length)
+        """Rows of the dataset for this rank at image count `nimg`, and which to mirror."""
+        part = ranks.share(self.batch_size)
+        counts = np.arange(nimg + part.start, nimg + part.stop)
+        epochs, offsets = np.divmod(counts, self.epoch_length)
         drawn = (self._epoch(int(epoch))[:, o] for epoch, o in zip(epochs, offsets, strict=True))
         order, mirrored = np.stack(list(drawn), axis=1)
         return self.rows[order], mirrored.astype(bool)
 
     def _draw_epoch(self, epoch: int) -> NDArray[np.int64]:
-        """The order of an epoch's photos, and which of them are mirrored: [2, epoch_length]."""
+        """Draw the order of an epoch's photos, and which are mirrored: [2, epoch_length]."""
         order = epoch_order(self.seed, epoch, self.labels, self.group_size)
         random = np.random.default_rng(seed_for(self.seed, Purpose.MIRROR, epoch))
         return np.stack([order, (random.random(len(order)) < 0.5) & self.mirror])

@@ -1,4 +1,4 @@
-"""What the networks learn with: Adam, with a learning rate for each kind of parameter."""
+"""The optimisers: Adam, with a learning rate for each kind of parameter."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -13,19 +13,20 @@ from training.learning.config import OptimizerConfig, TrainingConfig
 
 Groups = list[dict[str, Any]]
 EMBEDDING: Final = "mapping.embed.weight"
-DECAYED: Final = 0.05  # of the learning rate, at the end of a run whose rate falls
+DECAYED: Final = 0.05  # fraction of the learning rate at the end of a run with decay
 
 
 def rate_factor(settings: OptimizerConfig, shown: int, progress: float) -> float:
-    """Fraction of the configured learning rates at which a step learns.
+    """Factor on the configured learning rates in one step.
 
     Args:
-        settings: How long the rate rises, and how long it falls.
-        shown: Images after the step.
+        settings: Lengths of warm-up and decay.
+        shown: Images shown after the step.
         progress: Fraction of the run that is over, 0 to 1.
 
     Returns:
-        Rises linearly from 0 over warmup_kimg, and falls linearly to DECAYED over the last part.
+        Factor that rises linearly from 0 over warmup_kimg, and falls linearly to DECAYED over the
+        last part of the run.
     """
     warmup = settings.warmup_kimg * 1000
     rising = min(1.0, shown / warmup) if warmup else 1.0
@@ -34,10 +35,10 @@ def rate_factor(settings: OptimizerConfig, shown: int, progress: float) -> float
 
 
 def generator_groups(generator: Generator, settings: OptimizerConfig) -> Groups:
-    """Parameter groups of the generator.
+    """Build the generator's parameter groups.
 
-    The categories' embedding starts at standard deviation 1, and its rate is in proportion to
-    that: by its shape and as a part of the mapping network it would hardly move.
+    The category embedding starts with standard deviation 1, and its learning rate is in proportion
+    to that. With the rate of its shape and of the mapping network it would hardly change.
     """
     groups = []
     for group in _unsplit_groups(generator, settings):
@@ -51,7 +52,7 @@ def generator_groups(generator: Generator, settings: OptimizerConfig) -> Groups:
 
 
 def discriminator_groups(discriminator: Discriminator, config: TrainingConfig) -> Groups:
-    """Parameter groups of a discriminator of any kind."""
+    """Build the parameter groups of a discriminator of any kind."""
     if isinstance(discriminator, CombinedDiscriminator):
         parts = (discriminator.convolutional, discriminator.projected)
         prefixes = ("convolutional.", "projected.")
@@ -65,7 +66,7 @@ def discriminator_groups(discriminator: Discriminator, config: TrainingConfig) -
         betas = (settings.beta1, settings.beta2)
         named = list(_trained(discriminator))
         return [{"params": named, "lr": config.projected.learning_rate, "betas": betas}]
-    # Time constants corrected for lazy R1 (Karras et al. 2020, appendix B, arXiv 1912.04958).
+    # Adam's constants corrected for lazy R1 (Karras et al. 2020, appendix B, arXiv 1912.04958).
     ratio = settings.r1_interval_steps / (settings.r1_interval_steps + 1)
     betas = (settings.beta1**ratio, settings.beta2**ratio)
     return [
@@ -75,10 +76,10 @@ def discriminator_groups(discriminator: Discriminator, config: TrainingConfig) -
 
 
 def adam(groups: Groups) -> torch.optim.Adam:
-    """Adam over named groups that hold their own rates and betas.
+    """Build Adam over named groups with their own learning rates and betas.
 
-    Not fused on a processor: there it takes the wrong elements where a gradient lies in memory
-    in another order than its parameter, without a word (torch 2.14).
+    Not fused on a CPU: there it silently uses the wrong elements if a gradient's memory layout
+    differs from its parameter's (torch 2.14).
     """
     on_gpu = groups[0]["params"][0][1].is_cuda
     return torch.optim.Adam(groups, eps=1e-8, fused=on_gpu, foreach=not on_gpu)
@@ -87,13 +88,13 @@ def adam(groups: Groups) -> torch.optim.Adam:
 def load_adam(
     optimizer: torch.optim.Adam, saved: dict[str, Any], module: nn.Module, settings: OptimizerConfig
 ) -> None:
-    """Take up the moments of a saved state; rates, betas and all else stay as configured now.
+    """Load the moments of a saved state; learning rates and betas stay as configured now.
 
     Args:
-        optimizer: Of `module`'s parameters.
-        saved: Its state dict, or that of an optimizer from before parameters had names.
-        module: The network, in whose order those groups were made.
-        settings: That those groups were made by.
+        optimizer: Optimizer of `module`'s parameters.
+        saved: Its state dict, or that of an older optimizer without parameter names.
+        module: The network, whose parameter order an older optimizer used.
+        settings: Settings that an older optimizer's groups were built from.
     """
     groups = saved["param_groups"]
     unnamed = (name for group in _unsplit_groups(module, settings) for name, _ in group["params"])
@@ -120,11 +121,11 @@ def equalized_groups(
     mapping_multiplier: float = 1.0,
     noise_multiplier: float = 1.0,
 ) -> Groups:
-    """Named parameter groups with equalised learning rates.
+    """Build named parameter groups with equalised learning rates.
 
-    Adam's step does not depend on the gradient's scale, so a learning rate in proportion
-    to the initial standard deviation, 1 / sqrt(fan_in), does what scaling each weight in
-    every forward pass does, for free (Karras et al. 2018, arXiv 1710.10196).
+    Adam's step does not depend on the gradient's scale. So a learning rate in proportion to the
+    initial standard deviation, 1 / sqrt(fan_in), has the same effect as scaling each weight in
+    every forward pass, at no cost (Karras et al. 2018, arXiv 1710.10196).
     """
     groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in _trained(module):
@@ -132,8 +133,8 @@ def equalized_groups(
         if parameter.ndim in (2, 4):  # matrices and kernels; not biases and the constant
             rate /= parameter[0].numel() ** 0.5
         if parameter.ndim == 0:
-            # A noise strength speaks for a whole map: at the full rate it outruns the
-            # features early on, and images come out peppered.
+            # A noise strength scales a whole feature map: at the full rate it grows faster than
+            # the features early on, and images become speckled.
             rate *= noise_multiplier
         if name.startswith("mapping."):
             rate *= mapping_multiplier

@@ -1,8 +1,9 @@
-"""Named settings, each for one picture size; any dataset size takes any preset.
+"""Named settings, each intended for one image size; any preset works with any dataset size.
 
-What was run: cpu-demo on a processor often, gpu-64 and gpu-128 once on an H100, where they gave the
-bases (docs/performance.md). gpu-256 and gpu-512 go on from these by size, and only their speed was
-measured, of another discriminator; cpu-64 is gpu-64 in the batches that a processor has time for.
+Which were run: cpu-demo many times on a CPU; gpu-64 and gpu-128 once on an H100, which trained the
+bases (docs/performance.md). gpu-256 and gpu-512 are extrapolated from these by size; only their
+speed was measured, with another discriminator. cpu-64 is gpu-64 with the smaller batches that a
+CPU has time for.
 """
 
 from typing import Any, Final
@@ -10,14 +11,14 @@ from typing import Any, Final
 from training.learning.config import merge
 
 _PRETRAINED: Final = {
-    # Over the convolutional one alone a fifth to a half of the distance: docs/decisions/0019.
+    # A fifth to a half of the distance of the convolutional one alone: docs/decisions/0019.
     "discriminator": "both",
     "optimizer": {"learning_rate": 0.004, "mapping_multiplier": 0.3, "r1_gamma": 1.0},
 }
 
 
 def _gpu(**settings: Any) -> dict[str, Any]:
-    """What all GPU presets have in common, under `settings`."""
+    """Merge `settings` over the settings that all GPU presets have in common."""
     common = {
         "batch_size": 64,
         "model": {"channel_base": 4096},
@@ -31,7 +32,7 @@ def _gpu(**settings: Any) -> dict[str, Any]:
 
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
-    # 32 px on two processor cores within minutes.
+    # 32 px on two CPU cores within minutes.
     "cpu-demo": {
         # Half the images in the same time, at a lower distance: docs/decisions/0019.
         "discriminator": "both",
@@ -41,9 +42,9 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         # docs/masking.md, "The objective, and how strong its penalty is".
         "optimizer": {"learning_rate": 0.006, "mapping_multiplier": 0.3, "r1_gamma": 1.0},
     },
-    # 64 px on a processor within hours.
+    # 64 px on a CPU within hours.
     "cpu-64": merge(_PRETRAINED, {"model": {"channel_base": 4096}}),
-    # A tenth of this penalty gave twice the distance; narrow, so that a processor can fine-tune it.
+    # A tenth of this penalty doubled the distance; narrow, so that a CPU can fine-tune it.
     "gpu-64": _gpu(),
     "gpu-128": _gpu(optimizer={"r1_gamma": 2.0}),
     "gpu-256": _gpu(
@@ -62,7 +63,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     ),
 }
 
-# Longer side in pixels that each preset was made for; what `--preset` defaults from.
+# Longer side in pixels that each preset is intended for; decides the default of `--preset`.
 PRESET_SIZE_PX: Final = {
     "cpu-demo": 32,
     "cpu-64": 64,
@@ -74,10 +75,10 @@ PRESET_SIZE_PX: Final = {
 
 
 def default_preset(longer_side_px: int, on_cpu: bool) -> str:
-    """The preset for a size: the first, for the device's kind, that is large enough.
+    """Choose the preset for a size: the first one of the device's kind that is large enough.
 
-    A processor takes the larger of its two for all larger sizes: the widths of a GPU's would
-    take it weeks.
+    A CPU uses the larger of its two for all larger sizes: with the widths of a GPU's presets
+    training would take weeks.
     """
     if longer_side_px <= 32:
         return "cpu-demo"

@@ -1,4 +1,4 @@
-"""Images from a training run or an export, by labels and a seed: what evaluation judges."""
+"""Generates images from a training run or an export, by labels and a seed, for evaluation."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -36,7 +36,7 @@ def graph_inputs(
     truncation_psi: float,
     noise_scale: float = 1.0,
 ) -> Arrays:
-    """A generator's inputs for images of `labels` [N], by INPUT_NAMES."""
+    """Draw a generator's inputs for images of `labels` [N], by INPUT_NAMES."""
     categories = model.shape.categories if isinstance(model, Generator) else len(model.categories)
     random = np.random.default_rng(seed)
     z = random.standard_normal((len(labels), model.z_dim), dtype=np.float32)
@@ -48,9 +48,9 @@ def graph_inputs(
 
 
 def open_graph(graph: bytes | str) -> Any:
-    """A session of a graph or its file on the CPU.
+    """Open an ONNX Runtime session of a graph, or of its file, on the CPU.
 
-    It is silent about the optional input, which costs it no speed.
+    Warnings are off: each session warns about the optional input, which costs no speed.
     """
     import onnxruntime
 
@@ -60,7 +60,7 @@ def open_graph(graph: bytes | str) -> Any:
 
 
 class Sampler(ABC):
-    """A generator of images: a run or an export.
+    """Generates images: of a run or an export.
 
     Attributes:
         categories: Names that labels index.
@@ -77,9 +77,9 @@ class Sampler(ABC):
         truncation_psi: float = 1.0,
         noise_scale: float = 1.0,
     ) -> NDArray[np.uint8]:
-        """Images [N, height, width, channels] of categories[labels], fixed by `seed`.
+        """Generate images [N, height, width, channels] of categories[labels], fixed by `seed`.
 
-        Evaluation asks in batches, each under its own seed: the evaluation's plus the number
+        Evaluation samples in batches, each with its own seed: the evaluation's plus the number
         of images before the batch.
         """
         inputs = graph_inputs(
@@ -91,11 +91,11 @@ class Sampler(ABC):
 
     @abstractmethod
     def _generate(self, inputs: Arrays) -> Tensor:
-        """Images [N, C, H, W] in [-1, 1] for one batch of inputs."""
+        """Generate images [N, C, H, W] in [-1, 1] for one batch of inputs."""
 
 
 class GeneratorSampler(Sampler):
-    """A generator in torch, sampled from where it is."""
+    """A generator in torch, sampled on its own device."""
 
     def __init__(self, generator: Generator, categories: tuple[str, ...]) -> None:
         super().__init__(generator, categories)
@@ -114,7 +114,7 @@ class RunSampler(GeneratorSampler):
     def __init__(
         self, run: Path, device: torch.device | None = None, snapshot: Snapshot = "last"
     ) -> None:
-        """Load the newest whole checkpoint of `run`, or its best snapshot."""
+        """Load the newest intact checkpoint of `run`, or its best snapshot."""
         generator, self.config, self.info, self.nimg = load_generator(run, snapshot)
         super().__init__(generator.to(device or torch.device("cpu")), self.info.categories)
 
@@ -126,7 +126,7 @@ class ExportSampler(Sampler):
         """Load `export` after checking its hashes.
 
         Raises:
-            ManifestError: A file is missing or not the one that was exported.
+            ManifestError: A file is missing or differs from the exported one.
         """
         try:
             text = (export / MANIFEST_FILE).read_bytes()
@@ -146,7 +146,7 @@ class ExportSampler(Sampler):
 def open_sampler(
     path: Path, device: torch.device | None = None, snapshot: Snapshot = "last"
 ) -> RunSampler | ExportSampler:
-    """A run or an export, by what lies in the folder; `snapshot` is for a run.
+    """Open a run or an export, whichever the folder contains; `snapshot` is for a run.
 
     Raises:
         RunError: It is neither.

@@ -26,7 +26,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Weights of a trained pair, and what they were trained for."""
+    """Weights of a trained pair of networks, with its sizes and categories."""
 
     name: str
     model: ModelConfig
@@ -39,11 +39,11 @@ class Source:
 
     @property
     def pyramid(self) -> Pyramid:
-        """Resolutions of its pictures."""
+        """Resolutions of its images."""
         return Pyramid.of(self.height, self.width)
 
     def build_generator(self) -> Generator:
-        """The generator that it was."""
+        """Build its generator with its weights."""
         generator = Generator(
             GeneratorShape(
                 height=self.height,
@@ -54,7 +54,7 @@ class Source:
             )
         )
         generator.load_state_dict(self.generator)
-        # A run brings its mean styles up to date with its grids, not with its checkpoints.
+        # A run updates its mean styles with its grids, not with its checkpoints.
         generator.eval().requires_grad_(False).update_w_avg()
         return generator
 
@@ -63,8 +63,8 @@ def open_source(text: str) -> Source:
     """Read RUN, EXPORT, `model:version` of the Model Store, or `base:name`.
 
     Raises:
-        RunError: There is no such thing, or it has no weights to start from.
-        CheckpointError: None of the run's checkpoints is whole.
+        RunError: It does not exist, or has no weights to start from.
+        CheckpointError: None of the run's checkpoints is intact.
     """
     path = Path(text)
     if text.startswith(BASE_PREFIX):

@@ -1,1 +1,1 @@
-"""Two sets of images -> distances and shares, on frozen features."""
+"""Two sets of images -> distances and coverage, on frozen features."""

@@ -1,7 +1,7 @@
 """Distances and coverage between two sets of feature vectors; pure functions.
 
-Throughout, `real` is [N, D] and `generated` [M, D], one row an image's features. All sums
-are in float64, whatever comes in.
+Throughout, `real` is [N, D] and `generated` [M, D]; each row has one image's features. All sums
+are in float64, whatever the input's type.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 Features = NDArray[np.floating[Any]]
 
-# Neighbours that span a picture's ball. Naeem et al. (2020) find 5 stable for a few hundred
-# samples or more; one value for all four keeps them comparable.
+# Neighbours that an image's ball reaches to. Naeem et al. (2020) find 5 stable for a few hundred
+# samples or more; one value for all four metrics keeps them comparable.
 NEAREST_K: Final = 5
-# Rows of a pairwise matrix held at a time, so that memory grows with N, not N squared.
+# Rows of a pairwise matrix in memory at a time, so that memory grows with N, not N squared.
 _BLOCK: Final = 1024
-# Random halves behind an interval: 200 leave five beyond each end.
+# Random halves that an interval is computed from: 200 leave five beyond each end.
 _SUBSETS: Final = 200
 
 
@@ -35,7 +35,7 @@ def frechet_distance(real: Features, generated: Features) -> float:
         Squared distance, 0 or more, in squared feature units.
 
     Raises:
-        ValueError: The shapes do not fit or a set is too small.
+        ValueError: The shapes do not match or a set is too small.
     """
     real, generated = _checked(real, generated, at_least=2)
     return gaussian_frechet_distance(
@@ -64,8 +64,8 @@ def gaussian_frechet_distance(
     """
     values, vectors = np.linalg.eigh(covariance_a)
     root_a = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
-    # A^(1/2) B A^(1/2) has the eigenvalues of A B but is symmetric, so that a covariance of
-    # low rank, from few photos, gives no complex or exploding root.
+    # A^(1/2) B A^(1/2) has the eigenvalues of A B but is symmetric, so a covariance of low
+    # rank, from few photos, has no complex or exploding root.
     product = root_a @ covariance_b @ root_a
     root_trace = np.sqrt(np.clip(np.linalg.eigvalsh(product), 0.0, None)).sum()
     offset = mean_a - mean_b
@@ -76,8 +76,8 @@ def gaussian_frechet_distance(
 def kernel_distance(real: Features, generated: Features) -> float:
     """Unbiased squared maximum mean discrepancy under the kernel (x.y / D + 1)^3.
 
-    Its expectation is 0 for two sets of one distribution at any counts, so that a single
-    value can be slightly below 0; this makes it the one to trust for few photos.
+    Its expectation is 0 for two sets of one distribution at any counts (so a single value can be
+    slightly below 0), which makes it the most reliable distance for few photos.
 
     Args:
         real: [N, D], N of 2 or more.
@@ -87,7 +87,7 @@ def kernel_distance(real: Features, generated: Features) -> float:
         The estimate over all pairs.
 
     Raises:
-        ValueError: The shapes do not fit or a set is too small.
+        ValueError: The shapes do not match or a set is too small.
 
     Source: Binkowski et al., 2018, section 4, arXiv 1801.01401.
     """
@@ -98,23 +98,23 @@ def kernel_distance(real: Features, generated: Features) -> float:
 def kernel_distance_interval(
     real: Features, generated: Features, *, seed: int = 0
 ) -> tuple[float, float]:
-    """Where the kernel distance would lie for other images of the same two kinds.
+    """95 % interval of the kernel distance, over other samples of the same two distributions.
 
-    The middle 95 % of the distances between random halves of both sets, drawn without
-    replacement: half of a sample strays from the whole as the whole strays from the truth.
-    (Where nothing tells the sets apart halves stray up to 1.7 times as far; then the
-    interval is too wide, not too narrow.)
+    It is the middle 95 % of the distances between random halves of both sets, drawn without
+    replacement: a half deviates from the whole sample as the whole sample deviates from the
+    truth. (If the sets don't differ, halves deviate up to 1.7 times as far; then the interval is
+    too wide, not too narrow.)
 
     Args:
         real: [N, D], N of 4 or more.
         generated: [M, D], M of 4 or more.
-        seed: Of the draws.
+        seed: Determines the halves.
 
     Returns:
         Lower and upper end.
 
     Raises:
-        ValueError: The shapes do not fit or a set is too small.
+        ValueError: The shapes do not match or a set is too small.
 
     Source: Politis and Romano, 1994, Annals of Statistics 22(4), section 2.
     """
@@ -125,10 +125,10 @@ def kernel_distance_interval(
 
 
 def precision(real: Features, generated: Features, k: int = NEAREST_K) -> float:
-    """Share of generated pictures that lie within a ball of some real photo.
+    """Fraction of generated images that lie within a ball of some real photo.
 
     Raises:
-        ValueError: The shapes do not fit, or there are `k` real photos or fewer.
+        ValueError: The shapes do not match, or there are `k` real photos or fewer.
 
     Source: Kynkaanniemi et al., 2019, equation 2, arXiv 1904.06991.
     """
@@ -139,10 +139,10 @@ def precision(real: Features, generated: Features, k: int = NEAREST_K) -> float:
 
 
 def recall(real: Features, generated: Features, k: int = NEAREST_K) -> float:
-    """Share of real photos that lie within a ball of some generated picture.
+    """Fraction of real photos that lie within a ball of some generated image.
 
     Raises:
-        ValueError: The shapes do not fit, or there are `k` pictures or fewer.
+        ValueError: The shapes do not match, or there are `k` images or fewer.
 
     Source: Kynkaanniemi et al., 2019, equation 2, arXiv 1904.06991.
     """
@@ -150,13 +150,13 @@ def recall(real: Features, generated: Features, k: int = NEAREST_K) -> float:
 
 
 def density(real: Features, generated: Features, k: int = NEAREST_K) -> float:
-    """In how many real photos' balls a generated picture lies, over `k`.
+    """Mean number of real photos' balls that a generated image lies in, divided by `k`.
 
-    About 1 for one distribution, and above it where generated pictures crowd around typical
+    It is about 1 for one distribution, and larger if generated images crowd around typical
     photos; unlike precision it does not count a single outlier's huge ball in full.
 
     Raises:
-        ValueError: The shapes do not fit, or there are `k` real photos or fewer.
+        ValueError: The shapes do not match, or there are `k` real photos or fewer.
 
     Source: Naeem et al., 2020, equation 3, arXiv 2002.09797.
     """
@@ -167,12 +167,12 @@ def density(real: Features, generated: Features, k: int = NEAREST_K) -> float:
 
 
 def coverage(real: Features, generated: Features, k: int = NEAREST_K) -> float:
-    """Share of real photos whose ball holds a generated picture.
+    """Fraction of real photos whose ball contains a generated image.
 
-    Grows with the number of generated pictures: compare at equal counts.
+    It grows with the number of generated images: compare at equal counts.
 
     Raises:
-        ValueError: The shapes do not fit, or there are `k` real photos or fewer.
+        ValueError: The shapes do not match, or there are `k` real photos or fewer.
 
     Source: Naeem et al., 2020, equation 4, arXiv 2002.09797.
     """
@@ -181,11 +181,11 @@ def coverage(real: Features, generated: Features, k: int = NEAREST_K) -> float:
 
 
 def covered_share(real: Features, radii: Features, generated: Features) -> float:
-    """Share of real photos whose ball of a given radius holds a generated picture.
+    """Fraction of real photos whose ball of a given radius contains a generated image.
 
     Args:
         real: [N, D], N of 1 or more.
-        radii: [N], as `ball_radii` gives them, perhaps among more photos than these.
+        radii: [N], from `ball_radii`, perhaps among more photos than these.
         generated: [M, D], M of 1 or more.
     """
     distances, _ = nearest(real, generated)
@@ -193,7 +193,7 @@ def covered_share(real: Features, radii: Features, generated: Features) -> float
 
 
 def ball_radii(rows: Features, among: Features, k: int = NEAREST_K) -> NDArray[np.float64]:
-    """Distance from each row to its k-th nearest other one.
+    """Distance from each row to its k-th nearest other row.
 
     Args:
         rows: [N, D], all of them also rows of `among`.
@@ -208,7 +208,7 @@ def ball_radii(rows: Features, among: Features, k: int = NEAREST_K) -> NDArray[n
 
 
 def nearest(rows: Features, columns: Features) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Distance from each row to its nearest column, and which that is.
+    """Distance from each row to its nearest column, and that column's position.
 
     Args:
         rows: [N, D].
@@ -218,7 +218,7 @@ def nearest(rows: Features, columns: Features) -> tuple[NDArray[np.float64], NDA
         Euclidean distances [N], and positions in `columns` [N].
 
     Raises:
-        ValueError: The shapes do not fit or a set is empty.
+        ValueError: The shapes do not match or a set is empty.
     """
     rows, columns = _checked(rows, columns, at_least=1)
     blocks = [(b.min(axis=1), b.argmin(axis=1)) for b in _squared_distances(rows, columns)]
@@ -229,12 +229,12 @@ def nearest(rows: Features, columns: Features) -> tuple[NDArray[np.float64], NDA
 def _checked(
     real: Features, generated: Features, *, at_least: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both sets as float64, or a ValueError that names the shapes."""
+    """Convert both sets to float64; raises a ValueError that names the shapes."""
     if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
         raise ValueError(f"expected [N, D] and [M, D], got {real.shape} and {generated.shape}")
     if min(len(real), len(generated)) < at_least:
         raise ValueError(
-            f"needs {at_least} rows or more on each side, got {len(real)} and {len(generated)}"
+            f"needs {at_least} rows or more in each set, got {len(real)} and {len(generated)}"
         )
     return real.astype(np.float64), generated.astype(np.float64)
 
@@ -260,7 +260,7 @@ def _squared_ball_radii(
 
 
 def _random_halves(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """_SUBSETS times half of `count` rows: 1 where a row is drawn, else 0, [_SUBSETS, count]."""
+    """Draw _SUBSETS random halves of `count` rows: 1 for drawn rows, else 0, [_SUBSETS, count]."""
     order = rng.permuted(np.tile(np.arange(count), (_SUBSETS, 1)), axis=1)
     return (order < count // 2).astype(np.float64)
 
@@ -277,7 +277,7 @@ def _kernel_distances(
         real: [N, D].
         generated: [M, D].
         of_real: 1 where a row is in a subset, else 0, [S, N]; two rows or more in each.
-        of_generated: The same of generated images, [S, M].
+        of_generated: The same for generated images, [S, M].
 
     Returns:
         [S].
@@ -285,7 +285,7 @@ def _kernel_distances(
     real, generated = _checked(real, generated, at_least=2)
     n, m = of_real.sum(axis=1), of_generated.sum(axis=1)
     if min(n.min(), m.min()) < 2:
-        raise ValueError(f"needs 4 rows or more on each side, got {len(real)} and {len(generated)}")
+        raise ValueError(f"needs 4 rows or more in each set, got {len(real)} and {len(generated)}")
     within_real = _kernel_sums(real, real, of_real, of_real) - of_real @ _self_kernel(real)
     within_generated = _kernel_sums(generated, generated, of_generated, of_generated)
     within_generated -= of_generated @ _self_kernel(generated)
@@ -316,6 +316,6 @@ def _self_kernel(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _cubed(products: NDArray[np.float64], dimensions: int) -> NDArray[np.float64]:
-    """(p / D + 1)^3; plain products, since numpy's power is ten times slower."""
+    """Compute (p / D + 1)^3 by products, since numpy's power is ten times slower."""
     base = products / dimensions + 1
     return base * base * base

@@ -1,4 +1,4 @@
-"""What is found of a dataset's photos: computed once, then kept with the dataset."""
+"""Features of a dataset's photos, computed once and cached with the dataset."""
 
 import logging
 from collections.abc import Callable
@@ -24,66 +24,65 @@ _READ_AT_ONCE: Final = 256
 def photo_features(
     dataset: PreparedDataset, extractor: FeatureExtractor, split: Split, *, mirrored: bool = False
 ) -> NDArray[np.float32]:
-    """Features of a split's photos, from DATASET/features where they are there.
+    """Features of a split's photos, read from DATASET/features if they are cached there.
 
     Args:
         dataset: The photos.
-        extractor: What computes them.
+        extractor: Computes the features.
         split: Which photos.
-        mirrored: Of the photos mirrored left to right.
+        mirrored: Mirror the photos left to right.
 
     Returns:
         [N, D], in the order of `dataset.indices(split)`.
     """
     name = f"{extractor.info.name}-{split}{'-mirrored' if mirrored else ''}"
     rows = dataset.indices(split)
-    made_from = {"extractor": extractor.info.sha256, "input_px": str(extractor.info.input_px)}
+    depends_on = {"extractor": extractor.info.sha256, "input_px": str(extractor.info.input_px)}
     shape = (len(rows), extractor.info.dimensions)
-    return kept(
+    return cached(
         dataset,
         name,
-        made_from,
+        depends_on,
         shape,
         lambda: _compute(dataset, extractor, rows, step=-1 if mirrored else 1),
     )
 
 
-def kept(
+def cached(
     dataset: PreparedDataset,
     name: str,
-    made_from: dict[str, str],
+    depends_on: dict[str, str],
     shape: tuple[int, ...],
     compute: Callable[[], NDArray[Any]],
 ) -> NDArray[Any]:
-    """What `compute` returns, from DATASET/features where it is there.
+    """Return the result of `compute`, read from DATASET/features if it is cached there.
 
     Args:
-        dataset: Whose photos it is of.
-        name: Of its file.
-        made_from: What it depends on beside the dataset; a file is not used where that is
-            another.
-        shape: Of the result.
-        compute: Called where there is no such file.
+        dataset: The dataset that it is computed from.
+        name: Name of its file.
+        depends_on: What else it depends on; a file with other values is not used.
+        shape: Shape of the result.
+        compute: Called if there is no such file.
     """
     path = dataset.path / FOLDER / f"{name}.safetensors"
-    made_from = {"dataset": dataset.info.hash, **made_from}
-    found = _read(path, made_from)
+    metadata = {"dataset": dataset.info.hash, **depends_on}
+    found = _read(path, metadata)
     if found is not None and found.shape == shape:
         return found
     computed = compute()
     try:
         path.parent.mkdir(exist_ok=True)
-        replace_file(path, save({_KEY: computed}, metadata=made_from))
+        replace_file(path, save({_KEY: computed}, metadata=metadata))
     except OSError as error:
-        _logger.info("not kept, so computed again each time: %s (%s)", path, error)
+        _logger.info("not cached, so computed again each time: %s (%s)", path, error)
     return computed
 
 
-def _read(path: Path, made_from: dict[str, str]) -> NDArray[Any] | None:
-    """The values of a file; None where it is missing, damaged, or made from something else."""
+def _read(path: Path, metadata: dict[str, str]) -> NDArray[Any] | None:
+    """Read a file's values; None if it is missing, damaged, or depends on something else."""
     try:
         with safe_open(path, framework="numpy") as file:
-            if file.metadata() != made_from:
+            if file.metadata() != metadata:
                 return None
             values: NDArray[Any] = file.get_tensor(_KEY)
             return values
@@ -94,7 +93,7 @@ def _read(path: Path, made_from: dict[str, str]) -> NDArray[Any] | None:
 def _compute(
     dataset: PreparedDataset, extractor: FeatureExtractor, rows: NDArray[np.int64], step: int
 ) -> NDArray[np.float32]:
-    """Features of the photos of `rows`, read some at a time."""
+    """Compute the features of the photos of `rows`, some at a time."""
     features = np.empty((len(rows), extractor.info.dimensions), dtype=np.float32)
     if len(rows) > _READ_AT_ONCE:
         _logger.info("computing the features of %d photos, once", len(rows))

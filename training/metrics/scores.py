@@ -10,17 +10,17 @@ from pydantic import Field
 from training.metrics import distances
 from training.records import Record
 
-# Below these a score says more about chance than about the images: docs/evaluation.md,
-# "How many photos it takes".
+# With fewer photos a score depends more on chance than on the images: docs/evaluation.md, "How
+# many photos it takes".
 MIN_KERNEL_PHOTOS: Final = 20
 MIN_NEIGHBOUR_PHOTOS: Final = 100
 MIN_FRECHET_PHOTOS: Final = 100
 
 
 class Scores(Record):
-    """One set of images against one set of real photos.
+    """Scores of one set of images against one set of real photos.
 
-    A score that the photos are too few for is None, and `reasons` says why under its name.
+    A score that needs more photos is None, and `reasons` says why under its name.
     """
 
     real_count: int
@@ -38,34 +38,34 @@ class Scores(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """Pictures as features [N, D] and labels [N]."""
+    """Features [N, D] and labels [N] of images."""
 
     features: NDArray[np.floating[Any]]
     labels: NDArray[np.int64]
 
     def of(self, label: int) -> "FeatureSet":
-        """The images of one category, in their order."""
+        """Select the images of one category, in order."""
         rows = self.labels == label
         return FeatureSet(features=self.features[rows], labels=self.labels[rows])
 
-    def taken(self, rows: NDArray[np.int64]) -> "FeatureSet":
-        """The images of `rows`, in that order."""
-        return FeatureSet(features=self.features[rows], labels=self.labels[rows])
+    def rows(self, positions: NDArray[np.int64]) -> "FeatureSet":
+        """Select the images at `positions`, in that order."""
+        return FeatureSet(features=self.features[positions], labels=self.labels[positions])
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def score(real: FeatureSet, compared: FeatureSet) -> Scores:
-    """All scores of one set of images against real photos.
+    """Compute all scores of one set of images against real photos.
 
     Args:
-        real: The photos to be matched.
-        compared: The images judged; the neighbour scores take them in rounds of as many
-            as there are photos, in order, and average.
+        real: The photos to compare with.
+        compared: The images to score; the neighbour scores are averaged over rounds of as many
+            images as there are photos, in order.
 
     Returns:
-        Scores; each that the counts are too low for is None, with its reason.
+        Scores; a score that needs more images is None, with a reason.
     """
     count = min(len(real), len(compared))
     values: dict[str, Any] = {}
@@ -88,39 +88,39 @@ def score(real: FeatureSet, compared: FeatureSet) -> Scores:
 
 
 def real_floor(train: FeatureSet, validation: FeatureSet, compared: int) -> Scores:
-    """Train photos against validation photos: how well a generator could do at best.
+    """Score train photos against validation photos: the best that a generator could reach.
 
     Args:
-        train: Train photos in random order; taken in the validation photos' mix of
-            categories, which is that of the generated images.
+        train: Train photos in random order; they are selected in the validation photos' mix of
+            categories, which the generated images have, too.
         validation: Validation photos.
-        compared: How many generated images the floor stands beside: as many are taken, or
-            as many as keep the mix.
+        compared: Number of generated images that the floor is compared with: as many train
+            photos are selected, or fewer if that keeps the mix.
     """
     labels, wanted = np.unique(validation.labels, return_counts=True)
-    there = np.asarray([np.count_nonzero(train.labels == label) for label in labels])
-    times = min(compared / len(validation), (there / wanted).min())
+    available = np.asarray([np.count_nonzero(train.labels == label) for label in labels])
+    times = min(compared / len(validation), (available / wanted).min())
     rows = [
         np.flatnonzero(train.labels == label)[: round(times * count)]
         for label, count in zip(labels, wanted, strict=True)
     ]
-    return score(validation, train.taken(np.sort(np.concatenate(rows))))
+    return score(validation, train.rows(np.sort(np.concatenate(rows))))
 
 
 def covered_share(label: int, real: FeatureSet, compared: FeatureSet) -> float | None:
-    """Share of a category's photos that have an image of the category near them.
+    """Fraction of a category's photos that have an image of the category near them.
 
-    Near: within the photo's ball among all `real` photos, so that a handful of photos of
-    one category is enough.
+    Near means within the photo's ball among all `real` photos, so a handful of photos of one
+    category is enough.
 
     Args:
         label: The category.
         real: Photos of all categories.
-        compared: The images judged; taken in rounds of as many as the category has photos.
+        compared: The images to score, in rounds of as many as the category has photos.
 
     Returns:
-        The mean over rounds; None with fewer images of the category than a round, without
-        a photo of it, or with too few photos in all for a ball.
+        The mean over rounds; None if the category has no photo or fewer images than a round, or
+        if there are too few photos in all for a ball.
     """
     rows = np.flatnonzero(real.labels == label)
     images = compared.of(label).features
@@ -133,15 +133,15 @@ def covered_share(label: int, real: FeatureSet, compared: FeatureSet) -> float |
 
 
 def _rounds(images: distances.Features, count: int) -> list[distances.Features]:
-    """Whole parts of `count` rows."""
+    """Split into complete rounds of `count` rows."""
     return [images[start : start + count] for start in range(0, len(images) - count + 1, count)]
 
 
 def _neighbour_scores(
     real: distances.Features, compared: distances.Features, count: int
 ) -> dict[str, float]:
-    """Precision and its kin, which depend on the counts: equal ones, averaged over rounds."""
-    # Evenly spaced rows keep the mix of categories, by which an index is usually ordered.
+    """Precision, recall, density and coverage at equal counts, averaged over rounds."""
+    # Evenly spaced rows keep the mix of categories, since an index is usually ordered by them.
     real = real[np.linspace(0, len(real) - 1, count).round().astype(int)]
     rounds = _rounds(compared, count)
     named = {

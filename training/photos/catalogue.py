@@ -1,7 +1,7 @@
-"""Photos -> prepared dataset: `prepare_dataset`, the whole way.
+"""Photos -> prepared dataset: `prepare_dataset` and its steps.
 
-List what is there, decode it into the images file, leave out what can't be used, split,
-check that enough is left, and put the dataset in place in one step.
+List the photos, decode them into the images file, leave out unusable ones, split,
+check that enough are left, and move the dataset to its folder in one step.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from training.photos.categories import check_enough, merge_categories
 from training.photos.curation import Curated, KeptPhoto, curate
 from training.photos.dataset_writer import (
     allocate_images,
-    check_place,
+    check_destination,
     compact_images,
+    temporary_dataset,
     write_index,
-    written_aside,
 )
 from training.photos.decode_pool import DecodeError, ImagesFile, decode_all
 from training.photos.decoding import DecodedPhoto, UnusablePhoto
@@ -40,19 +40,19 @@ OnProgress = Callable[[int, int], None]
 
 
 class PrepareReport(Record):
-    """What became of the photos; stored as report.json.
+    """The outcome for each photo; stored as report.json.
 
     Attributes:
         dataset_hash: Equal for equal pixels, labels and splits.
-        found: Photos, and what stood where photos should.
-        used: Photos in the dataset.
+        found: Number of photos, and of other entries found in their place.
+        used: Number of photos in the dataset.
         left_out: How many were left out, by reason.
         left_out_photos: Each of them, with the reason in words.
-        near_duplicates: Groups of photos that look alike and were kept.
-        merged_categories: Names that differ in letter case only, and what they became.
+        near_duplicates: Groups of photos in the dataset that look alike.
+        merged_categories: Names that differ in letter case only -> the name used.
         counts: Photos by split and category.
         no_validation: Categories of ten photos or more without a validation photo, and why.
-        options: What was asked for.
+        options: Options of this preparation.
     """
 
     dataset_hash: str
@@ -80,50 +80,50 @@ def prepare_dataset(
     Args:
         photos: Folder whose first level is the category, or that the manifest's paths
             are relative to. Nothing in it is changed.
-        out: Where the dataset goes; new, an empty folder, or with `overwrite` a dataset.
-        options: Size and shape, split, caps.
+        out: Folder of the dataset: a new or empty one, or with `overwrite` a dataset.
+        options: Size and shape, split, limits.
         overwrite: Replace the dataset at `out`.
-        on_progress: Called with photos done and photos in all.
+        on_progress: Called with the number of photos done and their total.
 
     Returns:
-        What became of the photos.
+        The outcome for each photo.
 
     Raises:
-        PrepareError: A size that no network can be built for, not enough usable photos, a
-            category without any, a manifest without a column, or a place that can't be
+        PrepareError: No network can be built for the size, too few photos are usable, a
+            category has none, the manifest lacks a column, or the folder can't be
             written; nothing is left behind.
     """
     check_size(options.width, options.height)
     folders = [photos] if options.validation is None else [photos, options.validation]
-    place = check_place(out, folders, overwrite=overwrite)
+    folder = check_destination(out, folders, overwrite=overwrite)
     listing = _list_photos(photos, options)
     merged = merge_categories(listing)
     shape = (len(listing.photos), options.height, options.width, options.channels)
-    with written_aside(place) as aside:
-        images = allocate_images(aside, shape)
+    with temporary_dataset(folder) as temporary:
+        images = allocate_images(temporary, shape)
         decoded = _decode(listing, options, images, on_progress)
-        curated = curate(listing.photos, decoded, options.share_to_split)
+        curated = curate(listing.photos, decoded, options.fraction_to_split)
         listing.left_out += curated.left_out
         check_enough(listing, curated.kept, options.min_photos)
-        info = _write(aside, images, listing, curated, options)
+        info = _write(temporary, images, listing, curated, options)
         report = _report(listing, curated, info, merged, options)
-        (aside / REPORT_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
+        (temporary / REPORT_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
     _warn(report)
     return report
 
 
 def _warn(report: PrepareReport) -> None:
-    """Say what is allowed but may be a mistake."""
+    """Warn about what is allowed but may be a mistake."""
     for name, kept in report.merged_categories.items():
         logger.warning("Category %r differs from %r in letter case only: merged", name, kept)
     if not any(report.counts["validation"].values()):
-        logger.warning("No photo is on the validation side: nothing to evaluate against")
+        logger.warning("No photo is in the validation split: nothing to evaluate against")
     for name, reason in report.no_validation.items():
         logger.warning("Category %r has no validation photo: %s", name, reason)
 
 
 def _list_photos(photos: Path, options: PrepareOptions) -> Listing:
-    """What there is to read, train before validation."""
+    """List the photos to read, train before validation."""
     if options.manifest is not None:
         listing = read_manifest(options.manifest, photos, options)
     else:
@@ -139,13 +139,13 @@ def _list_photos(photos: Path, options: PrepareOptions) -> Listing:
 def _decode(
     listing: Listing, options: PrepareOptions, images: ImagesFile, on_progress: OnProgress | None
 ) -> dict[int, DecodedPhoto]:
-    """Decode everything; what can't be used goes to the listing's left out."""
+    """Decode all photos, and add the unusable ones to the listing's left out."""
     decoded: dict[int, DecodedPhoto] = {}
     unusable: dict[int, UnusablePhoto] = {}
     files = [photo.file for photo in listing.photos]
     outcomes = decode_all(files, options, images, processes=_cores())
     try:
-        load_network()  # hours of decoding would be lost if it could not be
+        load_network()  # if this failed later, hours of decoding would be lost
         with closing(outcomes):
             for done, (row, outcome) in enumerate(outcomes, start=1):
                 if isinstance(outcome, UnusablePhoto):
@@ -164,7 +164,7 @@ def _decode(
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -180,7 +180,7 @@ def _write(
     labels = [label_of[ref.category] for ref in refs]
     shape = (options.height, options.width, options.channels)
     header = json.dumps({"shape": shape, "categories": categories})
-    # Over size, categories, and each image's pixels, label and side, in order.
+    # Over size, categories, and each image's pixels, label and split, in order.
     digest = hashlib.sha256(header.encode())
     stored = compact_images(images, (len(listing.photos), *shape), [photo.row for photo in kept])
     for label, photo, pixels in zip(labels, kept, stored, strict=True):
@@ -205,8 +205,8 @@ def _counts(
 ) -> dict[Split, dict[str, int]]:
     """Photos by split and category, zeros included."""
     found = Counter((photo.split, ref.category) for ref, photo in zip(refs, kept, strict=True))
-    sides: tuple[Split, Split] = ("train", "validation")
-    return {side: {name: found[side, name] for name in categories} for side in sides}
+    splits: tuple[Split, Split] = ("train", "validation")
+    return {split: {name: found[split, name] for name in categories} for split in splits}
 
 
 def _report(
@@ -232,7 +232,7 @@ def _report(
         merged_categories=merged,
         counts=info.counts,
         no_validation=validation_gaps(
-            listing.photos, curated.kept, listing.left_out, options.share_to_split
+            listing.photos, curated.kept, listing.left_out, options.fraction_to_split
         ),
         options=options,
     )

@@ -1,4 +1,4 @@
-"""A catalogue's categories: their names, and whether each has photos enough."""
+"""A catalogue's categories: their names, and whether each has enough photos."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,17 +13,17 @@ MAX_CATEGORIES: Final = 10_000
 MAX_CATEGORY_LENGTH: Final = 200
 
 _TRAIN_FOLDERS: Final = {"train", "training"}
-_OTHER_SIDES: Final = {"validation", "valid", "val", "test", "testing"}
+_OTHER_FOLDERS: Final = {"validation", "valid", "val", "test", "testing"}
 
 
 def merge_categories(listing: Listing) -> dict[str, str]:
-    """Make one category of names that differ in letter case only, and check the names.
+    """Merge categories whose names differ in letter case only, and check the names.
 
     Args:
-        listing: Its photos and categories are given the names that remain.
+        listing: Its photos and categories are renamed in place.
 
     Returns:
-        Names that are gone, and what they became.
+        Each merged name, and the name that replaces it.
 
     Raises:
         PrepareError: A name can't be a category, or has no photo.
@@ -50,7 +50,7 @@ def merge_categories(listing: Listing) -> dict[str, str]:
 
 
 def _case_variants(names: Iterable[str]) -> dict[str, str]:
-    """Of names that differ in letter case only, the first stands for all."""
+    """Map names that differ in letter case only to the first of them."""
     first: dict[str, str] = {}
     return {
         name: kept
@@ -60,13 +60,13 @@ def _case_variants(names: Iterable[str]) -> dict[str, str]:
 
 
 def _check_names(categories: set[str]) -> None:
-    """Refuse what is no set of categories."""
+    """Refuse names that can't be categories."""
     if not categories:
         raise PrepareError("there is no category: put photos into a folder for each category")
-    if categories & _TRAIN_FOLDERS and categories <= _TRAIN_FOLDERS | _OTHER_SIDES:
+    if categories & _TRAIN_FOLDERS and categories <= _TRAIN_FOLDERS | _OTHER_FOLDERS:
         raise PrepareError(
-            f"{_quoted(categories)} are no categories but sides of a split: give the folder "
-            "of training photos, and --validation for the other"
+            f"{_quoted(categories)} are no categories but a split: give the folder of training "
+            "photos, and --validation for the other"
         )
     for name in sorted(categories):
         if not 1 <= len(name) <= MAX_CATEGORY_LENGTH:
@@ -79,7 +79,7 @@ def _check_names(categories: set[str]) -> None:
 
 
 def check_enough(listing: Listing, kept: Sequence[KeptPhoto], min_photos: int) -> None:
-    """Refuse a dataset that nothing could be learnt from.
+    """Refuse a dataset that nothing can be learned from.
 
     Raises:
         PrepareError: Too few photos, or a category has none, or none to train on.
@@ -95,19 +95,18 @@ def check_enough(listing: Listing, kept: Sequence[KeptPhoto], min_photos: int) -
     trained = {listing.photos[photo.row].category for photo in kept if photo.split == "train"}
     if untrained := listing.categories - trained:
         raise PrepareError(
-            f"categories without a photo on the training side: {_quoted(untrained)}; "
-            f"add photos to them{why}"
+            f"categories without a training photo: {_quoted(untrained)}; add photos to them{why}"
         )
 
 
 def _quoted(names: set[str]) -> str:
-    """Names for a message: sorted, the first ten."""
+    """List the first ten names, sorted, for a message."""
     shown = [repr(name) for name in sorted(names)]
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
 
 
 def _why(left_out: Sequence[LeftOut]) -> str:
-    """Why photos were left out, for a message."""
+    """Summarise why photos were left out, for a message."""
     reasons = Counter(item.reason for item in left_out)
     if not reasons:
         return ""

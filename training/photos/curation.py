@@ -1,4 +1,4 @@
-"""Decoded photos -> which are kept, on which side of the split, and which look alike."""
+"""Decoded photos -> which to use, in which split, and which of them look alike."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ class KeptPhoto:
 
     Attributes:
         row: Its row among all photos that were read.
-        sha256: Of the file's bytes, hex.
-        split: Its side.
+        sha256: Hash of the file's bytes, hex.
+        split: Its split.
         near_duplicate: Number of the group of photos that look like it; None = none do.
     """
 
@@ -41,21 +41,23 @@ class Curated:
 
 
 def curate(
-    refs: Sequence[PhotoRef], decoded: Mapping[int, DecodedPhoto], validation_share: float | None
+    refs: Sequence[PhotoRef],
+    decoded: Mapping[int, DecodedPhoto],
+    validation_fraction: float | None,
 ) -> Curated:
-    """Leave out exact duplicates, flag near ones, and split.
+    """Leave out exact duplicates, flag near duplicates, and split.
 
     Args:
         refs: All photos that were read.
-        decoded: By index into `refs`, those that could be used.
-        validation_share: Share to split off; None = the photos given for validation are
-            the validation side, and what looks like one of them is left out of train.
+        decoded: Usable photos by index into `refs`.
+        validation_fraction: Fraction to split off; None = the photos given for validation are
+            the validation split, and photos that look like one of them are left out of train.
 
     Returns:
-        The same whatever order `decoded` is in.
+        The same result whatever order `decoded` is in.
     """
     curated = Curated()
-    # Of equal photos the first stays: one given for validation, and no link to another.
+    # Of equal photos the first is used: one given for validation first, links last.
     rows = sorted(decoded, key=lambda row: (not refs[row].validation, refs[row].linked, row))
     first_of = _first_of_equals(rows, decoded)
     unique = sorted(row for row in rows if first_of[row] == row)
@@ -63,16 +65,16 @@ def curate(
         if first_of[row] != row:
             twin = refs[first_of[row]].path
             curated.left_out.append(
-                LeftOut(refs[row].path, "exact_duplicate", f"the same picture as {twin}")
+                LeftOut(refs[row].path, "exact_duplicate", f"the same image as {twin}")
             )
     look_alike = _look_alikes(unique, decoded)
     splits: dict[int, Split]
-    if validation_share is None:
+    if validation_fraction is None:
         unique, left_out = _clear_of_validation(unique, look_alike, refs)
         curated.left_out += left_out
         splits = {row: "validation" if refs[row].validation else "train" for row in unique}
     else:
-        splits = _split(first_of, look_alike, refs, decoded, validation_share)
+        splits = _split(first_of, look_alike, refs, decoded, validation_fraction)
     numbers = _group_numbers(unique, look_alike)
     curated.kept = [
         KeptPhoto(row, decoded[row].sha256, splits[row], numbers.get(row)) for row in unique
@@ -81,7 +83,7 @@ def curate(
 
 
 def _first_of_equals(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> dict[int, int]:
-    """For each row, the first of `rows` with the same bytes or pixels."""
+    """Map each row to the first of `rows` with the same bytes or pixels."""
     first: dict[str | bytes, int] = {}
     result = {}
     for row in rows:
@@ -94,7 +96,7 @@ def _first_of_equals(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -
 
 
 def _look_alikes(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> dict[int, int]:
-    """For each row, the first row of its group of near duplicates, perhaps itself."""
+    """Map each row to the first row of its group of near duplicates, perhaps itself."""
     if not rows:
         return {}
     pixels = np.frombuffer(b"".join(decoded[row].view.pixels for row in rows), np.uint8)
@@ -108,7 +110,7 @@ def _look_alikes(rows: Sequence[int], decoded: Mapping[int, DecodedPhoto]) -> di
 def _clear_of_validation(
     rows: Sequence[int], look_alike: Mapping[int, int], refs: Sequence[PhotoRef]
 ) -> tuple[list[int], list[LeftOut]]:
-    """Take photos out of train that look like one given for validation."""
+    """Remove photos from train that look like one given for validation."""
     given = {look_alike[row]: row for row in rows if refs[row].validation}
     twins = {
         row: given[look_alike[row]]
@@ -131,9 +133,9 @@ def _split(
     look_alike: Mapping[int, int],
     refs: Sequence[PhotoRef],
     decoded: Mapping[int, DecodedPhoto],
-    validation_share: float,
+    validation_fraction: float,
 ) -> dict[int, Split]:
-    """Side of each row; what is linked, or has one SKU, stays together."""
+    """Split of each row; near duplicates and photos of one SKU stay together."""
     linked = {row: look_alike[first] for row, first in first_of.items()}
     rows = sorted(linked)
     keys = [split_key(refs[row], decoded[row].sha256) for row in rows]
@@ -141,19 +143,19 @@ def _split(
     same_key = [(row, first_with.setdefault(key, row)) for row, key in zip(rows, keys, strict=True)]
     pairs = np.array([*linked.items(), *same_key], dtype=np.int64).reshape(-1, 2)
     groups = linked_groups(np.arange(len(refs), dtype=np.int64), pairs)
-    # An equal photo that is left out counts where its twin stays.
+    # An exact duplicate counts in the category of the photo that is used.
     categories = [refs[first_of[row]].category for row in rows]
-    sides = split_groups(keys, groups[rows].tolist(), categories, validation_share)
-    return dict(zip(rows, sides, strict=True))
+    splits = split_groups(keys, groups[rows].tolist(), categories, validation_fraction)
+    return dict(zip(rows, splits, strict=True))
 
 
 def split_key(ref: PhotoRef, sha256: str) -> str:
-    """What decides a photo's side."""
+    """The key that decides a photo's split: its SKU, or else its content hash."""
     return f"sha256:{sha256}" if ref.sku is None else f"sku:{ref.sku}"
 
 
 def _group_numbers(rows: Sequence[int], look_alike: Mapping[int, int]) -> dict[int, int]:
-    """Number the groups of near duplicates by their first photo; the others have none."""
+    """Number the groups of near duplicates by their first photo; other photos get no number."""
     sizes = Counter(look_alike[row] for row in rows)
     numbers: dict[int, int] = {}
     return {

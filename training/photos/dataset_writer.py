@@ -1,4 +1,4 @@
-"""Writes a prepared dataset aside, and puts it in place in one step."""
+"""Writes a prepared dataset to a temporary folder, and renames it in one step."""
 
 import errno
 import itertools
@@ -14,23 +14,23 @@ import pyarrow.parquet as pq
 from numpy.lib import format as npy
 
 from training.dataset import IMAGES_FILE, INDEX_FILE, INFO_FILE
-from training.files import folder_aside
+from training.files import temporary_folder
 from training.photos.curation import KeptPhoto
 from training.photos.decode_pool import ImagesFile
 from training.photos.scan import PhotoRef, PrepareError
 
 
-def check_place(out: Path, photos: Sequence[Path], *, overwrite: bool) -> Path:
-    """Where the dataset goes, links resolved.
+def check_destination(out: Path, photos: Sequence[Path], *, overwrite: bool) -> Path:
+    """Check the dataset's folder, and resolve its links.
 
     Args:
-        out: As asked for.
+        out: Folder that was requested.
         photos: Folders that are read.
-        overwrite: A dataset that is there already may be replaced.
+        overwrite: An existing dataset may be replaced.
 
     Raises:
-        PrepareError: Something is there that must not be lost, or `out` and a folder of
-            photos lie within each other.
+        PrepareError: The folder holds something that must not be lost, or one of `out` and a
+            folder of photos contains the other.
     """
     place = Path(os.path.realpath(out))
     for folder in photos:
@@ -50,21 +50,21 @@ def check_place(out: Path, photos: Sequence[Path], *, overwrite: bool) -> Path:
 
 
 @contextmanager
-def written_aside(place: Path) -> Iterator[Path]:
-    """A new folder beside `place` that becomes `place` when all went well.
+def temporary_dataset(out: Path) -> Iterator[Path]:
+    """Yield a new folder that is renamed to `out` when the block succeeds.
 
     Raises:
         PrepareError: The folder can't be written.
     """
     try:
-        with folder_aside(place, replace=True) as aside:
-            yield aside
+        with temporary_folder(out, replace=True) as temporary:
+            yield temporary
     except OSError as error:
-        raise PrepareError(f"{place} can't be written: {error.strerror or error}") from error
+        raise PrepareError(f"{out} can't be written: {error.strerror or error}") from error
 
 
 def allocate_images(folder: Path, shape: tuple[int, int, int, int]) -> ImagesFile:
-    """Create the images file [N, height, width, channels], its space reserved.
+    """Create the images file [N, height, width, channels] and reserve its disk space.
 
     Raises:
         PrepareError: The disk has not enough space.
@@ -97,7 +97,7 @@ def compact_images(
         rows: Ascending rows to keep.
 
     Yields:
-        Each kept image's bytes, in order; the file is done when all were taken.
+        Bytes of each image in `rows`, in order; the file is complete when all were consumed.
     """
     image_bytes = int(np.prod(shape[1:]))
     with images.path.open("r+b") as stream:
@@ -105,7 +105,7 @@ def compact_images(
             stream.seek(images.offset_bytes + row * image_bytes)
             pixels = stream.read(image_bytes)
             yield pixels
-            if to != row:  # ascending, so that nothing unread is written over
+            if to != row:  # ascending, so that nothing is overwritten before it is read
                 stream.seek(images.offset_bytes + to * image_bytes)
                 stream.write(pixels)
         stream.truncate(images.offset_bytes + len(rows) * image_bytes)
@@ -122,9 +122,10 @@ def _write_header(stream: Any, shape: tuple[int, ...]) -> None:
 def write_index(
     folder: Path, refs: Sequence[PhotoRef], labels: Sequence[int], kept: Sequence[KeptPhoto]
 ) -> None:
-    """Write index.parquet, a row for each photo kept.
+    """Write index.parquet, a row for each photo of the dataset.
 
-    A manifest's further column that has a name of ours is given the prefix "manifest_".
+    If a further column of the manifest has the name of one of the index's own columns, it gets
+    the prefix "manifest_".
     """
     table = {
         "path": pa.array([ref.path for ref in refs], pa.string()),
@@ -144,7 +145,7 @@ def write_index(
 
 
 def _column(values: Sequence[Any]) -> Any:
-    """A column of one type, as text where the values have several."""
+    """Build a column of one type: text if the values have several types."""
     with suppress(pa.ArrowException):
         return pa.array(values)
     return pa.array([None if value is None else str(value) for value in values])

@@ -1,10 +1,9 @@
-"""Decode photos in one process per core; a photo that hangs or kills one is left out.
+"""Decode photos in one process per core; a photo that hangs or kills its process is left out.
 
-Codecs are C code fed with other people's bytes. A process that dies, or is ended because
-one photo takes too long, is replaced, and only that photo is lost. Processor time is what
-is limited, so that a busy machine loses no photo; the limit of wall time, for reads that
-never return, is far beyond it. Pixels go straight from the process into the images file,
-never through a pipe.
+Codecs are C code fed with untrusted bytes. A process that dies, or is killed because one photo
+takes too long, is replaced, and only that photo is lost. The limit is on CPU time, so that a
+busy machine loses no photo; the limit on wall time, for reads that never return, is far
+longer. Pixels go straight from the process into the images file, never through a pipe.
 """
 
 import multiprocessing
@@ -31,12 +30,12 @@ Outcome = DecodedPhoto | UnusablePhoto
 
 
 class DecodeError(RuntimeError):
-    """Decoding can't go on at all, whatever the photo."""
+    """Decoding can't continue, whatever the photo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesFile:
-    """Where pixels go: row i starts at offset_bytes + i * bytes per image."""
+    """The file that pixels are written to: row i starts at offset_bytes + i * bytes per image."""
 
     path: Path
     offset_bytes: int
@@ -44,7 +43,7 @@ class ImagesFile:
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, its pipe, and the photo that it is at."""
+    """A process, its pipe, and the photo that it is decoding."""
 
     process: BaseProcess
     pipe: Connection
@@ -60,12 +59,12 @@ def decode_all(
 
     Args:
         files: Paths of regular files; file i goes to row i.
-        options: What to bring each photo to, and how long one may take.
+        options: Size and shape of the result, and how long one photo may take.
         images: A file that is large enough already.
         processes: How many photos to decode at once.
 
     Yields:
-        Index of a file, and what became of it; each index once, in no fixed order.
+        Index of a file, and its outcome; each index once, in no fixed order.
 
     Raises:
         DecodeError: The images file can't be written, or processes do not start.
@@ -78,13 +77,13 @@ def decode_all(
 
 
 class _Pool:
-    """Hands out photos, collects answers, replaces processes."""
+    """Assigns photos to processes, collects outcomes, replaces dead processes."""
 
     def __init__(self, files: Sequence[str], options: PrepareOptions, images: ImagesFile) -> None:
         self._files, self._options, self._images = files, options, images
         self._rows = iter(range(len(files)))
         self._workers: list[_Worker] = []
-        # Processes that do not inherit our threads and open files.
+        # With a fork server, processes do not inherit this one's threads and open files.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["training.photos.decoding"])
 
@@ -105,7 +104,7 @@ class _Pool:
 
     def stop(self) -> None:
         for worker in self._workers:
-            worker.pipe.close()  # an idle process ends, as there is nothing more to read
+            worker.pipe.close()  # an idle process exits when its pipe is closed
         for worker in self._workers:
             if worker.row is None:
                 worker.process.join(timeout=1)
@@ -117,35 +116,35 @@ class _Pool:
         row = next(self._rows, None)
         if row is None:
             return
-        ours, theirs = self._context.Pipe()
+        parent_end, child_end = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._options, self._images), daemon=True
+            target=_serve, args=(child_end, self._options, self._images), daemon=True
         )
         process.start()
-        theirs.close()
-        worker = _Worker(process, ours)
+        child_end.close()
+        worker = _Worker(process, parent_end)
         self._workers.append(worker)
-        self._hand_out(worker, row)
+        self._assign(worker, row)
         worker.deadline = time.monotonic() + _START_LIMIT_SEC
 
-    def _hand_out(self, worker: _Worker, row: int | None) -> None:
+    def _assign(self, worker: _Worker, row: int | None) -> None:
         worker.row = row
         worker.deadline = time.monotonic() + self._options.wall_limit_sec
         if row is not None:
-            with suppress(OSError):  # it died: seen at the next wait
+            with suppress(OSError):  # it died: noticed at the next wait
                 worker.pipe.send((row, self._files[row]))
 
     def _collect(self, worker: _Worker) -> Iterator[tuple[int, Outcome]]:
-        """Take what a process says: first that it is ready, then what became of each photo."""
+        """Receive a message: first that the process is ready, then the outcome of each photo."""
         try:
             row, outcome = worker.pipe.recv()
         except (EOFError, OSError) as error:
             worker.process.join(timeout=5)
-            died = f"died ({_died_of(worker.process.exitcode)})"
+            died = f"died ({_cause_of_death(worker.process.exitcode)})"
             if not worker.started:
                 raise DecodeError(f"a decoding process {died} before its first photo") from error
             if worker.process.exitcode == -signal.SIGPROF:
-                message = f"not decoded in {self._options.cpu_limit_sec:g} s of processor time"
+                message = f"not decoded in {self._options.cpu_limit_sec:g} s of CPU time"
                 yield self._replace(worker, "took_too_long", message)
             else:
                 yield self._replace(worker, "decoder_died", f"the decoder {died} on it")
@@ -156,11 +155,11 @@ class _Pool:
             return
         if isinstance(outcome, DecodeError):
             raise outcome
-        self._hand_out(worker, next(self._rows, None))
+        self._assign(worker, next(self._rows, None))
         yield row, outcome
 
     def _replace(self, worker: _Worker, reason: str, message: str) -> tuple[int, Outcome]:
-        """Give up the photo at work, and start another process."""
+        """Give up the photo being decoded, and start another process."""
         _kill(worker)
         worker.pipe.close()
         self._workers.remove(worker)
@@ -170,15 +169,15 @@ class _Pool:
 
 
 def _serve(pipe: Connection, options: PrepareOptions, images: ImagesFile) -> None:
-    """A decoding process: take photos until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    Image.init()  # load every codec now, on no photo's account
+    """Run a decoding process: decode photos until the other end closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    Image.init()  # load every codec now, outside any photo's time limit
     handle = os.open(images.path, os.O_WRONLY | os.O_CLOEXEC)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send((-1, None))  # ready
         while True:
             row, file = pipe.recv()
-            # Its signal ends the process.
+            # When it expires, its signal kills the process.
             signal.setitimer(signal.ITIMER_PROF, options.cpu_limit_sec)
             outcome = _decode_into(handle, images.offset_bytes, row, file, options)
             signal.setitimer(signal.ITIMER_PROF, 0)
@@ -188,14 +187,14 @@ def _serve(pipe: Connection, options: PrepareOptions, images: ImagesFile) -> Non
 def _decode_into(
     handle: int, offset_bytes: int, row: int, file: str, options: PrepareOptions
 ) -> Outcome | DecodeError:
-    """Decode one photo, and write its pixels to its row."""
+    """Decode one photo and write its pixels to its row."""
     try:
         photo, pixels = decode_photo(file, options)
     except UnusablePhoto as error:
         return error
     except MemoryError:
         return UnusablePhoto("undecodable", "not enough memory to decode it")
-    except Exception as error:  # one photo must not cost the run, whatever it hits
+    except Exception as error:  # no single photo may end the whole preparation
         return UnusablePhoto("unexpected_error", f"{type(error).__name__}: {error}")
     try:
         written = os.pwrite(handle, pixels.tobytes(), offset_bytes + row * pixels.nbytes)
@@ -212,7 +211,7 @@ def _kill(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _died_of(code: int | None) -> str:
+def _cause_of_death(code: int | None) -> str:
     if code is not None and code < 0:
         return signal.Signals(-code).name
     return f"exit code {code}"

@@ -1,4 +1,4 @@
-"""One photo file -> pixels of the dataset's size, and what tells it from others.
+"""One photo file -> pixels of the dataset's size, and what identifies duplicates of it.
 
 This is what each decoding process runs. Files are opened for reading only and without
 following a link or waiting for a pipe.
@@ -21,12 +21,12 @@ from training.photos.product_view import ProductView, product_view
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedPhoto:
-    """What is known of a photo that could be used.
+    """Hashes and product view of a usable photo.
 
     Attributes:
-        sha256: Of the file's bytes, hex.
-        pixel_hash: Of the upright sRGB picture before resizing, over the background.
-        view: Its product, small.
+        sha256: Hash of the file's bytes, hex.
+        pixel_hash: Hash of the upright sRGB image before resizing, over the background.
+        view: Small view of its product.
     """
 
     sha256: str
@@ -38,7 +38,7 @@ class UnusablePhoto(Exception):
     """A photo that is left out; `reason` is one word, the message says more."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)  # both, or it can't cross to another process
+        super().__init__(reason, message)  # both, or it can't be sent to another process
         self.reason: Final = reason
         self.message: Final = message
 
@@ -51,10 +51,10 @@ def decode_photo(file: str, options: PrepareOptions) -> tuple[DecodedPhoto, NDAr
 
     Args:
         file: Path of a regular file.
-        options: What to bring it to.
+        options: Size and shape of the result.
 
     Returns:
-        What is known of it, and uint8 pixels [height, width, channels].
+        Its hashes and product view, and uint8 pixels [height, width, channels].
 
     Raises:
         UnusablePhoto: It can't be used.
@@ -62,17 +62,17 @@ def decode_photo(file: str, options: PrepareOptions) -> tuple[DecodedPhoto, NDAr
     data = _read(file, options.limits.max_bytes)
     try:
         # The same for all dataset sizes, so that duplicates do not depend on --size.
-        picture = open_image(data, limits=options.limits, reduce_to_px=REDUCE_TO_PX)
+        image = open_image(data, limits=options.limits, reduce_to_px=REDUCE_TO_PX)
     except ImageError as error:
         raise UnusablePhoto(error.reason, str(error)) from error
-    rgb = flatten(picture, 3, options.background)
+    rgb = flatten(image, 3, options.background)
     size = f"{rgb.width}x{rgb.height}:".encode()
     photo = DecodedPhoto(
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=hashlib.sha256(size + rgb.tobytes()).digest(),
         view=product_view(rgb),
     )
-    source = picture if options.channels == 4 else rgb
+    source = image if options.channels == 4 else rgb
     fitted = fit_image(flatten(source, options.channels, options.background), options)
     pixels = np.asarray(fitted).reshape(options.height, options.width, options.channels)
     return photo, pixels
@@ -83,7 +83,7 @@ def fit_image(image: Image.Image, options: PrepareOptions) -> Image.Image:
 
     Args:
         image: Mode L, RGB or RGBA, of any size.
-        options: crop cuts the overlapping sides equally; pad centres the whole picture on
+        options: crop cuts the overlapping sides equally; pad centres the whole image on
             the background, which is transparent in RGBA.
 
     Returns:
@@ -109,7 +109,7 @@ def _fit(image: Image.Image, options: PrepareOptions) -> Image.Image:
 
 
 def _read(file: str, max_bytes: int) -> bytes:
-    """The file's bytes, at most one more than `max_bytes`; never blocks on a pipe."""
+    """Read the file, at most one byte more than `max_bytes`; never blocks on a pipe."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as stream:

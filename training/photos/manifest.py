@@ -19,8 +19,8 @@ def read_manifest(manifest: Path, root: Path, options: PrepareOptions) -> Listin
     Args:
         manifest: A .csv (comma, semicolon or tab; UTF-8) or .parquet file.
         root: The folder that its paths are relative to.
-        options: Names of the columns that have a meaning; all others are kept. The SKU's
-            may be absent under its default name.
+        options: Names of the columns with a meaning; all others are copied to the index. The
+            SKU column may be absent if it has its default name.
 
     Returns:
         Photos sorted by path, bytewise.
@@ -41,7 +41,7 @@ def read_manifest(manifest: Path, root: Path, options: PrepareOptions) -> Listin
 
 
 def _check_columns(manifest: Path, names: list[str], options: PrepareOptions) -> None:
-    """Refuse a manifest without a column that is needed or was asked for."""
+    """Refuse a manifest without a column that is needed or was requested."""
     wanted = [options.path_column, options.category_column]
     if options.sku_column != PrepareOptions.model_fields["sku_column"].default:
         wanted.append(options.sku_column)
@@ -58,7 +58,7 @@ def _check_columns(manifest: Path, names: list[str], options: PrepareOptions) ->
 def _add_row(
     row: Mapping[str, Any], where: str, base: bytes, options: PrepareOptions, listing: Listing
 ) -> None:
-    """Add one row to the photos, or to what is left out."""
+    """Add one row to the photos, or to those left out."""
     path = _text(row[options.path_column])
     category = category_name(_text(row[options.category_column]))
     if category:
@@ -70,18 +70,18 @@ def _add_row(
     if not category:
         listing.left_out.append(LeftOut(path, "no_category", f"{where} names no category"))
         return
-    meant = (options.path_column, options.category_column, options.sku_column)
+    own_columns = (options.path_column, options.category_column, options.sku_column)
     listing.add(
         path,
         locate(os.fsencode(Path(os.fsdecode(base)) / path), base),
         category=category,
         sku=_text(row.get(options.sku_column)) or None,
-        further={name: value for name, value in row.items() if name not in meant},
+        further={name: value for name, value in row.items() if name not in own_columns},
     )
 
 
 def _path_problem(path: str) -> str | None:
-    """Why a path is not taken, None where it is fine."""
+    """Say why a path can't be used; None if it can."""
     if not path:
         return "no path"
     try:

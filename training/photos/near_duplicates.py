@@ -1,9 +1,9 @@
-"""Photos that are copies of one another: candidates by features, decided by pixels.
+"""Finds photos that are copies of one another: features propose pairs, pixels decide.
 
-Each photo is judged on a small view of its product, without its plain ground (`product_view`).
-The NEIGHBOURS views nearest to each by the features of a pretrained network are its
-candidates (`view_features`, `neighbours`): features hardly change where a photo is resized,
-saved again, cropped a little or mirrored. Pixels then decide (`pair_comparison`).
+Each photo is represented by a small view of its product, without its plain background
+(`product_view`). Its candidates are the NEIGHBOURS nearest views by the features of a pretrained
+network (`view_features`, `neighbours`): features hardly change when a photo is resized,
+recompressed, cropped a little or mirrored. Pixels then decide (`pair_comparison`).
 """
 
 from typing import Final
@@ -42,7 +42,7 @@ def linked_groups(groups: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArra
         pairs: Linked items [P, 2].
 
     Returns:
-        Group of each item [N], numbered anew in [0, N).
+        Group of each item [N], renumbered in [0, N).
     """
     count = len(groups)
     ends = groups[pairs]

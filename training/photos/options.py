@@ -1,4 +1,4 @@
-"""What `catalogan prepare` can be told, checked before anything is read."""
+"""Options of `catalogan prepare`, checked before anything is read."""
 
 import os
 import re
@@ -19,8 +19,8 @@ Side = Annotated[int, Field(ge=8, le=1024)]
 class PrepareOptions(Record):
     """How photos become a dataset.
 
-    The paths `manifest` and `validation` name what is read beside the folder of photos;
-    everything else bounds or shapes each photo.
+    `manifest` and `validation` are read besides the folder of photos; all other options limit
+    or shape each photo.
     """
 
     width: Side = 64
@@ -38,13 +38,16 @@ class PrepareOptions(Record):
     max_bytes: Annotated[int, Field(ge=1)] = 100_000_000  # largest file
     max_pixels: Annotated[int, Field(ge=64, le=MAX_PIXELS)] = 50_000_000
     min_side_px: Annotated[int, Field(ge=1)] = 16
-    cpu_limit_sec: PositiveFloat = 30.0  # most work for one photo
-    wall_limit_sec: PositiveFloat = 600.0  # longest wait for one
+    cpu_limit_sec: PositiveFloat = 30.0  # CPU time per photo
+    wall_limit_sec: PositiveFloat = 600.0  # wall time per photo
 
     @field_validator("background")
     @classmethod
     def _is_colour(cls, background: str) -> str:
-        ImageColor.getrgb(background)
+        try:
+            ImageColor.getrgb(background)
+        except ValueError as error:
+            raise ValueError("must be a CSS colour, such as white or #f4f4f0") from error
         return background
 
     @field_serializer("manifest", "validation")
@@ -53,22 +56,22 @@ class PrepareOptions(Record):
 
     @property
     def limits(self) -> ImageLimits:
-        """What a photo may cost."""
+        """Limits of a photo's size."""
         return ImageLimits(
             max_bytes=self.max_bytes, max_pixels=self.max_pixels, min_side_px=self.min_side_px
         )
 
     @property
-    def share_to_split(self) -> float | None:
-        """Share of the photos to split off; None = photos are given for validation."""
+    def fraction_to_split(self) -> float | None:
+        """Fraction of the photos to split off; None = photos are given for validation."""
         return self.validation_share if self.validation is None else None
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a size that no network could be trained at.
+    """Refuse a size that no network can be built for.
 
     Raises:
-        PrepareError: Names the nearest sizes that do.
+        PrepareError: The message names the nearest sizes that work.
     """
     try:
         Pyramid.of(height, width)
@@ -77,7 +80,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Width and height in pixels of "64" or "192x256".
+    """Parse "64" or "192x256" as width and height in pixels.
 
     Raises:
         PrepareError: It is neither.

@@ -1,9 +1,9 @@
-"""Whether two photos show one product in one photo: pixel by pixel, laid over each other.
+"""Decides by pixels whether two photos are copies of one photo.
 
-The views of a pair are laid over each other in four ways: as their boxes or as their frames
-suggest, upright or mirrored; each is registered at a small size, the best at a larger one.
-Where both photos have a plain ground, only what is product counts: white ground
-that all photos of a shop share says nothing. Else the whole views are compared.
+The views of a pair are aligned in four ways: starting from their boxes or from their frames,
+unmirrored or mirrored; each is registered at a small size, the best at a larger one.
+If both photos have a plain background, only product pixels are compared: a white background
+that all photos of a shop have is no evidence. Otherwise the whole views are compared.
 """
 
 from dataclasses import dataclass
@@ -17,28 +17,28 @@ from torch.nn import functional
 
 from training.photos.product_view import GROUND, HOLE, OUTSIDE
 from training.photos.registration import register, warp
-from training.photos.threads import share_out
+from training.photos.threads import run_in_threads
 
 # How they were chosen: docs/decisions/0023-near-duplicates-by-product.md.
 MIN_STRUCTURE: Final = 0.75
 MAX_OTHER_COLOUR: Final = 0.18
 MIN_OUTLINE: Final = 0.83
-MAX_STRETCH: Final = 0.1  # by how much one is wider for its height than the other; a logarithm
+MAX_STRETCH: Final = 0.1  # logarithm of the ratio of both aspect ratios
 
 # Sizes that views are registered at, and Gauss-Newton steps at each.
 _COARSE_PX: Final = 16
 _COARSE_STEPS: Final = 5
 _FINE_PX: Final = 32
 _FINE_STEPS: Final = 3
-# Pairs that differ by more levels on average at the small size are looked at no further.
+# Pairs that differ by more levels on average at the small size are not compared further.
 _MAX_COARSE_LEVELS: Final = 30.0
 _COLOUR_LEVELS: Final = 10.0
 _SAME_GROUND_LEVELS: Final = 8.0
-# More of a product than this is no hole, but as dark or as light as its ground.
+# A larger fraction of the product is not a hole, but a part in the background's colour.
 _MAX_HOLE: Final = 0.3
 _PAIRS_AT_ONCE: Final = 64
 _WINDOW_PX: Final = 8
-# Of SSIM: variances far below this are noise.
+# SSIM's constant: variances far below this are noise.
 _NOISE_VARIANCE: Final = 4.0
 _LUMINANCE: Final = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 
@@ -52,28 +52,28 @@ class Views:
 
 
 def same_photo(views: Views, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which pairs [P, 2] of rows of `views` are one photo twice; bool [P]."""
+    """Decide which pairs [P, 2] of rows of `views` are copies; bool [P]."""
     same = np.zeros(len(pairs), dtype=np.bool_)
 
-    def judge(part: slice) -> None:
+    def compare(part: slice) -> None:
         same[part] = _same(views, pairs[part]).numpy()
 
-    share_out(judge, len(pairs), _PAIRS_AT_ONCE)
+    run_in_threads(compare, len(pairs), _PAIRS_AT_ONCE)
     return same
 
 
 @torch.inference_mode()
 def _same(views: Views, pairs: NDArray[np.int64]) -> Tensor:
-    """Which of the pairs [P, 2] are alike at a small size, and in all ways at the larger one."""
+    """Decide for pairs [P, 2]: alike at the small size, and by all criteria at the larger one."""
     fixed, moving = _layers(views.pixels[pairs[:, 0]], views.pixels[pairs[:, 1]])
     frames = [torch.from_numpy(views.frames[pairs[:, side]]) for side in (0, 1)]
-    start, placement, mirrored, levels = _lay_over(fixed, moving, *frames)
+    start, placement, mirrored, levels = _align(fixed, moving, *frames)
     near = (levels <= _MAX_COARSE_LEVELS).nonzero()[:, 0]
     fixed, moving, start, placement = fixed[near], moving[near], start[near], placement[near]
     moving = torch.where(mirrored[near].view(-1, 1, 1, 1), moving.flip(3), moving)
     small = _pooled(fixed, _FINE_PX), _pooled(moving, _FINE_PX)
     placement = register(*small, start, placement, _FINE_STEPS)
-    # A view is stretched to a square: how wide its pixels are for their height.
+    # A view is stretched to a square: aspect ratio of its pixels.
     wide = [frame[near, 0] / frame[near, 1] for frame in frames]
     stretch = (wide[0] / wide[1] * placement[:, 1] / placement[:, 0]).log().abs()
     moved = warp(_smoothed(moving), placement)
@@ -89,9 +89,9 @@ def _same(views: Views, pairs: NDArray[np.int64]) -> Tensor:
 
 
 def _layers(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """Both views of each pair as registration takes them, and where their holes are.
+    """Build registration's layers of both views of each pair, with a mask of holes.
 
-    Holes show the ground, so that where grounds differ they say nothing of the product.
+    Holes show the background, so if the backgrounds differ they are no evidence.
     """
     views = [torch.from_numpy(pixels).permute(0, 3, 1, 2) for pixels in (a, b)]
     colours = [view[:, :3].float() / 255 - 0.5 for view in views]
@@ -106,26 +106,26 @@ def _layers(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Tensor, Tensor]
     see_through = ~(whole | one_ground.view(-1, 1, 1, 1))
     layers = []
     for colour, state in zip(colours, states, strict=True):
-        there = (state >= HOLE) | (whole & (state > OUTSIDE))
+        compared = (state >= HOLE) | (whole & (state > OUTSIDE))
         hole = (state == HOLE) & see_through
         area, product = hole.sum((1, 2, 3)), (state >= HOLE).sum((1, 2, 3))
         hole = hole & (area <= _MAX_HOLE * product).view(-1, 1, 1, 1)
-        layers.append(torch.cat([colour * there, there, state > OUTSIDE, hole], dim=1))
+        layers.append(torch.cat([colour * compared, compared, state > OUTSIDE, hole], dim=1))
     return layers[0], layers[1]
 
 
-def _lay_over(
+def _align(
     fixed: Tensor, moving: Tensor, fixed_frame: Tensor, moving_frame: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best of four ways to lay one over the other, judged at a small size.
+    """Align views in four ways, and choose the best at a small size.
 
     Returns:
-        Where it began [P, 4], its placement [P, 4], whether it is mirrored [P], and the mean
-        difference in levels [P].
+        Its initial placement [P, 4], its placement [P, 4], whether it is mirrored [P], and the
+        mean difference in levels [P].
     """
     fixed, moving = _pooled(fixed, _COARSE_PX), _pooled(moving, _COARSE_PX)
     boxes = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(len(fixed), -1)
-    ways = []
+    candidates = []
     for mirrored, flip in ((False, 1.0), (True, -1.0)):
         other = moving.flip(3) if mirrored else moving
         frame = moving_frame * torch.tensor([1.0, 1.0, flip, 1.0])
@@ -134,8 +134,8 @@ def _lay_over(
         for start in (boxes, torch.cat([scale, shift], dim=1)):
             placement = register(fixed, other, start, start, _COARSE_STEPS)
             levels = _levels_apart(fixed, warp(other, placement))
-            ways.append((start, placement, torch.full((len(fixed),), mirrored), levels))
-    stacked = [torch.stack(kind) for kind in zip(*ways, strict=True)]
+            candidates.append((start, placement, torch.full((len(fixed),), mirrored), levels))
+    stacked = [torch.stack(kind) for kind in zip(*candidates, strict=True)]
     best = stacked[3].argmin(0)
     start, placement, flipped, levels = (kind[best, torch.arange(len(best))] for kind in stacked)
     return start, placement, flipped, levels
@@ -146,18 +146,18 @@ def _pooled(layers: Tensor, size: int) -> Tensor:
 
 
 def _smoothed(layers: Tensor) -> Tensor:
-    """Colours without the finest detail, which a copy may have lost."""
+    """Blur the colours: a copy may have lost the finest detail."""
     colours = functional.avg_pool2d(layers[:, :3], 3, 1, 1, count_include_pad=False)
     return torch.cat([colours, layers[:, 3:]], dim=1)
 
 
 def _comparable(a: Tensor, b: Tensor) -> Tensor:
-    """Where both are known, and neither is a hole, [P, 1, size, size]."""
+    """Weight of pixels that are valid in both and a hole in neither, [P, 1, size, size]."""
     return a[:, 4:5] * b[:, 4:5] * (1 - torch.maximum(a[:, 5:], b[:, 5:]))
 
 
 def _levels_apart(a: Tensor, b: Tensor) -> Tensor:
-    """Mean difference of colours where either has product; all where little is in common."""
+    """Mean difference of colours where either has product; 255 if they hardly overlap."""
     weight = (torch.maximum(a[:, 3:4], b[:, 3:4]) * _comparable(a, b))[:, 0]
     apart = (a[:, :3] - b[:, :3]).abs().mean(1) * 255
     common = weight.sum((1, 2))
@@ -167,10 +167,10 @@ def _levels_apart(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _likeness(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How alike views are that are laid over each other.
+    """Measure how alike two aligned views are.
 
     Returns:
-        Mean of SSIM's structure term within the product, at most 1; share of the product whose
+        Mean of SSIM's structure term within the product, at most 1; fraction of the product whose
         mean colour differs by over 10 levels; intersection of both products over their union.
         Each [P].
     """
@@ -178,7 +178,7 @@ def _likeness(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     product_a, product_b = a[:, 3:4] * known, b[:, 3:4] * known
     both = torch.minimum(product_a, product_b)
     outline = _total(both) / _total(torch.maximum(product_a, product_b)).clamp_min(1)
-    inner = -functional.max_pool2d(-both, 5, 1, 2)  # edges lie a little apart
+    inner = -functional.max_pool2d(-both, 5, 1, 2)  # edges may be misaligned a little
     colour_a, colour_b = a[:, :3] * 255, b[:, :3] * 255
     x, y = ((colour * _LUMINANCE).sum(1, keepdim=True) for colour in (colour_a, colour_b))
     layers = torch.cat([colour_a, colour_b, x, y, x * x, y * y, x * y], dim=1)

@@ -1,14 +1,15 @@
-"""What a photo shows, apart from its plain ground: the small view that duplicates are judged on.
+"""The small view of a photo's product, without a plain background, for finding duplicates.
 
-A ground is plain when a smooth surface, quadratic in x and y, fits the colours of most of
-the photo's border: a shop's white, a studio's soft shade, any one colour. What joins the
-border in that colour is ground, and the rest is the product, whose box fills the view, so
-that copies on another ground, with less margin or at another size have much the same
-view. A photo without a plain ground is product from edge to edge.
+A background is plain if a smooth surface, quadratic in x and y, fits the colours of most of
+the photo's border: a shop's white, a studio's soft shade, any single colour. Pixels of that
+colour that are connected to the border are background (GROUND), the rest is the product. The
+product's bounding box fills the view, so that copies on another background, with less margin or
+at another size have nearly the same view. A photo without a plain background counts as product
+from edge to edge.
 
-A view is an RGB image with a fourth plane that says what each pixel is: OUTSIDE the photo,
-GROUND, a HOLE (ground's colour, but enclosed by the product: the inside of a handle, or a
-white dial on white), or PRODUCT.
+A view is an RGB image with a fourth plane that labels each pixel: OUTSIDE the photo, GROUND, a
+HOLE (the background's colour, but enclosed by the product: the inside of a handle, or a white
+dial on white), or PRODUCT.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from PIL import Image
 from scipy import ndimage
 
 VIEW_PX: Final = 64
-# Around the product's box, so that its outline is seen.
+# Around the product's box, so that its outline is visible.
 MARGIN_PX: Final = 4
 OUTSIDE: Final = 0
 GROUND: Final = 85
@@ -31,9 +32,9 @@ _SEGMENTED_PX: Final = 96
 _RING_PX: Final = 2
 # Levels by which border pixels may differ from the surface, and how many must not.
 _BORDER_LEVELS: Final = 6
-_PLAIN_SHARE: Final = 0.75
+_PLAIN_FRACTION: Final = 0.75
 _GROUND_LEVELS: Final = 16
-# What the first guess of the ground takes in, and the fewest pixels that a surface is fitted to.
+# Levels by which the first estimate may be off, and the fewest pixels that a surface is fitted to.
 _FIRST_LEVELS: Final = 40
 _FEWEST_FITTED: Final = 60
 _SMALLEST_PRODUCT: Final = 0.01
@@ -43,19 +44,19 @@ _SURFACE: Final = np.stack([np.ones_like(_x), _x, _y, _x * _x, _y * _y, _x * _y]
 _RING: Final = np.pad(
     np.zeros(2 * [_SEGMENTED_PX - 2 * _RING_PX], bool), _RING_PX, constant_values=True
 )
-# Bends cost something, so that a few stray pixels bend no surface.
+# Regularises curvature, so that a few stray pixels don't bend the surface.
 _STIFFNESS: Final = np.diag([0.0, 2.0, 2.0, 6.0, 6.0, 6.0])
 
 
 @dataclass(frozen=True, slots=True)
 class ProductView:
-    """What `product_view` returns, small enough to keep for all photos.
+    """The result of `product_view`, small enough to hold in memory for all photos.
 
     Attributes:
         pixels: uint8 [VIEW_PX, VIEW_PX, 4], as bytes.
-        frame: Where the view lies in the photo: scale of x and y, then shift of x and y, in
+        frame: Position of the view in the photo: scale of x and y, then shift of x and y, in
             halves of the photo's height. Position p of the view, from -1 to 1, is at
-            scale * p + shift, where the photo's centre is 0.
+            scale * p + shift, with the photo's centre at 0.
     """
 
     pixels: bytes
@@ -63,7 +64,7 @@ class ProductView:
 
 
 def product_view(rgb: Image.Image) -> ProductView:
-    """The view of a photo of any size, mode RGB."""
+    """Build the view of a photo of any size, mode RGB."""
     small = rgb.resize(2 * (_SEGMENTED_PX,), Image.Resampling.LANCZOS, reducing_gap=2.0)
     product, holes = _segment(np.asarray(small).astype(np.int16))
     ((down, across),) = ndimage.find_objects(product.astype(np.int8))
@@ -86,7 +87,7 @@ def product_view(rgb: Image.Image) -> ProductView:
 
 
 def _segment(pixels: NDArray[np.int16]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks of the product, holes included, and of its holes."""
+    """Segment the photo: masks of the product, holes included, and of its holes."""
     whole = np.ones(pixels.shape[:2], dtype=np.bool_)
     ground = _plain_ground(pixels)
     if ground is None:
@@ -103,7 +104,7 @@ def _segment(pixels: NDArray[np.int16]) -> tuple[NDArray[np.bool_], NDArray[np.b
 
 
 def _plain_ground(pixels: NDArray[np.int16]) -> NDArray[np.float64] | None:
-    """The ground's colours everywhere [height, width, 3]; None where it is not plain."""
+    """Fit the background's colours [height, width, 3]; None if it is not plain."""
     border, surface = pixels[_RING].astype(np.float64), _SURFACE[_RING]
     fits = np.abs(border - np.median(border, axis=0)).max(axis=1) <= _FIRST_LEVELS
     for _ in range(4):
@@ -113,7 +114,7 @@ def _plain_ground(pixels: NDArray[np.int16]) -> NDArray[np.float64] | None:
         bends = np.linalg.solve(fitted.T @ fitted + _STIFFNESS, fitted.T @ border[fits])
         fits = np.abs(border - surface @ bends).max(axis=1) <= _BORDER_LEVELS
     ground: NDArray[np.float64] = _SURFACE @ bends
-    return ground if fits.mean() >= _PLAIN_SHARE else None
+    return ground if fits.mean() >= _PLAIN_FRACTION else None
 
 
 def _reach(start: int, stop: int) -> tuple[float, float]:
@@ -123,10 +124,10 @@ def _reach(start: int, stop: int) -> tuple[float, float]:
 
 
 def _visible(start: int, stop: int) -> tuple[slice, float, float]:
-    """Which pixels of the view lie within the photo, and from where to where they reach.
+    """Find the pixels of the view that lie within the photo, and the range that they cover.
 
     Args:
-        start: Of the product's box, along one side of the segmented image.
+        start: Start of the product's box, along one side of the segmented image.
         stop: Its end.
     """
     step = (stop - start) / (VIEW_PX - 2 * MARGIN_PX)
@@ -140,7 +141,7 @@ def _visible(start: int, stop: int) -> tuple[slice, float, float]:
 def _resized(
     mask: NDArray[np.bool_], size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> NDArray[np.bool_]:
-    """The mask within `box`, at another size."""
+    """Resize the part of a mask within `box`."""
     levels = Image.fromarray(mask.astype(np.uint8) * 255)
     resized: NDArray[np.bool_] = (
         np.asarray(levels.resize(size, Image.Resampling.BILINEAR, box=box)) > 127

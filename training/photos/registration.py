@@ -1,9 +1,9 @@
-"""Lays one view over another: the scale and shift of each axis, for many pairs at once.
+"""Aligns one view with another by scale and shift of each axis, for many pairs at once.
 
 A view here is a tensor of layers: red, green and blue in [-0.5, 0.5], 0 where there is no
-product; whether there is product; whether anything is known of that place; and further ones,
-which are only warped. A placement is [P, 4]: scale of x and y, then shift of x and y, in
-coordinates from -1 to 1; position p of the fixed view is at scale * p + shift of the moving one.
+product; a mask of the product; a mask of valid pixels; and further layers, which are only
+warped. A placement is [P, 4]: scale of x and y, then shift of x and y, in coordinates from -1
+to 1; position p of the fixed view is at scale * p + shift of the moving view.
 
 Source: Baker and Matthews 2004, Lucas-Kanade 20 years on, section 3.2 (inverse compositional).
 """
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Further from the start than this is no copy: a crop by 5 % of each side scales by 1.11.
+# A view further from the start is not a copy: a crop by 5 % of each side scales by 1.11.
 _MAX_CHANGE: Final = 0.25
 _MAX_STEP: Final = 0.1
 
 
 def register(fixed: Tensor, moving: Tensor, start: Tensor, placement: Tensor, steps: int) -> Tensor:
-    """Refine where each fixed view's places lie in its moving view.
+    """Refine the placement of each fixed view in its moving view.
 
     Args:
         fixed: [P, layers, size, size].
@@ -30,9 +30,9 @@ def register(fixed: Tensor, moving: Tensor, start: Tensor, placement: Tensor, st
         steps: Gauss-Newton steps on the squared difference of product and colours.
 
     Returns:
-        The better placement.
+        The refined placement.
     """
-    # Where the photo ends there are no gradients to be had.
+    # At the photo's edge there are no valid gradients.
     inside = -functional.max_pool2d(-fixed[:, 4:5], 3, stride=1, padding=1)
     slopes = _slopes(fixed[:, :4], inside)
     curvature = slopes @ slopes.mT
@@ -51,7 +51,7 @@ def register(fixed: Tensor, moving: Tensor, start: Tensor, placement: Tensor, st
 
 
 def warp(views: Tensor, placement: Tensor) -> Tensor:
-    """Moving views as they lie over the fixed ones; nothing is known beyond them."""
+    """Resample moving views at their placement over the fixed ones; pixels beyond are invalid."""
     size = views.shape[-1]
     scale, shift = placement[:, None, :2], placement[:, None, 2:]
     along = _coordinates(size)[:, None] * scale + shift  # [P, size, (x, y)]
@@ -66,7 +66,7 @@ def _coordinates(size: int) -> Tensor:
 
 
 def _slopes(layers: Tensor, inside: Tensor) -> Tensor:
-    """How `layers` change with each number of the placement, [P, 4, everything else]."""
+    """Derivatives of `layers` by each number of the placement, [P, 4, everything else]."""
     size = layers.shape[-1]
     along = _coordinates(size)
     x, y = torch.zeros_like(layers), torch.zeros_like(layers)

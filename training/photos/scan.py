@@ -1,8 +1,8 @@
-"""A folder of photos -> what to read, and what to leave out without opening it.
+"""A folder of photos -> photos to read, and entries left out without opening them.
 
-The first folder level is the category, whatever lies below. Only the folder is looked at
-here, never the photos. Nothing outside the folder is ever opened: links that leave it,
-pipes, sockets and devices are left out by what they are.
+The first folder level is the category; deeper levels don't matter. Only the folder is listed
+here, no photo is opened. Nothing outside the folder is ever opened: links that leave it,
+pipes, sockets and devices are left out because of their kind.
 """
 
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-# Made by systems and tools beside photos; never photos or categories.
+# Created by systems and tools; never photos or categories.
 _NOT_PHOTOS: Final = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
 _HIDDEN: Final = "hidden, or a system's by-product"
 
@@ -27,7 +27,7 @@ class PhotoRef:
     """One photo to read.
 
     Attributes:
-        file: The regular file that holds it, links resolved.
+        file: The regular file that contains it, links resolved.
         path: Its path below the catalogue's folder, as shown and stored.
         category: Category as the catalogue writes it.
         sku: Article number, None where none is known.
@@ -47,7 +47,7 @@ class PhotoRef:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A photo, or what stands where one should, that is not in the dataset."""
+    """A photo, or another entry in its place, that is not in the dataset."""
 
     path: str
     reason: str
@@ -56,21 +56,27 @@ class LeftOut:
 
 @dataclass
 class Listing:
-    """Photos to read, in a fixed order, and what was left out already."""
+    """Photos to read, in a fixed order, and those left out already."""
 
     photos: list[PhotoRef] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     categories: set[str] = field(default_factory=set)
     validation_categories: set[str] = field(default_factory=set)
-    # Tells photos given for validation from others in what is shown and stored.
+    # Distinguishes photos given for validation in stored and displayed paths.
     prefix: str = ""
 
     def leave_out(self, name: bytes, reason: str, message: str) -> None:
-        """Note that `name`, below the folder, is not used."""
+        """Record that `name`, below the folder, is not used."""
         self.left_out.append(LeftOut(self.prefix + shown(name), reason, message))
 
     def add(self, path: str, found: bytes | tuple[str, str], **known: Any) -> None:
-        """Note a photo at `path`, or why it is not used, as `locate` says; what is known of it."""
+        """Record a photo at `path`, or why it is not used.
+
+        Args:
+            path: Its path as shown and stored.
+            found: What `locate` returned.
+            known: Further fields of its PhotoRef.
+        """
         if isinstance(found, bytes):
             self.photos.append(PhotoRef(file=os.fsdecode(found), path=path, **known))
         else:
@@ -78,12 +84,12 @@ class Listing:
 
 
 def shown(raw: bytes) -> str:
-    """A path as text that any file can store; bytes that are no UTF-8 are escaped."""
+    """Decode a path to text; bytes that are not UTF-8 are escaped."""
     return raw.decode("utf-8", "backslashreplace")
 
 
 def category_name(raw: str) -> str:
-    """A category's name: composed Unicode, no edge blanks, control characters escaped."""
+    """Normalise a category's name: composed Unicode, trimmed, control characters escaped."""
     composed = unicodedata.normalize("NFC", raw.strip())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in composed)
 
@@ -96,7 +102,7 @@ def scan_folder(root: Path, *, validation: bool = False) -> Listing:
         validation: Mark each photo as given for validation.
 
     Returns:
-        Photos sorted by path, bytewise, whatever order the file system gives.
+        Photos sorted by path, bytewise, whatever the file system's order.
 
     Raises:
         PrepareError: `root` is no readable folder.
@@ -130,7 +136,7 @@ def scan_folder(root: Path, *, validation: bool = False) -> Listing:
 
 
 def _walk(folder: bytes, base: bytes, listing: Listing) -> Iterator[os.DirEntry[bytes]]:
-    """Every entry below `folder` that is no folder itself; links are not followed."""
+    """Yield every entry below `folder` that is not a folder; links are not followed."""
     pending = [folder]
     while pending:
         current = pending.pop()
@@ -149,7 +155,7 @@ def _walk(folder: bytes, base: bytes, listing: Listing) -> Iterator[os.DirEntry[
 
 
 def locate(path: bytes, base: bytes) -> bytes | tuple[str, str]:
-    """The regular file within `base` that `path` stands for, or why there is none.
+    """Resolve `path` to a regular file within `base`, or say why that fails.
 
     Args:
         path: Absolute path, perhaps a link.
@@ -169,7 +175,7 @@ def locate(path: bytes, base: bytes) -> bytes | tuple[str, str]:
     if os.path.commonpath([real, base]) != base:
         return "link_leaves_folder", f"points to {shown(real)}"
     if stat.S_ISDIR(mode) and _is_link(path):
-        return "link_to_folder", "its photos count where they really are"
+        return "link_to_folder", "its photos count in their own folder"
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         return "not_a_file", kinds.get(stat.S_IFMT(mode), "a device")
@@ -177,7 +183,7 @@ def locate(path: bytes, base: bytes) -> bytes | tuple[str, str]:
 
 
 def _is_link(path: bytes) -> bool:
-    """Whether a link stands there; nothing, or a name too long to ask about, is none."""
+    """Whether `path` is a link; False if it doesn't exist or its name is too long."""
     try:
         return stat.S_ISLNK(os.lstat(path).st_mode)
     except OSError:

@@ -1,17 +1,17 @@
-"""Which side of the split a photo is on, now and when the catalogue has grown.
+"""Assigns photos to train or validation, stably as the catalogue grows.
 
-A photo's side follows from its article number, or else from its own bytes, never from
-what else is in the catalogue. Two things can overrule that, both in favour of train:
+A photo's split depends on its article number, or else on its own bytes, never on
+the other photos of the catalogue. Two rules can override that, both in favour of train:
 
 - Photos that are near duplicates of each other, or share an article number with one that
-  is, must be on one side. Where such a group's members disagree, all go to train.
-- A category must have something to train on. Where all its photos would be for
-  validation, the one that a smaller share would send to train first goes there.
+  is, must be in one split. If the members of such a group disagree, all go to train.
+- A category must have something to train on. If all its photos would be for validation,
+  the group that a smaller validation fraction would move to train first goes there.
 
-So the change that a growing catalogue brings is from validation to train, never from train
-to validation: no photo that a model was trained on is used to judge a later one. The only
-exception is a photo that went to train for its category's sake: it may go back when the
-category gets others. No rule that looks at the catalogue of today alone could avoid that.
+So a growing catalogue moves photos from validation to train, never from train to
+validation: no photo that a model was trained on is used to judge a later one. The only
+exception is a photo that went to train because its category had no other: it may go back
+when the category gets more. No rule that sees only today's catalogue could avoid that.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from collections.abc import Hashable, Sequence
 from training.dataset import Split
 
 
-def side_of(key: str, validation_share: float) -> Split:
-    """The side of one article number or content hash.
+def split_of(key: str, validation_fraction: float) -> Split:
+    """Choose the split of one article number or content hash.
 
     Args:
-        key: What decides; equal keys are on the same side for ever.
-        validation_share: Expected share of keys on the validation side, in [0, 1); a
-            larger share only adds to the validation side.
+        key: Equal keys always get the same split.
+        validation_fraction: Expected fraction of keys in validation, in [0, 1); a larger
+            fraction only adds to validation.
 
     Returns:
         "train" or "validation".
     """
-    return "validation" if _draw(key) < validation_share * 2**64 else "train"
+    return "validation" if _draw(key) < validation_fraction * 2**64 else "train"
 
 
 def _draw(key: str) -> int:
-    """The key's number in [0, 2^64), the same for ever."""
+    """Hash the key to a number in [0, 2^64)."""
     digest = hashlib.sha256(b"catalogan-split\0" + key.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8])
 
@@ -44,23 +44,23 @@ def split_groups(
     keys: Sequence[str],
     groups: Sequence[Hashable],
     categories: Sequence[str],
-    validation_share: float,
+    validation_fraction: float,
 ) -> list[Split]:
-    """Side of each photo: whole groups together, and a group of each category in train.
+    """Choose the split of each photo: groups stay together, and each category trains on one.
 
     Args:
-        keys: Per photo, what decides its side.
-        groups: Per photo, the group that must not be torn apart.
-        categories: Per photo, its category.
-        validation_share: See `side_of`.
+        keys: Key of each photo, which decides its split.
+        groups: Group of each photo, which must stay together.
+        categories: Category of each photo.
+        validation_fraction: See `split_of`.
 
     Returns:
-        Per photo, its side.
+        Split of each photo.
     """
     trained = {
         group
         for key, group in zip(keys, groups, strict=True)
-        if side_of(key, validation_share) == "train"
+        if split_of(key, validation_fraction) == "train"
     }
     by_draw = sorted(zip(map(_draw, keys), range(len(keys)), strict=True))
     trained |= set({categories[i]: groups[i] for _, i in by_draw}.values())  # the highest stays

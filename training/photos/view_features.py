@@ -1,6 +1,6 @@
-"""Features of product views, by which near duplicates are looked for.
+"""Features of product views, which propose near duplicates.
 
-EfficientNet-Lite0 on a small input: about 4 ms of one thread for each photo.
+EfficientNet-Lite0 on a small input: about 4 ms per photo on one thread.
 """
 
 from functools import cache
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from training.features.efficientnet_lite import load_efficientnet_lite, normalize
 from training.photos.product_view import HOLE
-from training.photos.threads import share_out
+from training.photos.threads import run_in_threads
 
 _FEATURE_DIM: Final = 1280
 _INPUT_PX: Final = 96
@@ -23,12 +23,12 @@ _BATCH: Final = 8
 
 @cache
 def load_network() -> nn.Module:
-    """The network; raises `WeightsError`."""
+    """Load the network; raises `WeightsError`."""
     return load_efficientnet_lite("lite0").to(memory_format=torch.channels_last)
 
 
 def view_features(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Features [N, 1280] of product views [N, VIEW_PX, VIEW_PX, 4], their ground made white."""
+    """Compute features [N, 1280] of views [N, VIEW_PX, VIEW_PX, 4], with white background."""
     network = load_network()
     features = np.empty((len(pixels), _FEATURE_DIM), np.float32)
 
@@ -36,7 +36,7 @@ def view_features(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
             features[rows] = network(_network_input(pixels[rows])).numpy()
 
-    share_out(compute, len(pixels), _BATCH)
+    run_in_threads(compute, len(pixels), _BATCH)
     return features
 
 

@@ -1,4 +1,4 @@
-"""stats.jsonl -> what happened in a run, for its report."""
+"""stats.jsonl -> the history of a run, for its report."""
 
 import json
 import math
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-# What stays told even where training went back behind it.
-_HAPPENINGS: Final = ("alarm", "rollback")
-# What speaks of the images before its count; all else is of those after it.
+# Kinds of lines that stay in the report even if training went back to an earlier point.
+_EVENTS: Final = ("alarm", "rollback")
+# Kinds of lines about the images before their count; other kinds are about those after it.
 _LOOKS_BACK: Final = ("tick", "validation")
 
 
 @dataclass(frozen=True)
-class Happening:
-    """Something that a person should know of."""
+class Event:
+    """An alarm or a rollback."""
 
     kind: str  # "alarm" or "rollback"
     nimg: int
@@ -33,19 +33,19 @@ class Series:
 
 @dataclass
 class History:
-    """What a run's stats.jsonl tells.
+    """The history of a run, from its stats.jsonl.
 
-    Where training went back, after a resume or a rollback, the lines behind that point are
-    no part of the run any more and are left out; alarms and rollbacks stay.
+    If training went back to an earlier point, by a resume or a rollback, the lines after that
+    point are no longer part of the run and are left out; alarms and rollbacks stay.
 
     Attributes:
         lines: Ticks, measurements and mask events in order, each with "kind" and "nimg".
-        happenings: Alarms and rollbacks in order.
-        seconds: Time spent training, over all resumes, also on what was left out.
+        events: Alarms and rollbacks in order.
+        seconds: Training time over all resumes, including the parts that were left out.
     """
 
     lines: list[dict[str, Any]] = field(default_factory=list)
-    happenings: list[Happening] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -54,7 +54,7 @@ class History:
         return int(self.lines[-1]["nimg"]) if self.lines else 0
 
     def series(self, kind: str, name: str) -> Series:
-        """A quantity of the lines of one kind; lines where it isn't a finite number are left."""
+        """Extract a quantity from the lines of one kind, except where it isn't a finite number."""
         found = [
             (int(line["nimg"]), float(line[name]))
             for line in self.lines
@@ -63,7 +63,7 @@ class History:
         return Series(tuple(n for n, _ in found), tuple(v for _, v in found))
 
     def mask_periods(self) -> list[tuple[int, int]]:
-        """Image counts from and to which a mask was held; one still held ends with the run."""
+        """Image counts at which each mask was set and released; the last may end with the run."""
         periods: list[tuple[int, int]] = []
         start: int | None = None
         for line in self.lines:
@@ -78,25 +78,24 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """Read stats.jsonl; empty where there is none.
+    """Read stats.jsonl; the history is empty if there is none.
 
-    A line that is cut short, or no record of ours, is passed over: a report must also come
-    of a run that was killed.
+    Truncated and invalid lines are skipped, so that a run that was killed has a report, too.
 
     Raises:
-        OSError: The file is there but can't be read.
+        OSError: The file exists but can't be read.
     """
     history = History()
     elapsed = 0.0
     for line in _records(path):
         if history.lines and _moment(line) < _moment(history.lines[-1]):
             history.lines = [old for old in history.lines if _moment(old) < _moment(line)]
-        if line["kind"] in _HAPPENINGS:
+        if line["kind"] in _EVENTS:
             texts = (str(line.get(key, "")) for key in ("name", "message"))
-            history.happenings.append(Happening(line["kind"], line["nimg"], *texts))
+            history.events.append(Event(line["kind"], line["nimg"], *texts))
             continue
         if line["kind"] == "resume":
-            elapsed = 0.0  # the clock starts anew
+            elapsed = 0.0  # the clock restarts
             continue
         history.lines.append(line)
         if line["kind"] == "tick" and _is_number(line.get("elapsed_sec")):
@@ -106,7 +105,7 @@ def read_history(path: Path) -> History:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines that are objects with a kind and an image count."""
+    """Yield the lines that are objects with a kind and an image count."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -124,7 +123,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _moment(line: dict[str, Any]) -> tuple[int, bool]:
-    """Its place in training: a checkpoint lies between what looks back on its count and the rest.
+    """Sort key of a line: at a checkpoint's count, lines that look back come before it.
 
     A rollback and a resume have the count of their checkpoint.
     """

@@ -1,7 +1,7 @@
-"""A run on one page that needs nothing else: RUN/report.html.
+"""A run on one self-contained page: RUN/report.html.
 
-Pictures are inside the page, nothing is loaded, and a Content-Security-Policy forbids it
-to. Names of categories, files and settings come from outside, and are escaped.
+Images are embedded, and a Content-Security-Policy forbids loading anything. Names of
+categories, files and settings are untrusted, and are escaped.
 """
 
 import base64
@@ -45,7 +45,7 @@ _Model = TypeVar("_Model", DatasetInfo, EvaluationReport)
 
 
 def write_report(run: Path) -> Path:
-    """Write RUN/report.html from whatever the run has so far.
+    """Write RUN/report.html from the run's current files.
 
     Returns:
         The file's path.
@@ -60,7 +60,7 @@ def write_report(run: Path) -> Path:
 
 
 def try_report(run: Path) -> None:
-    """Write the report; where that fails, say so, since what it tells of is safe."""
+    """Write the report; if that fails, only log it, since the run itself is unaffected."""
     try:
         write_report(run)
     except (ValueError, OSError) as error:
@@ -68,7 +68,7 @@ def try_report(run: Path) -> None:
 
 
 def _page(run: Path) -> str:
-    """The whole page."""
+    """Render the page."""
     config = _settings(run / CONFIG_FILE)
     history = read_history(run / STATS_FILE)
     notes: list[str] = []
@@ -103,18 +103,18 @@ def _page(run: Path) -> str:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """The configuration as it was saved, also by another version."""
+    """Read the saved configuration, whichever version wrote it."""
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{path.parent} is no training run ({error})") from error
     if not isinstance(config, dict):
-        raise RunError(f"{path.parent} is no training run ({path} holds no settings)")
+        raise RunError(f"{path.parent} is no training run ({path} has no settings)")
     return config
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Settings by their dotted names, as `--set` takes them."""
+    """List settings by their dotted names, as `--set` takes them."""
     rows: list[tuple[str, str]] = []
     for key, value in config.items():
         if isinstance(value, dict):
@@ -125,7 +125,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _read(model: type[_Model], path: Path, notes: list[str], so: str) -> _Model | None:
-    """A stored record, if it is there; a note where it can't be read."""
+    """Read a stored record, if it exists; adds a note if it can't be read."""
     if not path.exists():
         return None
     try:
@@ -138,52 +138,54 @@ def _read(model: type[_Model], path: Path, notes: list[str], so: str) -> _Model 
 def _dataset(
     path: Path, evaluation: EvaluationReport | None, notes: list[str]
 ) -> DatasetInfo | None:
-    """What the run was trained on."""
+    """Read the description of the run's dataset."""
     info = _read(DatasetInfo, path, notes, ", so the photos are not described here.")
     if info and evaluation and evaluation.dataset_hash != info.hash:
         notes.append(
             "The evaluation used another dataset than training did: its training photos are not "
-            "the ones that the generator was trained on, so that its memorised share says little."
+            "those that the generator was trained on, so its memorised fraction says little."
         )
     return info
 
 
 def _evaluation(run: Path, notes: list[str]) -> EvaluationReport | None:
-    """What `catalogan evaluate` found last."""
+    """Read the last result of `catalogan evaluate`."""
     path = run / EVALUATION_FOLDER / EVALUATION_FILE
     report = _read(EvaluationReport, path, notes, ": run `catalogan evaluate` again.")
     checkpoints = list_checkpoints(run)
     if report and checkpoints and path.stat().st_mtime < checkpoints[0].stat().st_mtime:
         notes.append(
-            "The evaluation is older than the newest checkpoint, and so speaks of an earlier "
+            "The evaluation is older than the newest checkpoint, so it is of an earlier "
             "generator: run `catalogan evaluate` again."
         )
     return report
 
 
 def _grids(run: Path) -> list[tuple[float, str]]:
-    """Thousand images and data: address of some grids, evenly spread, first and last among them.
+    """Embed some grids, evenly spaced, including the first and the last.
 
-    Those that are not whole, or have another name, are left out.
+    Returns:
+        Thousand images shown, and data: URL, of each; unreadable grids, and files with other
+        names, are left out.
     """
     paths = sorted((run / GRID_FOLDER).glob("grid-*.png"))
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MAX_GRIDS)).round())
     grids = []
     for path in (paths[int(i)] for i in chosen):
         number = path.stem.removeprefix("grid-")
-        picture = _embedded(path, _GRID_WIDTH_PX, [])
-        if number.isdecimal() and picture is not None:
-            grids.append((int(number) / 1000, picture))
+        url = _embedded(path, _GRID_WIDTH_PX, [])
+        if number.isdecimal() and url is not None:
+            grids.append((int(number) / 1000, url))
     return grids
 
 
 def _embedded(path: Path, width_px: int, notes: list[str]) -> str | None:
-    """A picture as a data: address, no wider than `width_px`; None where there is none."""
+    """Encode an image as a data: URL, no wider than `width_px`; None if it is missing."""
     if not path.exists():
         return None
     try:
-        with Image.open(path) as picture:
-            shown = picture.convert("RGBA" if picture.mode == "RGBA" else "RGB")
+        with Image.open(path) as image:
+            shown = image.convert("RGBA" if image.mode == "RGBA" else "RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         notes.append(f"{path.name} can't be read, so it is not shown.")
         return None

@@ -1,4 +1,4 @@
-"""An evaluation's numbers as a run's report shows them; what they mean is said in its template."""
+"""Formats an evaluation's numbers for a run's report, whose template explains them."""
 
 from statistics import mean, stdev
 
@@ -7,7 +7,7 @@ from training.metrics.scores import Scores
 
 
 def score(scores: Scores, name: str) -> str:
-    """A score, the kernel distance with its interval; where there is none, why."""
+    """Format a score, the kernel distance with its interval; a missing score with its reason."""
     value = getattr(scores, name)
     if value is None:
         return scores.reasons.get(name, "–")
@@ -18,25 +18,25 @@ def score(scores: Scores, name: str) -> str:
 
 
 def gains(found: Usefulness, arm: UsefulnessArmName, over: UsefulnessArmName) -> list[float]:
-    """Points that one way of training gains over another, by seed.
+    """Percentage points that one way of training gains over another, by seed.
 
-    Paired: the same photos, the same first weights.
+    The comparison is paired: the same photos and the same initial weights.
     """
     pairs = zip(found.arms[arm].accuracies, found.arms[over].accuracies, strict=True)
     return [100 * (a - b) for a, b in pairs]
 
 
 def gain(found: Usefulness, arm: UsefulnessArmName) -> str:
-    """What a way of training gains over few photos alone."""
+    """Format what a way of training gains over few photos alone."""
     points = gains(found, arm, "real")
     return f"{mean(points):+.1f} ± {stdev(points):.1f} points"
 
 
 def usefulness_verdict(found: Usefulness) -> str:
-    """What generated images add to the classical way, in one sentence."""
+    """Say in one sentence what generated images add to classical augmentation."""
     points = gains(found, "generated_augmented", "augmented")
-    # Fewer seeds than it takes for a test of significance: only a gain that is clear of its
-    # own scatter is called one.
+    # There are too few seeds for a significance test: a gain must exceed twice its standard error
+    # and have the same sign for all seeds.
     margin = 2 * stdev(points) / len(points) ** 0.5
     amount = f"{mean(points):+.1f} points on top of classical augmentation"
     if mean(points) > margin and min(points) > 0:
@@ -47,19 +47,19 @@ def usefulness_verdict(found: Usefulness) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits, or a dash."""
+    """Format a number with three digits, or a dash."""
     return "–" if value is None else f"{value:.3g}"
 
 
 def percent(value: float | None) -> str:
-    """A share in per cent, with a digit more where it is small; or a dash."""
+    """Format a fraction in per cent, with one more digit if it is small; or a dash."""
     if value is None:
         return "–"
     return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Format a duration in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} seconds"
     if seconds < 100 * 60:

@@ -1,4 +1,4 @@
-"""Crops to train an upscaler on: of photos, large and made small, and of generated images."""
+"""Crops of photos to train an upscaler on, large, and small and as faulty as generated images."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,10 +12,11 @@ from models.images import crop_to
 from training.learning.loader import to_float
 from training.learning.randomness import Purpose, seed_for
 from training.sheets import to_pillow
-from training.upscaling.degradation import GeneratorBlur
+from training.upscaling.degradation import GeneratorBlur, weave
 
-# Exponents of the blur are drawn evenly between these; below 0 is sharp as at 0.
+# Exponents of the blur and strengths of the weave are drawn evenly between these; below 0 is as 0.
 _EXPONENTS: Final = (-0.2, 1.2)
+_STRENGTHS: Final = (-0.5, 1.2)
 
 _OFFSETS: Final = 8  # the stride of the second of the feature maps
 
@@ -27,9 +28,8 @@ class Crops:
     """One step's crops, float32 [N, C, height, width] in [-1, 1].
 
     Attributes:
-        small: Of photos that were made small and blurred.
+        small: Of photos that were made small, blurred and woven.
         large: Of the same photos, at the same places.
-        generated: Of generated images.
         offset: Rows and columns of the large crops that features and critic do not see. Strided
             layers judge pixels by their phase: at one that never changed, what is repeated every
             few pixels, as rings along outlines are, escapes them.
@@ -37,7 +37,6 @@ class Crops:
 
     small: Tensor
     large: Tensor
-    generated: Tensor
     offset: tuple[int, int]
 
 
@@ -74,23 +73,27 @@ class CropSampler:
         self.blur = GeneratorBlur(to_float(self.small), to_float(self.generated))
 
     def draw(self, count: int, seed: int, position: int) -> Crops:
-        """Draw `count` crops of photos, and as many of generated images.
+        """Draw `count` crops.
 
         Args:
-            count: Of each.
+            count: How many.
             seed: The training's.
-            position: Crops of photos drawn before: with the seed it fixes these.
+            position: Crops drawn before: with the seed it fixes these.
         """
         random = np.random.default_rng(seed_for(seed, Purpose.UPSCALER, position))
         rows = random.integers(len(self.photos), size=count)
-        exponents = np.maximum(random.uniform(*_EXPONENTS, count), 0).astype(np.float32)
-        small = self.blur(to_float(self.small[rows]), torch.from_numpy(exponents))
+        exponents, strengths = (
+            torch.from_numpy(np.maximum(random.uniform(*between, count), 0).astype(np.float32))
+            for between in (_EXPONENTS, _STRENGTHS)
+        )
         generated = to_float(self.generated[random.integers(len(self.generated), size=count)])
+        small = self.blur(to_float(self.small[rows]), exponents)
+        woven = small + strengths[:, None, None, None] * weave(generated)
+        small = woven.clamp(-1, 1)
         places = [self._place(random) for _ in range(count)]
         return Crops(
             small=torch.stack(list(map(self._cut, small, places))),
             large=torch.stack(list(map(self._cut_photo, rows, places))),
-            generated=torch.stack(list(map(self._cut, generated, places))),
             offset=(int(random.integers(_OFFSETS)), int(random.integers(_OFFSETS))),
         )
 

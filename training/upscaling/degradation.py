@@ -1,17 +1,21 @@
-"""Blurs photos as a generator blurs: by the amplitudes that its images lack.
+"""Makes small photos as faulty as a generator's images: as blurred, and as coarsely woven.
 
-A generator's images have less fine detail than photos of its size. An upscaler that learned from
-sharp small photos alone would take that blur for the product's own.
+A generator's images have less fine detail than photos of its size, and some that no photo has. An
+upscaler that learned from clean small photos alone would take both for the product's own. Source:
+Ji et al. 2020, arXiv 2005.01996 (noise for training from the images that are to be enlarged).
 """
 
 from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # Bins of frequency from 0 to the highest along a side, half a cycle a pixel.
 _BINS: Final = 32
+_COARSE: Final = slice(1, 9)  # bins of waves of 8 pixels and longer, but for the mean
 _LEAST: Final = 1e-3  # of the amplitude that is left at any frequency
+_MOST_WEAVE: Final = 0.12  # of [-1, 1]: what is stronger is an outline
 
 
 class GeneratorBlur:
@@ -25,6 +29,9 @@ class GeneratorBlur:
             generated: Images of the generator, likewise.
         """
         ratio = (_spectrum(generated) / _spectrum(photos).clamp(min=1e-12)).sqrt()
+        # Paler images as a whole are not blurred ones.
+        ratio = ratio / ratio[_COARSE].mean()
+        ratio[: _COARSE.stop] = 1
         # Never rising: what a generator has too much of at one frequency is no sharpness.
         self.amplitudes = ratio.clamp(_LEAST, 1.0).cummin(dim=0).values
 
@@ -50,6 +57,14 @@ class GeneratorBlur:
         filters = torch.exp(exponents[:, None, None, None] * log_filter)
         blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(mirrored) * filters, s=size)
         return blurred[..., :height, :width]
+
+
+def weave(images: Tensor) -> Tensor:
+    """What changes from pixel to pixel in images [N, C, H, W], but for strong outlines."""
+    taps = torch.tensor([0.25, 0.5, 0.25], device=images.device)
+    kernel = torch.outer(taps, taps).expand(images.shape[1], 1, 3, 3)
+    smooth = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel, groups=images.shape[1])
+    return (images - smooth).clamp(-_MOST_WEAVE, _MOST_WEAVE)
 
 
 def _bins(size: tuple[int, int], device: torch.device) -> Tensor:

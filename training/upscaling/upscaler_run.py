@@ -33,10 +33,7 @@ _NAME: Final = "upscaler"
 
 
 class UpscalerSettings(CompanionSettings):
-    """What decides an upscaler besides its run and its photos.
-
-    A step takes as many crops of generated images as of photos.
-    """
+    """What decides an upscaler besides its run and its photos."""
 
     factor: Factor = 4
     snapshot: Snapshot = "last"
@@ -47,9 +44,6 @@ class UpscalerSettings(CompanionSettings):
     pixel_weight: Annotated[float, Field(ge=0, description="Of pixels, on photos.")] = 4.0
     feature_weight: Annotated[float, Field(ge=0, description="Of features, on photos.")] = 1.0
     critic_weight: Annotated[float, Field(ge=0, description="Of the critic's judgement.")] = 0.1
-    fidelity_weight: Annotated[
-        float, Field(ge=0, description="Of coarse pixels, on generated images.")
-    ] = 2.0
 
 
 class UpscalerCard(CompanionCard):

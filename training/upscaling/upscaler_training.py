@@ -1,9 +1,10 @@
 """Trains an upscaler: photos say what detail is right, a critic what detail looks like a photo's.
 
-Of photos the large original is known: pixels and frozen features are compared with it. Of
-generated images it is not: they only have to stay what they are when made small again, and to
-convince the critic, which sees them beside photos. Sources: Ledig et al. 2017, arXiv 1609.04802
-(features and a critic for larger images); Johnson et al. 2016, arXiv 1603.08155 (features).
+Pixels and frozen features are compared with the large photo's. Generated images teach nothing but
+how small ones are at fault (see `degradation`): asked to convince the critic, they made the
+upscaler draw hatching and dots where the generator is wrong. Sources: Ledig et al. 2017, arXiv
+1609.04802 (features and a critic for larger images); Johnson et al. 2016, arXiv 1603.08155
+(features).
 """
 
 from dataclasses import replace
@@ -11,7 +12,6 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.layers import to_rgb
@@ -86,30 +86,25 @@ class UpscalerTrainer(CompanionTrainer):
             drawn,
             small=drawn.small.to(self.device),
             large=drawn.large.to(self.device),
-            generated=drawn.generated.to(self.device),
         )
 
     def _teach(self, crops: Crops) -> dict[str, Tensor]:
-        settings, count = self.settings, len(crops.small)
-        upscaled = self.network(torch.cat([crops.small, crops.generated]), self.dtype)
+        settings = self.settings
+        upscaled = self.network(crops.small, self.dtype)
         top, left = crops.offset
         seen, photos = upscaled[..., top:, left:], crops.large[..., top:, left:]
         maps = self._scaled_maps(seen)
         with torch.no_grad():
             photo_maps = self._scaled_maps(photos)
         judged = self._teach_critic(photos, photo_maps, seen, maps)
-        pixels = (upscaled[:count] - crops.large).abs().mean()
+        pixels = (upscaled - crops.large).abs().mean()
         features = torch.stack(
-            [
-                (got[:count] - wanted).abs().mean()
-                for got, wanted in zip(maps, photo_maps, strict=True)
-            ]
+            [(got - wanted).abs().mean() for got, wanted in zip(maps, photo_maps, strict=True)]
         ).mean()
         total = (
             settings.pixel_weight * pixels
             + settings.feature_weight * features
             + settings.critic_weight * adversarial_loss(self._judged(seen, maps))
-            + settings.fidelity_weight * fidelity_loss(upscaled[count:], crops.generated)
         )
         self.optimizers[0].zero_grad(set_to_none=True)
         total.backward()
@@ -142,13 +137,3 @@ class UpscalerTrainer(CompanionTrainer):
             features / spread
             for features, spread in zip(self.maps(to_rgb(images)), self.spread, strict=True)
         ]
-
-
-def fidelity_loss(upscaled: Tensor, images: Tensor) -> Tensor:
-    """Mean absolute difference of [N, C, fH, fW] from [N, C, H, W], both at half of H and W.
-
-    No finer: outlines that a generator blurred may become sharp.
-    """
-    coarse = F.avg_pool2d(images, 2)
-    factor = upscaled.shape[2] // coarse.shape[2]
-    return (F.avg_pool2d(upscaled, factor) - coarse).abs().mean()

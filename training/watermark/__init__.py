@@ -1,1 +1,1 @@
-"""Prepared dataset -> watermark: two small networks that mark pictures and find the mark again."""
+"""Prepared dataset -> watermark: two small networks that mark images and detect the mark."""

@@ -1,4 +1,4 @@
-"""How well a watermark holds: marked pictures treated as the world does, by Pillow itself."""
+"""Measures a watermark's robustness to JPEG, resizing and cropping, as done by Pillow."""
 
 import io
 import random
@@ -38,22 +38,22 @@ _BATCH: Final = 64
 
 @dataclass(frozen=True)
 class Watermark:
-    """Both networks as functions of arrays, as the service has them."""
+    """Both networks as functions of arrays, as in the service."""
 
     encoder: WatermarkEncoder
     decoder: WatermarkDecoder
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return next(self.decoder.parameters()).device
 
     @torch.no_grad()
     def mark(self, pixels: Pixels, bits: NDArray[np.bool_]) -> Pixels:
-        """Mark a picture, uint8 [H, W, channels]."""
+        """Mark an image, uint8 [H, W, channels]."""
         small = torch.from_numpy(thumbnail(pixels, PATTERN_PX, PATTERN_PX))[None]
-        given = torch.from_numpy(bits.astype(np.float32))[None]
-        pattern = self.encoder(small.to(self.device), given.to(self.device))[0]
+        payload = torch.from_numpy(bits.astype(np.float32))[None]
+        pattern = self.encoder(small.to(self.device), payload.to(self.device))[0]
         return lay_over(pixels, pattern.cpu().numpy())
 
     @torch.no_grad()
@@ -66,24 +66,24 @@ class Watermark:
 
 
 def untouched(image: Image.Image, rng: random.Random) -> tuple[Image.Image, Place]:
-    """As it was marked."""
+    """Return the image unchanged."""
     return image, PLACES[0]
 
 
 def compressed(image: Image.Image, rng: random.Random) -> tuple[Image.Image, Place]:
-    """JPEG of quality 70."""
+    """Compress as JPEG of quality 70."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=JPEG_QUALITY)
     return Image.open(file), PLACES[0]
 
 
 def halved(image: Image.Image, rng: random.Random) -> tuple[Image.Image, Place]:
-    """Half of the width and height."""
+    """Resize to half the width and height."""
     return image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS), PLACES[0]
 
 
 def cropped(image: Image.Image, rng: random.Random) -> tuple[Image.Image, Place]:
-    """A window of four fifths of width and height, anywhere."""
+    """Crop to four fifths of width and height, at a random position."""
     width, height = round(image.width * CROP), round(image.height * CROP)
     left, top = rng.randrange(image.width - width + 1), rng.randrange(image.height - height + 1)
     centre = ((2 * left + width) / image.width - 1, (2 * top + height) / image.height - 1)
@@ -91,7 +91,7 @@ def cropped(image: Image.Image, rng: random.Random) -> tuple[Image.Image, Place]
 
 
 def all_of_it(image: Image.Image, rng: random.Random) -> tuple[Image.Image, Place]:
-    """Cropped, halved, and then compressed."""
+    """Crop, halve and then compress."""
     part, where = cropped(image, rng)
     return compressed(halved(part, rng)[0], rng)[0], where
 
@@ -106,8 +106,8 @@ TREATMENTS: Final[dict[str, Treatment]] = {
 }
 
 
-def judged_pictures(dataset: PreparedDataset, count: int) -> Iterator[Pixels]:
-    """Validation photos in turn, RGB; every other one is white over a good part of it.
+def evaluation_images(dataset: PreparedDataset, count: int) -> Iterator[Pixels]:
+    """Yield `count` validation photos in RGB, repeatedly; every second one is partly white.
 
     Raises:
         CompanionError: There are none, or they are too small.
@@ -115,7 +115,7 @@ def judged_pictures(dataset: PreparedDataset, count: int) -> Iterator[Pixels]:
     rows = dataset.indices("validation")
     info = dataset.info
     if not len(rows):
-        raise CompanionError(f"{dataset.path} holds no validation photos to judge by")
+        raise CompanionError(f"{dataset.path} has no validation photos to evaluate with")
     if min(info.width, info.height) < MIN_SIDE_PX:
         raise CompanionError(
             f"{dataset.path} has photos of {info.width}x{info.height}: prepare them with --size "
@@ -130,7 +130,7 @@ def judged_pictures(dataset: PreparedDataset, count: int) -> Iterator[Pixels]:
 def measure_detection(
     watermark: Watermark, dataset: PreparedDataset, count: int, on_done: Callable[[int], None]
 ) -> tuple[float, tuple[WatermarkDetection, ...]]:
-    """Mark `count` pictures with random bits, treat and read them; `on_done` takes how many were.
+    """Mark `count` images with random bits, treat and read them; `on_done` receives the number.
 
     Returns:
         The lowest peak signal-to-noise ratio in dB, and the detection after each treatment.
@@ -139,16 +139,16 @@ def measure_detection(
     found = dict.fromkeys(TREATMENTS, 0)
     right = dict.fromkeys(TREATMENTS, 0)
     lowest = np.inf
-    for done, pixels in enumerate(judged_pictures(dataset, count), start=1):
+    for done, pixels in enumerate(evaluation_images(dataset, count), start=1):
         bits = random_state.random(PAYLOAD_BITS) < 0.5
         marked = watermark.mark(pixels, bits)
         noise = np.mean(np.square(marked.astype(np.float64) - pixels))
         lowest = min(lowest, 10 * np.log10(255**2 / noise))
         for name, treat in TREATMENTS.items():
             treated, where = treat(Image.fromarray(marked), rng)
-            arrived = np.asarray(treated)
-            found[name] += find(arrived, watermark.read, [bits]) is not None
-            logits = watermark.read(frames(arrived, [where]))[0]
+            received = np.asarray(treated)
+            found[name] += find(received, watermark.read, [bits]) is not None
+            logits = watermark.read(frames(received, [where]))[0]
             right[name] += int(((logits > 0) == bits).sum())
         on_done(done)
     return float(lowest), tuple(
@@ -165,13 +165,13 @@ def measure_detection(
 def measure_false_positives(
     watermark: Watermark, dataset: PreparedDataset, readings: int, on_done: Callable[[int], None]
 ) -> float:
-    """Read unmarked pictures at random places and compare with random payloads.
+    """Read unmarked images at random positions and compare the bits with random payloads.
 
-    A payload is a hash, so that chance is over payloads as much as over pictures: each reading
-    is compared with PAYLOADS of them.
+    A payload is a hash, so false marks depend on chance in payloads as much as in images: each
+    reading is compared with PAYLOADS of them.
 
     Returns:
-        False marks a picture, over all places: what was found, scaled.
+        False marks per image, scaled to all positions.
     """
     random_state, rng = np.random.default_rng(2), random.Random(2)  # noqa: S311
     rows = np.arange(len(dataset.images))
@@ -180,17 +180,17 @@ def measure_false_positives(
     signs = payloads.astype(np.float32) * 2 - 1
     allowed, false = allowed_errors(1), 0
     for start in range(0, readings, _BATCH):
-        seen = np.zeros((min(_BATCH, readings - start), 3, FRAME_PX, FRAME_PX), np.float32)
-        for i in range(len(seen)):
+        batch = np.zeros((min(_BATCH, readings - start), 3, FRAME_PX, FRAME_PX), np.float32)
+        for i in range(len(batch)):
             pixels = _rgb(dataset.images[rng.choice(rows)])
             pixels = _whitened(pixels, random_state) if rng.random() < 0.5 else pixels
             treat = rng.choice(tuple(TREATMENTS.values()))
             treated = np.asarray(treat(Image.fromarray(pixels), rng)[0])
-            seen[i] = frames(treated, [rng.choice(PLACES)])[0]
-        read = np.where(watermark.read(seen) > 0, 1, -1).astype(np.float32)
+            batch[i] = frames(treated, [rng.choice(PLACES)])[0]
+        read = np.where(watermark.read(batch) > 0, 1, -1).astype(np.float32)
         errors = (PAYLOAD_BITS - read @ signs.T) / 2
         false += int((errors <= allowed).sum())
-        on_done(start + len(seen))
+        on_done(start + len(batch))
     return false / (readings * PAYLOADS) * len(PLACES)
 
 
@@ -202,7 +202,7 @@ def _rgb(pixels: Pixels) -> Pixels:
 
 
 def _whitened(pixels: Pixels, random_state: np.random.Generator) -> Pixels:
-    """White where a coarse random field is high: flat ground with the picture's parts on it."""
+    """Whiten an image where a coarse random field is high, like a product on a white background."""
     coarse = Image.fromarray(random_state.normal(size=(4, 4)).astype(np.float32))
     field = coarse.resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BICUBIC)
     return np.where(np.asarray(field)[..., None] > 0, np.uint8(255), pixels)

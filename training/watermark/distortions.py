@@ -1,7 +1,7 @@
-"""What happens to pictures on their way, as torch operations with gradients.
+"""Distortions of images, such as JPEG and cropping, as torch operations with gradients.
 
-JPEG is the standard's own transform with its example tables (ITU-T T.81, annex K), rounding
-passed straight through backwards. How hard it comes grows during training.
+JPEG is the standard's own transform with its example tables (ITU-T T.81, annex K), with a
+straight-through gradient for rounding. Crops become stronger during training.
 """
 
 import math
@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from models.watermark import FRAME_PX, PLACES, Place
 
 SMALLEST_SIDE: Final = min(place.side for place in PLACES)
-# How far a crop is from where it is looked for: half a step between places, and rounding.
+# How far a crop may be from the nearest searched position: half a step, and rounding.
 SHIFT: Final = 0.055
-STRETCH: Final = 0.03
+SCALING: Final = 0.03
 _BLOCK: Final = 8
 _LUMINANCE_TABLE: Final = (
     16, 11, 10, 16, 24, 40, 51, 61,
@@ -42,7 +42,7 @@ _TO_YCBCR: Final = (
 
 
 def resize(x: Tensor, side: int) -> Tensor:
-    """[N, C, H, W] -> [N, C, side, side], antialiased."""
+    """Resize [N, C, H, W] to [N, C, side, side], antialiased."""
     return F.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
@@ -81,7 +81,7 @@ def _cosines(device: torch.device) -> Tensor:
 
 
 def place(x: Tensor, where: Place) -> Tensor:
-    """Pictures [N, C, H, W] at their place in frames [N, C, FRAME_PX, FRAME_PX], grey around."""
+    """Draw images [N, C, H, W] at a position in grey frames [N, C, FRAME_PX, FRAME_PX]."""
     part = resize(x, max(_BLOCK, round(FRAME_PX * where.side)))
     moved = [[1 / where.side, 0, -where.x / where.side], [0, 1 / where.side, -where.y / where.side]]
     matrix = torch.tensor(moved, device=x.device)[None].expand(len(x), -1, -1)
@@ -91,12 +91,12 @@ def place(x: Tensor, where: Place) -> Tensor:
 
 
 def distort(x: Tensor, rng: random.Random, hardness: float) -> Tensor:
-    """Send pictures on a random way, the same for all of a batch, and frame what arrives.
+    """Apply random distortions, the same to all images of a batch, and build the frames.
 
     Args:
         x: RGB in [-1, 1], [N, 3, S, S].
-        rng: What chooses the way.
-        hardness: 0 = crops and their misplacement don't come up, 1 = in full.
+        rng: Chooses the distortions.
+        hardness: Strength of crops and their misplacement: 0 = none, 1 = full.
 
     Returns:
         [N, 3, FRAME_PX, FRAME_PX].
@@ -109,9 +109,9 @@ def distort(x: Tensor, rng: random.Random, hardness: float) -> Tensor:
     if rng.random() < 0.6:
         x = jpeg(resize(x, _in_blocks(x.shape[2])), rng.uniform(60, 95))
     shift = SHIFT * hardness
-    stretch = 1 + STRETCH * hardness * rng.uniform(-1, 1)
+    scaling = 1 + SCALING * hardness * rng.uniform(-1, 1)
     found = Place(
-        where.side * stretch,
+        where.side * scaling,
         where.x + rng.uniform(-shift, shift),
         where.y + rng.uniform(-shift, shift),
     )
@@ -127,5 +127,5 @@ def _crop(x: Tensor, rng: random.Random, smallest: float) -> tuple[Tensor, Place
 
 
 def _in_blocks(side: float) -> int:
-    """The nearest side that JPEG with halved chroma divides into whole blocks."""
+    """Nearest side that JPEG with halved chroma divides into whole blocks."""
     return max(1, round(side / (2 * _BLOCK))) * 2 * _BLOCK

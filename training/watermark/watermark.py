@@ -1,4 +1,4 @@
-"""From a prepared dataset to a trained watermark, and from that to what it is worth."""
+"""Trains a watermark on a prepared dataset, and evaluates a trained one."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from training.learning.device import keep_freed_memory
 from training.watermark.detection import (
     PAYLOADS,
     Watermark,
-    judged_pictures,
+    evaluation_images,
     measure_detection,
     measure_false_positives,
 )
@@ -22,7 +22,7 @@ from training.watermark.watermark_folder import (
     Judgement,
     JudgingSettings,
     WatermarkCard,
-    keep_judgement,
+    add_judgement,
     load_watermark,
     save_watermark,
 )
@@ -42,22 +42,22 @@ def train_watermark(
     on_tick: Callable[[CompanionTick], None],
     should_stop: Callable[[], bool],
 ) -> WatermarkCard:
-    """Train a watermark on a dataset's photos, and save it; nobody has judged it yet.
+    """Train a watermark on a dataset's photos, and save it without evaluating it.
 
     Args:
-        dataset: Of 128 px or more, with validation photos.
+        dataset: Photos of 128 px or more, with validation photos.
         out: The watermark's folder; must not exist.
-        settings: How long, and how.
+        settings: Training settings.
         device: Where to train.
-        on_tick: Takes the share of bits read right now and then.
-        should_stop: Ends training early; what is there is saved.
+        on_tick: Receives the fraction of correct bits from time to time.
+        should_stop: Ends training early; the watermark is saved as it is.
 
     Raises:
-        CompanionError: The dataset doesn't do, `out` exists, or the loss is not finite.
+        CompanionError: The dataset is unsuitable, `out` exists, or the loss is not finite.
     """
     if out.exists():
         raise CompanionError(f"{out} exists: choose another --out, or remove it")
-    shown = list(judged_pictures(dataset, _SHOWN))  # before minutes are spent
+    shown = list(evaluation_images(dataset, _SHOWN))  # fails before minutes are spent
     keep_freed_memory()
     trainer = WatermarkTrainer(dataset, settings, device)
     trainer.train(on_tick, should_stop)
@@ -66,7 +66,7 @@ def train_watermark(
     bits = np.random.default_rng(0).random((_SHOWN, PAYLOAD_BITS)) < 0.5
     marked = [watermark.mark(p, b) for p, b in zip(shown, bits, strict=True)]
     saved = save_watermark(out, trainer.network, card, draw_sheet(shown, marked))
-    logger.info("%s is trained on %d photos shown; not judged yet", out, saved.nimg)
+    logger.info("%s is trained on %d photos shown; not evaluated yet", out, saved.nimg)
     return saved
 
 
@@ -77,17 +77,17 @@ def judge_watermark(
     device: torch.device,
     on_done: Callable[[int, int], None],
 ) -> Judgement:
-    """Measure how well a trained watermark holds, and note it in its folder.
+    """Evaluate a trained watermark, and store the result in its folder.
 
     Args:
-        folder: What `train_watermark` wrote.
-        dataset: That it was trained on; its validation photos are marked.
-        settings: How many pictures.
+        folder: A folder of `train_watermark`.
+        dataset: The dataset that it was trained on; its validation photos are marked.
+        settings: Numbers of images.
         device: Where to run.
-        on_done: Takes how many pictures were seen, and of how many.
+        on_done: Receives the number of images done, and their total.
 
     Raises:
-        CompanionError: The folder is none, or the dataset is another.
+        CompanionError: The folder has no watermark, or the dataset is another one.
     """
     encoder, decoder, card = load_watermark(folder)
     if dataset.info.hash != card.dataset_hash:
@@ -107,5 +107,5 @@ def judge_watermark(
         payloads=PAYLOADS,
         false_positives=false_positives,
     )
-    keep_judgement(folder, card.model_copy(update={"judgement": judgement}))
+    add_judgement(folder, card.model_copy(update={"judgement": judgement}))
     return judgement

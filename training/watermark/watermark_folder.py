@@ -2,8 +2,8 @@
 
 WATERMARK/
   watermark.safetensors  weights of both networks, float32
-  watermark.json         WatermarkCard: settings, and, once it was judged, how well it holds
-  watermark.png          photos, marked photos, and what the mark changed, eight times as strong
+  watermark.json         WatermarkCard: settings, and, after evaluation, its reliability
+  watermark.png          photos, marked photos, and their difference, amplified eight times
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from training.companion import (
     write_card,
     write_companion,
 )
-from training.files import folder_aside
+from training.files import temporary_folder
 from training.records import Record
 
 SHEET_FILE: Final = "watermark.png"
@@ -31,7 +31,7 @@ _AGAIN: Final = "train it again by `catalogan train-watermark`"
 
 
 class JudgingSettings(Record):
-    """How much a watermark is judged by."""
+    """Numbers of images to evaluate a watermark with."""
 
     # Marked images for each treatment, and readings of images without a mark.
     judged: Annotated[int, Field(ge=1, le=100_000)] = 1000
@@ -39,7 +39,7 @@ class JudgingSettings(Record):
 
 
 class Judgement(Record):
-    """How well a watermark holds; the fields are those of models.manifest.WatermarkRecord."""
+    """A watermark's reliability; the fields are those of models.manifest.WatermarkRecord."""
 
     psnr_db: float
     detections: tuple[WatermarkDetection, ...]
@@ -49,43 +49,43 @@ class Judgement(Record):
 
 
 class WatermarkCard(CompanionCard):
-    """What is known of a trained watermark."""
+    """Metadata of a trained watermark."""
 
     judgement: Judgement | None = None
 
 
 def pair(encoder: WatermarkEncoder, decoder: WatermarkDecoder) -> nn.Module:
-    """Both networks as one; its weights' names begin with "encoder." and "decoder."."""
+    """Combine both networks in one module, with weights "encoder.…" and "decoder.…"."""
     return nn.ModuleDict({"encoder": encoder, "decoder": decoder})
 
 
 def save_watermark(
     out: Path, networks: nn.Module, card: dict[str, Any], sheet: bytes
 ) -> WatermarkCard:
-    """Write a watermark's folder, whole or not at all.
+    """Write a watermark's folder, completely or not at all.
 
     Args:
         out: Must not exist.
         networks: The trained `pair`.
-        card: The fields of WatermarkCard but for the weights' hash.
+        card: The fields of WatermarkCard, except the weights' hash.
         sheet: watermark.png.
 
     Raises:
         CompanionError: It can't be written.
     """
     try:
-        with folder_aside(out) as aside:
-            (aside / SHEET_FILE).write_bytes(sheet)
-            return write_companion(aside, _NAME, networks, WatermarkCard, card)
+        with temporary_folder(out) as temporary:
+            (temporary / SHEET_FILE).write_bytes(sheet)
+            return write_companion(temporary, _NAME, networks, WatermarkCard, card)
     except OSError as error:
         raise CompanionError(f"can't write {out}: {error}") from error
 
 
-def keep_judgement(folder: Path, card: WatermarkCard) -> None:
-    """Put what a watermark was found to be worth into its folder.
+def add_judgement(folder: Path, card: WatermarkCard) -> None:
+    """Replace a watermark's card by one with its evaluation.
 
     Raises:
-        CompanionError: It can't be written; the card is as it was.
+        CompanionError: It can't be written; the card is unchanged.
     """
     try:
         write_card(folder, _NAME, card)
@@ -94,10 +94,10 @@ def keep_judgement(folder: Path, card: WatermarkCard) -> None:
 
 
 def load_watermark(folder: Path) -> tuple[WatermarkEncoder, WatermarkDecoder, WatermarkCard]:
-    """Read what `save_watermark` wrote; both networks ready for use.
+    """Load a watermark's networks, ready for use, and its card.
 
     Raises:
-        CompanionError: The folder is none, or is damaged.
+        CompanionError: The folder has no watermark, or is damaged.
     """
     card = read_card(folder, _NAME, WatermarkCard, _AGAIN)
     encoder, decoder = WatermarkEncoder(), WatermarkDecoder()

@@ -1,4 +1,4 @@
-"""Pictures before and after marking, for the eye."""
+"""A sheet of images before and after marking, for visual inspection."""
 
 import io
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ _GAP_PX: Final = 4
 
 
 def draw_sheet(plain: Sequence[NDArray[np.uint8]], marked: Sequence[NDArray[np.uint8]]) -> bytes:
-    """Three rows as a PNG: pictures, the same marked, and the difference, amplified, on grey.
+    """Draw three rows as a PNG: images, marked images, and the amplified difference on grey.
 
     Args:
         plain: uint8 [H, W, 3], all of one size.
-        marked: The same pictures, marked.
+        marked: The same images, marked.
     """
     height, width = plain[0].shape[:2]
     size = (len(plain) * (width + _GAP_PX) - _GAP_PX, 3 * (height + _GAP_PX) - _GAP_PX)

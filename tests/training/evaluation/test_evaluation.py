@@ -71,7 +71,7 @@ def write_dataset(path, *, shapes=SHAPES, train=20, validation=8, channels=3):
 
 
 class ShapeSampler:
-    """A generator that draws what is asked, or, where `says` maps it, something else."""
+    """A generator that draws the requested category, or the one that `says` maps it to."""
 
     def __init__(self, categories=SHAPES, says=None, noise=0.0, channels=3):
         self.categories = categories
@@ -255,7 +255,7 @@ def usefulness(dataset, sampler, options=FEW):
 
 
 @pytest.mark.slow
-def test_good_pictures_help_where_photos_are_few_and_mislabelled_ones_do_not(dataset):
+def test_good_images_help_where_photos_are_few_and_mislabelled_ones_do_not(dataset):
     helped = usefulness(dataset, ShapeSampler()).arms
     turned = dict(zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True))
     harmed = usefulness(dataset, ShapeSampler(says=turned)).arms
@@ -278,7 +278,7 @@ def test_usefulness_is_in_the_report(dataset, good):
         assert arm.mean == pytest.approx(np.mean(arm.accuracies))
         assert arm.spread == pytest.approx(np.std(arm.accuracies, ddof=1))
         assert report.headline()[f"few_photos_{name}"] == arm.mean
-    # Everything else is as without it, and its pictures are others than those judged.
+    # Everything else is as without it, and its images are other ones.
     assert report.model_copy(update={"usefulness": None}) == good[0]
     seeds = [seed for _, seed, psi in sampler.calls if psi == OPTIONS.truncation_psi]
     assert len(set(seeds)) == len(seeds)
@@ -356,16 +356,16 @@ def test_four_validation_photos_are_enough(tmp_path, count):
 
 
 @pytest.mark.slow
-def test_a_twin_across_the_split_is_told(tmp_path, caplog):
+def test_near_duplicates_across_the_split_are_reported(tmp_path, caplog):
     dataset = write_dataset(tmp_path / "dataset")
     evaluate(ShapeSampler(), dataset, OPTIONS)
-    assert "all but training photo" not in caplog.text
+    assert "nearly training photo" not in caplog.text
     images = np.load(tmp_path / "dataset" / "images.npy")
     images[22] = images[3][:, ::-1]  # one of 24 validation photos
     np.save(tmp_path / "dataset" / "images.npy", images)
     report = evaluate(ShapeSampler(), PreparedDataset(tmp_path / "dataset"), OPTIONS)
     assert report.memorisation.threshold < 1e-5
-    assert "photo ball/22.png is all but training photo ball/3.png" in caplog.text
+    assert "photo ball/22.png is nearly training photo ball/3.png" in caplog.text
 
 
 def test_the_report_is_written_and_reads_back(good):
@@ -382,7 +382,7 @@ def test_the_report_is_written_and_reads_back(good):
     assert "fid" not in report.headline()
 
 
-def test_pictures_are_asked_for_in_batches_with_seeds_that_never_repeat(good):
+def test_images_are_sampled_in_batches_with_seeds_that_never_repeat(good):
     _, _, sampler = good
     judged = [call for call in sampler.calls if call[2] == OPTIONS.truncation_psi]
     assert max(count for count, _, _ in judged) <= OPTIONS.batch_size
@@ -433,12 +433,12 @@ def test_few_validation_photos_give_what_they_can_and_say_the_rest(tmp_path):
     assert (tmp_path / "out" / "contact-sheet.png").exists()
 
 
-def test_a_sampler_that_gives_too_few_pictures_is_an_error(dataset):
+def test_a_sampler_that_returns_too_few_images_is_an_error(dataset):
     class Short(ShapeSampler):
         def sample(self, labels, **settings):
             return super().sample(labels, **settings)[1:]
 
-    with pytest.raises(EvaluationError, match="requested 32 images, got 31"):
+    with pytest.raises(EvaluationError, match="returned 31 images of 32 requested"):
         evaluate(Short(), dataset, OPTIONS)
 
 
@@ -501,6 +501,6 @@ def test_the_contact_sheet_shows_real_above_generated(good):
     rows_blue, columns_blue = np.nonzero(is_blue)
     assert rows_red.max() < rows_blue.min()
     np.testing.assert_array_equal(np.unique(columns_red), np.unique(columns_blue))
-    # Four pictures at the photos' own aspect, 3 wide to 4 high.
+    # Four images at the photos' own aspect, 3 wide to 4 high.
     height, width = len(np.unique(rows_red)), len(np.unique(columns_red)) / 4
     assert width / height == pytest.approx(3 / 4, abs=0.02)

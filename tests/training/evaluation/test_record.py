@@ -44,7 +44,7 @@ def test_a_run_that_was_not_evaluated_has_none(tiny_run: Path) -> None:
         ({"nimg": 100}, "is of another moment of the run"),
         ({"dataset_hash": "0" * 64}, "is on another dataset than the run's"),
         ({"truncation_psi": 0.3}, "is at truncation 0.3, not 1"),
-        ({"nimg": "x"}, "can't be read (nimg: Input should be a valid integer"),
+        ({"nimg": "x"}, "can't be read (nimg 'x': must be a whole number)"),
     ],
 )
 def test_figures_of_anything_else_are_left_out_and_said(

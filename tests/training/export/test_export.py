@@ -1,4 +1,4 @@
-"""Exports: parity, portability, refusal of what would not paint the same."""
+"""Exports: parity, portability, refusal of graphs that differ from torch."""
 
 import json
 import shutil
@@ -183,7 +183,7 @@ def test_the_style_offset_may_be_left_out_and_changes_nothing_then(
 
 
 def test_mapping_gives_the_styles_that_offsets_are_made_of(export: Path, tiny_run: Path) -> None:
-    """Swapping the styles of two latents by offsets swaps their pictures."""
+    """Swapping the styles of two latents by offsets swaps their images."""
     mapping = open_graph((export / "mapping.onnx").read_bytes())
     session = open_graph((export / "generator.onnx").read_bytes())
     generator, *_ = load_generator(tiny_run)
@@ -197,7 +197,7 @@ def test_mapping_gives_the_styles_that_offsets_are_made_of(export: Path, tiny_ru
     assert np.abs(plain[0] - plain[1]).max() > 0.01
 
 
-def test_latents_of_zero_give_finite_pictures(export: Path) -> None:
+def test_latents_of_zero_give_finite_images(export: Path) -> None:
     session = open_graph((export / "generator.onnx").read_bytes())
     sizes = {i.name: i.shape[1:] for i in session.get_inputs()}
     feed = {name: np.zeros((1, *size), dtype=np.float32) for name, size in sizes.items()}
@@ -205,7 +205,7 @@ def test_latents_of_zero_give_finite_pictures(export: Path) -> None:
     assert np.isfinite(session.run(None, feed)[0]).all()
 
 
-def test_run_and_export_paint_the_same(export: Path, tiny_run: Path) -> None:
+def test_run_and_export_generate_the_same(export: Path, tiny_run: Path) -> None:
     labels = np.arange(7, dtype=np.int64) % 3
     ours, theirs = RunSampler(tiny_run), ExportSampler(export)
     assert ours.categories == theirs.categories
@@ -288,11 +288,13 @@ def test_other_shapes_channels_and_levels_of_noise_export(
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "exported"),
     [("/home/me/runs/first", "first"), ("base:clothing", "base:clothing"), (None, None)],
 )
-def test_an_export_tells_no_folders_of_its_machine(source: str | None, told: str | None) -> None:
-    assert _portable({"fine_tuning": {"source": source}}) == {"fine_tuning": {"source": told}}
+def test_an_export_contains_no_folders_of_its_machine(
+    source: str | None, exported: str | None
+) -> None:
+    assert _portable({"fine_tuning": {"source": source}}) == {"fine_tuning": {"source": exported}}
 
 
 def test_the_card_says_what_its_images_come_on_top_of(export: Path) -> None:

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from models.generator import Generator, GeneratorShape
 from models.manifest import INPUT_NAMES, GeneratorManifest
-from service.inference.generation import GeneratorSession, PictureSpec
-from service.registry.inspection import inspect_export
+from service.inference.generation import GeneratorSession, ImageSpec
+from service.model_store.inspection import inspect_export
 from training.export import loss as loss_module
 from training.export.export import generator_graph
 from training.export.graphs import ExportError, to_onnx
@@ -112,7 +112,7 @@ def test_a_lower_precision_keeps_the_signature_and_is_smaller(exports: dict[str,
 def test_the_manifest_and_the_card_say_what_it_costs(
     exports: dict[str, Path], precision: str
 ) -> None:
-    """The figures are those of pictures that ONNX Runtime paints of both exports."""
+    """The figures are those of images that ONNX Runtime generates from both exports."""
     manifest = read(exports[precision])
     assert manifest.precision == precision
     assert manifest.parity.max_abs_error <= manifest.parity.tolerance
@@ -151,7 +151,7 @@ def test_a_manifest_without_losses_loads(exports: dict[str, Path]) -> None:
     assert GeneratorManifest.model_validate(record).losses == ()
 
 
-def test_int8_pictures_do_not_depend_on_their_batch(
+def test_int8_images_do_not_depend_on_their_batch(
     exports: dict[str, Path], generator: Generator
 ) -> None:
     """But where a value lies between two levels: a processor may round it here and there."""
@@ -199,10 +199,12 @@ def test_fp16_keeps_no_convolution_in_float32(wide: Generator) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_service_takes_it_and_paints_the_same(exports: dict[str, Path], precision: str) -> None:
+def test_the_service_loads_it_and_generates_the_same(
+    exports: dict[str, Path], precision: str
+) -> None:
     manifest, files = inspect_export(exports[precision])
     session = GeneratorSession(files["generator.onnx"], manifest, device="cpu")
-    spec = PictureSpec(seed=4, category=1, truncation_psi=manifest.truncation_psi)
+    spec = ImageSpec(seed=4, category=1, truncation_psi=manifest.truncation_psi)
     (served,) = session.render([spec])
     sampler = ExportSampler(exports[precision])
     (sampled,) = sampler.sample(np.array([1]), seed=4, truncation_psi=0.7)
@@ -228,7 +230,7 @@ def test_a_graph_of_another_generator_fails_the_loss_check(generator: Generator)
     other = copy.deepcopy(generator)
     for block in other.synthesis.blocks:
         block.conv1.conv.weight.mul_(-1)
-    with pytest.raises(ExportError, match=r"int8 changes this generator's pictures too much: PSNR"):
+    with pytest.raises(ExportError, match=r"int8 changes this generator's images too much: PSNR"):
         measure_loss(other, graph, "int8", SERVED)
 
 
@@ -243,7 +245,7 @@ def test_too_great_a_loss_ends_the_export(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_psnr_is_that_of_uint8_pictures() -> None:
+def test_psnr_is_that_of_uint8_images() -> None:
     assert psnr(1.0) == pytest.approx(48.13, abs=0.01)  # one step everywhere
     assert psnr(255.0**2) == 0
     assert psnr(0.0) is None

@@ -1,4 +1,4 @@
-"""Encoders: what training teaches, how it is judged, and whose encoder it is."""
+"""Encoders: what training teaches, how it is evaluated, and which generator it belongs to."""
 
 import json
 import re
@@ -27,7 +27,7 @@ from training.inversion.encoder_run import (
 )
 from training.inversion.encoder_training import EncoderTrainer, Inversion
 from training.inversion.inversion import train_encoder
-from training.inversion.reconstruction import judge, reconstructed
+from training.inversion.reconstruction import evaluate_encoder, reconstructed
 from training.learning.checkpoint import load_newest, save_checkpoint
 from training.learning.run import load_networks
 from training.learning.samplers import RunSampler
@@ -72,26 +72,28 @@ def invoke(app: Any, *arguments: str | Path) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def painted(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> PreparedDataset:
-    """A catalogue that the tiny run's generator can paint, since it did."""
-    root = tmp_path_factory.mktemp("painted")
+def generated(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> PreparedDataset:
+    """A catalogue of images that the tiny run's generator generated."""
+    root = tmp_path_factory.mktemp("generated")
     sampler = RunSampler(tiny_run)
     labels = np.arange(150, dtype=np.int64) % 3
-    for i, picture in enumerate(sampler.sample(labels, seed=5)):
+    for i, image in enumerate(sampler.sample(labels, seed=5)):
         folder = root / "photos" / sampler.categories[labels[i]]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(folder / f"{i}.png")
+        Image.fromarray(image).save(folder / f"{i}.png")
     return prepared(root / "photos", root / "dataset")
 
 
-def test_an_encoder_learns_to_paint_photos_again(tiny_run: Path, painted: PreparedDataset) -> None:
+def test_an_encoder_learns_to_reconstruct_photos(
+    tiny_run: Path, generated: PreparedDataset
+) -> None:
     networks = untrained(tiny_run)
     settings = EncoderSettings(max_kimg=5)
     ticks = []
-    EncoderTrainer(networks, painted, settings, False).train(ticks.append, lambda: False)
-    errors = judge(
+    EncoderTrainer(networks, generated, settings, False).train(ticks.append, lambda: False)
+    errors = evaluate_encoder(
         lambda photos, labels: reconstructed(networks, photos, labels),
-        painted,
+        generated,
         load_extractor(),
     )
     for error in (errors.pixel_mse, errors.feature_distance):
@@ -146,7 +148,7 @@ def test_training_leaves_the_generator_alone(tiny_run: Path, tiny_dataset: Path)
         assert torch.equal(tensor, before[name]), name
 
 
-def test_photos_are_mirrored_only_where_the_run_mirrored_its_pictures(
+def test_photos_are_mirrored_only_where_the_run_mirrored_its_images(
     tmp_path: Path, tiny_run: Path, tiny_dataset: Path
 ) -> None:
     def trained(name: str, **augment: Any) -> str:
@@ -200,7 +202,7 @@ def test_photos_are_compared_with_their_nearest_and_their_mean(
         mates = data.images[train[data.labels[train] == data.labels[row]]]
         nearest.append(min(mse(mate, data.images[row]) for mate in mates))
         mean.append(mse(mates.mean(axis=0).round(), data.images[row]))
-    errors = judge(lambda photos, _: photos, data, load_extractor())
+    errors = evaluate_encoder(lambda photos, _: photos, data, load_extractor())
     assert errors.photos == len(rows)
     assert errors.pixel_mse.reconstruction == errors.feature_distance.reconstruction == 0
     assert errors.pixel_mse.nearest_photo == pytest.approx(np.mean(nearest), rel=1e-5)
@@ -309,12 +311,12 @@ def test_a_bad_option_is_named(
 
 
 def test_wrong_runs_and_datasets_are_named(
-    tmp_path: Path, tiny_run: Path, tiny_dataset: Path, painted: PreparedDataset
+    tmp_path: Path, tiny_run: Path, tiny_dataset: Path, generated: PreparedDataset
 ) -> None:
     for run, data, message in (
         (tmp_path, tiny_dataset, "is no training run"),
-        (tiny_run, tmp_path, "is no readable dataset"),
-        (tiny_run, painted.path, "was trained on another dataset"),
+        (tiny_run, tmp_path, "is not a readable dataset"),
+        (tiny_run, generated.path, "was trained on another dataset"),
     ):
         code, output = invoke(encoder_app, "train-encoder", run, "--data", data)
         assert (code, message in output) == (2, True), output
@@ -325,5 +327,5 @@ def test_a_dataset_without_validation_photos_is_named(
 ) -> None:
     data = PreparedDataset(tiny_dataset)
     monkeypatch.setattr(data, "splits", np.full_like(data.splits, "train"))
-    with pytest.raises(CompanionError, match="no validation photos to judge"):
-        judge(lambda photos, _: photos, data, load_extractor())
+    with pytest.raises(CompanionError, match="no validation photos to compare"):
+        evaluate_encoder(lambda photos, _: photos, data, load_extractor())

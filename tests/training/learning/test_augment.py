@@ -83,15 +83,15 @@ def test_the_turn_is_what_affine_grid_gives_and_colour_what_its_formula_says() -
     torch.testing.assert_close(augment(x, amounts_of(given, SPLIT)), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_augmented_together_are_as_when_apart() -> None:
+def test_images_augmented_together_equal_those_augmented_separately() -> None:
     reals, fakes = images().contiguous(memory_format=torch.channels_last), images().flip(0)
     given = torch.stack([draws(seed=1), draws(seed=2)])
     both = augment(torch.cat([reals, fakes]), amounts_of(given.transpose(0, 1).flatten(1), 0.8))
-    apart = [augment(x, amounts_of(d, 0.8)) for x, d in zip((reals, fakes), given, strict=True)]
-    torch.testing.assert_close(both, torch.cat(apart))
+    separate = [augment(x, amounts_of(d, 0.8)) for x, d in zip((reals, fakes), given, strict=True)]
+    torch.testing.assert_close(both, torch.cat(separate))
 
 
-def test_a_low_probability_leaves_most_pictures_alone() -> None:
+def test_a_low_probability_leaves_most_images_alone() -> None:
     x = images(400)
     changed = (augment(x, amounts_of(draws(400), 0.02)) - x).abs().amax(dim=(1, 2, 3)) > 1e-3
     assert 0.05 < changed.float().mean() < 0.3

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there."""
+"""Checkpoints are complete or absent."""
 
 import logging
 from pathlib import Path
@@ -11,6 +11,7 @@ from training.learning.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     load_newest,
+    save_best,
     save_checkpoint,
 )
 
@@ -58,7 +59,7 @@ def test_a_damaged_newest_is_named_and_the_one_before_used(
 def test_a_checkpoint_that_could_not_be_replaced_stays_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rollback saves anew at the same image count; the disk may be full then, or we killed."""
+    """A rollback saves again at the same image count; a full disk or a kill may interrupt it."""
     path = save(tmp_path, 1)
 
     def fails(self: Path, target: Path) -> Path:
@@ -70,7 +71,7 @@ def test_a_checkpoint_that_could_not_be_replaced_stays_good(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fails)
         for _ in range(2):
-            with pytest.raises(CheckpointError, match="Make room"):
+            with pytest.raises(CheckpointError, match="Free disk space"):
                 save_checkpoint(tmp_path, 1, {"nimg": 1, "w": torch.zeros(4)}, 3)
             assert torch.equal(load_checkpoint(path)["w"], torch.arange(4.0))
     save_checkpoint(tmp_path, 1, {"nimg": 1, "w": torch.zeros(4)}, 3)
@@ -84,7 +85,13 @@ def test_none_left_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_newest(tmp_path)
     save(tmp_path, 1).write_bytes(b"junk")
-    with pytest.raises(CheckpointError, match="none of its checkpoints is whole"):
+    with pytest.raises(CheckpointError, match="none of its checkpoints is intact"):
+        load_newest(tmp_path)
+
+
+def test_a_run_of_which_only_its_best_moment_is_there_says_how_to_use_it(tmp_path: Path) -> None:
+    save_best(tmp_path, 8, {"nimg": 8})
+    with pytest.raises(CheckpointError, match=r"no checkpoint; .* --snapshot best"):
         load_newest(tmp_path)
 
 
@@ -105,7 +112,7 @@ def test_pickled_code_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_full_disk_is_said_and_older_checkpoints_stay(tmp_path: Path, full_disk: Path) -> None:
     old = save(full_disk, 1)
-    with pytest.raises(CheckpointError, match="Make room"):
+    with pytest.raises(CheckpointError, match="Free disk space"):
         save_checkpoint(full_disk, 2, {"w": torch.zeros(3_000_000)}, 2)
     assert list_checkpoints(full_disk) == [old]
     assert not list(full_disk.glob("*.partial"))

@@ -64,7 +64,7 @@ def load(path: Path) -> dict[str, Any]:
 def test_ranks_agree_bit_by_bit(runs: tuple[Path, Path]) -> None:
     first, second = (load(runs[1] / f"end-{rank}.pt") for rank in (0, 1))
     for part in ("generator", "discriminator", "ema"):
-        names = first[part].keys() - {"mapping.w_avg"}  # only the main process paints grids
+        names = first[part].keys() - {"mapping.w_avg"}  # only the main process draws grids
         assert all(torch.equal(first[part][n], second[part][n]) for n in names)
     for a, b in zip(first["averages"]["weights"], second["averages"]["weights"], strict=True):
         assert torch.equal(a["synthesis.constant"], b["synthesis.constant"])
@@ -85,9 +85,9 @@ def test_two_of_sixteen_are_one_of_thirty_two(runs: tuple[Path, Path]) -> None:
     for part in ("generator", "discriminator"):
         names = [n for n in start[part] if n != "mapping.w_avg"]
         moved = torch.cat([(alone[part][n] - start[part][n]).flatten() for n in names])
-        apart = torch.cat([(alone[part][n] - pair[part][n]).flatten() for n in names])
+        difference = torch.cat([(alone[part][n] - pair[part][n]).flatten() for n in names])
         assert moved.norm() > 0.1
-        assert apart.norm() < 1e-9 * moved.norm()
+        assert difference.norm() < 1e-9 * moved.norm()
     assert alone["mask"]["since"] == pair["mask"]["since"]
     assert alone["augment"]["strength"] == pytest.approx(pair["augment"]["strength"])
     assert alone["augment"]["strength"] not in (0.0, 0.5, 1.0)  # it moved, and to no bound

@@ -79,7 +79,7 @@ def test_categories_are_matched_by_name_and_a_new_one_starts_from_the_mean(
 
 
 @pytest.mark.parametrize("start", [None, "cups"])
-def test_new_categories_that_start_from_the_same_are_told_apart(
+def test_new_categories_that_start_from_the_same_are_distinguished(
     prepare: Prepare, tiny_run: Path, tiny_settings: dict[str, Any], start: str | None
 ) -> None:
     dataset = prepare(("bags", "belts", "cups"))
@@ -110,12 +110,12 @@ def test_a_discriminator_knows_new_categories_by_their_photos(
         assert torch.equal(table[2], old[2])
         torch.testing.assert_close(table[:2].norm(dim=1), old.norm(dim=1).mean().expand(2))
 
-    def logits(label: int, asked: int) -> float:
-        """Of photos of one category that are asked for as of another."""
+    def logits(label: int, requested: int) -> float:
+        """Logit of photos of one category, conditioned on another."""
         rows = dataset.indices("train")
         rows = rows[dataset.labels[rows] == label]
         photos = to_float(torch.from_numpy(dataset.images[rows]))
-        category = torch.eye(3)[[asked] * len(rows)]
+        category = torch.eye(3)[[requested] * len(rows)]
         with torch.no_grad():
             return float(discriminator(photos, category).mean())
 
@@ -138,7 +138,7 @@ def test_a_category_without_training_photos_keeps_its_start(
     assert torch.isfinite(embed).all()
 
 
-def test_one_category_has_nothing_to_be_told_from(
+def test_one_category_has_none_to_be_distinguished_from(
     prepare: Prepare, tiny_settings: dict[str, Any]
 ) -> None:
     dataset = prepare(("bags",))
@@ -215,7 +215,7 @@ def test_heads_fit_another_size_where_they_look_at_maps_of_the_same(
 def test_a_new_category_starts_from_the_one_that_looks_most_like_it(
     prepare: Prepare, tiny_run: Path
 ) -> None:
-    """By brightness as the only feature, against what the source itself paints."""
+    """By brightness as the only feature, against the source's own images."""
     dataset = prepare(("unheard",))
     source = open_source(str(tiny_run))
     train = dataset.indices("train")
@@ -225,16 +225,16 @@ def test_a_new_category_starts_from_the_one_that_looks_most_like_it(
         for i, name in enumerate(source.categories)
     }
     wanted = float(dataset.images[train].mean())
-    held = []  # pictures at a time
+    batches = []  # images at a time
 
-    def brightness(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        held.append(len(pictures))
-        return pictures.reshape(len(pictures), -1).mean(axis=1, keepdims=True, dtype=np.float32)
+    def brightness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        batches.append(len(images))
+        return images.reshape(len(images), -1).mean(axis=1, keepdims=True, dtype=np.float32)
 
     likeness = find_likeness(source, dataset, brightness)
     nearest = min(bright, key=lambda name: abs(bright[name] - wanted))
     assert likeness == {"unheard": nearest}
-    assert max(held) == 64
+    assert max(batches) == 64
 
 
 def test_the_source_knows_its_mean_styles_where_a_run_was_killed_between_grids(
@@ -268,13 +268,13 @@ def test_another_size_grows_or_drops_blocks(
     transfer(source, generator, discriminator, by_name(source, dataset))
     small = source.build_generator()
     z, category = torch.randn(3, 16), torch.eye(3)
-    painted = generator(z, category, None, torch.zeros(3, generator.noise_dim))
+    generated = generator(z, category, None, torch.zeros(3, generator.noise_dim))
     before = small(z, category, None, torch.zeros(3, small.noise_dim))
-    if size > 16:  # nothing is added to the picture yet
+    if size > 16:  # nothing is added to the image yet
         before = torch.nn.functional.interpolate(
             before, scale_factor=2.0, mode="bilinear", align_corners=False
         )
-        torch.testing.assert_close(painted, before, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(generated, before, rtol=1e-4, atol=1e-5)
     theirs = source.discriminator
     last = len(discriminator.blocks) - 1
     old = max(int(k.split(".")[1]) for k in theirs if k.startswith("blocks."))

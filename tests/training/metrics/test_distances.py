@@ -152,7 +152,7 @@ def test_neighbour_scores_of_one_distribution_are_high():
     assert found["density"] == pytest.approx(1, abs=0.15)
 
 
-def test_far_pictures_cost_precision_and_density_but_not_recall():
+def test_far_images_cost_precision_and_density_but_not_recall():
     real, generated = normal(300, 4, seed=1), normal(300, 4, seed=2)
     generated[:150] += 100
     before, after = scores(real, normal(300, 4, seed=2)), scores(real, generated)
@@ -177,7 +177,7 @@ def test_duplicates_cost_recall_and_coverage_but_not_precision():
     assert found["coverage"] < 0.4
 
 
-def test_typical_pictures_raise_density_above_one():
+def test_typical_images_raise_density_above_one():
     found = scores(normal(300, 4, seed=1), normal(300, 4, seed=2, scale=0.3))
     assert found["density"] > 1.1
     assert found["precision"] > 0.98

@@ -92,4 +92,4 @@ def test_a_dataset_that_cannot_be_written_is_no_obstacle(
     with caplog.at_level("INFO"):
         features = photo_features(dataset, Colours(), "train")
     assert len(features) == len(dataset.indices("train"))
-    assert "not kept" in caplog.text
+    assert "not cached" in caplog.text

@@ -38,12 +38,12 @@ def test_the_floor_takes_train_photos_in_the_validation_photos_mix() -> None:
     validation = photos(0, 90, 30)
     lopsided = photos(1, 200, 400)
     order = np.random.default_rng(2).permutation(600)
-    floor = real_floor(lopsided.taken(order), validation, compared=1000)
+    floor = real_floor(lopsided.rows(order), validation, compared=1000)
     assert floor.compared_count == 200 + 67  # all of the first, a third as many of the second
     low, high = floor.kernel_distance_interval or (1, 1)
     assert low < 0 < high
     assert score(validation, lopsided).kernel_distance > 10 * high
-    assert real_floor(lopsided.taken(order), validation, compared=120).compared_count == 120
+    assert real_floor(lopsided.rows(order), validation, compared=120).compared_count == 120
 
 
 def test_a_collapsed_generator_covers_little_of_a_hundred_photos() -> None:

@@ -159,7 +159,7 @@ def test_what_can_not_be_a_catalogue(catalogue: Path, fill: Any) -> None:
     assert "no readable folder" in refused(catalogue / ".." / "gone")
     (catalogue / "empty").mkdir()
     assert "without a photo: 'empty'" in refused(catalogue)
-    (catalogue / "empty" / "notes.txt").write_text("no picture")
+    (catalogue / "empty" / "notes.txt").write_text("no image")
     message = refused(catalogue)
     assert "without a usable photo: 'empty'" in message
     assert "1 not_an_image" in message
@@ -174,7 +174,7 @@ def test_folder_without_categories_and_folder_of_sides(tmp_path: Path, fill: Any
     assert "there is no category" in refused(tmp_path / "flat")
     fill(tmp_path / "sides" / "train" / "cups", range(12))
     fill(tmp_path / "sides" / "validation" / "cups", range(20, 24))
-    assert "sides of a split" in refused(tmp_path / "sides")
+    assert "no categories but a split" in refused(tmp_path / "sides")
 
 
 def test_category_that_nothing_is_trained_on(catalogue: Path, tmp_path: Path, fill: Any) -> None:
@@ -184,7 +184,7 @@ def test_category_that_nothing_is_trained_on(catalogue: Path, tmp_path: Path, fi
             image.save(file.with_suffix(".jpg"), quality=70)
         file.unlink()
     message = refused(catalogue, validation=given)
-    assert "without a photo on the training side: 'hats'" in message
+    assert "without a training photo: 'hats'" in message
 
 
 def test_small_categories_are_trained_on(catalogue: Path, tmp_path: Path, fill: Any) -> None:
@@ -243,7 +243,7 @@ def test_interrupted_leaves_nothing_and_keeps_what_was_there(
     assert PreparedDataset(tmp_path / "out").info.hash == before
 
 
-def test_no_room_for_the_images(catalogue: Path) -> None:
+def test_no_disk_space_for_the_images(catalogue: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:

@@ -44,7 +44,7 @@ def bomb() -> bytes:
 def add_files(cups: Path, good: list[Path]) -> None:
     data = good[0].read_bytes()
     (cups / "truncated.png").write_bytes(data[: len(data) // 2])
-    (cups / "text.jpg").write_text("not a picture\n" * 50)
+    (cups / "text.jpg").write_text("not an image\n" * 50)
     (cups / "page.webp").write_text("<!doctype html><title>404</title>")
     (cups / "empty.png").touch()
     (cups / "bomb.png").write_bytes(bomb())
@@ -56,9 +56,9 @@ def add_files(cups: Path, good: list[Path]) -> None:
         image.save(cups / "same-pixels.webp", lossless=True)
 
 
-def add_names(cups: Path, picture: object) -> None:
+def add_names(cups: Path, draw_image: object) -> None:
     for seed, name in enumerate((NEWLINE.encode(), UNICODE.encode(), NO_UTF8)):
-        picture(50 + seed).save(cups / os.fsdecode(name))  # type: ignore[operator]
+        draw_image(50 + seed).save(cups / os.fsdecode(name))  # type: ignore[operator]
 
 
 def add_links_and_pipes(root: Path, cups: Path, good: list[Path]) -> socket.socket:
@@ -85,13 +85,13 @@ def add_links_and_pipes(root: Path, cups: Path, good: list[Path]) -> socket.sock
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory, fill: object, picture: object) -> Path:
+def hostile(tmp_path_factory: pytest.TempPathFactory, fill: object, draw_image: object) -> Path:
     root = tmp_path_factory.mktemp("hostile") / "photos"
     cups = root / "cups"
     good = fill(cups / "deep" / "er", range(8))  # type: ignore[operator]
     fill(root / "hats", range(1000, 1008))  # type: ignore[operator]
     add_files(cups, good)
-    add_names(cups, picture)
+    add_names(cups, draw_image)
     server = add_links_and_pipes(root, cups, good)
     (root / "README.md").write_text("a stray file")
     (root / "hats-link").symlink_to("hats")

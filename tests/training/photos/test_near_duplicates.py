@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageOps
 from training.photos.near_duplicates import linked_groups, near_duplicate_groups
 from training.photos.pair_comparison import Views
 from training.photos.product_view import VIEW_PX, product_view
-from training.photos.split import side_of, split_groups
+from training.photos.split import split_groups, split_of
 
 
 @cache
@@ -150,22 +150,22 @@ def test_links_reach_through_others() -> None:
 
 def test_share_is_met_and_a_larger_one_only_adds() -> None:
     keys = [f"sha256:{i}" for i in range(4000)]
-    tenth = {key for key in keys if side_of(key, 0.1) == "validation"}
-    fifth = {key for key in keys if side_of(key, 0.2) == "validation"}
+    tenth = {key for key in keys if split_of(key, 0.1) == "validation"}
+    fifth = {key for key in keys if split_of(key, 0.2) == "validation"}
     assert 0.085 < len(tenth) / 4000 < 0.115
     assert tenth < fifth
-    assert not any(side_of(key, 0) == "validation" for key in keys)
+    assert not any(split_of(key, 0) == "validation" for key in keys)
 
 
 def test_the_split_is_the_same_in_every_release() -> None:
     # Written down: a change of the rule would move photos of existing catalogues.
-    sides = "".join(side_of(f"sku:{i}", 0.5)[0] for i in range(16))
+    sides = "".join(split_of(f"sku:{i}", 0.5)[0] for i in range(16))
     assert sides == "tvvvtvvvtvtttvvv"
 
 
 def test_a_disagreeing_group_is_for_training() -> None:
     keys = [f"sku:{i}" for i in range(200)]
-    alone = [side_of(key, 0.5) for key in keys]
+    alone = [split_of(key, 0.5) for key in keys]
     pairs = split_groups(keys, [i // 2 for i in range(200)], ["cups"] * 200, 0.5)
     assert pairs[::2] == pairs[1::2]
     moved = {(before, after) for before, after in zip(alone, pairs, strict=True) if before != after}
@@ -174,7 +174,7 @@ def test_a_disagreeing_group_is_for_training() -> None:
 
 def test_each_category_has_something_to_train_on() -> None:
     keys = [f"sku:{i}" for i in range(300)]
-    alone = [side_of(key, 0.5) for key in keys]
+    alone = [split_of(key, 0.5) for key in keys]
     categories = [str(i // 3) for i in range(300)]
     split = split_groups(keys, range(300), categories, 0.5)
     for start in range(0, 300, 3):

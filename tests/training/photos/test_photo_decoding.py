@@ -14,7 +14,7 @@ from PIL import Image
 
 from models.images import ImageLimits
 from models.manifest import GeneratorManifest
-from service.messages.uploads import fit_upload
+from service.decoding.uploads import fit_upload
 from training.photos.decode_pool import DecodeError, ImagesFile, decode_all
 from training.photos.decoding import DecodedPhoto, UnusablePhoto, decode_photo, fit_image
 from training.photos.options import PrepareOptions

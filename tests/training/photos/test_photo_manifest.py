@@ -99,15 +99,15 @@ def test_row_without_category(catalogue: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"path_column": "file"}, {"category_column": "kind"}, {"sku_column": "article"}]
+    "requested", [{"path_column": "file"}, {"category_column": "kind"}, {"sku_column": "article"}]
 )
 def test_unknown_column_is_named_with_those_there_are(
-    catalogue: Path, tmp_path: Path, asked: dict[str, str]
+    catalogue: Path, tmp_path: Path, requested: dict[str, str]
 ) -> None:
     file = write_csv(tmp_path / "m.csv", [{"path": "a", "category": "b", "price": "1"}])
     with pytest.raises(PrepareError, match="path, category, price") as caught:
-        read_manifest(file, catalogue, PrepareOptions.model_validate(asked))
-    assert next(iter(asked.values())) in str(caught.value)
+        read_manifest(file, catalogue, PrepareOptions.model_validate(requested))
+    assert next(iter(requested.values())) in str(caught.value)
 
 
 @pytest.mark.parametrize(

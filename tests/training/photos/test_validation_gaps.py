@@ -34,7 +34,7 @@ def test_nothing_drawn_and_too_few_to_expect_any(catalogue: Path, fill: Any, rea
     fill(catalogue / "cups", range(8, 10))  # ten, where hats are eight
     found = reasons(catalogue, validation_share=0)
     assert list(found) == ["cups"]
-    assert "none of its 10 photos was drawn at a share of 0" in found["cups"]
+    assert "none of its 10 photos was drawn at a fraction of 0" in found["cups"]
     assert "--validation-share" in found["cups"]
 
 

@@ -235,9 +235,9 @@ def test_a_run_that_was_trained_and_evaluated(run: Path) -> None:
     ):
         assert shown in " ".join(page.text.split()), shown
     assert "another dataset" not in page.text
-    pictures = [str(image["src"]) for image in page.of("img")]
-    assert len(pictures) == 2 + len(list((run / "grids").glob("*.png")))
-    assert all(picture.startswith("data:image/webp;base64,UklGR") for picture in pictures)
+    images = [str(image["src"]) for image in page.of("img")]
+    assert len(images) == 2 + len(list((run / "grids").glob("*.png")))
+    assert all(image.startswith("data:image/webp;base64,UklGR") for image in images)
 
 
 def test_nothing_from_outside_gets_out_of_its_place(run: Path) -> None:
@@ -296,7 +296,7 @@ def test_only_a_gain_clear_of_its_scatter_is_called_one(
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("stats.jsonl", "no figures of training yet"),
+        ("stats.jsonl", "no training figures yet"),
         ("dataset.json", "Settings"),
         ("grids", "Settings"),
         ("evaluation/evaluation.json", "Not evaluated yet"),
@@ -337,7 +337,7 @@ def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no training run"):
         write_report(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(RunError, match="holds no settings"):
+    with pytest.raises(RunError, match="has no settings"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
@@ -365,12 +365,12 @@ def test_the_same_run_gives_the_same_page(run: Path) -> None:
 
 @contextmanager
 def listening() -> Iterator[tuple[int, list[str]]]:
-    """A server on loopback, and the paths asked of it."""
-    asked: list[str] = []
+    """A server on loopback, and the paths requested from it."""
+    requested: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             self.send_response(204)
             self.end_headers()
 
@@ -379,12 +379,12 @@ def listening() -> Iterator[tuple[int, list[str]]]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port, asked
+        yield server.server_port, requested
         server.shutdown()
 
 
 def browse(chromium: str, page: Path, folder: Path) -> str:
-    """Open a page; gives the addresses that the browser asked for."""
+    """Open a page; returns the addresses that the browser requested."""
     log = folder / f"{page.stem}.log"
     arguments = [
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
@@ -402,14 +402,14 @@ def test_a_browser_asks_for_nothing(run: Path, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no chromium")
-    with listening() as (port, asked):
+    with listening() as (port, requested):
         make_hostile(run, port)
         page = write_report(run)
         assert f"127.0.0.1:{port}" not in browse(chromium, page, tmp_path)
-        assert asked == []
+        assert requested == []
         # The same page with its guards down does ask.
         text = page.read_text().replace("&lt;", "<").replace("&gt;", ">").replace("&#34;", '"')
         text = text.replace("Content-Security-Policy", "X").replace("alert(1)", "")
         (tmp_path / "open.html").write_text(text)
         assert f"127.0.0.1:{port}" in browse(chromium, tmp_path / "open.html", tmp_path)
-        assert set(asked) == {"/x"}
+        assert set(requested) == {"/x"}

@@ -75,18 +75,20 @@ def test_what_training_went_back_behind_is_left_out(tmp_path: Path, back: str) -
         alarm,
         went_back,
         event("mask", 140),
-        tick(200, 50 if back == "rollback" else 40, 4.0),  # a resume starts the clock anew
+        tick(200, 50 if back == "rollback" else 40, 4.0),  # a resume restarts the clock
     )
     assert history.series("tick", "generator_loss").values == (1.0, 4.0)
     assert history.mask_periods() == [(140, 200)]
     # What is left out took its time as well.
     assert history.seconds == (50 if back == "rollback" else 30 + 40)
-    assert [h.kind for h in history.happenings] == ["alarm", "rollback"][: 1 + (back == "rollback")]
-    assert (history.happenings[0].name, history.happenings[0].message) == ("collapse", "all alike")
+    assert [event.kind for event in history.events] == ["alarm", "rollback"][
+        : 1 + (back == "rollback")
+    ]
+    assert (history.events[0].name, history.events[0].message) == ("collapse", "all alike")
 
 
 @pytest.mark.parametrize("back", ["resume", "rollback"])
-def test_a_mask_of_the_stretch_that_was_left_is_left_out(tmp_path: Path, back: str) -> None:
+def test_a_mask_of_the_discarded_interval_is_left_out(tmp_path: Path, back: str) -> None:
     """No line that comes after going back is as early as the abandoned mask."""
     history = history_of(
         tmp_path,

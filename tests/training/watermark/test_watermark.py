@@ -31,7 +31,7 @@ from models.watermark import (
     thumbnail,
 )
 from service.inference.generation import GeneratorSession
-from service.registry.inspection import inspect_export
+from service.model_store.inspection import inspect_export
 from training.companion import CompanionError, CompanionSettings, CompanionTick
 from training.companion_cli import app as watermark_app
 from training.dataset import PreparedDataset
@@ -42,11 +42,10 @@ from training.watermark import watermark as watermark_training
 from training.watermark.detection import TREATMENTS, Watermark
 from training.watermark.distortions import jpeg, place
 from training.watermark.watermark_folder import load_watermark
-from training.watermark.watermark_training import WatermarkTrainer
-from training.watermark.watermark_training import lay_over as lay_over_torch
+from training.watermark.watermark_training import WatermarkTrainer, add_patterns
 
 
-def picture(seed: int, side: int = MIN_SIDE_PX, channels: int = 3) -> np.ndarray:
+def image_of(seed: int, side: int = MIN_SIDE_PX, channels: int = 3) -> np.ndarray:
     """Soft, colourful, away from black and white."""
     coarse = np.random.default_rng(seed).integers(60, 196, (6, 6, channels), dtype=np.uint8)
     planes = [
@@ -82,7 +81,7 @@ def test_models_have_payloads_of_their_own() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("shape", [(128, 128), (130, 260)])
-def test_a_pattern_has_the_same_energy_in_every_picture(
+def test_a_pattern_has_the_same_energy_in_every_image(
     channels: int, shape: tuple[int, int]
 ) -> None:
     pixels = np.full((*shape, channels), 128, np.uint8)
@@ -92,7 +91,7 @@ def test_a_pattern_has_the_same_energy_in_every_picture(
         assert marked.shape == pixels.shape
         colours = slice(0, min(channels, 3))
         got = psnr(marked[..., colours], pixels[..., colours])
-        # A grey picture takes the pattern's luminance, which has less energy.
+        # A grey image takes the pattern's luminance, which has less energy.
         assert got == pytest.approx(PSNR_DB, abs=0.1) or (channels == 1 and got > PSNR_DB)
         if channels == 4:
             assert np.array_equal(marked[..., 3], pixels[..., 3])
@@ -106,9 +105,9 @@ def test_white_and_black_stay_in_range() -> None:
 
 
 def test_training_marks_as_the_service_does() -> None:
-    pixels = picture(3)
+    pixels = image_of(3)
     pattern = np.random.default_rng(2).normal(size=(3, PATTERN_PX, PATTERN_PX)).astype(np.float32)
-    theirs = lay_over_torch(in_torch(pixels), torch.from_numpy(pattern)[None])
+    theirs = add_patterns(in_torch(pixels), torch.from_numpy(pattern)[None])
     ours = lay_over(pixels, pattern)
     back = ((theirs[0].permute(1, 2, 0).numpy() + 1) * 127.5).clip(0, 255)
     assert np.abs(back - ours).max() < 0.51  # rounding
@@ -116,7 +115,7 @@ def test_training_marks_as_the_service_does() -> None:
 
 @pytest.mark.parametrize("where", [Place(1.0, 0.0, 0.0), Place(0.75, 0.25, -0.25)])
 def test_training_places_as_the_service_does(where: Place) -> None:
-    pixels = picture(4)
+    pixels = image_of(4)
     theirs = place(in_torch(pixels), where)[0].numpy()
     (ours,) = frames(pixels, [where])
     assert ours.shape == theirs.shape == (3, FRAME_PX, FRAME_PX)
@@ -126,7 +125,7 @@ def test_training_places_as_the_service_does(where: Place) -> None:
 
 @pytest.mark.parametrize("quality", [60, 75, 90])
 def test_jpeg_is_near_the_real_one(quality: int) -> None:
-    pixels = picture(5)
+    pixels = image_of(5)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     real = np.asarray(Image.open(file))
@@ -137,7 +136,7 @@ def test_jpeg_is_near_the_real_one(quality: int) -> None:
 
 
 def test_jpeg_lets_gradients_through() -> None:
-    x = in_torch(picture(6)).requires_grad_(True)
+    x = in_torch(image_of(6)).requires_grad_(True)
     jpeg(x, 70).square().sum().backward()
     assert x.grad is not None
     assert x.grad.abs().mean() > 0
@@ -151,7 +150,7 @@ def test_a_thumbnail_lays_alpha_over_white() -> None:
 
 def test_a_mark_is_found_where_its_bits_are() -> None:
     bits = payload("a" * 64)
-    pixels = picture(7)
+    pixels = image_of(7)
     (wanted,) = frames(pixels, [PLACES[40]])
 
     def read(shown: np.ndarray) -> np.ndarray:
@@ -173,11 +172,11 @@ def test_a_mark_is_found_where_its_bits_are() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_large_picture_is_searched_as_a_small_one(
+def test_a_large_image_is_searched_like_a_small_one(
     channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hostile photo of 40 megapixels must not be gone over again for each place."""
-    large, sizes, seen = picture(8, 1030, channels)[:900], [], []
+    large, sizes, seen = image_of(8, 1030, channels)[:900], [], []
 
     def noted(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
         sizes.append(max(pixels.shape[:2]))
@@ -198,12 +197,12 @@ def test_a_large_picture_is_searched_as_a_small_one(
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty soft pictures of 128 px, prepared."""
+    """Sixty soft images of 128 px, prepared."""
     folder = tmp_path_factory.mktemp("watermark")
     for i in range(60):
         file = folder / "photos" / "things" / f"{i:03d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(i)).save(file)
+        Image.fromarray(image_of(i)).save(file)
     options = {"width": MIN_SIDE_PX, "height": MIN_SIDE_PX, "validation_share": 0.3}
     out = folder / "dataset"
     prepare_dataset(folder / "photos", out, PrepareOptions.model_validate(options))
@@ -277,9 +276,9 @@ def test_an_export_takes_the_watermark_along(
         device="cpu",
     )
     assert session.watermark is not None
-    marked = session.watermark.mark(picture(2))
+    marked = session.watermark.mark(image_of(2))
     encoder, decoder, _ = load_watermark(watermark)
-    theirs = Watermark(encoder, decoder).mark(picture(2), payload(manifest.model_hash))
+    theirs = Watermark(encoder, decoder).mark(image_of(2), payload(manifest.model_hash))
     assert np.abs(marked.astype(int) - theirs).max() <= 1
 
 

@@ -1,0 +1,33 @@
+"""Who sent a request, and how many images it got: noted in the request's ASGI scope."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from service.access.api_keys import ApiKey
+
+_KEY: Final = "catalogan.key"
+_IMAGES: Final = "catalogan.images"
+
+
+def set_key(scope: Scope, key: ApiKey) -> None:
+    """Note the key that a request came with."""
+    scope[_KEY] = key
+
+
+def key_of(request: Request) -> ApiKey:
+    """The key that a request came with."""
+    key: ApiKey = request.scope[_KEY]
+    return key
+
+
+def note_images(request: Request, images: int) -> None:
+    """Have the images that were created for a request counted as its key's."""
+    request.scope[_IMAGES] = images
+
+
+def images_of(scope: Scope) -> int:
+    """How many images were created for a request."""
+    images: int = scope.get(_IMAGES, 0)
+    return images

@@ -1,0 +1,146 @@
+"""One record for each endpoint: who may call it, what it is counted as, what it takes and returns.
+
+Routes, middleware, usage, metrics and OpenAPI all read these. A path without a record gets no
+access: the authentication answers 404, whatever routes there are.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from service.access.api_keys import Scope
+
+Body = Literal["none", "json", "form", "json or form"]
+QueueName = Literal["generations", "interpolations", "uploads", "datasets"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """What is said of an endpoint.
+
+    Attributes:
+        method: HTTP's.
+        path: As routes write it; what is below it needs the same scope.
+        summary: For OpenAPI; None = it is not described there.
+        scope: What the key must open; None = any key will do.
+        kind: What requests, images and records are counted as; None = they are not counted, and
+            take nothing of the key's rate.
+        body: What it takes: forms hold photos, and may be longer than JSON.
+        queue: Where its requests wait. Forms have a slot among the uploads, too, while they come.
+        statuses: The errors that it can return.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str | None = None
+    scope: Scope | None = None
+    kind: str | None = None
+    body: Body = "none"
+    queue: QueueName | None = None
+    statuses: tuple[int, ...] = ()
+
+
+# What any endpoint that creates images may return.
+_CREATING: Final = (400, 401, 403, 408, 409, 413, 429, 500, 503, 504)
+
+GENERATIONS: Final = Endpoint(
+    method="POST",
+    path="/v1/images/generations",
+    summary="Generate images",
+    scope="generate",
+    kind="generation",
+    body="json",
+    queue="generations",
+    statuses=(*_CREATING, 404),
+)
+INTERPOLATIONS: Final = Endpoint(
+    method="POST",
+    path="/v1/images/interpolations",
+    summary="Interpolate between images",
+    scope="generate",
+    kind="interpolation",
+    body="json or form",
+    queue="interpolations",
+    statuses=(*_CREATING, 404, 415, 422),
+)
+DATASETS: Final = Endpoint(
+    method="POST",
+    path="/v1/datasets",
+    summary="Create a labelled set",
+    scope="generate",
+    kind="dataset",
+    body="json",
+    queue="datasets",
+    statuses=(*_CREATING, 404),
+)
+AUGMENTATIONS: Final = Endpoint(
+    method="POST",
+    path="/v1/images/augmentations",
+    summary="Augment photos",
+    scope="generate",
+    kind="augmentation",
+    body="form",
+    queue="uploads",
+    statuses=(*_CREATING, 415, 422),
+)
+VARIATIONS: Final = Endpoint(
+    method="POST",
+    path="/v1/images/variations",
+    summary="Vary a photo",
+    scope="generate",
+    kind="variation",
+    body="form",
+    queue="uploads",
+    statuses=(*_CREATING, 404, 415, 422),
+)
+MODELS: Final = Endpoint(
+    method="GET", path="/v1/models", summary="List models", statuses=(401, 500)
+)
+MODEL: Final = Endpoint(
+    method="GET", path="/v1/models/{model}", summary="Show a model", statuses=(401, 404, 500)
+)
+USAGE: Final = Endpoint(
+    method="GET",
+    path="/v1/usage",
+    summary="Show usage and quotas",
+    statuses=(400, 401, 500, 503),
+)
+VERIFICATIONS: Final = Endpoint(
+    method="POST",
+    path="/v1/verifications",
+    summary="Verify an image",
+    kind="verification",
+    body="form",
+    queue="uploads",
+    statuses=(400, 401, 408, 413, 415, 429, 500, 503, 504),
+)
+OPENAPI: Final = Endpoint(method="GET", path="/v1/openapi.json")
+METRICS: Final = Endpoint(method="GET", path="/metrics", scope="metrics")
+
+ENDPOINTS: Final = (
+    GENERATIONS,
+    INTERPOLATIONS,
+    DATASETS,
+    AUGMENTATIONS,
+    VARIATIONS,
+    MODELS,
+    MODEL,
+    USAGE,
+    VERIFICATIONS,
+    OPENAPI,
+    METRICS,
+)
+_BY_PATH: Final = {endpoint.path: endpoint for endpoint in ENDPOINTS}
+
+
+def endpoint_at(path: str) -> Endpoint | None:
+    """The record of exactly `path`."""
+    return _BY_PATH.get(path)
+
+
+def endpoint_above(path: str) -> Endpoint | None:
+    """The record of `path`, or of the nearest path above it."""
+    while path:
+        if path in _BY_PATH:
+            return _BY_PATH[path]
+        path = path.rpartition("/")[0]
+    return None

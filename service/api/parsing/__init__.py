@@ -1,0 +1,1 @@
+"""Headers and bodies -> values: Accept, JSON, multipart forms."""

@@ -1,0 +1,159 @@
+"""Multipart bodies -> fields and files, all in memory: no upload ever touches a disk."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from service.decoding.uploads import File
+from service.errors import ApiError, BadRequest, TooLarge
+from service.telemetry.observation import note_rejection
+
+MAX_FIELDS: Final = 12
+MAX_FIELD_BYTES: Final = 50_000
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a form holds: text fields by name, and files by name, in their order."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    files: dict[str, list[File]] = field(default_factory=dict)
+
+
+def is_form(headers: Headers) -> bool:
+    """Whether a body is declared to be a form with files."""
+    return headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+async def read_form(request: Request, max_file_bytes: int) -> tuple[bytes, dict[str, str]]:
+    """Read a form that holds a file named `image` and text fields; see `read_files`.
+
+    Returns:
+        The file's bytes, and the fields by name.
+    """
+    form = await read_files(request, max_file_bytes, {"image": 1})
+    return form.files["image"][0].data, form.fields
+
+
+async def read_files(
+    request: Request,
+    max_file_bytes: int,
+    files: dict[str, int],
+    max_field_bytes: int = MAX_FIELD_BYTES,
+) -> Form:
+    """Read a form that holds files and text fields.
+
+    Args:
+        request: A request whose body is capped.
+        max_file_bytes: Cap on each file.
+        files: How many files there may be of each name, which may also be sent as `name[]`.
+            At least one named `image` must be there.
+        max_field_bytes: Cap on each text field.
+
+    Raises:
+        BadRequest: No well-formed form, a field twice, too many files, or none named `image`.
+        TooLarge: A file is over its cap.
+    """
+    if not is_form(request.headers):
+        raise BadRequest("send the body as multipart/form-data", param="Content-Type")
+    try:
+        return await _parse(request, max_file_bytes, files, max_field_bytes)
+    except ApiError as error:
+        note_rejection(error.code)
+        raise
+
+
+def form_parts(form: Form) -> list[bytes]:
+    """A form's parts in an order of their own: boundaries and order differ between tries."""
+    parts = [
+        part
+        for name, files in sorted(form.files.items())
+        for file in files
+        for part in (b"file", _encoded(name), _encoded(file.name), file.data)
+    ]
+    for name, text in sorted(form.fields.items()):
+        parts += [b"field", _encoded(name), _encoded(text)]
+    return parts
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+async def _parse(
+    request: Request, max_file_bytes: int, files: dict[str, int], max_field_bytes: int
+) -> Form:
+    parser = _MemoryParser(
+        request.headers,
+        request.stream(),
+        # One more than fits: `_take_apart` says it better.
+        max_files=sum(files.values()) + (1 if sum(files.values()) > 1 else 0),
+        max_fields=MAX_FIELDS,
+        max_part_size=max_field_bytes,
+    )
+    parser.spool_max_size = max_file_bytes + 1_000_000
+    try:
+        form = await parser.parse()
+        if not parser.complete:
+            raise BadRequest("the form is cut off", code="invalid_form")
+        return await _take_apart(form, max_file_bytes, files)
+    except MultiPartException:
+        raise BadRequest(
+            f"the form can't be read: send at most {MAX_FIELDS} fields of {max_field_bytes} bytes "
+            f"each and {sum(files.values())} files, every part with its name",
+            code="invalid_form",
+        ) from None
+    except (ApiError, TimeoutError):
+        raise
+    except Exception:  # the parser lets its own library's errors and KeyErrors through
+        raise BadRequest("the form can't be read", code="invalid_form") from None
+    finally:
+        parser.close()
+
+
+class _MemoryParser(MultiPartParser):
+    """Knows whether the form's end came, and lets go of files that never got theirs."""
+
+    complete = False
+
+    def on_end(self) -> None:
+        super().on_end()
+        self.complete = True
+
+    def close(self) -> None:
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
+async def _take_apart(form: FormData, max_file_bytes: int, files: dict[str, int]) -> Form:
+    taken = Form()
+    for sent, value in form.multi_items():
+        name = sent.removesuffix("[]")
+        if name in files:
+            known = taken.files.setdefault(name, [])
+            if len(known) == files[name]:
+                several = "occurs twice" if files[name] == 1 else f"occurs over {files[name]} times"
+                raise BadRequest(f"the file {several}", param=name, code="invalid_form")
+            data = await _file_bytes(value, max_file_bytes, name)
+            known.append(File(str(getattr(value, "filename", "")), data))
+        elif isinstance(value, UploadFile):
+            wanted = " and ".join(f"`{one}`" for one in files)
+            raise BadRequest(f"only {wanted} may be a file", param=sent, code="unknown_field")
+        elif sent in taken.fields:
+            raise BadRequest("the field occurs twice", param=sent, code="invalid_form")
+        else:
+            taken.fields[sent] = value
+    if "image" not in taken.files:
+        raise BadRequest("the file is missing", param="image", code="missing_field")
+    return taken
+
+
+async def _file_bytes(value: UploadFile | str, limit: int, param: str) -> bytes:
+    if isinstance(value, str):
+        raise BadRequest("send the image as a file, not as text or a URL", param=param)
+    if (value.size or 0) > limit:
+        raise TooLarge(f"the file has more than {limit} bytes", param=param)
+    return await value.read()

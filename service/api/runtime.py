@@ -1,0 +1,60 @@
+"""What all routes work with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.access.keyring import Keyring
+from service.api.endpoint import QueueName
+from service.api.queues import Queue
+from service.decoding.decoder import Decoder
+from service.inference.workers import Workers
+from service.model_store.pool import LoadedModel, ModelPool
+from service.provenance.marker import Marker
+from service.settings import Settings
+from service.storage.state import State
+from service.telemetry.metrics import Metrics
+from service.telemetry.observation import note_model
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What the routes work with.
+
+    GPU threads run the generator: the workers, or, where it is on a GPU,
+    more threads, which mostly wait for it.
+
+    Uploads have a queue of their own: a slow sender holds a slot while it sends. So have
+    interpolations, which take long, and datasets, which take as long as their clients do.
+    """
+
+    settings: Settings
+    pool: ModelPool
+    workers: Workers
+    gpu_threads: Workers
+    metrics: Metrics
+    state: State
+    keyring: Keyring
+    marker: Marker
+    decoder: Decoder
+    queues: Mapping[QueueName, Queue]
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be served: a model is loaded, and no shutdown has begun."""
+        return self.pool.default is not None and not any(
+            queue.draining for queue in self.queues.values()
+        )
+
+    def drain(self) -> None:
+        """Refuse new work; what was begun is finished."""
+        for queue in self.queues.values():
+            queue.draining = True
+
+
+async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
+    """Look the model up; one that must be loaded first takes a worker, not the event loop."""
+    loaded = runtime.pool.loaded(model_id)
+    if loaded is None:
+        (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
+    note_model(loaded.registered.model_id)
+    return loaded

@@ -1,0 +1,42 @@
+"""Responses of POST /v1/images/generations."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from service.fields import Seed
+from service.rendering.encoding import OutputFormat
+
+
+class UsedStyleMixing(BaseModel):
+    """The style mixing that reproduces an image."""
+
+    coarse: Seed
+    fine: Seed
+    crossover: int
+
+
+class GeneratedImage(BaseModel):
+    """One image of a JSON response."""
+
+    b64_json: Annotated[str, Field(description="The image file, Base64.")]
+    seed: Annotated[Seed, Field(description="Of mixed styles, the coarse one's.")]
+    category: Annotated[str, Field(description='Of a mixture, such as "70 % mugs + 30 % boxes".')]
+    categories: Annotated[
+        dict[str, float] | None, Field(description="A mixture's exact weights; else left out.")
+    ] = None
+    style_mixing: Annotated[
+        UsedStyleMixing | None, Field(description="Left out where styles weren't mixed.")
+    ] = None
+
+
+class GenerationResponse(BaseModel):
+    """JSON response of POST /v1/images/generations."""
+
+    created: Annotated[int, Field(description="Unix time.")]
+    data: list[GeneratedImage]
+    model: Annotated[str, Field(description='"name:version"')]
+    model_hash: Annotated[str, Field(description="SHA-256; with a seed it fixes the pixels.")]
+    output_format: OutputFormat
+    size: Annotated[str, Field(description='"WIDTHxHEIGHT"')]
+    truncation_psi: float

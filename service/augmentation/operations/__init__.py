@@ -1,0 +1,1 @@
+"""The operations of augmentation, by kind."""

@@ -1,0 +1,110 @@
+"""`catalogan verify`: whether images are this service's, offline."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.images import sniff_format
+from service.cli.console import console, operator_errors
+from service.cli.options import JsonOption
+from service.errors import OperatorError
+from service.model_store.registry import Registry
+from service.provenance.verification import (
+    FindRecord,
+    FindWatermark,
+    Verification,
+    open_verifier,
+)
+from service.provenance.watermarks import WatermarkFinder
+from service.settings import Settings, data_folder, load_settings, model_store_home
+from service.storage.database import FILE
+from service.storage.state import State
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="Images, as they were found.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether images are from this service; exit status 0 all are, 1 one is not, 2 bad input.
+
+    Works offline. Trusts the certificates of CATALOGAN_SIGNING_CERTIFICATE and of
+    CATALOGAN_TRUST_ANCHORS.
+    """
+    with operator_errors():
+        settings = load_settings()
+        verifier = open_verifier(settings)
+        images = [(path, _read(path, settings.max_upload_bytes)) for path in files]
+        find_watermark = _find_watermark(settings)
+        with _records(settings) as find_record:
+            found = [
+                (path, verifier.verify(data, find_record, find_watermark)) for path, data in images
+            ]
+    if as_json:
+        listed = [{"file": str(path), **one.model_dump(mode="json")} for path, one in found]
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+    else:
+        for path, one in found:
+            _show(path, one)
+    raise typer.Exit(0 if all(one.ours for _, one in found) else 1)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """Read an image file.
+
+    Raises:
+        OperatorError: It can't be read, is too large, or is no image.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise OperatorError(f"{path}: {error.strerror or error}") from None
+    if len(data) > limit:
+        raise OperatorError(f"{path} has more than {limit} bytes; see CATALOGAN_MAX_UPLOAD_BYTES")
+    if sniff_format(data) is None:
+        raise OperatorError(f"{path} is no image of an accepted type")
+    return data
+
+
+@contextmanager
+def _records(settings: Settings) -> Iterator[FindRecord | None]:
+    """The records of the service, where it has a database already; creates none."""
+    if settings.state_url is None and not (data_folder(settings) / FILE).exists():
+        yield None
+        return
+    with closing(State(settings)) as state:
+        yield state.records.find
+
+
+def _find_watermark(settings: Settings) -> FindWatermark | None:
+    """The search for the watermarks of registered models; None where there is no Model Store."""
+    if not (model_store_home() / "models").is_dir():
+        return None
+    return WatermarkFinder(Registry(), settings.image_limits).find
+
+
+_VERDICTS = {
+    "ours": "made by this service, and intact",
+    "tampered": "NOT intact: made by this service, changed since",
+    "derived": "made from an image of this service: its watermark is there, the file is another",
+    "claimed": "not proven: it only says that it is",
+    "unknown": "not known",
+}
+
+
+def _show(path: Path, found: Verification) -> None:
+    console.print(f"{path}: {_VERDICTS[found.verdict]}", markup=False, soft_wrap=True)
+    for layer in found.layers:
+        line = f"  {layer.layer:<10}{layer.status:<12}{layer.says}"
+        console.print(line, markup=False, soft_wrap=True)
+    said = found.claims.model_dump(exclude_none=True)
+    metadata = ", ".join(f"{name} {value}" for name, value in said.items())
+    if metadata:
+        console.print(f"  {metadata}", markup=False, soft_wrap=True, style="dim")

@@ -1,0 +1,126 @@
+"""A planned set -> the bytes of its archive, generated as they are read."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.archives import Sink
+from service.datasets.layouts import LAYOUTS, Box, LabelledImage
+from service.datasets.numbering import Item
+from service.datasets.plan import DatasetPlan
+from service.generation.output import ImageEncoder
+from service.inference.generation import GeneratorSession, ImageSpec
+from service.rendering.encoded_image import EncodedImage
+from service.rendering.presentation import present
+
+# Runs jobs on worker threads; returns their results in order.
+Run = Callable[[Sequence[Callable[[], Any]]], Awaitable[list[Any]]]
+# What a transparent image shows is where it is rather seen than not.
+OPAQUE: Final = 128
+
+
+@dataclass(frozen=True)
+class SetGenerator:
+    """Generates a set's images.
+
+    Attributes:
+        session: The model.
+        encoder: How its images are encoded.
+        run: Runs jobs on worker threads.
+        ahead: The most batches that are generated or wait before their images are read.
+    """
+
+    session: GeneratorSession
+    encoder: ImageEncoder
+    run: Run
+    ahead: int
+
+
+async def dataset_bytes(
+    plan: DatasetPlan, sink: Sink, generator: SetGenerator, on_image: Callable[[EncodedImage], Any]
+) -> AsyncGenerator[bytes, None]:
+    """Generate a set; yields the archive's bytes, empty ones where `sink` keeps them.
+
+    Nothing is generated that isn't about to be read; what is being generated when the iterator
+    is closed is thrown away.
+
+    Args:
+        plan: What is generated.
+        sink: Where it goes.
+        generator: Generates the images.
+        on_image: Takes each when it has been handed out.
+
+    Raises:
+        SessionError: The generator failed; the archive is then without its end.
+    """
+    layout = LAYOUTS[plan.layout](plan, generator.encoder, sink)
+    async with aclosing(_images(plan, generator)) as images:
+        async for one in images:
+            yield layout.image(one)
+            on_image(one.image)
+    rest = layout.finish()
+    while True:
+        (block,) = await generator.run([partial(next, rest, None)])
+        if block is None:
+            return
+        yield block
+
+
+async def _images(
+    plan: DatasetPlan, generator: SetGenerator
+) -> AsyncGenerator[LabelledImage, None]:
+    """Give all images in order, at most `ahead` batches at work."""
+    batches = _batches(plan.items(), generator.session.batch_sizes[-1])
+    running: deque[asyncio.Future[list[Any]]] = deque()
+    try:
+        while True:
+            for items in islice(batches, generator.ahead - len(running)):
+                job = partial(_generate_batch, plan, generator, items)
+                running.append(asyncio.ensure_future(generator.run([job])))
+            if not running:
+                return
+            (batch,) = await running.popleft()
+            for labelled in batch:
+                yield labelled
+    finally:
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _generate_batch(
+    plan: DatasetPlan, generator: SetGenerator, items: Sequence[Item]
+) -> list[LabelledImage]:
+    specs = [ImageSpec(item.seed, item.category, plan.truncation_psi) for item in items]
+    generated = zip(
+        items, specs, generator.session.render(specs, plan.presentation.upscaled), strict=True
+    )
+    return [
+        LabelledImage(item, generator.encoder.encode(pixels, spec), _box(pixels, plan))
+        for item, spec, pixels in generated
+    ]
+
+
+def _box(pixels: NDArray[np.uint8], plan: DatasetPlan) -> Box:
+    """Where the product is: around what is opaque, or everywhere where nothing is clear."""
+    wanted = plan.presentation
+    if pixels.shape[2] == 4 and plan.layout == "coco":
+        shown = present(pixels, replace(wanted, background=None))[..., 3] >= OPAQUE
+        rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+        if rows.size:
+            left, top = int(columns[0]), int(rows[0])
+            return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+    return 0, 0, wanted.width, wanted.height

@@ -1,0 +1,133 @@
+"""What clients send, and its bounds; anything else is a 400."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from service.errors import BadRequest
+from service.inference.generation import SEED_LIMIT
+from service.validation import problems
+
+MAX_IMAGES: Final = 10
+MAX_CATEGORIES: Final = 16
+_COLOUR: Final = re.compile("#[0-9a-fA-F]{6}")
+
+
+@dataclass(frozen=True)
+class ColourOr:
+    """Of a string: one of `names`, or a colour as #rrggbb; the error says it in words."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^({'|'.join(self.names)}|#[0-9a-fA-F]{{6}})$"}
+
+    def _check(self, value: str) -> str:
+        if value not in self.names and not _COLOUR.fullmatch(value):
+            raise ValueError(f"must be {', '.join(self.names)} or a colour as #rrggbb")
+        return value
+
+
+Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
+Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+Compression = Annotated[int, Field(ge=0, le=100)]
+Weights = Annotated[
+    dict[
+        Annotated[str, Field(max_length=200)],
+        Annotated[float, Field(gt=0, le=1_000_000, description="Scaled so that all sum to 1.")],
+    ],
+    Field(min_length=1, max_length=MAX_CATEGORIES),
+]
+ImageSize = Annotated[
+    str,
+    Field(
+        max_length=11,
+        description='"auto", or "WIDTHxHEIGHT" in the model\'s proportions, up to its max_size.',
+    ),
+]
+Background = Annotated[
+    str,
+    ColourOr(("auto", "opaque", "transparent", "white")),
+    Field(description="Under images with transparency; opaque is white, auto leaves them so."),
+]
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of all requests: exact types, no unknown fields, finite numbers."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Seeded(Strict):
+    """A request for several images, each with a seed."""
+
+    n: Count | None = None
+    seed: Annotated[
+        Seed | None, Field(description="Of the first image; the next has seed + 1 (extension).")
+    ] = None
+    seeds: Annotated[
+        list[Seed] | None,
+        Field(min_length=1, max_length=MAX_IMAGES, description="One for each image (extension)."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _refuse_two_ways_to_count(self) -> Self:
+        refuse_both(self, "seeds", "seed")
+        if self.seeds is not None and self.n not in (None, len(self.seeds)):
+            raise BadRequest(
+                f"{len(self.seeds)} seeds stand for as many images: leave n out", param="n"
+            )
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return self.n or (len(self.seeds) if self.seeds else 1)
+
+
+def validate(kind: type[Parsed], value: Any) -> Parsed:
+    """Check `value` against a request's schema.
+
+    Raises:
+        BadRequest: Names the first field at fault; never repeats its content.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = problems(error)[0]
+        if first.kind == "extra_forbidden" and first.depth == 1:
+            known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
+            raise BadRequest(
+                f"unknown field; known are {known}", param=first.place, code="unknown_field"
+            ) from None
+        raise BadRequest(first.message, param=first.place or None) from None
+
+
+def refuse_both(request: BaseModel, one: str, other: str) -> None:
+    """Refuse a request that has both fields.
+
+    Raises:
+        BadRequest: It has.
+    """
+    if getattr(request, one) is not None and getattr(request, other) is not None:
+        raise BadRequest(f"send {one} or {other}, not both", param=one)

@@ -1,0 +1,1 @@
+"""Requests for images -> what is generated, and how it is encoded."""

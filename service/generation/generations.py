@@ -1,0 +1,85 @@
+"""A generation request -> images; the same for HTTP and the command line."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from models.manifest import GeneratorManifest
+from service.generation.categories import find_category, find_mixture
+from service.generation.output import ImageEncoder
+from service.generation.prompts import category_of_prompt
+from service.generation.requests import GenerationRequest
+from service.generation.style_mixing import Mixing, choose_mixing, mix_styles
+from service.inference.generation import GeneratorSession, ImageSpec, Mixture, consecutive_seeds
+from service.rendering.encoded_image import EncodedImage
+from service.rendering.presentation import Presentation, choose_presentation
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """A request, resolved for one model.
+
+    Attributes:
+        specs: One for each image; without offsets, which are for a worker to compute.
+        presentation: Size and background of all.
+        mixing: Another style for some layers of all.
+    """
+
+    specs: list[ImageSpec]
+    presentation: Presentation
+    mixing: Mixing | None = None
+
+
+def plan_images(request: GenerationRequest, manifest: GeneratorManifest) -> GenerationPlan:
+    """Resolve seed, category and truncation of each image, and what all share.
+
+    Raises:
+        BadRequest: Something is requested that the model doesn't have.
+    """
+    presentation = choose_presentation(request.size, request.background, manifest)
+    mixing = choose_mixing(request.style_mixing, manifest) if request.style_mixing else None
+    psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
+    chosen = _category(request, manifest)
+    specs = []
+    first = request.style_mixing.coarse if request.style_mixing else request.seed
+    for seed in request.seeds or consecutive_seeds(first, request.count):
+        # Where nobody chose, an image's own seed does: consecutive ones go round.
+        category = seed % len(manifest.categories) if chosen is None else chosen
+        specs.append(ImageSpec(seed, category, psi))
+    return GenerationPlan(specs, presentation, mixing)
+
+
+def generation_jobs(
+    session: GeneratorSession, plan: GenerationPlan, encoder: ImageEncoder
+) -> list[Callable[[], list[EncodedImage]]]:
+    """Split images into jobs of the largest batch that pays on the session's device."""
+    return [
+        partial(_generate, session, specs, plan.mixing, encoder)
+        for specs in session.batches(plan.specs)
+    ]
+
+
+def _generate(
+    session: GeneratorSession,
+    specs: Sequence[ImageSpec],
+    mixing: Mixing | None,
+    encoder: ImageEncoder,
+) -> list[EncodedImage]:
+    if mixing is not None:
+        specs = [mix_styles(session, spec, mixing) for spec in specs]
+    return [
+        encoder.encode(pixels, spec, mixing.parameters(spec.seed) if mixing else None)
+        for spec, pixels in zip(
+            specs, session.render(specs, encoder.presentation.upscaled), strict=True
+        )
+    ]
+
+
+def _category(request: GenerationRequest, manifest: GeneratorManifest) -> int | Mixture | None:
+    if request.categories is not None:
+        return find_mixture(request.categories, manifest.categories)
+    if request.category is not None:
+        return find_category(request.category, manifest.categories)
+    if request.prompt is not None and request.prompt.strip():
+        return category_of_prompt(request.prompt, manifest.categories, manifest.synonyms)
+    return None

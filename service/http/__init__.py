@@ -1,1 +1,0 @@
-"""The API over HTTP: routes, and the guard around them."""

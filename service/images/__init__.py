@@ -1,1 +1,0 @@
-"""Pixels -> files: sizes, backgrounds, encoding, animations."""

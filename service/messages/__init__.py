@@ -1,1 +1,0 @@
-"""What clients send and get: schemas, forms, uploads, negotiation, answers."""

@@ -1,1 +1,0 @@
-"""Requests for pictures -> what is painted, and how it is finished."""

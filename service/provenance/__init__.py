@@ -1,0 +1,1 @@
+"""What a file says of its origin, and whether that is true."""

@@ -1,0 +1,1 @@
+"""Arrays -> files: sizes, backgrounds, encoding, animations."""

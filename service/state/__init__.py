@@ -1,1 +1,0 @@
-"""What must outlive a request: one database, by URL."""

@@ -1,1 +1,0 @@
-"""A picture -> whether it is ours, by which marks."""
