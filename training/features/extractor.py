@@ -4,7 +4,7 @@ A Frechet distance on these features is not FID, and is never called that.
 """
 
 from abc import ABC, abstractmethod
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from training.features.efficientnet_lite import LITE_SHA256, load_efficientnet_lite, normalize
+from training.features.efficientnet_lite import (
+    LITE_SHA256,
+    LiteName,
+    load_efficientnet_lite,
+    normalize,
+)
 from training.records import Record
 
 INPUT_PX: Final = 224
@@ -73,6 +78,7 @@ class LiteFeatures(FeatureExtractor):
     The projected discriminator is trained on another network's features, those of Lite0.
     """
 
+    network: ClassVar[LiteName] = "lite2"
     info = ExtractorInfo(
         name="efficientnet-lite2",
         sha256=LITE_SHA256["lite2"],
@@ -93,22 +99,25 @@ class LiteFeatures(FeatureExtractor):
         """
         on_cpu = torch.device(device).type == "cpu"
         super().__init__(device, _CPU_BATCH if on_cpu else _GPU_BATCH)
-        network = load_efficientnet_lite("lite2").to(self._device)
+        network = load_efficientnet_lite(self.network).to(self._device)
         self._network = network.to(memory_format=torch.channels_last)
 
     def _features(self, images: NDArray[np.uint8]) -> Tensor:
-        batch = normalize(to_rgb_tensor(images, INPUT_PX).to(self._device))
+        batch = normalize(to_rgb_tensor(images, INPUT_PX, self._device))
         pooled: Tensor = self._network(batch.contiguous(memory_format=torch.channels_last))
         return pooled
 
 
-def to_rgb_tensor(images: NDArray[np.uint8], size_px: int | None = None) -> Tensor:
+def to_rgb_tensor(
+    images: NDArray[np.uint8], size_px: int | None = None, device: str | torch.device = "cpu"
+) -> Tensor:
     """Convert images to a network's input.
 
     Args:
         images: uint8 [N, height, width, channels]; 1 = grey, 3 = RGB, 4 = RGB and alpha.
         size_px: Side of the square that the images are scaled to, bicubic with antialiasing;
             None leaves their size.
+        device: Where they are scaled.
 
     Returns:
         float32 [N, 3, height, width] in [-1, 1]; transparency over white.
@@ -121,7 +130,7 @@ def to_rgb_tensor(images: NDArray[np.uint8], size_px: int | None = None) -> Tens
             f"expected uint8 [N, height, width, 1 | 3 | 4], got {images.dtype} {images.shape}"
         )
     # A copy, since the dataset's memory map is read-only and torch tensors can't be.
-    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
+    x = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 255
     if x.shape[1] == 4:
         x = x[:, :3] * x[:, 3:] + (1 - x[:, 3:])
     if size_px is not None and x.shape[2:] != (size_px, size_px):

@@ -109,10 +109,10 @@ class MaskingConfig(Record):
     period_kimg: PositiveFloat = 2.0  # how long a mask is held, and not held by "periodic"
     # When the masks of "scheduled" begin.
     schedule_kimg: Annotated[tuple[NonNegativeFloat, ...], BeforeValidator(_numbers)] = ()
-    interval_kimg: PositiveFloat = 4.0  # between measurements of lag
-    probes: Annotated[int, Field(ge=8, le=4096)] = 64  # images in a measurement
-    # Lag is so many standard deviations above the mean of so many first measurements of the run.
-    lag_deviations: NonNegativeFloat = 2.0
+    interval_kimg: PositiveFloat = 1.0  # between measurements of lag
+    probes: Annotated[int, Field(ge=8, le=4096)] = 16  # images in a measurement
+    # Lag is so many deviations above the median of so many first measurements of the run.
+    lag_deviations: NonNegativeFloat = 1.0
     lag_baseline: Annotated[int, Field(ge=2, le=1000)] = 8
     generator_sees_mask: bool = True
 

@@ -11,7 +11,7 @@ adds up.
 """
 
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import median
 from typing import Any, Final
 
 import torch
@@ -24,6 +24,8 @@ from models.projected import CombinedDiscriminator
 from training.learning.config import MaskingConfig
 from training.learning.randomness import Purpose, generator_for
 
+# Of a normal distribution, its standard deviation over the median absolute deviation.
+_MAD_TO_DEVIATION: Final = 1.4826
 PROBE_BATCH: Final = 64  # at a time, so that a measurement takes no more memory than a step
 
 
@@ -88,7 +90,10 @@ class LagMeter:
     def _threshold(self) -> float | None:
         if len(self.first) < self.config.lag_baseline:
             return None
-        return mean(self.first) + self.config.lag_deviations * stdev(self.first)
+        # One of a run's first moves may be several times as large as all others.
+        middle = median(self.first)
+        deviation = _MAD_TO_DEVIATION * median(abs(lag - middle) for lag in self.first)
+        return middle + self.config.lag_deviations * deviation
 
     def _latents(self, generator: Generator, nimg: int) -> tuple[Tensor, Tensor, Tensor]:
         """Latents, categories in turn and noise: fresh at each image count, alike on all ranks."""
