@@ -215,9 +215,10 @@ def laid_over(tree: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 def _in_process(what: str, task: dict[str, Any], checkout: Path) -> Record:
     """Train or judge in a process whose path chooses the code."""
+    paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, __file__, what, json.dumps(task)],
-        env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
