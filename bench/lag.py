@@ -14,6 +14,7 @@ quarter of the learning rate.
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -21,6 +22,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from measuring import commit, cores
@@ -40,10 +42,16 @@ from training.learning.run import write_run
 from training.learning.trainer import Trainer
 
 OUT = Path(__file__).with_suffix(".json")
-PROBES: Final = (64, 256)
+PROBES: Final = 256
 LAG_KIMG: Final = (1, 2, 4, 8)
 BRANCH_KIMG: Final = 10
 RATES: Final = {"same": 1.0, "quarter": 0.25}
+# What `dynamic` measures, at two distances, and what wavers the most slowly.
+CURVES: Final = (
+    "deviations own 1 kimg",
+    "deviations own 4 kimg",
+    "separation since heads 8 kimg",
+)
 Signals = dict[str, float]
 
 
@@ -158,10 +166,9 @@ def measure(call: Call, seed: int, name: str) -> list[Signals]:
     first = max(LAG_KIMG) + 1 + (0 if name == "off" else BRANCH_KIMG)
     for now in range(first, call.kimg):
         random = torch.Generator().manual_seed(1_000_000 + now)
-        count = max(PROBES)
-        z = torch.randn(count, generator.z_dim, generator=random).to(call.device)
-        noise = torch.randn(count, generator.noise_dim, generator=random).to(call.device)
-        shown = rows[torch.randint(len(rows), (count,), generator=random).numpy()]
+        z = torch.randn(PROBES, generator.z_dim, generator=random).to(call.device)
+        noise = torch.randn(PROBES, generator.noise_dim, generator=random).to(call.device)
+        shown = rows[torch.randint(len(rows), (PROBES,), generator=random).numpy()]
         labels = torch.from_numpy(data.labels[shown].astype(np.int64))
         category = torch.eye(len(data.info.categories))[labels].to(call.device)
         photos = to_float(torch.from_numpy(data.images[shown])).to(call.device)
@@ -182,12 +189,9 @@ def measure(call: Call, seed: int, name: str) -> list[Signals]:
             discriminator.load_state_dict(call.load(own, now - lag)["discriminator"])
             then_real, then = logits(photos), logits(images[lag])
             for part in ("own", "heads"):
-                for probes in PROBES:
-                    five = (real, seen[lag], seen[0], then_real, then)
-                    values = compared(*(logits[part][:probes] for logits in five))
-                    signals |= {
-                        f"{signal} {part} {lag} kimg, {probes}": v for signal, v in values.items()
-                    }
+                five = (real, seen[lag], seen[0], then_real, then)
+                values = compared(*(logits[part] for logits in five))
+                signals |= {f"{signal} {part} {lag} kimg": v for signal, v in values.items()}
         found.append(signals)
     print(f"{time.strftime('%H:%M:%S')} measured {name} {seed}", flush=True)
     return found
@@ -248,21 +252,51 @@ def main() -> None:
         runs = [(seed, name) for seed in seeds for name in arms]
         measured = pool.map(measure, [call] * len(runs), *zip(*runs, strict=True))
         curves = {f"{name} {s}": found for (s, name), found in zip(runs, measured, strict=True)}
+    write(options.out, curves, seeds)
+
+
+def write(out: Path, curves: dict[str, list[Signals]], seeds: list[int]) -> None:
+    """Write each signal's figures, and the curves of those in CURVES with a picture of them."""
     table = {}
     for signal in sorted(curves[f"off {seeds[0]}"][0].keys() - {"kimg"}):
-        values = {
-            name: np.array([moment[signal] for moment in moments])
-            for name, moments in curves.items()
-        }
-        lag = int(signal.split(" kimg")[0].split()[-1])
+        values = {name: np.array([m[signal] for m in moments]) for name, moments in curves.items()}
+        lag = int(signal.removesuffix(" kimg").split()[-1])
+        off = [values[f"off {seed}"] for seed in seeds]
         table[signal] = {
-            "autocorrelation": [autocorrelation(values[f"off {s}"], lag) for s in seeds],
-            "same": [mean(values[f"same {s}"]) for s in seeds],
-            "quarter": [mean(values[f"quarter {s}"]) for s in seeds],
+            "autocorrelation": rounded(autocorrelation(v, lag) for v in off),
+            "autocorrelation_1_kimg": rounded(autocorrelation(v, 1) for v in off),
+            **{rate: rounded(mean(values[f"{rate} {s}"]) for s in seeds) for rate in RATES},
         }
-    options.out.write_text(json.dumps({"commit": commit(), "signals": table, "curves": curves}))
-    for signal, row in table.items():
-        print(signal, {key: [round(value, 3) for value in values] for key, values in row.items()})
+        print(signal, table[signal])
+    kept = {
+        signal: {name: rounded(m[signal] for m in moments) for name, moments in curves.items()}
+        for signal in ("kimg", *CURVES)
+    }
+    out.write_text(json.dumps({"commit": commit(), "signals": table, "curves": kept}) + "\n")
+    draw(kept, seeds, out.parent.parent / "docs/masking/lag.svg")
+
+
+def rounded(values: Iterable[float]) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+def draw(curves: dict[str, dict[str, list[float]]], seeds: list[int], out: Path) -> None:
+    """Draw each signal over thousand images: off runs above, both branches below."""
+    figure, axes = plt.subplots(
+        2, len(CURVES), figsize=(11, 5.5), sharex=True, layout="constrained"
+    )
+    styles = {"off": "-", "same": "-", "quarter": "--"}
+    for column, signal in zip(axes.T, CURVES, strict=True):
+        column[0].set_title(signal)
+        for name, values in curves[signal].items():
+            arm, seed = name.split()
+            axis = column[0 if arm == "off" else 1]
+            colour = f"C{seeds.index(int(seed))}"
+            axis.plot(curves["kimg"][name], values, styles[arm], color=colour, linewidth=1.2)
+        column[1].set_xlabel("thousand images")
+    axes[0][0].set_ylabel("runs without masks")
+    axes[1][0].set_ylabel("along their generators:\nsame rate, a quarter (dashed)")
+    figure.savefig(out, metadata={"Date": None})
 
 
 if __name__ == "__main__":
