@@ -15,9 +15,9 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from models.validation import problems
 from service.errors import BadRequest
 from service.inference.generation import SEED_LIMIT
-from service.validation import problems
 
 MAX_IMAGES: Final = 10
 MAX_CATEGORIES: Final = 16

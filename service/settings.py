@@ -9,8 +9,8 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.images import ImageLimits
+from models.validation import problems
 from service.errors import SettingsError
-from service.validation import problems
 
 LogFormat = Literal["text", "json"]
 

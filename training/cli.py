@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.faults import describe
+from models.validation import problems
 from training.learning.config import Device, Snapshot
 
 # Options of more than one command.
@@ -69,7 +69,7 @@ def refusals(*errors: type[Exception]) -> Iterator[None]:
         first = error.errors()[0]
         field = "_".join(str(part) for part in first["loc"])
         option = _OPTIONS.get(field, field.replace("_", "-"))
-        fail(f"--{option} {first['input']!r}: {describe(first)}")
+        fail(f"--{option} {first['input']!r}: {problems(error)[0].message}")
     except refused as error:
         fail(str(error))
 

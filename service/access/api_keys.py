@@ -13,10 +13,10 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.validation import problems
 from service.errors import SettingsError
 from service.files import replace_text
 from service.settings import RATE_PATTERN
-from service.validation import problems
 
 # So that scanners for secrets know one when they see it.
 PREFIX: Final = "catalogan_"

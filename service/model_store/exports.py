@@ -18,8 +18,8 @@ from models.manifest import (
     GeneratorManifest,
     ManifestError,
 )
+from models.validation import problems
 from service.errors import RegistryError
-from service.validation import problems
 
 MAX_MANIFEST_BYTES: Final = 5_000_000
 MAX_OTHER_BYTES: Final = 100_000_000

@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.manifest import WEIGHTS_FILE
+from models.validation import problems
 from service.errors import RegistryError
-from service.validation import problems
 
 _MAX_HEADER_BYTES: Final = 10_000_000
 _BYTES: Final = {"F16": 2, "F32": 4}

@@ -249,7 +249,7 @@ def test_a_bento_holds_the_promoted_model_and_serves(export: Path, tmp_path: Pat
     bento = Path(os.environ["BENTOML_HOME"]) / "bentos" / name / version
     assert model.model_id in (bento / "bento.yaml").read_text()
     packed = sorted(path.name for path in (bento / "src" / "models").iterdir())
-    assert packed == ["__init__.py", "images.py", "manifest.py", "watermark.py"]
+    assert packed == ["__init__.py", "images.py", "manifest.py", "validation.py", "watermark.py"]
     Registry().promotions.path.unlink()
     port = free_port()
     command = [*BENTOML, tag, "--host", "127.0.0.1", "--port", str(port)]

@@ -44,7 +44,7 @@ def invoke(*arguments: str | Path) -> tuple[int, str]:
     [
         (["--max-kimg", "1", "--preset", "huge"], "--preset huge: choose one of cpu-demo"),
         ([], "give max_kimg or max_minutes"),
-        (["--max-kimg", "0"], "max_kimg 0.0: must be greater than 0"),
+        (["--max-kimg", "0"], "max_kimg 0.0: must be above 0"),
         (["--max-kimg", "1", "--set", "masking.ratio=2"], "masking.ratio"),
         (["--max-kimg", "1", "--set", "masking"], "write it as name=value"),
         (["--max-kimg", "1", "--set", "masking.colour=red"], "masking.colour"),
@@ -142,11 +142,11 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(
     export = ("export", run, "--out", tmp_path / "out")
     train = ("train", data, "--out", tmp_path / "new", "--max-kimg", "1", "--from", shop)
     for file, command, said in (
-        (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: missing"),
-        (shop / "manifest.json", train, f"--from {shop}: name: missing"),
+        (shop / "manifest.json", ("evaluate", shop, "--data", data), "export: name: is missing"),
+        (shop / "manifest.json", train, f"--from {shop}: name: is missing"),
         (tmp_path / "mark/watermark.json", (*export, "--watermark", tmp_path / "mark"), "again by"),
-        (run / "encoder/encoder.json", export, "can't be read (settings: missing)"),
-        (data / "dataset.json", evaluate, "dataset (hash: missing): run"),
+        (run / "encoder/encoder.json", export, "can't be read (settings: is missing)"),
+        (data / "dataset.json", evaluate, "dataset (hash: is missing): run"),
         (run / "config.json", evaluate, "give max_kimg or max_minutes"),
         (run / "config.json", export, "give max_kimg or max_minutes"),
     ):
@@ -180,7 +180,7 @@ def test_export_takes_synonyms(tmp_path: Path, tiny_run: Path) -> None:
     arguments = ("export", tiny_run, "--out", tmp_path / "shop", "--synonyms", file)
     for text, message in (
         (None, "can't be read"),
-        ("{", "synonyms.json: not valid JSON"),
+        ("{", "synonyms.json: is not valid JSON"),
         ('["cups"]', "write {"),
         ('{"cups": "mug"}', "cups 'mug': must be a list"),
         ('{"spoons": ["ladle"]}', "'spoons', which is no category; known are cups, hats, mats"),

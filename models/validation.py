@@ -11,6 +11,7 @@ from pydantic import ValidationError
 _MESSAGES: Final = {
     "missing": "is missing",
     "extra_forbidden": "is not a known field",
+    "json_invalid": "is not valid JSON",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be {ge} or more",
     "less_than": "must be below {lt}",
