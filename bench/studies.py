@@ -1,8 +1,8 @@
 """What long runs found, as figures for `make bench`: none is run here.
 
 masking (docs/masking.md): does hiding features help? bench/masking.json was written down before its
-first run, but for the strengths of R1; the evaluations are the lines of bench/masking.jsonl, and
-study.py says how to run them again. discriminator, likewise: today's default beside commit
+first run; the evaluations are the lines of bench/masking.jsonl, and study.py says how to run them
+again. lag, likewise: of lag.py. discriminator, likewise: today's default beside commit
 5acf454's in the same time, on three catalogues (docs/decisions/0019). Quality: the cards of the
 bases that ship, and what bench/quality.json says was measured by hand, and how.
 """
@@ -19,8 +19,7 @@ from tables import interval
 from training.bases import base_path
 
 HERE = Path(__file__).parent
-UNSEEN = range(10, 15)  # seeds on which no choice was made
-WINNER = "both-0.2"
+SIGNAL = "deviations own 1 kimg"  # what `dynamic` measures
 SEEDS = range(3)
 
 
@@ -28,11 +27,14 @@ def measure(quick: bool) -> Measurement:
     """Read what was found."""
     measurement = Measurement()
     masking = Study(HERE / "masking.json")
-    logs = masking.log_ratios("clothing-300", WINNER, UNSEEN)
-    if logs:
-        ratio, low, high = map(math.exp, interval(list(logs.values())))
-        measurement.add("masking_dynamic_over_off", [math.exp(log) for log in logs.values()], ratio)
-        measurement.raw["masking"] = {"interval_95": [low, high], "commits": masking.commits()}
+    for arm in ("dynamic", "periodic"):
+        logs = list(masking.log_ratios("clothing", arm, range(8)).values())
+        ratio, low, high = map(math.exp, interval(logs))
+        measurement.add(f"masking_{arm}_over_off", [math.exp(log) for log in logs], ratio)
+        measurement.raw[f"masking_{arm}"] = {"interval_95": [low, high]}
+    measurement.raw["masking"] = {"commits": masking.commits()}
+    lag = json.loads((HERE / "lag.json").read_text(encoding="utf-8"))["signals"]
+    measurement.add("lag_autocorrelation", lag[SIGNAL]["autocorrelation"])
     study = Study(HERE / "discriminator.json")
     stage = study.plan["stages"][0]
     by_data = [study.log_ratios(data, "both", SEEDS) for data in stage["data"]]

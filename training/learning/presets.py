@@ -39,7 +39,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "batch_size": 16,
         "model": {"channel_base": 1024},
         # A hundred times the usual penalty halves the distance at this size and batch:
-        # docs/masking.md, "The objective, and how strong its penalty is".
+        # docs/decisions/0019, last paragraph.
         "optimizer": {"learning_rate": 0.006, "mapping_multiplier": 0.3, "r1_gamma": 1.0},
     },
     # 64 px on a CPU within hours.
