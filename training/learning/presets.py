@@ -43,7 +43,11 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "optimizer": {"learning_rate": 0.006, "mapping_multiplier": 0.3, "r1_gamma": 1.0},
     },
     # 64 px on a CPU within hours.
-    "cpu-64": merge(_PRETRAINED, {"model": {"channel_base": 4096}}),
+    # Many small steps: a quarter of an hour is 8 kimg (docs/fine-tuning.md).
+    "cpu-64": merge(
+        _PRETRAINED,
+        {"batch_size": 8, "model": {"channel_base": 4096}, "optimizer": {"decay": 0.3}},
+    ),
     # A tenth of this penalty doubled the distance; narrow, so that a CPU can fine-tune it.
     "gpu-64": _gpu(),
     "gpu-128": _gpu(optimizer={"r1_gamma": 2.0}),
