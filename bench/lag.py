@@ -256,7 +256,7 @@ def main() -> None:
 
 
 def write(out: Path, curves: dict[str, list[Signals]], seeds: list[int]) -> None:
-    """Write each signal's figures, and the curves of those in CURVES with a picture of them."""
+    """Write each signal's figures, and the curves of those in CURVES with a plot of them."""
     table = {}
     for signal in sorted(curves[f"off {seeds[0]}"][0].keys() - {"kimg"}):
         values = {name: np.array([m[signal] for m in moments]) for name, moments in curves.items()}

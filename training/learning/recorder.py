@@ -85,7 +85,7 @@ class GridSampler:
 
     @torch.no_grad()
     def draw(self, generator: Generator) -> Image.Image:
-        """Paint the grid with `generator`, whose w_avg must be up to date."""
+        """Draw the grid with `generator`, whose w_avg must be up to date."""
         device = generator.mapping.w_avg.device
         latents = (self.z, self.category, self.truncation_psi, self.noise)
         rows = zip(*(x.to(device).split(2 * GRID_COLUMNS) for x in latents), strict=True)

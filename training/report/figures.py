@@ -87,7 +87,7 @@ _PLANS: Final = (
         "validation",
         {"coverage": "coverage", "recall": "recall"},
         "Variety against validation photos",
-        "Share of validation photos that have a generated picture near them. Higher is better; "
+        "Share of validation photos that have a generated image near them. Higher is better; "
         "a sudden fall means that the generator has given up part of the catalogue.",
     ),
     _Plan(
@@ -95,7 +95,7 @@ _PLANS: Final = (
         {"diversity": "diversity"},
         "Diversity",
         "How much the generated images of a category differ from each other; 1 is as much as "
-        "the photos do. A fall towards 0 is a collapse: the same picture again and again.",
+        "the photos do. A fall towards 0 is a collapse: the same image again and again.",
     ),
     _Plan(
         "validation",
@@ -115,7 +115,7 @@ _PLANS: Final = (
         "tick",
         {"real_logits": "real photos", "fake_logits": "generated images"},
         "What the discriminator says",
-        "Above 0 it takes a picture for a photo. Lines that drift far apart mean that it can "
+        "Above 0 it takes an image for a photo. Lines that drift far apart mean that it can "
         "tell too easily, and teaches the generator little.",
     ),
     _Plan(
