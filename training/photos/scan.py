@@ -13,8 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-# Created by systems and tools; never photos or categories.
-_NOT_PHOTOS: Final = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
+# Created by systems and tools, in any letter case; never photos or categories.
+_NOT_PHOTOS: Final = frozenset(
+    {
+        *("__macosx", "@eadir", "thumbs.db", "desktop.ini"),
+        # What a volume has of its own: ext4, Windows, Synology, QNAP.
+        *("lost+found", "system volume information", "$recycle.bin", "recycler", "found.000"),
+        *("#recycle", "@recycle", "@recently-snapshot"),
+    }
+)
 _HIDDEN: Final = "hidden, or a system's by-product"
 
 
@@ -191,4 +198,4 @@ def _is_link(path: bytes) -> bool:
 
 
 def _is_by_product(name: bytes) -> bool:
-    return name.startswith(b".") or shown(name) in _NOT_PHOTOS
+    return name.startswith(b".") or shown(name).casefold() in _NOT_PHOTOS

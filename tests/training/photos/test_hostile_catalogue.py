@@ -97,7 +97,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, fill: object, draw_image: 
     (root / "hats-link").symlink_to("hats")
     (root / ".git").mkdir()
     (root / ".git" / "config").touch()
-    (root / "__MACOSX").mkdir()
+    for volumes_own in ("__MACOSX", "lost+found", "$Recycle.Bin", "System Volume Information"):
+        (root / volumes_own).mkdir()
     server.close()
     return root
 
@@ -149,6 +150,9 @@ def prepared(hostile: Path) -> tuple[PrepareReport, Path]:
         ("hats-link", "link_to_folder"),
         (".git", "hidden"),
         ("__MACOSX", "hidden"),
+        ("lost+found", "hidden"),
+        ("$Recycle.Bin", "hidden"),
+        ("System Volume Information", "hidden"),
     ],
 )
 def test_each_is_left_out_for_its_reason(

@@ -2,8 +2,9 @@
 
 import csv
 import datetime
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ import pytest
 from training.photos.catalogue import prepare_dataset
 from training.photos.manifest import read_manifest
 from training.photos.options import PrepareOptions
-from training.photos.scan import PrepareError
+from training.photos.scan import LeftOut, Listing, PrepareError
 
 COLUMNS = PrepareOptions()
 
@@ -89,13 +90,70 @@ def test_paths_that_are_not_taken(catalogue: Path, tmp_path: Path, path: str, re
     rows = [{"path": "cups/0001.png", "category": "cups"}, {"path": path, "category": "cups"}]
     listing = read_manifest(write_csv(tmp_path / "m.csv", rows), catalogue, COLUMNS)
     assert [photo.path for photo in listing.photos] == ["cups/0001.png"]
-    assert [item.reason for item in listing.left_out] == [reason]
+    assert [item.reason for item in named_ones(listing)] == [reason]
+
+
+def named_ones(listing: Listing) -> list[LeftOut]:
+    """What rows name, of what is left out."""
+    return [item for item in listing.left_out if item.reason != "not_in_manifest"]
 
 
 def test_row_without_category(catalogue: Path, tmp_path: Path) -> None:
     rows = [{"path": "cups/0001.png", "category": " "}]
     listing = read_manifest(write_csv(tmp_path / "m.csv", rows), catalogue, COLUMNS)
-    assert [item.reason for item in listing.left_out] == ["no_category"]
+    assert [item.reason for item in named_ones(listing)] == ["no_category"]
+
+
+def test_photos_that_no_row_names_are_counted(catalogue: Path, tmp_path: Path) -> None:
+    rows = rows_of(catalogue)[:12]
+    manifest = write_csv(catalogue / "cups" / "m.csv", rows)
+    listing = read_manifest(manifest, catalogue, COLUMNS)
+    assert len(listing.photos) == 12
+    assert {item.reason for item in listing.left_out} == {"not_in_manifest"}
+    named = {photo.path for photo in listing.photos}
+    assert len(listing.left_out) == 4
+    assert not named & {item.path for item in listing.left_out}
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+def test_names_in_another_unicode_form_are_found(
+    catalogue: Path, tmp_path: Path, on_disk: Literal["NFC", "NFD"]
+) -> None:
+    given: Literal["NFC", "NFD"] = "NFC" if on_disk == "NFD" else "NFD"
+    folder = catalogue / unicodedata.normalize(on_disk, "Kleider für Mädchen")
+    (catalogue / "cups").rename(folder)
+    (folder / "0001.png").rename(folder / unicodedata.normalize(on_disk, "größe 1.png"))
+    path = unicodedata.normalize(given, "Kleider für Mädchen/größe 1.png")
+    rows = [{"path": path, "category": "cups"}]
+    listing = read_manifest(write_csv(tmp_path / "m.csv", rows), catalogue, COLUMNS)
+    assert len(listing.photos) == 1
+    assert not named_ones(listing)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "before", "delimiter"),
+    [
+        ("utf-8", "", ","),
+        ("utf-8-sig", "sep=;\r\n", ";"),
+        ("utf-16", "", "\t"),
+        ("utf-16", "sep=|\r\n", "|"),
+        ("cp1252", "", ";"),
+    ],
+)
+def test_what_spreadsheets_save_is_read(
+    catalogue: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    encoding: str,
+    before: str,
+    delimiter: str,
+) -> None:
+    lines = ["Path,CATEGORY,Sku,Price", "cups/0001.png,Hüte,A1,9"]
+    text = before + "\r\n".join(line.replace(",", delimiter) for line in lines) + "\r\n"
+    (tmp_path / "m.csv").write_bytes(text.encode(encoding))
+    (photo,) = read_manifest(tmp_path / "m.csv", catalogue, COLUMNS).photos
+    assert (photo.category, photo.sku, photo.further) == ("Hüte", "A1", {"Price": "9"})
+    assert ("Windows-1252" in caplog.text) == (encoding == "cp1252")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +173,8 @@ def test_unknown_column_is_named_with_those_there_are(
     [
         ("m.csv", b"", "is empty"),
         ("m.csv", b"path,category\na.png\n", "line 2 has 1 cells"),
-        ("m.csv", b"path,category\n\xff\xfe,x\n", "can't be read"),
+        ("m.csv", b"path,category\n\x81\x8d,x\n", "neither UTF-8, UTF-16 .* nor Windows-1252"),
+        ("m.csv", "path,category\na,x\n".encode("utf-16-le"), "neither UTF-8, UTF-16 with a byte"),
         ("m.csv", b'path,category\n"a.png,x\n', "can't be read"),
         ("m.csv", b"path,path,category\na,b,c\n", "more than one column path"),
         ("m.parquet", b"PAR1 nonsense", "can't be read"),
