@@ -298,6 +298,23 @@ def test_malformed_forms(client: TestClient, media: str, body: bytes) -> None:
     check(response, 400, response.json()["error"]["param"])
 
 
+@pytest.mark.parametrize("charset", ["punycode", "idna", "utf-7", "zlib", '"utf-16"'])
+def test_no_client_chooses_the_codec(client: TestClient, charset: str) -> None:
+    """Decoding a field's name of 500 kB as Punycode took the event loop for minutes."""
+    media = f"multipart/form-data; boundary=b; charset={charset}"
+    name = b"a" * 20_000
+    body = b'--b\r\nContent-Disposition: form-data; name="' + name + b'"\r\n\r\nx\r\n--b--\r\n'
+    check(client.post(URL, content=body, headers={"Content-Type": media}), 400, "Content-Type")
+
+
+def test_a_form_may_say_that_it_is_utf_8(client: TestClient) -> None:
+    head = 'Content-Disposition: form-data; name="image"; filename="größe.png"\r\n\r\n'.encode()
+    body = b"--b\r\n" + head + photo() + b"\r\n--b--\r\n"
+    media = "multipart/form-data; boundary=b; charset=UTF-8"
+    response = client.post(URL, content=body, headers={"Content-Type": media})
+    assert response.status_code == 200, response.text
+
+
 def test_many_fields_and_large_fields(client: TestClient) -> None:
     check(client.post(URL, files={f"f{i}": (None, "1") for i in range(100)}), 400)
     check(client.post(URL, files={"operations": (None, " " * 1_100_000)}), 400)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -59,11 +60,19 @@ async def read_files(
     """
     if not is_form(request.headers):
         raise BadRequest("send the body as multipart/form-data", param="Content-Type")
+    _refuse_charset(request.headers["content-type"])
     try:
         return await _parse(request, max_file_bytes, files, max_field_bytes)
     except ApiError as error:
         note_rejection(error.code)
         raise
+
+
+def _refuse_charset(content_type: str) -> None:
+    """Let no client choose the codec: some of Python's take minutes for a long name."""
+    charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8"):
+        raise BadRequest("a form is UTF-8: leave charset out", param="Content-Type")
 
 
 def form_parts(form: Form) -> list[bytes]:
