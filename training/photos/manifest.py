@@ -23,7 +23,6 @@ from training.photos.scan import (
     category_name,
     locate,
     scan_folder,
-    shown,
 )
 
 logger = logging.getLogger(__name__)
@@ -136,23 +135,23 @@ def _add_row(
 
 def _locate(path: str, base: bytes) -> bytes | tuple[str, str]:
     """Find a row's file, whose name on the disk may have another Unicode form (a Mac's, say)."""
-    found = locate(os.fsencode(Path(os.fsdecode(base)) / path), base)
+    place = Path(os.fsdecode(base))
+    found = locate(os.fsencode(place / path), base)
     if isinstance(found, bytes) or found[0] != "missing_file":
         return found
-    folder = base
     for part in path.split("/"):
-        name = _names_by_form(folder).get(unicodedata.normalize("NFC", part))
+        name = _names_by_form(place).get(unicodedata.normalize("NFC", part))
         if name is None:
             return found
-        folder = os.path.join(folder, name)
-    return locate(folder, base)
+        place /= name
+    return locate(os.fsencode(place), base)
 
 
 @cache
-def _names_by_form(folder: bytes) -> dict[str, bytes]:
+def _names_by_form(folder: Path) -> dict[str, str]:
     """A folder's names by their composed form."""
     try:
-        return {unicodedata.normalize("NFC", shown(name)): name for name in os.listdir(folder)}
+        return {unicodedata.normalize("NFC", entry.name): entry.name for entry in folder.iterdir()}
     except OSError:
         return {}
 
