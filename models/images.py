@@ -14,6 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageColor
 
+# Our own limits decide, not Pillow's advice. For the whole process: warnings.catch_warnings changes
+# it for all threads, and threads that overlap leave it changed for good.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 Reason = Literal["too_many_bytes", "too_many_pixels", "too_small", "not_an_image", "undecodable"]
 Channels = Literal[1, 3, 4]
 
@@ -98,17 +102,15 @@ def open_image(
     limits = limits or ImageLimits()
     if len(data) > limits.max_bytes:
         raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # our own limits decide, not Pillow's advice
-        image = _open_header(data)
-        _check_size(image.size, limits)
-        try:
-            if reduce_to_px is not None and image.format in ("JPEG", "MPO"):
-                _reduce(image, reduce_to_px)
-            image.load()
-            return _upright(_to_srgb(_to_8_bits(image)), _orientation(image))
-        except Exception as error:
-            raise ImageError("undecodable", f"damaged {image.format}: {error}") from error
+    image = _open_header(data)
+    _check_size(image.size, limits)
+    try:
+        if reduce_to_px is not None and image.format in ("JPEG", "MPO"):
+            _reduce(image, reduce_to_px)
+        image.load()
+        return _upright(_to_srgb(_to_8_bits(image)), _orientation(image))
+    except Exception as error:
+        raise ImageError("undecodable", f"damaged {image.format}: {error}") from error
 
 
 def measure_image(data: bytes, *, limits: ImageLimits | None = None) -> tuple[int, int]:
@@ -120,9 +122,7 @@ def measure_image(data: bytes, *, limits: ImageLimits | None = None) -> tuple[in
     limits = limits or ImageLimits()
     if len(data) > limits.max_bytes:
         raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # our own limits decide, not Pillow's advice
-        size = _open_header(data).size
+    size = _open_header(data).size
     _check_size(size, limits)
     return size
 

@@ -1,5 +1,6 @@
 """OpenAPI parts for routes that parse their bodies themselves."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -36,7 +37,7 @@ def describe(app: FastAPI, *, keyed: bool) -> dict[str, Any]:
         app: The public API.
         keyed: Whether callers need a key.
     """
-    document = app.openapi()
+    document = copy.deepcopy(app.openapi())  # FastAPI keeps its own
     components = document.setdefault("components", {})
     for path in document["paths"].values():
         for operation in path.values():

@@ -103,7 +103,7 @@ class Promotions:
             RegistryError: The folder can't be written to.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = (self._folder / "lock").open("w")
         except OSError as error:
             raise RegistryError(f"{self._folder} can't be written to: {error}") from error

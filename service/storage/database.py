@@ -178,10 +178,20 @@ def locate(text: str) -> URL:
     )
 
 
+def _keep_private(file: Path) -> None:
+    """Let nobody else read the database; SQLite's other files follow its mode."""
+    try:
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+    except OSError:  # of another owner, or nowhere: SQLite says more
+        logger.debug("%s keeps its mode", file)
+
+
 def _engine(url: URL) -> Engine:
     # Statements' parameters are stored responses and names: they don't belong into logs.
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() == "sqlite":
+        _keep_private(Path(str(url.database)))
         engine = create_engine(url, connect_args={"timeout": TIMEOUT_SEC}, **options)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -249,7 +259,9 @@ def _only_starter(url: URL) -> Iterator[None]:
     if url.get_backend_name() != "sqlite":
         yield
         return
-    with Path(f"{url.database}.lock").open("w") as lock:
+    file = Path(f"{url.database}.lock")
+    _keep_private(file)
+    with file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -2,7 +2,11 @@
 
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -377,3 +381,27 @@ def test_measuring_reads_the_header_only() -> None:
         with pytest.raises(ImageError) as raised:
             measure_image(junk)
         assert raised.value.reason == reason
+
+
+def test_decoding_in_threads_leaves_the_filters_of_warnings_alone() -> None:
+    data, before = encoded(scene()), list(warnings.filters)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: decode_image(data), range(400)))
+    assert warnings.filters == before
+
+
+def test_pillows_advice_about_large_images_is_not_heard() -> None:
+    """In a process of its own, as pytest sets the filters anew."""
+    code = """
+import io, sys
+from PIL import Image
+from models.images import measure_image, ImageLimits
+file = io.BytesIO()
+Image.new("1", (10_000, 10_000)).save(file, "PNG")
+print(measure_image(file.getvalue(), limits=ImageLimits(max_pixels=150_000_000)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "(10000, 10000)\n"
+    assert done.stderr == ""

@@ -140,6 +140,12 @@ def test_the_openapi_document_is_valid_and_complete(guarded: TestClient) -> None
     assert {"image", "strength", "seeds"} <= body["schema"]["properties"].keys()
 
 
+def test_the_document_is_the_same_each_time_and_valid(client: TestClient) -> None:
+    first, second = (client.get("/v1/openapi.json").json() for _ in range(2))
+    assert second == first
+    validate(second)
+
+
 def test_without_a_model_it_lives_but_is_not_ready(bento_home: Path, export: Path) -> None:
     with running_service(poll_interval_sec="0.05") as client:
         assert client.get("/livez").status_code == 200

@@ -24,6 +24,11 @@ def test_no_promotion_of_other_processes_is_lost(tmp_path: Path) -> None:
     assert Promotions(tmp_path).histories() == dict.fromkeys("abc", expected)
 
 
+def test_the_folder_that_it_makes_is_private(tmp_path: Path) -> None:
+    Promotions(tmp_path / "data").promote("shop", "1")
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
 def test_history_is_bounded_and_ends_with_what_is_served(tmp_path: Path) -> None:
     promotions = Promotions(tmp_path)
     for index in range(MAX_HISTORY + 5):

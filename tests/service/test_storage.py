@@ -318,6 +318,21 @@ class TestFolder:
         assert sqlite3.connect(bento_home / "catalogan" / "state.sqlite3").close() is None
         assert (bento_home / "catalogan").stat().st_mode & 0o777 == 0o700
 
+    @pytest.mark.parametrize("known", [False, True])
+    def test_nobody_else_reads_it(self, tmp_path: Path, known: bool) -> None:
+        if known:  # of before, when its mode followed the umask
+            (tmp_path / "state.sqlite3").touch(mode=0o644)
+        before = os.umask(0)
+        try:
+            state = State(load_settings(data_dir=tmp_path))
+            state.records.add([RECORD])
+            modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+            state.close()
+        finally:
+            os.umask(before)
+        assert "state.sqlite3-wal" in modes
+        assert {mode for name, mode in modes.items() if "sqlite3" in name} == {0o600}
+
     def test_a_read_only_default_warns_once_and_keeps_it_in_a_temporary_folder(
         self, bento_home: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
