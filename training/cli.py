@@ -1,12 +1,14 @@
 """Command line of the training package: prepare, sample-catalogue, bases, and shared helpers."""
 
 import logging
+import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -38,6 +40,8 @@ _OPTIONS = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+
+SECONDS_BETWEEN_LINES: Final = 60
 
 _err = Console(stderr=True)
 _out = Console(highlight=False)
@@ -87,9 +91,52 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     _out.print(table)
 
 
+class PlainLines:
+    """Progress where there is no terminal (a container's log, cron, a file): a line a minute."""
+
+    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Print an update a minute, and the last."""
+        self._title, self._clock = title, clock
+        self._started: tuple[float, float] | None = None  # seconds, and what was done by then
+        self._printed = -math.inf
+        self._pending: str | None = None
+
+    def update(self, done: float, total: float | None, figures: str) -> None:
+        """Take what is known now; `done` and `total` are of one unit."""
+        now = self._clock()
+        if self._started is None:
+            self._started, self._printed = (now, done), now
+        seconds, progressed = now - self._started[0], done - self._started[1]
+        left = ""
+        if total and progressed > 0:
+            minutes = math.ceil(max(total - done, 0) / progressed * seconds / 60)
+            left = f", {minutes} min left"
+        self._pending = f"{self._title}: {figures}{left}"
+        if now - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = now
+            self.close()
+
+    def close(self) -> None:
+        """Print what was not printed yet."""
+        if self._pending is not None:
+            _err.print(self._pending, markup=False, highlight=False, soft_wrap=True)
+        self._pending = None
+
+
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a progress bar; yields its update function of (done, total)."""
+    """Show a progress bar, or lines; yields its update function of (done, total)."""
+    if not _err.is_terminal:
+        lines, start = PlainLines(title), time.monotonic()
+
+        def line(done: int, total: int | None) -> None:
+            of_all = f"{done} of {total}" if total else f"{done}"
+            speed = done / max(time.monotonic() - start, 1e-9)
+            lines.update(done, total, f"{of_all} {unit}, {speed:.0f}/s")
+
+        yield line
+        lines.close()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -17,6 +17,7 @@ from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
 from training.cli import (
     DeviceOption,
     MaxMinutes,
+    PlainLines,
     SnapshotOption,
     configure_logging,
     fail,
@@ -129,7 +130,7 @@ def _set(overrides: dict[str, Any], setting: str) -> None:
 def _training_display(
     config: TrainingConfig, device: str, nimg: int
 ) -> Iterator[Callable[["Tick"], None]]:
-    """Show the configuration as a table, then a progress bar with each tick's values."""
+    """Show the configuration as a table, then a progress bar, or lines, with ticks' values."""
     table = Table(show_header=False, title=f"preset {config.preset} on {device}")
     for key, value in config.model_dump().items():
         group = value.items() if isinstance(value, dict) else None
@@ -138,6 +139,16 @@ def _training_display(
     _err.print(table)
     by_images = config.max_minutes is None
     total = (config.max_kimg or 0) * 1000 if by_images else (config.max_minutes or 0) * 60
+    start = nimg if by_images else 0
+
+    def done_by(tick: "Tick") -> float:
+        return tick.nimg if by_images else tick.elapsed_sec
+
+    if not _err.is_terminal:
+        lines = PlainLines("Training")
+        yield lambda tick: lines.update(done_by(tick), total, _figures(tick))
+        lines.close()
+        return
     columns = (
         TextColumn("Training"),
         BarColumn(bar_width=24),
@@ -146,20 +157,18 @@ def _training_display(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_err) as bar:
-        start = nimg if by_images else 0
         task = bar.add_task("", total=total, completed=start, figures="starting")
 
-        def show(tick: "Tick") -> None:
-            mask = "mask" if tick.mask_active >= 0.5 else "open"
-            figures = (
-                f"{tick.nimg / 1000:.0f} kimg  {tick.images_per_sec:.0f} img/s  "
-                f"G {tick.generator_loss:.2f}  D {tick.discriminator_loss:.2f}  "
-                f"aug {tick.augment_strength:.2f}  {mask}"
-            )
-            done = tick.nimg if by_images else tick.elapsed_sec
-            bar.update(task, completed=done, figures=figures)
+        yield lambda tick: bar.update(task, completed=done_by(tick), figures=_figures(tick))
 
-        yield show
+
+def _figures(tick: "Tick") -> str:
+    mask = "mask" if tick.mask_active >= 0.5 else "open"
+    return (
+        f"{tick.nimg / 1000:.0f} kimg  {tick.images_per_sec:.0f} img/s  "
+        f"G {tick.generator_loss:.2f}  D {tick.discriminator_loss:.2f}  "
+        f"aug {tick.augment_strength:.2f}  {mask}"
+    )
 
 
 @app.command()

@@ -1,0 +1,46 @@
+"""What commands say of their progress where nobody looks at a terminal."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.cli import PlainLines
+
+
+def test_a_line_a_minute_with_the_time_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    lines = PlainLines("Training", clock=lambda: now[0])
+    for done in range(13):  # one every twenty seconds
+        now[0] = 20.0 * done
+        lines.update(done, 24, f"{done} kimg")
+    lines.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "Training: 3 kimg, 7 min left",
+        "Training: 6 kimg, 6 min left",
+        "Training: 9 kimg, 5 min left",
+        "Training: 12 kimg, 4 min left",
+    ]
+
+
+def test_the_last_is_said_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = PlainLines("Preparing")
+    lines.update(1, 3, "1 of 3 photos")
+    lines.update(2, 3, "2 of 3 photos")
+    lines.update(3, 3, "3 of 3 photos")
+    lines.close()
+    lines.close()
+    assert capsys.readouterr().err == "Preparing: 3 of 3 photos, 0 min left\n"
+
+
+def test_prepare_in_a_log_has_lines_and_no_bar(catalogue: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "catalogan", "prepare", str(catalogue)]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), "--size", "8"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Preparing: 16 of 16 photos" in done.stderr
+    assert "━" not in done.stderr
