@@ -57,7 +57,7 @@ Signals = dict[str, float]
 
 @dataclass(frozen=True)
 class Call:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     data: Path
     work: Path
@@ -68,6 +68,7 @@ class Call:
         """Of a process: its settings, and the photos."""
         torch.set_num_threads(1)
         keep_freed_memory()
+        # Nothing is judged here; the validation would take longer than the training.
         trainer_module.ValidationMonitor.is_possible = staticmethod(lambda _: False)  # type: ignore[method-assign]
         return PreparedDataset(self.data)
 
@@ -134,6 +135,8 @@ def train_along(call: Call, seed: int, name: str) -> None:
     pair.discriminator_optimizer.load_state_dict(saved["optimizer"])
     for group, lr in zip(pair.discriminator_optimizer.param_groups, rates, strict=True):
         group["lr"] = lr
+    # The pair's own step, so that nothing else differs from training, but the discriminator's half
+    # alone has an effect.
     nothing = torch.zeros((), device=call.device)  # a graph records its copy
     pair._deceive = lambda _: nothing.clone()  # type: ignore[method-assign]
     pair.generator_optimizer.step = lambda: None  # type: ignore[method-assign, assignment]

@@ -148,7 +148,7 @@ class Study:
     ) -> None:
         before, slices = self.records.get(run, []), stage.get("slices", 1)
         settings = self.settings_of(run.arm)
-        data, _, count = run.data.partition("-") if run.data not in datasets else (run.data, "", "")
+        data, _, count = (run.data, "", "") if run.data in datasets else run.data.rpartition("-")
         checkout = Path(settings.pop("checkout", REPOSITORY))
         source = settings.pop("from", None)
         task: dict[str, Any] = {

@@ -98,7 +98,7 @@ class PlainLines:
         """Print an update a minute, and the last."""
         self._title, self._clock = title, clock
         self._started: tuple[float, float] | None = None  # seconds, and what was done by then
-        self._printed = -math.inf
+        self._printed = 0.0
         self._pending: str | None = None
 
     def update(self, done: float, total: float | None, figures: str) -> None:
@@ -114,9 +114,9 @@ class PlainLines:
         self._pending = f"{self._title}: {figures}{left}"
         if now - self._printed >= SECONDS_BETWEEN_LINES:
             self._printed = now
-            self.close()
+            self.print_pending()
 
-    def close(self) -> None:
+    def print_pending(self) -> None:
         """Print what was not printed yet."""
         if self._pending is not None:
             _err.print(self._pending, markup=False, highlight=False, soft_wrap=True)
@@ -127,15 +127,14 @@ class PlainLines:
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
     """Show a progress bar, or lines; yields its update function of (done, total)."""
     if not _err.is_terminal:
-        lines, start = PlainLines(title), time.monotonic()
+        lines = PlainLines(title)
 
         def line(done: int, total: int | None) -> None:
             of_all = f"{done} of {total}" if total else f"{done}"
-            speed = done / max(time.monotonic() - start, 1e-9)
-            lines.update(done, total, f"{of_all} {unit}, {speed:.0f}/s")
+            lines.update(done, total, f"{of_all} {unit}")
 
         yield line
-        lines.close()
+        lines.print_pending()
         return
     columns = (
         TextColumn("{task.description}"),

@@ -147,7 +147,7 @@ def _training_display(
     if not _err.is_terminal:
         lines = PlainLines("Training")
         yield lambda tick: lines.update(done_by(tick), total, _figures(tick))
-        lines.close()
+        lines.print_pending()
         return
     columns = (
         TextColumn("Training"),

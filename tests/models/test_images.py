@@ -391,7 +391,7 @@ def test_decoding_in_threads_leaves_the_filters_of_warnings_alone() -> None:
 
 
 def test_pillows_advice_about_large_images_is_not_heard() -> None:
-    """In a process of its own, as pytest sets the filters anew."""
+    """In a process of its own, as pytest sets its own filters."""
     code = """
 import io, sys
 from PIL import Image

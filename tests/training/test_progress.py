@@ -15,7 +15,7 @@ def test_a_line_a_minute_with_the_time_that_is_left(capsys: pytest.CaptureFixtur
     for done in range(13):  # one every twenty seconds
         now[0] = 20.0 * done
         lines.update(done, 24, f"{done} kimg")
-    lines.close()
+    lines.print_pending()
     assert capsys.readouterr().err.splitlines() == [
         "Training: 3 kimg, 7 min left",
         "Training: 6 kimg, 6 min left",
@@ -29,8 +29,8 @@ def test_the_last_is_said_and_said_once(capsys: pytest.CaptureFixture[str]) -> N
     lines.update(1, 3, "1 of 3 photos")
     lines.update(2, 3, "2 of 3 photos")
     lines.update(3, 3, "3 of 3 photos")
-    lines.close()
-    lines.close()
+    lines.print_pending()
+    lines.print_pending()
     assert capsys.readouterr().err == "Preparing: 3 of 3 photos, 0 min left\n"
 
 

@@ -66,7 +66,7 @@ class LagMeter:
         Args:
             generator: At present.
             discriminator: At present; no mask is looked through. Of one with a pretrained network
-                the convolutional part is asked, which costs little.
+                the convolutional part judges, which costs little.
             nimg: Images shown.
             dtype: Of the feature maps.
         """

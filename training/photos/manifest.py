@@ -32,7 +32,7 @@ _BYTE_ORDER_MARKS: Final = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Excel's first line where it is asked for another separator.
+# Excel's first line, which names the separator.
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?\s*\r?\n')
 
 

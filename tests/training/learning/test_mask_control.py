@@ -191,7 +191,7 @@ def test_scheduled_holds_masks_from_the_named_moments_on(both: Pair) -> None:
     masked = [nimg for nimg, masks in held.items() if masks[0] is not None]
     assert masked == [*range(1000, 2000, 250), *range(2500, 4000, 250)]
     assert are_equal(held[2500], held[2750])
-    assert not are_equal(held[2750], held[3000])  # begun anew before it ended
+    assert not are_equal(held[2750], held[3000])  # another begins before it ended
 
 
 def test_both_discriminators_are_masked_each_by_its_own(both: Pair) -> None:
@@ -213,7 +213,7 @@ def test_dynamic_holds_one_mask_bit_by_bit_through_its_period(pair: Pair) -> Non
     assert held[1000] != [None]
     for nimg in range(1000, 3000, 250):
         assert are_equal(held[nimg], held[1000])
-    assert not are_equal(held[3000], held[1000])  # lifted, measured and drawn anew
+    assert not are_equal(held[3000], held[1000])  # lifted, measured, and another drawn
 
 
 def test_dynamic_without_lag_stays_unmasked(pair: Pair) -> None:
