@@ -191,7 +191,8 @@ def _engine(url: URL) -> Engine:
     # Statements' parameters are stored responses and names: they don't belong into logs.
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() == "sqlite":
-        _keep_private(Path(str(url.database)))
+        if "uri" not in url.query:  # then it is the file's name
+            _keep_private(Path(str(url.database)))
         engine = create_engine(url, connect_args={"timeout": TIMEOUT_SEC}, **options)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
