@@ -1,20 +1,28 @@
 """Settings of the service, read once from the environment (`CATALOGAN_...`)."""
 
 import ipaddress
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.images import ImageLimits
 from models.validation import problems
 from service.errors import SettingsError
+from service.files import keep_private
+from service.key_strength import key_bits
+
+logger = logging.getLogger(__name__)
 
 LogFormat = Literal["text", "json"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MIN_KEY_CHARS: Final = 8
+MIN_KEY_CHARS: Final = 16
+# As key_bits estimates them; 24 random hexadecimal digits have more.
+MIN_KEY_BITS: Final = 60
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/minute$"
 MAX_REQUEST_TIMEOUT_SEC: Final = 600
 
@@ -28,6 +36,9 @@ def available_cpus() -> int:
     except (OSError, ValueError):  # no cgroup v2, or "max": no quota
         return cores or 1
     return min(cores or 1, limit)
+
+
+_NEW_KEY: Final = "`openssl rand -hex 32` prints a good one"
 
 
 class Settings(BaseSettings):
@@ -45,6 +56,10 @@ class Settings(BaseSettings):
     api_key_file: Path | None = None
     keys: SecretStr | None = None
     keys_file: Path | None = None
+    trusted_proxies: Annotated[
+        str | None,
+        Field(description="Addresses or networks, by commas; their X-Forwarded-For is believed."),
+    ] = None
     container: bool = False
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
     intra_op_threads: Annotated[int, Field(ge=1, le=256)] = 1
@@ -148,6 +163,24 @@ class Settings(BaseSettings):
             raise ValueError("set CATALOGAN_SIGNING_CERTIFICATE and CATALOGAN_SIGNING_KEY together")
         return self
 
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """The proxies whose forwarding headers are believed."""
+        listed = (self.trusted_proxies or "").split(",")
+        return tuple(ipaddress.ip_network(one.strip(), strict=False) for one in listed if one)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, value: str | None) -> str | None:
+        for one in (value or "").split(","):
+            try:
+                ipaddress.ip_network(one.strip() or "::1", strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"{one.strip()} is no address or network such as 10.0.0.0/8"
+                ) from None
+        return value
+
     @model_validator(mode="after")
     def _check_key(self) -> Self:
         if self.api_key is None:
@@ -156,8 +189,10 @@ class Settings(BaseSettings):
         if len(key) < MIN_KEY_CHARS or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError(
                 f"the API key must have at least {MIN_KEY_CHARS} printable ASCII characters "
-                "without blanks"
+                f"without blanks: {_NEW_KEY}"
             )
+        if key_bits(key) < MIN_KEY_BITS:
+            raise ValueError(f"the API key is too easy to guess: {_NEW_KEY}")
         return self
 
 
@@ -193,12 +228,19 @@ def data_folder(settings: Settings) -> Path:
 def writable_data_folder(settings: Settings) -> Path | None:
     """The folder for what lasts, created if missing; None where it can't be written to.
 
+    Only its owner can look into it, unless the operator made it otherwise, which is warned of.
+
     Raises:
         SettingsError: The operator named it, and it can't be written to.
     """
     folder = data_folder(settings)
     try:
+        created = not folder.exists()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if created or settings.data_dir is None:
+            keep_private(folder, 0o700)  # the default is the service's own, whoever made it
+        elif folder.stat().st_mode & 0o007:
+            logger.warning("CATALOGAN_DATA_DIR: others may look into %s: chmod 700 it", folder)
         writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError:
         writable = False
@@ -207,32 +249,3 @@ def writable_data_folder(settings: Settings) -> Path | None:
     if settings.data_dir is not None:
         raise SettingsError(f"CATALOGAN_DATA_DIR: {folder} can't be written to")
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_exposure(settings: Settings, host: str | None) -> None:
-    """Refuse to serve others without a key.
-
-    Args:
-        settings: The service's settings.
-        host: The address that is listened on; None where it is not known.
-
-    Raises:
-        SettingsError: No key, and a container or an address that others reach.
-    """
-    if settings.has_keys:
-        return
-    way_out = "set CATALOGAN_API_KEY (or CATALOGAN_API_KEY_FILE), or CATALOGAN_KEYS_FILE"
-    if settings.container:
-        raise SettingsError(f"a container serves others than this machine: {way_out}")
-    if host is not None and not is_loopback(host):
-        raise SettingsError(f"{host} is reachable from outside this machine: {way_out}")

@@ -6,12 +6,15 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access import audit
 from service.access.api_keys import LOCAL, ApiKey, keyless
+from service.access.guesses import Guesses
 from service.access.keyring import Keyring
 from service.access.rates import Rates
 from service.api.caller import images_of, set_key
 from service.api.endpoint import METRICS, VERIFICATIONS, Endpoint, endpoint_at
 from service.api.middleware.keyless import check_local
+from service.api.middleware.peers import Peers
 from service.errors import Busy, Forbidden, MethodNotAllowed, NotFound, Unauthorized
 from service.settings import Settings
 from service.storage.usage import Usage
@@ -28,6 +31,8 @@ class Authentication:
         rate = settings.open_verification
         self._anybody: Final = None if rate is None else keyless(rate)
         self._keyring: Final = keyring
+        self._peers: Final = Peers(settings.trusted_networks)
+        self._guesses: Final = Guesses()
         self._usage: Final = usage
         self._rates: Final = Rates()
 
@@ -70,7 +75,7 @@ class Authentication:
             rate_headers = self._take_rate(key)
             await self._app(scope, receive, send_counted)
         finally:
-            self._usage.count(key.name, kind, images_of(scope), failed=status >= 400)
+            self._usage.count(key.id, kind, images_of(scope), failed=status >= 400)
 
     def _identify(self, scope: Scope) -> ApiKey:
         """Find the key; where none is configured, check that the request came over loopback."""
@@ -86,9 +91,29 @@ class Authentication:
             if self._anybody is not None and scope["path"] == VERIFICATIONS.path:
                 return self._anybody
             raise Unauthorized("send the API key as `Authorization: Bearer KEY` or `x-api-key`")
-        key = self._keyring.find(given)
+        return self._accept(given, scope)
+
+    def _accept(self, given: str, scope: Scope) -> ApiKey:
+        """The key that was given, unless its address sent too many wrong ones.
+
+        Raises:
+            Unauthorized: It is wrong.
+            Busy: It may be right, but is not looked at yet.
+        """
+        key, address = self._keyring.find(given), self._peers.address(scope)
+        wait_sec = self._guesses.wait_sec(address, key.id if key else None)
+        if wait_sec > 0:
+            raise Busy(
+                "too many wrong API keys came from your address",
+                code="too_many_wrong_keys",
+                retry_after_sec=math.ceil(wait_sec),
+            )
         if key is None:
+            audit.key_refused(address, self._guesses.refuse(address))
             raise Unauthorized("the API key is wrong")
+        self._peers.warn_if_plain(scope)
+        if refusals := self._guesses.accept(address, key.id):
+            audit.key_accepted_after_refusals(key.name, address, refusals)
         return key
 
     def _take_rate(self, key: ApiKey) -> dict[str, str]:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from service.errors import Forbidden, Unauthorized
-from service.settings import is_loopback
+from service.exposure import is_loopback
 
 _ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
 _HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::[0-9]{1,5})?", re.IGNORECASE)
