@@ -45,38 +45,60 @@ class Settings(BaseSettings):
     """Everything that an operator can set; each field is `CATALOGAN_` and its name in capitals."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CATALOGAN_", frozen=True, env_ignore_empty=True, extra="ignore"
+        env_prefix="CATALOGAN_",
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     model: Annotated[
         str | None, Field(description="Model served to who names none; else the first promoted.")
     ] = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Of the generator; auto takes CUDA where it works."""
     api_key: SecretStr | None = None
+    """The operator's own key, which may do everything; hard to guess."""
     api_key_file: Path | None = None
+    """A file that holds it, instead."""
     keys: SecretStr | None = None
+    """What a keys file would hold, where there can be none."""
     keys_file: Path | None = None
+    """Of `catalogan api-keys`; changes are taken over within a second."""
     trusted_proxies: Annotated[
         str | None,
         Field(description="Addresses or networks, by commas; their X-Forwarded-For is believed."),
     ] = None
     container: bool = False
+    """Set in the container, which without a key does not start."""
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
+    """Threads that decode, generate on a CPU, augment and encode; else the cores."""
     intra_op_threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Of ONNX Runtime, in each worker."""
     max_pending_generations: Annotated[int, Field(ge=1, le=10_000)] = 128
+    """Waiting and served at a time; 429 beyond."""
     max_pending_interpolations: Annotated[int, Field(ge=1, le=1_000)] = 4
+    """Waiting and served at a time; 429 beyond."""
     max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
+    """Requests with photos, while these come, too; 429 beyond."""
     max_pending_datasets: Annotated[int, Field(ge=1, le=100)] = 2
+    """Streamed at a time; 429 beyond."""
     max_dataset_pictures: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """In a labelled set or shard; 400 beyond."""
     request_timeout_sec: Annotated[float, Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC)] = 60.0
+    """For a request's work; 504 after it."""
     shutdown_timeout_sec: Annotated[int, Field(ge=0, le=3600)] = 20
+    """In which requests may end after SIGTERM."""
     log_format: LogFormat = "text"
+    """Lines for people, or JSON objects."""
     max_queue_wait_sec: Annotated[
         float,
         Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC, description="For a worker; 429 after it."),
     ] = 30.0
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Open at a time; the one that waited longest makes room."""
     keep_alive_timeout_sec: Annotated[int, Field(ge=1, le=3600)] = 75
+    """Between two requests of a connection."""
     head_timeout_sec: Annotated[
         float, Field(gt=0, le=3600, description="For a request's line and headers.")
     ] = 10.0
@@ -87,12 +109,19 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=3600, description="In which a client must read 1 kB a second.")
     ] = 30.0
     max_json_bytes: Annotated[int, Field(ge=1_000)] = 1_000_000
+    """Of a body without photos; 413 beyond."""
     max_upload_bytes: Annotated[int, Field(ge=1_000)] = 25_000_000
+    """Of a photo, and of a form with photos; 413 beyond."""
     max_upload_pixels: Annotated[int, Field(ge=1_000)] = 40_000_000
+    """Of a photo, by its header; 413 beyond."""
     max_loaded_models: Annotated[int, Field(ge=1, le=100)] = 3
+    """In memory at a time."""
     poll_interval_sec: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """Between two looks for a promotion."""
     state_url: SecretStr | None = None
+    """Of the database; else SQLite in the data folder."""
     data_dir: Path | None = None
+    """The data folder; else `$BENTOML_HOME/catalogan`."""
     marks: Annotated[
         Literal["signed", "unsigned", "off"],
         Field(description="XMP and a signed C2PA manifest; XMP alone; or nothing in the files."),
@@ -117,14 +146,15 @@ class Settings(BaseSettings):
     ] = False
     open_verification: Annotated[
         str | None,
-        Field(pattern=RATE_PATTERN, description="Verifications without a key, of all together."),
+        Field(pattern=RATE_PATTERN, description="Of verifications without a key, as `60/minute`."),
     ] = None
     record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
+    """For which images are known again by their record."""
     max_stored_answer_bytes: Annotated[
         int, Field(ge=0, description="Of one response to a request with an Idempotency-Key.")
     ] = 8_000_000
     max_stored_answers_bytes: Annotated[
-        int, Field(ge=0, description="Of all of them; the oldest are forgotten first.")
+        int, Field(ge=0, description="Of all together; the key that holds most makes room.")
     ] = 256_000_000
 
     @model_validator(mode="before")
