@@ -95,6 +95,8 @@ def build_runtime() -> Runtime:
     """
     settings = load_settings()
     keyring, marker = Keyring(settings), open_marker(settings)
+    state = State(settings)
+    state.move_to_ids(keyring.all())
     metrics = Metrics(CUDA_BATCH_SIZES)
     workers = Workers(settings.workers, settings.max_queue_wait_sec)
     gpu_threads = workers
@@ -106,7 +108,7 @@ def build_runtime() -> Runtime:
         workers=workers,
         gpu_threads=gpu_threads,
         metrics=metrics,
-        state=State(settings),
+        state=state,
         keyring=keyring,
         marker=marker,
         decoder=Decoder(workers, settings.image_limits),

@@ -13,9 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.responses import error_response
 from service.app import gateway
 from service.errors import NotReady, OperatorError, SettingsError
+from service.exposure import check_exposure
 from service.memory import return_large_blocks
 from service.model_store.registry import Registry
-from service.settings import MAX_REQUEST_TIMEOUT_SEC, check_exposure, load_settings
+from service.settings import MAX_REQUEST_TIMEOUT_SEC, load_settings
 from service.telemetry.logs import configure_logging
 from service.telemetry.tracing import start_tracing
 

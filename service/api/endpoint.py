@@ -1,9 +1,10 @@
 """One record for each endpoint: who may call it, what it is counted as, what it takes and returns.
 
-Routes, middleware, usage, metrics and OpenAPI all read these. A path without a record gets no
-access: the authentication answers 404, whatever routes there are.
+Routes, middleware, usage, metrics and OpenAPI all read these. A path or method without a record
+gets no access: the authentication answers 404 or 405, whatever routes there are.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -19,7 +20,7 @@ class Endpoint:
 
     Attributes:
         method: HTTP's.
-        path: As routes write it; what is below it needs the same scope.
+        path: As routes write it; each path has one method.
         summary: For OpenAPI; None = it is not described there.
         scope: What the key must open; None = any key will do.
         kind: What requests, images and records are counted as; None = they are not counted, and
@@ -129,18 +130,13 @@ ENDPOINTS: Final = (
     OPENAPI,
     METRICS,
 )
-_BY_PATH: Final = {endpoint.path: endpoint for endpoint in ENDPOINTS}
+# A template's parameters as Starlette's routes read them: each is one part of a path.
+_PATTERNS: Final = [
+    (re.compile("[^/]+".join(map(re.escape, re.split(r"\{\w+\}", endpoint.path)))), endpoint)
+    for endpoint in ENDPOINTS
+]
 
 
 def endpoint_at(path: str) -> Endpoint | None:
-    """The record of exactly `path`."""
-    return _BY_PATH.get(path)
-
-
-def endpoint_above(path: str) -> Endpoint | None:
-    """The record of `path`, or of the nearest path above it."""
-    while path:
-        if path in _BY_PATH:
-            return _BY_PATH[path]
-        path = path.rpartition("/")[0]
-    return None
+    """The record of exactly `path`; what is below a record's path is not its."""
+    return next((one for pattern, one in _PATTERNS if pattern.fullmatch(path)), None)

@@ -104,7 +104,7 @@ async def _claim(creation: Creation, state: State) -> Claim | StoredResponse | N
         raise BadRequest("must be 1 to 255 visible ASCII characters", param="Idempotency-Key")
     # Of up to megabytes, so not on the event loop.
     fingerprint = await asyncio.to_thread(_fingerprint, request, creation.body)
-    claim = await state.responses.claim(key_of(request).name, key, fingerprint)
+    claim = await state.responses.claim(key_of(request).id, key, fingerprint)
     if isinstance(claim, Refusal):
         raise _conflict(claim)
     return claim
@@ -139,7 +139,7 @@ async def _quota_taken(creation: Creation, state: State) -> AsyncIterator[None]:
     if quota is None:
         yield
         return
-    if not await state.quotas.take(key.name, quota, creation.images):
+    if not await state.quotas.take(key.id, quota, creation.images):
         raise Busy(
             f"{creation.images} images are more than is left of the quota of {quota.limit} a "
             f"{quota.per}; GET /v1/usage shows how many are left",
@@ -149,7 +149,7 @@ async def _quota_taken(creation: Creation, state: State) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        await _to_the_end(state.quotas.give_back(key.name, quota, creation.images))
+        await _to_the_end(state.quotas.give_back(key.id, quota, creation.images))
         raise
 
 

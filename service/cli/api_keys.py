@@ -10,6 +10,7 @@ from rich.table import Table
 from service.access.api_keys import create_key, read_keys, revoke_key
 from service.cli.console import console, errors_console, operator_errors
 from service.cli.options import JsonOption
+from service.telemetry.logs import configure_logging
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Create and revoke the keys of callers."
@@ -35,6 +36,7 @@ def create(
     ] = None,
 ) -> None:
     """Create a key, print it once, and keep only its hash; a running service reloads the file."""
+    configure_logging("text")  # the audit log's line goes to stderr
     with operator_errors():
         key = create_key(file, name, scope, rate, quota)
     typer.echo(key)
@@ -68,6 +70,7 @@ def revoke(
     file: KeysFile,
 ) -> None:
     """Take a key out of the keys file; a running service refuses it within a second."""
+    configure_logging("text")
     with operator_errors():
         revoke_key(file, name)
     console.print(f"revoked {name}", markup=False)

@@ -32,6 +32,7 @@ from sqlalchemy.exc import (
 )
 
 from service.errors import NotReady, SettingsError
+from service.files import keep_private
 from service.settings import Settings, writable_data_folder
 from service.storage.migrate import migrate
 
@@ -178,13 +179,13 @@ def locate(text: str) -> URL:
     )
 
 
-def _keep_private(file: Path) -> None:
-    """Let nobody else read the database; SQLite's other files follow its mode."""
+def _touch_private(file: Path) -> None:
+    """Let nobody else read a file from the moment on that it is there."""
     try:
         file.touch(mode=0o600)
-        file.chmod(0o600)
-    except OSError:  # of another owner, or nowhere: SQLite says more
-        logger.debug("%s keeps its mode", file)
+    except OSError:  # nowhere: SQLite says more
+        logger.debug("%s can't be created", file)
+    keep_private(file)
 
 
 def _engine(url: URL) -> Engine:
@@ -192,7 +193,7 @@ def _engine(url: URL) -> Engine:
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() == "sqlite":
         if "uri" not in url.query:  # then it is the file's name
-            _keep_private(Path(str(url.database)))
+            _touch_private(Path(str(url.database)))
         engine = create_engine(url, connect_args={"timeout": TIMEOUT_SEC}, **options)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -225,6 +226,10 @@ def _distrust_connection(context: ExceptionContext) -> None:
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where we say
+    # What a URL calls it, SQLite knows; its other files may be of a version that left them open.
+    for _number, _name, file in connection.execute("PRAGMA database_list").fetchall():
+        for suffix in ("", "-wal", "-shm") if file else ():
+            keep_private(Path(file + suffix))
     # Survives the process's end by any signal; a power cut may take the last moments.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -260,8 +265,9 @@ def _only_starter(url: URL) -> Iterator[None]:
     if url.get_backend_name() != "sqlite":
         yield
         return
-    file = Path(f"{url.database}.lock")
-    _keep_private(file)
+    # Beside the database, also where SQLite's own kind of URL names it.
+    file = Path(f"{str(url.database).removeprefix('file:')}.lock")
+    _touch_private(file)
     with file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -22,7 +22,13 @@ def live_service(**environment: str) -> Iterator[str]:
             patch.setenv(f"CATALOGAN_{name.upper()}", value)
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        config = uvicorn.Config(service.bento.asgi_app(), log_config=None, ws="none", lifespan="on")
+        config = uvicorn.Config(
+            service.bento.asgi_app(),
+            log_config=None,
+            ws="none",
+            lifespan="on",
+            proxy_headers=False,  # as service/server/runner.py has it
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
