@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFilter
 
+from models.image_formats import ACCEPTED_FORMATS
 from models.images import (
-    ACCEPTED_FORMATS,
     MAX_PIXELS,
     ImageError,
     ImageLimits,

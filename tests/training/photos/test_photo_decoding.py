@@ -4,7 +4,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from models.images import ImageLimits
 from models.manifest import GeneratorManifest
+from service.decoding.processes import DecodingProcesses
 from service.decoding.uploads import fit_upload
 from training.photos.decode_pool import DecodeError, ImagesFile, decode_all
 from training.photos.decoding import DecodedPhoto, UnusablePhoto, decode_photo, fit_image
@@ -87,10 +89,16 @@ def test_hidden_colours_do_not_bleed_through_transparency(fit: str) -> None:
         assert (pixels[0, :, 3] == 0).all()
 
 
+@pytest.fixture(scope="module")
+def decoding() -> Iterator[DecodingProcesses]:
+    with closing(DecodingProcesses(1, ImageLimits())) as processes:
+        yield processes
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(("mode", "image_format"), [("RGB", "JPEG"), ("RGBA", "PNG"), ("L", "PNG")])
 def test_the_service_fits_uploads_as_photos_are_prepared(
-    tmp_path: Path, channels: Any, mode: str, image_format: str
+    tmp_path: Path, decoding: DecodingProcesses, channels: Any, mode: str, image_format: str
 ) -> None:
     rng = np.random.default_rng(0)
     depth = {"RGB": (3,), "RGBA": (4,), "L": ()}[mode]
@@ -100,7 +108,7 @@ def test_the_service_fits_uploads_as_photos_are_prepared(
     )
     _, prepared = decode_photo(str(file), target(24, 16, channels=channels))
     manifest = GeneratorManifest.model_construct(width=24, height=16, channels=channels)
-    np.testing.assert_array_equal(fit_upload(file.read_bytes(), ImageLimits(), manifest), prepared)
+    np.testing.assert_array_equal(fit_upload(file.read_bytes(), decoding, manifest), prepared)
 
 
 def test_grey_padding_has_the_background_s_brightness() -> None:
