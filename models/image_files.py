@@ -53,12 +53,16 @@ def strip(data: bytes, image_format: str) -> Pixels:
 
 
 def _strip_png(data: bytes) -> Pixels:
-    parts, profile = [_PNG_SIGNATURE], None
+    profile = None
+    parts: list[bytes | memoryview] = [_PNG_SIGNATURE]
     for kind, start, end in _png_chunks(data):
         body = memoryview(data)[start + 8 : end - 4]
         if kind == b"IEND":
             break
-        if not kind[0] & 0x20:  # critical: a decoder judges it
+        if end > len(data):  # pixels that the file's end cuts, perhaps behind the last one
+            checksum = zlib.crc32(body, zlib.crc32(kind)).to_bytes(4)
+            parts += [len(body).to_bytes(4), kind, body, checksum]
+        elif not kind[0] & 0x20:  # critical: a decoder judges it
             parts.append(data[start:end])
         elif kind in (b"tRNS", b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt") and _is_sound(
             data, start, end
