@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # For reads that never return, and a machine that hardly runs; the limit on CPU time comes first.
 _WALL_LIMIT_SEC: Final = 120.0
+_WAY_OUT: Final = "save it again as a plain JPEG or PNG"
 _MAX_RESPONSE_BYTES: Final = 100_000
 # Memory that stays with a process between files, so that an ordinary photo needs no new pages.
 _KEPT_BYTES: Final = 16_000_000
@@ -215,7 +216,7 @@ class _Process:
         waiting.register(self._responses, select.POLLIN)
         while not line.endswith(b"\n"):
             if not waiting.poll(1000 * _WALL_LIMIT_SEC):
-                raise _Died(f"it is not decoded after {_WALL_LIMIT_SEC:g} s")
+                raise _Died(f"it is not decoded after {_WALL_LIMIT_SEC:g} s; {_WAY_OUT}")
             more = os.read(self._responses, 65_536)
             if not more or len(line) > _MAX_RESPONSE_BYTES:
                 raise self._death()
@@ -229,9 +230,9 @@ class _Process:
             self._process.wait(timeout=5)
         code = self._process.returncode
         if code == -signal.SIGPROF:
-            return _Died("it takes too much CPU time to decode")
+            return _Died(f"it takes too much CPU time to decode; {_WAY_OUT}")
         cause = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return _Died(f"its decoder crashed ({cause})")
+        return _Died(f"its decoder crashed ({cause}); {_WAY_OUT}")
 
     def _fetch(self, lengths: Sequence[int]) -> list[Part]:
         """Copy the parts out: what the process does to its memory later changes nothing here."""
