@@ -20,26 +20,46 @@ _AVIF_BRANDS: Final = {b"avif", b"avis"}
 _HEIC_BRANDS: Final = {
     *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 }
-RAW_ADVICE: Final = "a camera's raw file; export it as JPEG, TIFF or PNG first"
-# First bytes -> what it is, and what to do.
+_JPEG_ADVICE: Final = "which is not read; convert it to JPEG or PNG"
+# First bytes -> what it is.
 _NOT_READ: Final = {
-    b"\xff\x0a": "JPEG XL, which is not read; convert it to JPEG, PNG or AVIF",
-    b"\0\0\0\x0cJXL ": "JPEG XL, which is not read; convert it to JPEG, PNG or AVIF",
-    b"\0\0\0\x0cjP  ": "JPEG 2000, which is not read; convert it to JPEG or PNG",
-    b"\xff\x4f\xff\x51": "JPEG 2000, which is not read; convert it to JPEG or PNG",
-    b"8BPS": "a Photoshop document; export its flattened image as PNG, TIFF or JPEG",
-    b"%PDF": "a PDF; export its page or photo as PNG or JPEG",
-    b"%!PS": "PostScript; export it as PNG",
-    b"\xc5\xd0\xd3\xc6": "PostScript; export it as PNG",
-    b"FUJIFILMCCD-RAW": RAW_ADVICE,
-    b"IIRO": RAW_ADVICE,
-    b"IIRS": RAW_ADVICE,
-    b"MMOR": RAW_ADVICE,
-    b"IIU\0": RAW_ADVICE,
-    b"FOVb": RAW_ADVICE,
-    b"\0MRM": RAW_ADVICE,
-    b"\0\0\1\0": "an icon; save it as PNG",
-    b"PK\3\4": "a ZIP archive; send the photos in it one by one",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"8BPS": "PSD",
+    b"%PDF": "PDF",
+    b"%!PS": "PostScript",
+    b"\xc5\xd0\xd3\xc6": "PostScript",
+    b"FUJIFILMCCD-RAW": "raw",
+    b"IIRO": "raw",
+    b"IIRS": "raw",
+    b"MMOR": "raw",
+    b"IIU\0": "raw",
+    b"FOVb": "raw",
+    b"\0MRM": "raw",
+    b"\0\0\1\0": "icon",
+    b"PK\3\4": "ZIP",
+}
+RAW_ADVICE: Final = "a camera's raw file; export it as JPEG, TIFF or PNG first"
+_ADVICE: Final = {
+    "empty": "an empty file",
+    "HEIC": (
+        "HEIC, which is not read; convert it to JPEG, or have the iPhone take JPEGs: Settings, "
+        "Camera, Formats, Most Compatible"
+    ),
+    "JPEG XL": f"JPEG XL, {_JPEG_ADVICE}",
+    "JPEG 2000": f"JPEG 2000, {_JPEG_ADVICE}",
+    "PSD": "a Photoshop document; export its flattened image as PNG, TIFF or JPEG",
+    "PDF": "a PDF; export its page or photo as PNG or JPEG",
+    "PostScript": "PostScript; export it as PNG",
+    "SVG": "an SVG drawing; export it as PNG in the size that you need",
+    "raw": RAW_ADVICE,
+    "video": "a video; save one of its frames as JPEG or PNG",
+    "icon": "an icon; save it as PNG",
+    "ZIP": "a ZIP archive; unpack the photos in it",
+    "HTML": "a web page, perhaps an error's; check the address that it was fetched from",
+    "unknown": f"none of {', '.join(ACCEPTED_FORMATS)}",
 }
 
 
@@ -74,25 +94,31 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 def describe_unaccepted(data: bytes) -> str:
     """What a file is that `sniff_format` does not know, and what to do with it."""
+    return _ADVICE[format_name(data)]
+
+
+def format_name(data: bytes) -> str:
+    """One of ACCEPTED_FORMATS, or the common name of one that is not read, or "unknown"."""
+    return sniff_format(data) or _unaccepted_name(data)
+
+
+def _unaccepted_name(data: bytes) -> str:
     if not data:
-        return "an empty file"
+        return "empty"
     brands = _brands(data)
     if brands & _HEIC_BRANDS:
-        return (
-            "HEIC, which is not read; convert it to JPEG, or have the iPhone take JPEGs: "
-            "Settings, Camera, Formats, Most Compatible"
-        )
-    if b"crx " in brands or (data[:4] == b"II*\0" and data[8:10] == b"CR"):
-        return RAW_ADVICE
+        return "HEIC"
+    if b"crx " in brands or data[:4] == b"II*\0":
+        return "raw"
     if brands:
-        return "a video; save one of its frames as JPEG or PNG"
+        return "video"
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!--")) and b"<svg" in start):
-        return "an SVG drawing; export it as PNG in the size that you need"
+        return "SVG"
     if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page, perhaps an error's; check the address that it was fetched from"
-    known = (text for signature, text in _NOT_READ.items() if data.startswith(signature))
-    return next(known, f"none of {', '.join(ACCEPTED_FORMATS)}")
+        return "HTML"
+    known = (name for signature, name in _NOT_READ.items() if data.startswith(signature))
+    return next(known, "unknown")
 
 
 def _brands(data: bytes) -> set[bytes]:
