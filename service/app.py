@@ -111,7 +111,7 @@ def build_runtime() -> Runtime:
         state=state,
         keyring=keyring,
         marker=marker,
-        decoder=Decoder(workers, settings.image_limits),
+        decoder=Decoder(settings.workers, settings.max_queue_wait_sec, settings.image_limits),
         queues={name: Queue(name, limit, metrics) for name, limit in _queue_limits(settings)},
     )
 

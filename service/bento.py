@@ -75,6 +75,7 @@ class ProductImages:
     def close(self) -> None:
         """End watcher and threads."""
         self.runtime.pool.stop()
+        self.runtime.decoder.stop()
         self.runtime.workers.stop()
         self.runtime.gpu_threads.stop()
         self.runtime.state.close()

@@ -41,6 +41,8 @@ PLAUSIBLE = {
     "poisson_p99_over_p50": (1, 1000),
     "cold_start_s": (0.02, 600),
     "service_rss_mb": (50, 5000),
+    "upload_augmentations_over_before": (0.01, 20),
+    "upload_variations_over_before": (0.01, 20),
 }
 
 

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
-from PIL import Image
-
-from models.images import ImageLimits
 from service.augmentation.annotations import Annotation, carry, check_annotation
 from service.augmentation.operations.base import Size
 from service.augmentation.operations.geometry import MAX_SIDE_PX, GeometricOperation
@@ -26,6 +22,7 @@ from service.augmentation.pipeline import (
 from service.augmentation.policies import AnyOperation
 from service.augmentation.requests import AugmentationRequest
 from service.augmentation.resampling import View, warp_labels
+from service.decoding.processes import DecodingProcesses
 from service.decoding.uploads import File, match_masks, measure_upload, open_mask, open_upload
 from service.errors import BadRequest
 from service.inference.generation import consecutive_seeds
@@ -107,27 +104,22 @@ def sort_out(
     ]
 
 
-def open_photo(sent: Sent, data: bytes, limits: ImageLimits) -> Photo:
+def open_photo(sent: Sent, data: bytes, decoding: DecodingProcesses) -> Photo:
     """Decode a photo with its mask, and scale it down to the largest size that is served.
 
     Raises:
         ApiError: They can't be used, alone or together.
     """
-    image = open_upload(data, limits, sent.param)
-    size, mask = image.size, sent.mask
-    labels = None if mask is None else open_mask(mask.data, size, sent.mask_param)
+    opened, mask = open_upload(data, decoding, MAX_SIDE_PX, sent.param), sent.mask
+    labels = None if mask is None else open_mask(mask.data, opened.size, decoding, sent.mask_param)
     if sent.annotation is not None:
-        check_annotation(sent.annotation, size, sent.annotation_param)
-    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
-    alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
-    if alpha is not None and alpha.min() == 255:
-        alpha = None
+        check_annotation(sent.annotation, opened.size, sent.annotation_param)
     return Photo(
         sent.param,
-        size,
+        opened.size,
         hashlib.sha256(data).hexdigest(),
-        np.asarray(image.convert("RGB")),
-        alpha,
+        opened.pixels,
+        opened.alpha,
         labels,
         None if mask is None else hashlib.sha256(mask.data).hexdigest(),
         sent.annotation,
@@ -136,7 +128,10 @@ def open_photo(sent: Sent, data: bytes, limits: ImageLimits) -> Photo:
 
 
 def check_sizes(
-    tasks: Sequence[Task], sent: Sequence[Sent], photos: Sequence[File], limits: ImageLimits
+    tasks: Sequence[Task],
+    sent: Sequence[Sent],
+    photos: Sequence[File],
+    decoding: DecodingProcesses,
 ) -> None:
     """Refuse photos that can't be used, as far as their headers tell, and too large a response.
 
@@ -144,7 +139,7 @@ def check_sizes(
         ApiError: Names the photo, or n.
     """
     frames = [
-        _frame(measure_upload(photo.data, limits, known.param))
+        _frame(measure_upload(photo.data, decoding, known.param))
         for photo, known in zip(photos, sent, strict=True)
     ]
     if sum(_area(task.operations, frames[task.photo]) for task in tasks) > MAX_RESPONSE_PIXELS:

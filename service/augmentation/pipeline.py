@@ -7,7 +7,6 @@ What is drawn, done again, results in the same pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image, ImageColor
 
 from models.images import flatten
 from service.augmentation.annotations import Annotation
+from service.augmentation.lazy import once
 from service.augmentation.matrices import local_scales, scaling
 from service.augmentation.operations.base import Layers, Matrix, Operation, Pixels, Scene, Size
 from service.augmentation.operations.geometry import Canvas, GeometricOperation
@@ -68,7 +68,7 @@ class Photo:
         """From pixels of the file to those of the frame."""
         return scaling(self.frame[0] / self.size[0], self.frame[1] / self.size[1])
 
-    @cached_property
+    @once
     def flat(self) -> Pixels:
         """RGB, transparency over white."""
         if self.alpha is None:
@@ -77,14 +77,14 @@ class Photo:
             flatten(Image.fromarray(np.dstack([self.pixels, self.alpha])), 3, "white")
         )
 
-    @cached_property
+    @once
     def backdrop_colour(self) -> tuple[int, ...]:
         """Median colour of the border: in a product photo, the backdrop's."""
         pixels = self.flat
         border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         return tuple(int(level) for level in np.median(border, axis=0))
 
-    @cached_property
+    @once
     def subject(self) -> Subject | None:
         """The subject, by mask, transparency or plain backdrop; None = it can't be found."""
         if self.mask is not None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ import typer
 from models.images import sniff_format
 from service.cli.console import console, operator_errors
 from service.cli.options import JsonOption
+from service.decoding.processes import DecodingProcesses
+from service.decoding.uploads import decode_upload
 from service.errors import OperatorError
 from service.model_store.registry import Registry
 from service.provenance.verification import (
@@ -41,8 +44,7 @@ def verify(
         settings = load_settings()
         verifier = open_verifier(settings)
         images = [(path, _read(path, settings.max_upload_bytes)) for path in files]
-        find_watermark = _find_watermark(settings)
-        with _records(settings) as find_record:
+        with _records(settings) as find_record, _watermarks(settings) as find_watermark:
             found = [
                 (path, verifier.verify(data, find_record, find_watermark)) for path, data in images
             ]
@@ -83,11 +85,14 @@ def _records(settings: Settings) -> Iterator[FindRecord | None]:
         yield state.records.find
 
 
-def _find_watermark(settings: Settings) -> FindWatermark | None:
+@contextmanager
+def _watermarks(settings: Settings) -> Iterator[FindWatermark | None]:
     """The search for the watermarks of registered models; None where there is no Model Store."""
     if not (model_store_home() / "models").is_dir():
-        return None
-    return WatermarkFinder(Registry(), settings.image_limits).find
+        yield None
+        return
+    with closing(DecodingProcesses(1, settings.image_limits)) as decoding:
+        yield WatermarkFinder(Registry(), partial(decode_upload, decoding=decoding)).find
 
 
 _VERDICTS = {

@@ -150,7 +150,7 @@ def png_header(width: int, height: int) -> bytes:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415),
         (b"%PDF-1.7", 415),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", 415),
-        (photo(image_format="BMP"), 415),
+        (b"8BPS" + bytes(200), 415),
         (photo()[:200], 422),
         (photo(image_format="JPEG")[:400], 422),
         (png_header(100, 100), 422),

@@ -87,7 +87,7 @@ async def _augment(
     kind, output_format = resolve_response(accept, requested.output_format, len(tasks))
     check_output(tasks, output_format)
     encoding = Encoding(runtime.marker, output_format, requested.output_compression)
-    await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, runtime.decoder.limits)])
+    await runtime.decoder.run(partial(check_sizes, tasks, sent, photos))
     images: dict[int, EncodedImage] = {}
     # A few photos are held decoded at a time, however many there are.
     step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
@@ -97,8 +97,8 @@ async def _augment(
         for index in range(start, min(start + step, len(photos))):
             own = [position for position, task in enumerate(tasks) if task.photo == index]
             if own:
-                photo = await runtime.decoder.decode(
-                    partial(open_photo, sent[index]), photos[index].data
+                photo = await runtime.decoder.run(
+                    partial(open_photo, sent[index], photos[index].data)
                 )
                 mine = [tasks[position] for position in own]
                 jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding)

@@ -153,8 +153,8 @@ async def _find_photos(
         if sent.data in found:
             continue
         categories = candidate_categories(requested.path.category, manifest)
-        fit = partial(fit_photo, manifest=manifest, param=f"image.{index}")
-        photo = await runtime.decoder.decode(fit, sent.data)
+        fit = partial(fit_photo, sent.data, manifest, f"image.{index}")
+        photo = await runtime.decoder.run(fit)
         tried = await runtime.gpu_threads.run(inversion_jobs(session, photo, categories))
         found[sent.data] = photo_waypoint(photo, nearest(tried), requested.noise_seed)
     return {sent: found[sent.data] for sent in requested.photos}

@@ -71,9 +71,7 @@ async def _vary(
         output_format,
         requested.output_compression,
     )
-    photo = await runtime.decoder.decode(
-        lambda file, limits: fit_photo(file, limits, manifest), data
-    )
+    photo = await runtime.decoder.run(partial(fit_photo, data, manifest, "image"))
     inverted = nearest(await runtime.gpu_threads.run(inversion_jobs(session, photo, categories)))
     batches = await runtime.gpu_threads.run(
         variation_jobs(session, inverted, requested, encoder, photo)

@@ -1,6 +1,7 @@
 """POST /v1/verifications: whether an image is from this service."""
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from fastapi import FastAPI, Request
@@ -10,6 +11,7 @@ from service.api.openapi import form_body, route
 from service.api.parsing.multipart import read_form
 from service.api.queues import time_limit
 from service.api.runtime import Runtime
+from service.decoding.uploads import decode_upload
 from service.fields import Strict, validate
 from service.provenance.verification import Verification, open_verifier
 from service.provenance.watermarks import WatermarkFinder
@@ -26,7 +28,8 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/verifications."""
     settings, signer = runtime.settings, runtime.marker.signer
     verifier = open_verifier(settings, signer.key if signer else None)
-    find_watermark = WatermarkFinder(runtime.pool.registry, settings.image_limits).find
+    decode = partial(decode_upload, decoding=runtime.decoder.processes)
+    find_watermark = WatermarkFinder(runtime.pool.registry, decode).find
     lock = asyncio.Semaphore(AT_A_TIME)
 
     @route(app, VERIFICATIONS, openapi_extra=form_body(VerificationRequest))
