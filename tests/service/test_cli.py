@@ -110,7 +110,7 @@ def test_generate_at_another_size(export: Path, tmp_path: Path) -> None:
     [
         (("--category", "spoons"), "unknown category; known are mugs"),
         (("--seed", str(2**53)), "must be below"),
-        (("--size", "100x100"), 'up to "48x32"'),
+        (("--size", "100x100"), 'the nearest to 100x100 is "96x64"'),
     ],
 )
 def test_generate_names_what_is_wrong(

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from service.fields import Seed
 from service.rendering.encoding import OutputFormat
+from service.rendering.presentation import Enlargement
 
 
 class UsedStyleMixing(BaseModel):
@@ -39,4 +40,7 @@ class GenerationResponse(BaseModel):
     model_hash: Annotated[str, Field(description="SHA-256; with a seed it fixes the pixels.")]
     output_format: OutputFormat
     size: Annotated[str, Field(description='"WIDTHxHEIGHT"')]
+    enlargement: Annotated[
+        Enlargement, Field(description="How a size above the model's own was reached.")
+    ] = "none"
     truncation_psi: float
