@@ -7,17 +7,18 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.access.api_keys import LOCAL, ApiKey, keyless
+from service.access.api_keys import BY_LINK, LOCAL, ApiKey, keyless
 from service.access.keyring import Keyring
 from service.access.rates import Rates
 from service.api.caller import images_of, set_key
-from service.api.endpoint import METRICS, VERIFICATIONS, Endpoint, endpoint_above
+from service.api.endpoint import LINKS, METRICS, VERIFICATIONS, Endpoint, endpoint_above
 from service.errors import Busy, Forbidden, NotFound, Unauthorized
 from service.settings import Settings, is_loopback
 from service.storage.usage import Usage
 from service.telemetry.observation import note_key
 
 _ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
+_LINKS: Final = LINKS.path.partition("{")[0]
 
 
 class Authentication:
@@ -41,6 +42,11 @@ class Authentication:
         """
         path = scope["path"]
         if path == METRICS.path and self._open_metrics:
+            await self._app(scope, receive, send)
+            return
+        if path.startswith(_LINKS):  # its route looks at the signature
+            set_key(scope, BY_LINK)
+            note_key(BY_LINK.name)
             await self._app(scope, receive, send)
             return
         key = self._identify(scope)
