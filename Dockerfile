@@ -10,15 +10,15 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv --without-pip /opt/venv
 WORKDIR /build
 # What we depend on changes less often than our code: it has a layer of its own.
-COPY pyproject.toml constraints.txt .ci/requirements.py ./
-RUN python requirements.py pyproject.toml "${RUNTIME}" > service.txt \
-    && pip --python /opt/venv/bin/python install -c constraints.txt -r service.txt
+COPY locks ./locks
+RUN pip install --require-hashes -r locks/build.txt \
+    && pip --python /opt/venv/bin/python install --require-hashes -r "locks/${RUNTIME}.txt"
 COPY . .
-RUN pip --python /opt/venv/bin/python install --no-deps .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && pip --python /opt/venv/bin/python install --no-index --no-deps /wheels/*.whl
 
 FROM service-build AS trainer-build
-RUN python requirements.py pyproject.toml train > train.txt \
-    && pip --python /opt/venv/bin/python install -c constraints.txt -r train.txt
+RUN pip --python /opt/venv/bin/python install --require-hashes -r locks/train.txt
 
 FROM ${BASE_IMAGE} AS runtime
 # The root file system may be read-only: whatever is temporary goes to /tmp, models to /data (which

@@ -4,7 +4,7 @@ RUNTIME ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench gpu gpu-bundle soak fuzz container clean
+.PHONY: setup locks demo test lint bench gpu gpu-bundle soak fuzz container clean
 
 setup: $(VENV)/.ready
 
@@ -12,6 +12,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(RUNTIME),train,dev]'
 	touch $@
+
+# The hashes of what the container and a Bento may install, at the versions of constraints.txt.
+LOCK := $(BIN)/uv pip compile --quiet --constraint constraints.txt --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate
+locks: setup
+	mkdir -p locks
+	for extra in cpu gpu train; do $(LOCK) --extra $$extra --output-file locks/$$extra.txt \
+		pyproject.toml || exit 1; done
+	echo 'setuptools>=77' | $(LOCK) --output-file locks/build.txt -
 
 # PHOTOS=dir trains on your photos from the base that ships with Catalogan, or from scratch with
 # BASE=0; MINUTES=n for how long. BASE=1 without photos serves the base at once.

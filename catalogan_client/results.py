@@ -140,12 +140,16 @@ class AugmentedImage(File):
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """What holds for all images of a response from a model."""
+    """What holds for all images of a response from a model.
+
+    `enlargement` is how a size above the model's own was reached: "none", "upscaler", "lanczos".
+    """
 
     model: str
     model_hash: str
     output_format: str
     size: str
+    enlargement: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

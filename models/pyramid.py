@@ -28,16 +28,16 @@ class Pyramid:
 
         Raises:
             ValueError: They can't be halved, or the base would be too large, as for 100 x 100;
-                the message names the nearest sizes that work.
+                the message names the nearest sizes that work, of the same proportions if there
+                are any, else which proportions there are.
         """
         base, doublings = (height, width), 0
         while base[0] % 2 == 0 and base[1] % 2 == 0 and min(base) >= 2 * MIN_BASE_PX:
             base, doublings = (base[0] // 2, base[1] // 2), doublings + 1
         if doublings == 0 or min(base) > MAX_BASE_PX or max(base) > MAX_LONG_BASE_PX:
-            near = " and ".join(f"{w}x{h}" for h, w in _nearest_sizes(height, width))
             raise ValueError(
                 f"size {width}x{height}: networks can't be built for it, only for a small shape "
-                f"doubled several times; the nearest are {near}"
+                f"doubled several times; {_advice(height, width)}"
             )
         return cls(base, doublings)
 
@@ -50,19 +50,32 @@ class Pyramid:
         return min(channel_max, max(8, channel_base >> (level + 2)))
 
 
-def _nearest_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """The two usable heights and widths that are nearest to these, and to their aspect ratio."""
+def _advice(height: int, width: int) -> str:
+    """Which sizes to take instead."""
+    sizes = _usable_sizes(height, width)
+    alike = {size for size in sizes if size[0] * width == size[1] * height}
+
+    def distance(size: tuple[int, int]) -> tuple[int, int]:
+        off = max(abs(size[0] - height), abs(size[1] - width))
+        return off, abs(size[0] * width - size[1] * height)
+
+    nearest = sorted(sorted(alike or sizes, key=distance)[:2])
+    near = "the nearest are " + " and ".join(f"{w}x{h}" for h, w in nearest)
+    if alike:
+        return near
+    return (
+        f"none has its proportions, as one side is {MIN_BASE_PX} to {MAX_BASE_PX} parts and the "
+        f"other {MIN_BASE_PX} to {MAX_LONG_BASE_PX}; {near}"
+    )
+
+
+def _usable_sizes(height: int, width: int) -> set[tuple[int, int]]:
+    """Heights and widths that networks can be built for, up to beyond these."""
     bases = range(MIN_BASE_PX, MAX_LONG_BASE_PX + 1)
-    sizes = {
+    return {
         (h << doublings, w << doublings)
         for doublings in range(1, max(height, width).bit_length() + 1)
         for h in bases
         for w in bases
         if min(h, w) <= MAX_BASE_PX and min(h, w) << doublings >= MIN_SIDE_PX
     }
-
-    def distance(size: tuple[int, int]) -> tuple[int, int]:
-        off = max(abs(size[0] - height), abs(size[1] - width))
-        return off, abs(size[0] * width - size[1] * height)
-
-    return sorted(sorted(sizes, key=distance)[:2])

@@ -3,6 +3,7 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.keyring import Keyring
+from service.access.links import Links
 from service.api.application import create_app
 from service.api.endpoint import QueueName
 from service.api.middleware.authentication import Authentication
@@ -110,6 +111,7 @@ def build_runtime() -> Runtime:
         metrics=metrics,
         state=state,
         keyring=keyring,
+        links=Links(settings),
         marker=marker,
         decoder=Decoder(settings.workers, settings.max_queue_wait_sec, settings.image_limits),
         queues={name: Queue(name, limit, metrics) for name, limit in _queue_limits(settings)},

@@ -141,6 +141,24 @@ class Settings(BaseSettings):
         str | None,
         Field(pattern="^https?://", description="RFC 3161 authority, called for each image."),
     ] = None
+    model_aliases: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[^=,\s]+=[^=,\s]+(,[^=,\s]+=[^=,\s]+)*$",
+            description="NAME=MODEL,...: what clients that can't be changed call models.",
+        ),
+    ] = None
+    round_sizes: Annotated[
+        bool,
+        Field(description="Whether a size becomes the nearest that the model gives; or a 400."),
+    ] = False
+    public_url: Annotated[
+        str | None,
+        Field(pattern=r"^https?://[^\s?#]+$", description="Of this service, for links to images."),
+    ] = None
+    link_key: Annotated[
+        SecretStr | None, Field(min_length=32, description="Signs links; the same on all replicas.")
+    ] = None
     open_metrics: Annotated[
         bool, Field(description="Whether /metrics needs no key, where others do.")
     ] = False
@@ -177,6 +195,12 @@ class Settings(BaseSettings):
         return any((self.api_key, self.keys, self.keys_file))
 
     @property
+    def aliases(self) -> dict[str, str]:
+        """Models by the names that clients may use in place of theirs."""
+        pairs = (self.model_aliases or "").split(",") if self.model_aliases else []
+        return dict(pair.split("=") for pair in pairs)
+
+    @property
     def image_limits(self) -> ImageLimits:
         """What decoding an upload may cost."""
         return ImageLimits(max_bytes=self.max_upload_bytes, max_pixels=self.max_upload_pixels)
@@ -210,6 +234,12 @@ class Settings(BaseSettings):
                     f"{one.strip()} is no address or network such as 10.0.0.0/8"
                 ) from None
         return value
+
+    @model_validator(mode="after")
+    def _refuse_half_a_link(self) -> Self:
+        if (self.public_url is None) != (self.link_key is None):
+            raise ValueError("set CATALOGAN_PUBLIC_URL and CATALOGAN_LINK_KEY together")
+        return self
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"catalogan_client", "service", "training", "models", "tests", "bench", "docs", ".ci"}
+FOLDERS = {
+    "catalogan_client",
+    "service",
+    "training",
+    "models",
+    "tests",
+    "bench",
+    "docs",
+    ".ci",
+    "locks",
+}
 FILES = {
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -164,6 +175,47 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def test_a_bento_needs_what_a_serving_install_needs(project: dict[str, Any]) -> None:
-    packed = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["packages"]
-    assert set(packed) == {*project["dependencies"], *project["optional-dependencies"]["cpu"]}
+def test_a_bento_and_the_container_install_what_is_locked() -> None:
+    packed = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]
+    assert packed == {"lock_packages": False, "requirements_txt": "./locks/cpu.txt"}
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    installs = [
+        part for line in lines for part in line.split("&&") if "pip" in part and " install " in part
+    ]
+    assert len(installs) == 4
+    for install in installs:
+        assert "--require-hashes" in install or "--no-index" in install, install
+
+
+def locked(name: str) -> dict[str, str]:
+    """Distribution -> version of a lock, each line of which has hashes."""
+    entries = (ROOT / "locks" / f"{name}.txt").read_text().replace("\\\n", " ").splitlines()
+    found = {}
+    for entry in entries:
+        requirement, *hashes = entry.split("--hash=")
+        assert hashes, f"{requirement} has no hash"
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one.strip()) for one in hashes)
+        pinned = re.match(r"([\w.-]+)==([\w.+!-]+)", requirement)
+        assert pinned, f"{requirement} is not pinned"
+        if "== 'emscripten'" not in requirement:  # no platform of ours
+            found[canonicalize_name(pinned[1])] = pinned[2]
+    return found
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "train", "build"])
+def test_a_lock_is_what_its_command_would_write(
+    project: dict[str, Any], pins: dict[str, str], name: str
+) -> None:
+    """Else `make locks`: a package was added, or its version changed."""
+    found = locked(name)
+    assert found == {package: pins.get(package) for package in found}
+    if name == "build":
+        system = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
+        assert f"echo '{system['requires'][0]}' |" in (ROOT / "Makefile").read_text()
+        assert len(system["requires"]) == len(found) == 1
+        return
+    declared = project["dependencies"] + project["optional-dependencies"][name]
+    needed = {canonicalize_name(Requirement(line).name) for line in declared}
+    for line in map(Requirement, declared):
+        needed |= {found for found, _ in installed(line.name, frozenset(line.extras))}
+    assert needed <= found.keys()

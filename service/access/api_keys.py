@@ -83,6 +83,8 @@ class KeyList(BaseModel):
 # Who has CATALOGAN_API_KEY, and who calls from this machine where no key is configured.
 OPERATOR: Final = ApiKey(name="operator", sha256="0" * 64, scopes=frozenset(SCOPES))
 LOCAL: Final = ApiKey(name="local", sha256="0" * 64, scopes=frozenset(SCOPES))
+# In logs, whoever follows a signed link.
+BY_LINK: Final = ApiKey(name="link", sha256="0" * 64, scopes=frozenset(("generate",)))
 # In usage and logs, whoever verifies an image without a key, where the operator lets anybody.
 ANYBODY: Final = "anybody"
 TAKEN_NAMES: Final = frozenset({OPERATOR.name, LOCAL.name, ANYBODY})

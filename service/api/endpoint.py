@@ -53,6 +53,11 @@ GENERATIONS: Final = Endpoint(
     queue="generations",
     statuses=(*_CREATING, 404),
 )
+# Its path is signed, and needs no key; clients get it from responses.
+LINKS: Final = Endpoint(
+    method="GET",
+    path="/v1/images/links/{link}",
+)
 INTERPOLATIONS: Final = Endpoint(
     method="POST",
     path="/v1/images/interpolations",
@@ -119,6 +124,7 @@ METRICS: Final = Endpoint(method="GET", path="/metrics", scope="metrics")
 
 ENDPOINTS: Final = (
     GENERATIONS,
+    LINKS,
     INTERPOLATIONS,
     DATASETS,
     AUGMENTATIONS,

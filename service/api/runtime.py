@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.access.keyring import Keyring
+from service.access.links import Links
 from service.api.endpoint import QueueName
 from service.api.queues import Queue
 from service.decoding.decoder import Decoder
@@ -34,6 +35,7 @@ class Runtime:
     metrics: Metrics
     state: State
     keyring: Keyring
+    links: Links
     marker: Marker
     decoder: Decoder
     queues: Mapping[QueueName, Queue]
@@ -52,7 +54,11 @@ class Runtime:
 
 
 async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
-    """Look the model up; one that must be loaded first takes a worker, not the event loop."""
+    """Look the model up, by its name or an alias.
+
+    One that must be loaded first takes a worker, not the event loop.
+    """
+    model_id = runtime.settings.aliases.get(model_id or "", model_id)
     loaded = runtime.pool.loaded(model_id)
     if loaded is None:
         (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])

@@ -33,6 +33,7 @@ def set_metadata(
         "seed": plan.seed,
         "truncation_psi": plan.truncation_psi,
         "size": plan.presentation.size,
+        "enlargement": plan.presentation.enlargement,
         "background": background and "#{:02x}{:02x}{:02x}".format(*background),
         "output_format": plan.output_format,
         "output_compression": plan.output_compression,

@@ -3,9 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from models.manifest import GeneratorManifest
-from service.generation.categories import find_category, find_mixture
+from service.generation.categories import (
+    category_name,
+    find_category,
+    find_mixture,
+    mixture_metadata,
+)
 from service.generation.output import ImageEncoder
 from service.generation.prompts import category_of_prompt
 from service.generation.requests import GenerationRequest
@@ -30,13 +36,20 @@ class GenerationPlan:
     mixing: Mixing | None = None
 
 
-def plan_images(request: GenerationRequest, manifest: GeneratorManifest) -> GenerationPlan:
+def plan_images(
+    request: GenerationRequest, manifest: GeneratorManifest, round_size: bool = False
+) -> GenerationPlan:
     """Resolve seed, category and truncation of each image, and what all share.
+
+    Args:
+        request: What is requested.
+        manifest: The model's.
+        round_size: Whether another size becomes the nearest that the model gives.
 
     Raises:
         BadRequest: Something is requested that the model doesn't have.
     """
-    presentation = choose_presentation(request.size, request.background, manifest)
+    presentation = choose_presentation(request.size, request.background, manifest, round_size)
     mixing = choose_mixing(request.style_mixing, manifest) if request.style_mixing else None
     psi = manifest.truncation_psi if request.truncation_psi is None else request.truncation_psi
     chosen = _category(request, manifest)
@@ -47,6 +60,35 @@ def plan_images(request: GenerationRequest, manifest: GeneratorManifest) -> Gene
         category = seed % len(manifest.categories) if chosen is None else chosen
         specs.append(ImageSpec(seed, category, psi))
     return GenerationPlan(specs, presentation, mixing)
+
+
+def metadata_of(
+    spec: ImageSpec, mixing: Mixing | None, manifest: GeneratorManifest
+) -> dict[str, Any]:
+    """What is said beside an image, and requests it again."""
+    return {
+        "seed": spec.seed,
+        "category": category_name(spec.category, manifest.categories),
+        **mixture_metadata(spec.category, manifest.categories),
+        **(mixing.parameters(spec.seed) if mixing else {}),
+    }
+
+
+def single_requests(
+    request: GenerationRequest, plan: GenerationPlan, model_id: str, manifest: GeneratorManifest
+) -> list[dict[str, Any]]:
+    """A request for each image of a plan, with all that is the same each time it is generated."""
+    shared = request.model_dump(
+        include={"background", "output_format", "output_compression"}, exclude_none=True
+    )
+    shared |= {"model": model_id, "size": plan.presentation.size}
+    requests = []
+    for spec in plan.specs:
+        metadata = metadata_of(spec, plan.mixing, manifest)
+        metadata.pop("category" if "categories" in metadata else "categories", None)
+        metadata.pop("seed" if "style_mixing" in metadata else "style_mixing", None)
+        requests.append({**shared, "truncation_psi": spec.truncation_psi, **metadata})
+    return requests
 
 
 def generation_jobs(

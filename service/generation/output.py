@@ -67,6 +67,7 @@ class ImageEncoder:
             "model_hash": self.manifest.model_hash,
             "output_format": self.encoding.output_format,
             "size": self.presentation.size,
+            "enlargement": self.presentation.enlargement,
         }
 
     def encode(

@@ -60,7 +60,8 @@ class GenerationRequest(Seeded):
         Compression | None, Field(description="Quality of JPEG and WebP; 100 is lossless WebP.")
     ] = None
     response_format: Annotated[
-        Literal["b64_json"] | None, Field(description="There are no URLs; or accept a bare image.")
+        Literal["b64_json", "url"] | None,
+        Field(description="url: links for an hour, where the operator allows them."),
     ] = None
     background: Background | None = None
     quality: Annotated[str | None, Field(max_length=32)] = None

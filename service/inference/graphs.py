@@ -9,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import SessionError
+from service.inference.graph_inspection import inspect_graph
 from service.inference.signatures import Signature, check_signature
 from service.telemetry.observation import stage
 
@@ -26,7 +27,7 @@ class Graph:
     def __init__(
         self, data: bytes, signature: Signature, *, device: Device = "cpu", threads: int = 1
     ) -> None:
-        """Load and check.
+        """Inspect and load: no graph runs that was not inspected.
 
         Args:
             data: The ONNX file's bytes, so that no other file can be drawn in.
@@ -38,7 +39,7 @@ class Graph:
             SessionError: Names the file and what is wrong with it.
         """
         self._signature: Final = signature
-        self._session = _create(data, signature.file, device, threads)
+        self._session = _create(inspect_graph(data, signature), signature.file, device, threads)
         self.device: Final = "cuda" if "CUDA" in self._session.get_providers()[0] else "cpu"
         try:
             check_signature(self._session, signature)
@@ -200,6 +201,8 @@ def _create(data: bytes, file: str, device: Device, threads: int) -> Any:
     options.log_severity_level = 3
     options.use_deterministic_compute = True
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Bytes can also be a model in ONNX Runtime's own format, which nobody inspected.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     providers: list[Any] = ["CPUExecutionProvider"]
     if may_use_cuda(device):
         # Finds the CUDA and cuDNN libraries that the extra `gpu` puts into site-packages.

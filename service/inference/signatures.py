@@ -1,7 +1,7 @@
 """What the graphs of an export take and give, and whether a loaded graph keeps to it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from models.manifest import (
@@ -45,6 +45,7 @@ class Signature:
         output: The name of what comes back.
         output_shape: Its shape.
         optional: What a caller may leave out.
+        opset: Of the graph, as the manifest says; None = any that is accepted.
     """
 
     file: str
@@ -52,6 +53,7 @@ class Signature:
     output: str
     output_shape: Shape
     optional: Mapping[str, Shape] = field(default_factory=dict)
+    opset: int | None = None
 
 
 def signatures(manifest: GeneratorManifest) -> dict[str, Signature]:
@@ -83,7 +85,9 @@ def signatures(manifest: GeneratorManifest) -> dict[str, Signature]:
         Signature(UPSCALER_FILE, shapes_of(UPSCALER_INPUT_NAMES), UPSCALER_OUTPUT_NAME, upscaled),
         *watermark_signatures(),
     )
-    return {one.file: one for one in known if one.file in manifest.files}
+    return {
+        one.file: replace(one, opset=manifest.opset) for one in known if one.file in manifest.files
+    }
 
 
 def watermark_signatures() -> tuple[Signature, Signature]:

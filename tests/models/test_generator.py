@@ -71,14 +71,22 @@ def test_pyramid_names_a_size_that_does_not_halve(height: int, width: int) -> No
         (100, 100, "96x96 and 112x112"),
         (9, 9, "8x8 and 10x10"),
         (1000, 1000, "896x896 and 1024x1024"),
-        (250, 200, "192x256 and 224x256"),
+        (250, 200, "128x160 and 256x320"),
+        (600, 400, "384x576 and 512x768"),
+        (900, 1600, "1536x896 and 1664x896"),
         (8, 1024, "992x96 and 1024x96"),
         (8, 65, "64x8 and 64x10"),
     ],
 )
 def test_pyramid_names_the_nearest_sizes(height: int, width: int, near: str) -> None:
-    with pytest.raises(ValueError, match=f"size {width}x{height}: .* the nearest are {near}$"):
+    with pytest.raises(ValueError, match=f"size {width}x{height}: .* the nearest are {near}$") as e:
         Pyramid.of(height, width)
+    alike = all(
+        int(w) * height == int(h) * width
+        for w, h in (size.split("x") for size in near.split(" and "))
+    )
+    no_such = "none has its proportions, as one side is 3 to 8 parts and the other 3 to 32"
+    assert (no_such in str(e.value)) != alike
 
 
 def test_every_size_has_a_near_one_that_does() -> None:
@@ -92,7 +100,7 @@ def test_every_size_has_a_near_one_that_does() -> None:
             for near in re.findall(r"(\d+)x(\d+)", str(error))[1:]:
                 w, h = map(int, near)
                 assert Pyramid.of(h, w).doublings > 0
-                assert 8 <= min(w, h) <= max(w, h) <= 1024
+                assert 8 <= min(w, h) <= max(w, h) <= 2048
     assert refused > 30
 
 

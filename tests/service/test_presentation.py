@@ -1,5 +1,6 @@
 """Sizes and backgrounds: which a model can give, and what comes of the pixels."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,12 @@ import pytest
 
 from models.manifest import GeneratorManifest
 from service.errors import BadRequest
-from service.rendering.presentation import Presentation, choose_presentation, present
+from service.rendering.presentation import (
+    Presentation,
+    choose_presentation,
+    largest_size,
+    present,
+)
 
 
 @pytest.fixture
@@ -20,24 +26,70 @@ def test_the_native_size(manifest: GeneratorManifest, size: str | None) -> None:
     assert choose_presentation(size, None, manifest) == Presentation(24, 16)
 
 
-@pytest.mark.parametrize("size", ["48x32", "36x24", "25x17", "26x17", "31x21", "47x31"])
+@pytest.mark.parametrize("size", ["48x32", "36x24", "25x17", "26x17", "31x21", "47x31", "96x64"])
 def test_sizes_in_proportion_to_rounding(manifest: GeneratorManifest, size: str) -> None:
     assert choose_presentation(size, None, manifest).size == size
 
 
 @pytest.mark.parametrize(
-    "size",
+    ("size", "nearest"),
     [
-        *("48x33", "32x48", "24x17", "49x33", "72x48", "23x15", "12x8", "0x0", "-24x-16"),
-        *("24x016", "24 x 16", "24x16px", "٢٤x١٦", "24x16\n", "x", "", "24", "99999x9999"),
+        *(("48x33", "49x33"), ("32x48", "48x32"), ("24x17", "25x17"), ("97x65", "96x64")),
+        *(("1024x1024", "96x64"), ("36x36", "44x29"), ("23x15", "24x16"), ("1x9", "24x16")),
+        ("99999x9999", "96x64"),
     ],
 )
-def test_other_sizes_name_the_native_and_the_largest(
-    manifest: GeneratorManifest, size: str
+def test_another_size_is_told_the_proportions_and_the_nearest_of_them(
+    manifest: GeneratorManifest, size: str, nearest: str
 ) -> None:
-    with pytest.raises(BadRequest, match=r"24x16.*48x32") as caught:
+    message = rf'24x16, and have the proportions 3:2 .* to "96x64": the nearest to {size} is "(.*)"'
+    with pytest.raises(BadRequest, match=message) as caught:
         choose_presentation(size, None, manifest)
     assert caught.value.param == "size"
+    (found,) = re.findall(message, caught.value.message)
+    assert found == nearest
+    assert choose_presentation(nearest, None, manifest).size == nearest
+    assert choose_presentation(size, None, manifest, rounded=True).size == nearest
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *("0x0", "-24x-16", "24x016", "24 x 16", "24x16px", "٢٤x١٦", "24x16\n", "x", "", "24"),
+        "large",
+    ],
+)
+@pytest.mark.parametrize("rounded", [False, True])
+def test_what_is_no_size(manifest: GeneratorManifest, size: str, rounded: bool) -> None:
+    with pytest.raises(BadRequest, match=r'24x16.*3:2 .* "96x64": write it as WIDTHxHEIGHT'):
+        choose_presentation(size, None, manifest, rounded)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "largest"),
+    [
+        *((24, 16, (96, 64)), (512, 512, (2048, 2048)), (768, 512, (2048, 1365))),
+        *((1000, 3000, (1000, 3000)), (2048, 1024, (2048, 1024)), (1024, 640, (2048, 1280))),
+    ],
+)
+def test_the_largest_size(
+    manifest: GeneratorManifest, width: int, height: int, largest: tuple[int, int]
+) -> None:
+    model = manifest.model_copy(update={"width": width, "height": height})
+    assert largest_size(model) == largest
+    size = "{}x{}".format(*largest)
+    assert choose_presentation(size, None, model).size == size
+
+
+@pytest.mark.parametrize(
+    ("size", "enlargement"),
+    [("24x16", "none"), ("48x32", "none"), ("49x33", "lanczos"), ("192x128", "lanczos")],
+)
+def test_a_size_says_how_it_is_reached(
+    manifest: GeneratorManifest, size: str, enlargement: str
+) -> None:
+    model = manifest.model_copy(update={"width": 48, "height": 32})
+    assert choose_presentation(size, None, model).enlargement == enlargement
 
 
 def test_a_model_below_the_smallest_size_gives_its_own(manifest: GeneratorManifest) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import RegistryError
+from service.errors import OperatorError, RegistryError
 from service.model_store.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("bento_home")
@@ -216,7 +216,7 @@ def test_spoiled_exports_are_refused_and_leave_nothing(
     spoil, message = SPOILERS[name]
     export = make_export()
     spoil(export)
-    with pytest.raises(RegistryError, match=message):
+    with pytest.raises(OperatorError, match=message):
         Registry().register(export)
     assert Registry().list() == []
     assert Registry().promoted() == {}

@@ -76,14 +76,15 @@ def test_the_models_own_size_does_not(upscaled_export: Path, size: str | None) -
     assert choose_presentation(size, None, manifest) == Presentation(24, 16)
 
 
-def test_the_upscalers_factor_is_the_limit(upscaled_export: Path) -> None:
+def test_an_upscaler_of_a_smaller_factor_does_the_first_step(upscaled_export: Path) -> None:
     manifest, _ = read_export(upscaled_export)
-    with pytest.raises(BadRequest, match=r'up to "96x64"'):
-        choose_presentation("120x80", None, manifest)
     assert manifest.upscaler is not None
     twice = manifest.upscaler.model_copy(update={"factor": 2})
-    with pytest.raises(BadRequest, match=r'up to "48x32"'):
-        choose_presentation("72x48", None, manifest.model_copy(update={"upscaler": twice}))
+    for upscaler in (manifest.upscaler, twice):
+        model = manifest.model_copy(update={"upscaler": upscaler})
+        assert choose_presentation("96x64", None, model).enlargement == "upscaler"
+        with pytest.raises(BadRequest, match=r'to "96x64"'):
+            choose_presentation("120x80", None, model)
 
 
 def test_an_image_is_enlarged_by_the_graph(upscaled_export: Path) -> None:
@@ -116,19 +117,30 @@ def test_a_seed_gives_the_same_large_image_alone_or_among_others(upscaled: TestC
         np.testing.assert_array_equal(generate(upscaled, size="96x64", seed=3 + index), [image])
 
 
-def test_a_model_without_an_upscaler_goes_to_twice_its_size(upscaled: TestClient) -> None:
+def test_a_model_without_an_upscaler_is_enlarged_by_lanczos(upscaled: TestClient) -> None:
     (native,) = generate(upscaled, model="shop")
-    (large,) = generate(upscaled, model="shop", size="48x32")
-    np.testing.assert_array_equal(large, lanczos(native, (48, 32)))
-    refused = upscaled.post(GENERATIONS, json={"model": "shop", "size": "96x64"})
+    (large,) = generate(upscaled, model="shop", size="96x64")
+    np.testing.assert_array_equal(large, lanczos(native, (96, 64)))
+    refused = upscaled.post(GENERATIONS, json={"model": "shop", "size": "120x80"})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "size")
+
+
+def test_responses_say_which_it_was(upscaled: TestClient) -> None:
+    for model, size, enlargement in (
+        *(("shop", "96x64", "lanczos"), ("shop", "24x16", "none")),
+        *(("large", "48x32", "upscaler"), ("large", "24x16", "none")),
+    ):
+        body = {"model": model, "size": size, "category": "boxes"}
+        assert upscaled.post(GENERATIONS, json=body).json()["enlargement"] == enlargement
+        bare = upscaled.post(GENERATIONS, json=body, headers={"Accept": "image/png"})
+        assert bare.headers["X-Catalogan-Enlargement"] == enlargement
 
 
 def test_models_say_how_large_their_images_can_be(upscaled: TestClient) -> None:
     models = {model["id"]: model for model in upscaled.get("/v1/models").json()["data"]}
     sizes = {name: (model["size"], model["max_size"]) for name, model in models.items()}
     assert sizes["large"] == sizes["clear"] == ("24x16", "96x64")
-    assert sizes["shop"] == ("24x16", "48x32")
+    assert sizes["shop"] == ("24x16", "96x64")
 
 
 def test_a_background_lies_under_what_the_upscaler_made_clear(upscaled: TestClient) -> None:

@@ -22,7 +22,8 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
 
     @route(app, MODEL)
     def show_model(model: str) -> ModelInfo:
-        """One model, by name or "name:version"."""
+        """One model, by name, "name:version" or an alias."""
+        model = runtime.settings.aliases.get(model, model)
         for known in runtime.pool.promoted():
             if model in (known.name, known.model_id):
                 return _model_info(known, runtime)

@@ -67,7 +67,7 @@ async def _vary(
         runtime.marker,
         model.registered.model_id,
         session,
-        choose_presentation(requested.size, None, manifest),
+        choose_presentation(requested.size, None, manifest, runtime.settings.round_sizes),
         output_format,
         requested.output_compression,
     )

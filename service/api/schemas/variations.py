@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from service.fields import Seed
 from service.rendering.encoding import OutputFormat
+from service.rendering.presentation import Enlargement
 
 
 class VariedImage(BaseModel):
@@ -36,6 +37,9 @@ class VariationResponse(BaseModel):
     model_hash: str
     output_format: OutputFormat
     size: str
+    enlargement: Annotated[
+        Enlargement, Field(description="How a size above the model's own was reached.")
+    ] = "none"
     reconstruction_error: Annotated[
         float,
         Field(
