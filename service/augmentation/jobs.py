@@ -14,6 +14,7 @@ from PIL import Image
 
 from models.images import ImageLimits
 from service.augmentation.annotations import Annotation, carry, check_annotation
+from service.augmentation.masks import match_masks
 from service.augmentation.operations.base import Size
 from service.augmentation.operations.geometry import MAX_SIDE_PX, GeometricOperation
 from service.augmentation.pipeline import (
@@ -26,7 +27,7 @@ from service.augmentation.pipeline import (
 from service.augmentation.policies import AnyOperation
 from service.augmentation.requests import AugmentationRequest
 from service.augmentation.resampling import View, warp_labels
-from service.decoding.uploads import File, match_masks, measure_upload, open_mask, open_upload
+from service.decoding.uploads import File, measure_upload, open_mask, open_upload
 from service.errors import BadRequest
 from service.inference.generation import consecutive_seeds
 from service.provenance.xmp import Mark, edited_source_type

@@ -560,10 +560,11 @@ def test_masks_find_their_photos(client: TestClient) -> None:
     named = {name: ("mask", (f"{name}.png", mark)) for name, mark in marks.items()}
     assert digests([named["b"], named["a"]]) == [a, b]
     assert digests([named["b"]]) == [None, b]
-    unnamed = [("mask", ("x", marks["a"])), ("mask[]", ("x", marks["b"]))]
-    assert digests(unnamed) == [a, b]
-    for parts in (unnamed[:1], [named["a"], unnamed[0]], [named["a"], named["a"]]):
+    others = [("mask", ("x.png", marks["a"])), ("mask[]", ("y.png", marks["b"]))]
+    for parts in (others, others[:1], [named["a"], others[0]], [named["a"], named["a"]]):
         check(post(client, [*photos, *parts]), 400, "mask")
+    message = check(post(client, [*photos, *others]), 400, "mask")["message"]
+    assert all(f'"{name}"' in message for name in ("x.png", "y.png", "a.jpg", "b.jpg"))
 
 
 def test_a_palette_stays_a_palette(client: TestClient) -> None:
