@@ -9,14 +9,13 @@ from typing import Any, Final, Protocol
 from service.datasets.archives import Sink, Spool, Tar, add, add_blocks
 from service.datasets.card import set_card, set_manifest, set_metadata
 from service.datasets.numbering import Item, folder_names
+from service.datasets.outlines import Outline
 from service.datasets.plan import TAR_IMAGES, DatasetPlan
 from service.generation.output import ImageEncoder
 from service.rendering.encoded_image import EncodedImage
 
 # WebDataset's readers pass over names that begin with such a folder, or have no extension.
 TAR_META_FOLDER: Final = "__catalogan__"
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,12 @@ class LabelledImage:
     Attributes:
         item: Which one.
         image: Its file, and what is said of it.
-        box: Left, top, width and height of what it shows.
+        outline: Of what it shows; None = the layout says nothing of it.
     """
 
     item: Item
     image: EncodedImage
-    box: Box
+    outline: Outline | None
 
 
 class Layout(Protocol):
@@ -108,7 +107,8 @@ class CocoLayout(_Base):
 
     def image(self, labelled: LabelledImage) -> bytes:
         """Add the next image."""
-        item, (left, top, width, height) = labelled.item, labelled.box
+        item, outline = labelled.item, labelled.outline
+        assert outline is not None, "COCO's annotations are about outlines"
         shown = self.plan.presentation
         name = f"{self.number(item)}.{self.extension}"
         image = {
@@ -123,10 +123,11 @@ class CocoLayout(_Base):
             "id": item.number,
             "image_id": item.number,
             "category_id": item.category + 1,
-            "bbox": [left, top, width, height],
-            "area": width * height,
-            "segmentation": [],
+            "bbox": outline.box,
+            "area": outline.area,
+            "segmentation": outline.polygons,
             "iscrowd": 0,
+            "outline_from": outline.source,
         }
         self._images.write(self._between + _line(image))
         self._annotations.write(self._between + _line(annotation))

@@ -20,7 +20,6 @@ from service.api.parsing.accept import resolve_file
 from service.datasets.archives import Directory, Spool, Tar, Zip, add, add_blocks
 from service.datasets.numbering import Shard, all_items, first_seed, folder_names
 from service.datasets.plan import CONTAINER_TYPES, DatasetPlan, DatasetRequest, plan_dataset
-from service.datasets.stream import OPAQUE, _box
 from service.errors import BadRequest
 from service.fields import validate
 from service.inference.generation import SEED_LIMIT
@@ -293,24 +292,3 @@ def test_no_container_that_is_accepted(accept: str, body: dict[str, Any], param:
     with pytest.raises(BadRequest) as caught:
         resolve_container(accept, body)
     assert caught.value.param == param
-
-
-def painted(left: int, top: int, width: int, height: int, ground: int = 0) -> np.ndarray:
-    pixels = np.zeros((16, 24, 4), dtype=np.uint8)
-    pixels[..., 3] = ground
-    pixels[top : top + height, left : left + width, 3] = 255
-    return pixels
-
-
-@pytest.mark.parametrize("background", ["transparent", "white"])
-def test_the_box_is_around_what_is_seen(clear_export: Path, background: str) -> None:
-    def box(pixels: np.ndarray, **body: Any) -> Any:
-        return _box(pixels, planned(clear_export, count=1, background=background, **body))
-
-    assert box(painted(3, 5, 7, 2), layout="coco") == (3, 5, 7, 2)
-    assert box(painted(3, 5, 7, 2, OPAQUE - 1), layout="coco") == (3, 5, 7, 2)
-    assert box(painted(3, 5, 7, 2, OPAQUE), layout="coco") == (0, 0, 24, 16)
-    assert box(painted(0, 0, 24, 16), layout="coco") == (0, 0, 24, 16)
-    assert box(painted(4, 4, 8, 8), layout="coco", size="48x32") == (8, 8, 16, 16)
-    assert box(painted(0, 0, 0, 0), layout="coco") == (0, 0, 24, 16)
-    assert box(painted(3, 5, 7, 2)[..., :3], layout="coco") == (0, 0, 24, 16)

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 from onnx import helper
 from PIL import Image
+from pycocotools import mask as masks
+from pycocotools.coco import COCO
 
 from service.datasets import plan as plan_module
 from service.inference.generation import GeneratorSession
@@ -98,11 +101,46 @@ def test_coco(export: Path, tmp_path: Path) -> None:
     assert len({one["id"] for one in coco["annotations"]}) == 11
     for image, noted in zip(coco["images"], coco["annotations"], strict=True):
         assert noted["image_id"] == image["id"]
-        assert noted["bbox"] == [0, 0, image["width"], image["height"]] == [0, 0, 24, 16]
-        assert noted["area"] == 24 * 16
+        assert (image["width"], image["height"]) == (24, 16)
         mark = read_xmp(found[f"images/{image['file_name']}"])
         assert names[noted["category_id"]] == mark[OURS + "category"]
         assert str(image["seed"]) == mark[OURS + "seed"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy's
+@pytest.mark.parametrize("size", ["24x16", "48x32"])
+def test_cocos_own_tools_read_masks_boxes_and_areas(
+    make_export: Callable[..., Path], tmp_path: Path, size: str
+) -> None:
+    export = make_export(framed_graph(), size=(16, 24, 4))
+    options = ("--layout", "coco", "--count", 4, "--size", size)
+    out = synthesize(export, tmp_path / "set", *options)
+    with redirect_stdout(io.StringIO()):
+        coco = COCO(out / "annotations.json")
+    sources = set()
+    for image in coco.loadImgs(coco.getImgIds()):
+        (noted,) = coco.loadAnns(coco.getAnnIds(imgIds=image["id"], iscrowd=False))
+        rle, mask = coco.annToRLE(noted), coco.annToMask(noted).astype(bool)
+        assert masks.toBbox(rle).tolist() == noted["bbox"]
+        assert masks.area(rle) == noted["area"] == mask.sum() > 0
+        sources.add(noted["outline_from"])
+        if noted["outline_from"] == "alpha":
+            with Image.open(out / "images" / image["file_name"]) as shown:
+                np.testing.assert_array_equal(mask, np.asarray(shown)[..., 3] >= 128)
+    assert "alpha" in sources
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy's
+def test_torchvision_reads_coco_sets(export: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+    out = synthesize(export, tmp_path / "set", "--layout", "coco", "--count", 2)
+    with redirect_stdout(io.StringIO()):
+        read = datasets.CocoDetection(out / "images", out / "annotations.json")
+    assert len(read) == 8
+    for image, (noted,) in read:
+        mask = read.coco.annToMask(noted)
+        assert mask.shape == image.size[::-1]
+        assert mask.sum() == noted["area"]
 
 
 def framed_graph() -> Any:
