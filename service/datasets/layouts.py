@@ -11,11 +11,25 @@ from service.datasets.card import set_card, set_manifest, set_metadata
 from service.datasets.numbering import Item, folder_names
 from service.datasets.outlines import Outline
 from service.datasets.plan import TAR_IMAGES, DatasetPlan
+from service.datasets.reading import class_list
 from service.generation.output import ImageEncoder
 from service.rendering.encoded_image import EncodedImage
 
+
+@dataclass(frozen=True)
+class AboutNames:
+    """Names of the files about a whole set; the manifest's takes the shard's suffix."""
+
+    card: str
+    classes: str
+    manifest: str
+
+
+FILES: Final = AboutNames("README.md", "classes.json", "manifest{}.json")
 # WebDataset's readers pass over names that begin with such a folder, or have no extension.
-TAR_META_FOLDER: Final = "__catalogan__"
+HIDDEN_FILES: Final = AboutNames(
+    "__catalogan__/README", "__catalogan__/classes", "__catalogan__/manifest{}"
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +77,11 @@ class _Base:
         category = self.categories[item.category]
         return {"category": category, "label": item.category, "seed": item.seed}
 
-    def close(self, card: str = "README.md", manifest: str = "manifest{}.json") -> Iterator[bytes]:
-        """Add card and manifest, and end."""
-        yield add(self.sink, card, set_card(self.metadata))
-        name = manifest.format(self.plan.shard.suffix)
+    def close(self, names: AboutNames = FILES) -> Iterator[bytes]:
+        """Add what is said of the set, the manifest last, and end."""
+        yield add(self.sink, names.card, set_card(self.metadata))
+        yield add(self.sink, names.classes, class_list(self.categories, self.folders))
+        name = names.manifest.format(self.plan.shard.suffix)
         yield add(self.sink, name, set_manifest(self.metadata, self.plan))
         yield from self.sink.close()
 
@@ -195,7 +210,7 @@ class WebDatasetLayout(_Base):
         """Add the rest, and end."""
         if self._tar is not None:
             return self.close()
-        return self.close(f"{TAR_META_FOLDER}/README", f"{TAR_META_FOLDER}/manifest{{}}")
+        return self.close(HIDDEN_FILES)
 
 
 LAYOUTS: Final[dict[str, type[FolderLayout | CocoLayout | WebDatasetLayout]]] = {

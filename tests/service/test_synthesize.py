@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def test_a_folder_for_each_category(export: Path, tmp_path: Path) -> None:
         *(line["file_name"] for line in lines),
         "metadata.jsonl",
         "README.md",
+        "classes.json",
         "manifest.json",
     ]
     assert [line["file_name"][-10:] for line in lines] == [f"{k:06d}.png" for k in range(1, 12)]
@@ -90,6 +92,47 @@ def test_a_folder_for_each_category(export: Path, tmp_path: Path) -> None:
     card = found["README.md"].decode()
     assert manifest["statement"] in card
     assert manifest["model_hash"] in card
+
+
+def readme_code(out: Path, reader: str) -> str:
+    """What a set's README says of a reader, with the set's own place in it."""
+    blocks = re.findall(r"```python\n(.+?)```", (out / "README.md").read_text("utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if f"from {reader}" in block)
+    return str(code).replace("SET", str(out))
+
+
+@pytest.mark.parametrize("shard", ["1/1", "2/3"])
+def test_image_folders_give_the_labels_of_the_metadata(
+    export: Path, tmp_path: Path, shard: str
+) -> None:
+    """Two of four categories have images, whose folders in order aren't their labels in order."""
+    pytest.importorskip("torchvision")
+    counts = ("--category", "shoe boxes=5", "--category", "boxes=4")
+    options = (*counts, "--seed", 5, "--shard", shard)
+    out = synthesize(export, tmp_path / "set", *options)
+    (metadata,) = out.glob("metadata*.jsonl")
+    told = [json.loads(line) for line in metadata.read_text("utf-8").splitlines()]
+    assert {one["label"] for one in told} == {1, 2}
+    names: dict[str, Any] = {}
+    exec(readme_code(out, "torchvision.datasets"), names)
+    read = names["images"]
+    assert read.classes == ["mugs", "shoe boxes", "boxes", "café lamps"]
+    found = {Path(file).relative_to(out).as_posix(): label for file, label in read.samples}
+    assert found == {one["file_name"]: one["label"] for one in told}
+    compile(readme_code(out, "datasets"), "README.md", "exec")
+
+
+@pytest.mark.parametrize("layout", ["folder", "coco", "webdataset"])
+def test_every_set_lists_all_classes(export: Path, tmp_path: Path, layout: str) -> None:
+    options = ("--layout", layout, "--category", "boxes=1")
+    found = files(synthesize(export, tmp_path / "set.tar", *options))
+    name = "__catalogan__/classes" if layout == "webdataset" else "classes.json"
+    assert json.loads(found[name]) == [
+        {"label": 0, "name": "mugs", "folder": "mugs"},
+        {"label": 1, "name": "shoe boxes", "folder": "shoe-boxes"},
+        {"label": 2, "name": "boxes", "folder": "boxes"},
+        {"label": 3, "name": "café lamps", "folder": "café-lamps"},
+    ]
 
 
 def test_coco(export: Path, tmp_path: Path) -> None:
@@ -132,10 +175,12 @@ def test_cocos_own_tools_read_masks_boxes_and_areas(
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy's
 def test_torchvision_reads_coco_sets(export: Path, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("torchvision.datasets")
+    pytest.importorskip("torchvision")
     out = synthesize(export, tmp_path / "set", "--layout", "coco", "--count", 2)
+    names: dict[str, Any] = {}
     with redirect_stdout(io.StringIO()):
-        read = datasets.CocoDetection(out / "images", out / "annotations.json")
+        exec(readme_code(out, "torchvision.datasets"), names)
+    read = names["images"]
     assert len(read) == 8
     for image, (noted,) in read:
         mask = read.coco.annToMask(noted)
@@ -211,7 +256,7 @@ def test_many_webdataset_shards(
     options = ("--layout", "webdataset", "--count", 5)
     found = files(synthesize(export, tmp_path / target, *options))
     names = [f"shard-{k:06d}.tar" for k in range(3)]
-    assert sorted(found) == ["README.md", "manifest.json", *names]
+    assert sorted(found) == ["README.md", "classes.json", "manifest.json", *names]
     for index, name in enumerate(names):
         (tmp_path / name).write_bytes(found[name])
         check_samples(samples(files(tmp_path / name)), 1 + 8 * index, min(8 + 8 * index, 20))
@@ -251,7 +296,7 @@ def test_shards_are_the_set_whatever_their_number(
                 if suffix in file:
                     about.setdefault(file.replace(suffix, ""), []).append(data)
                 elif file in joined:
-                    assert "README" in file
+                    assert "README" in file or "classes" in file
                     assert joined[file] == data
                 else:
                     joined[file] = data
