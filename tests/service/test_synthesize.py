@@ -245,7 +245,9 @@ def check_samples(found: dict[str, dict[str, bytes]], first: int, last: int) -> 
 def test_a_webdataset_tar_is_one_shard(export: Path, tmp_path: Path) -> None:
     found = files(synthesize(export, tmp_path / "set.tar", "--layout", "webdataset", *MIX))
     check_samples(samples(found), 1, 11)
-    assert list(found)[-2:] == ["__catalogan__/README", "__catalogan__/manifest"]
+    assert list(found)[-3:] == [
+        f"__catalogan__/{name}" for name in ("README", "classes", "manifest")
+    ]
     assert json.loads(found["__catalogan__/manifest"])["count"] == 11
 
 
@@ -266,7 +268,7 @@ def test_many_webdataset_shards(
 def small_tars(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight pictures in a tar, so that few make several."""
     for module in ("service.datasets.plan", "service.datasets.layouts"):
-        monkeypatch.setattr(sys.modules[module], "TAR_IMAGES", 8)
+        monkeypatch.setattr(f"{module}.TAR_IMAGES", 8)
     assert plan_module.TAR_IMAGES == 8
 
 
