@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from models.images import ImageLimits
-from service.augmentation.annotations import Annotation, carry, check_annotation
+from service.augmentation.annotations import Annotation, check_annotation
+from service.augmentation.instances import find_instances
 from service.augmentation.masks import match_masks
 from service.augmentation.operations.base import Size
 from service.augmentation.operations.geometry import MAX_SIDE_PX, GeometricOperation
@@ -25,6 +26,7 @@ from service.augmentation.pipeline import (
     render,
 )
 from service.augmentation.policies import AnyOperation
+from service.augmentation.projection import Annotated, carry
 from service.augmentation.requests import AugmentationRequest
 from service.augmentation.resampling import View, warp_labels
 from service.decoding.uploads import File, measure_upload, open_mask, open_upload
@@ -117,8 +119,11 @@ def open_photo(sent: Sent, data: bytes, limits: ImageLimits) -> Photo:
     image = open_upload(data, limits, sent.param)
     size, mask = image.size, sent.mask
     labels = None if mask is None else open_mask(mask.data, size, sent.mask_param)
+    known = None
     if sent.annotation is not None:
         check_annotation(sent.annotation, size, sent.annotation_param)
+        instances = find_instances(sent.annotation, size, labels)
+        known = Annotated(sent.annotation, size, instances)
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
     alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
     if alpha is not None and alpha.min() == 255:
@@ -131,7 +136,7 @@ def open_photo(sent: Sent, data: bytes, limits: ImageLimits) -> Photo:
         alpha,
         labels,
         None if mask is None else hashlib.sha256(mask.data).hexdigest(),
-        sent.annotation,
+        known,
         edited_source_type(data),
     )
 
@@ -217,8 +222,8 @@ def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -
     )
     with stage("encode"):
         data = encode_image(pixels, encoding, mark)
-    if photo.annotation is not None:
-        metadata["annotations"] = carry(photo.annotation, view, photo.size, min_visible)
+    if photo.known is not None:
+        metadata["annotations"] = carry(photo.known, view, min_visible)
     return EncodedImage.of(data, metadata, mark, _warped_mask(photo, view))
 
 

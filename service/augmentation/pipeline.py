@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from models.images import flatten
-from service.augmentation.annotations import Annotation
 from service.augmentation.matrices import local_scales, scaling
 from service.augmentation.operations.base import Layers, Matrix, Operation, Pixels, Scene, Size
 from service.augmentation.operations.geometry import Canvas, GeometricOperation
@@ -23,6 +22,7 @@ from service.augmentation.operations.scenery import Background
 from service.augmentation.operations.tones import ImageOperation
 from service.augmentation.operations.traces import Shadow
 from service.augmentation.policies import AnyOperation
+from service.augmentation.projection import Annotated
 from service.augmentation.resampling import View, warp
 from service.augmentation.subject import Subject, before_backdrop, of_mask
 from service.errors import BadRequest
@@ -44,7 +44,7 @@ class Photo:
         alpha: Their opacity; None = all are opaque.
         mask: Class indexes of `size`, mode L or P; None = none was sent.
         mask_sha256: Of the mask's file, hex.
-        annotation: None = none was sent.
+        known: Its annotation; None = none was sent.
         source_type: What its edited images are, as an IPTC term; see `edited_source_type`.
     """
 
@@ -55,7 +55,7 @@ class Photo:
     alpha: Pixels | None = None
     mask: Image.Image | None = None
     mask_sha256: str | None = None
-    annotation: Annotation | None = None
+    known: Annotated | None = None
     source_type: str = ENHANCED
 
     @property
@@ -194,7 +194,7 @@ def may_be_transparent(operations: Sequence[AnyOperation]) -> bool:
 
 def _outline(photo: Photo) -> NDArray[np.float64]:
     """Of the subject; of the boxes, where they were sent and it is not known for sure."""
-    boxes = photo.annotation.corners() if photo.annotation else np.empty((0, 4))
+    boxes = photo.known.annotation.corners() if photo.known else np.empty((0, 4))
     if photo.mask is None and photo.alpha is None and len(boxes):
         return np.concatenate([boxes[:, :2], boxes[:, 2:], boxes[:, [0, 3]], boxes[:, [2, 1]]])
     outline = photo.require_subject().outline()
