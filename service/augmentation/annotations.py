@@ -73,6 +73,12 @@ class Annotation(Strict):
             raise ValueError("flip_pairs names a keypoint that an instance doesn't have")
         return self
 
+    @property
+    def points(self) -> int:
+        """Of polygons and keypoints, and four of each box."""
+        lists = (*self.keypoints, *self.boxes)
+        return sum(map(len, self.polygons)) // 2 + sum(map(len, lists))
+
     def corners(self) -> NDArray[np.float64]:
         """The boxes' edges, [N, 4]: left, top, right, bottom."""
         boxes = np.array(self.boxes, dtype=np.float64).reshape(-1, 4)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from models.images import ImageLimits
 from service.augmentation.annotations import Annotation, check_annotation
+from service.augmentation.budget import Budget
 from service.augmentation.instances import find_instances
 from service.augmentation.masks import match_masks
 from service.augmentation.operations.base import Size
@@ -24,6 +25,7 @@ from service.augmentation.pipeline import (
     draw_operations,
     may_be_transparent,
     render,
+    work_pixels,
 )
 from service.augmentation.policies import AnyOperation
 from service.augmentation.projection import Annotated, carry
@@ -142,13 +144,19 @@ def open_photo(sent: Sent, data: bytes, limits: ImageLimits) -> Photo:
 
 
 def check_sizes(
-    tasks: Sequence[Task], sent: Sequence[Sent], photos: Sequence[File], limits: ImageLimits
+    tasks: Sequence[Task],
+    sent: Sequence[Sent],
+    photos: Sequence[File],
+    limits: ImageLimits,
+    budget: Budget,
 ) -> None:
     """Refuse photos that can't be used, as far as their headers tell, and too large a response.
 
     Raises:
-        ApiError: Names the photo, or n.
+        ApiError: Names the photo, n or annotations.
     """
+    annotations = (sent[task.photo].annotation for task in tasks)
+    budget.check_points(sum(known.points for known in annotations if known is not None))
     frames = [
         _frame(measure_upload(photo.data, limits, known.param))
         for photo, known in zip(photos, sent, strict=True)
@@ -180,7 +188,7 @@ def _area(operations: Sequence[AnyOperation], stored: Size) -> int:
 
 
 def augmentation_jobs(
-    photo: Photo, tasks: Sequence[Task], min_visible: float, encoding: Encoding
+    photo: Photo, tasks: Sequence[Task], min_visible: float, encoding: Encoding, budget: Budget
 ) -> list[Callable[[], EncodedImage]]:
     """One job for each image; it depends on photo, operations and its own seed alone.
 
@@ -198,7 +206,7 @@ def augmentation_jobs(
                     param=photo.param,
                     code="another_photo",
                 )
-    return [partial(_augment, photo, task, min_visible, encoding) for task in tasks]
+    return [partial(_augment, photo, task, min_visible, encoding, budget) for task in tasks]
 
 
 def common_metadata(images: Sequence[EncodedImage], output_format: OutputFormat) -> dict[str, Any]:
@@ -208,9 +216,12 @@ def common_metadata(images: Sequence[EncodedImage], output_format: OutputFormat)
     return {"created": int(time.time()), "output_format": output_format, **same}
 
 
-def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -> EncodedImage:
+def _augment(
+    photo: Photo, task: Task, min_visible: float, encoding: Encoding, budget: Budget
+) -> EncodedImage:
     drawn = task.operations if task.exact else draw_operations(task.operations, task.seed, photo)
     view = compose(drawn, photo)
+    budget.take_pixels(work_pixels(photo, drawn, view), "replay" if task.exact else "n")
     pixels = render(photo, drawn, view)
     metadata = _metadata(photo, task, drawn, view)
     parameters = {name: metadata[name] for name in ("photo_sha256", "operations")}
@@ -223,7 +234,9 @@ def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -
     with stage("encode"):
         data = encode_image(pixels, encoding, mark)
     if photo.known is not None:
-        metadata["annotations"] = carry(photo.known, view, min_visible)
+        carried = carry(photo.known, view, min_visible)
+        budget.take_annotation_bytes(len(json.dumps(carried, ensure_ascii=False).encode()))
+        metadata["annotations"] = carried
     return EncodedImage.of(data, metadata, mark, _warped_mask(photo, view))
 
 

@@ -23,7 +23,7 @@ from service.augmentation.operations.tones import ImageOperation
 from service.augmentation.operations.traces import Shadow
 from service.augmentation.policies import AnyOperation
 from service.augmentation.projection import Annotated
-from service.augmentation.resampling import View, warp
+from service.augmentation.resampling import View, resampled_pixels, warp
 from service.augmentation.subject import Subject, before_backdrop, of_mask
 from service.errors import BadRequest
 from service.provenance.xmp import ENHANCED
@@ -180,6 +180,16 @@ def render(photo: Photo, steps: Sequence[AnyOperation], view: View) -> Pixels:
             layers = step.apply(layers)
     pixels = np.asarray(layers.image)
     return pixels if layers.alpha is None else np.dstack([pixels, layers.alpha])
+
+
+def work_pixels(photo: Photo, steps: Sequence[AnyOperation], view: View) -> int:
+    """How many pixels `render` computes on its way to an image, for the same arguments."""
+    in_frame = View(view.matrix @ np.linalg.inv(photo.to_frame), view.size)
+    cut_out = any(isinstance(step, Background) for step in steps)
+    warps = 1 if cut_out or not any(step.needs_subject() for step in steps) else 2
+    others = sum(not isinstance(step, GeometricOperation) for step in steps)
+    image = view.size[0] * view.size[1]
+    return warps * (resampled_pixels(photo.frame, in_frame) + image) + others * image
 
 
 def may_be_transparent(operations: Sequence[AnyOperation]) -> bool:

@@ -99,11 +99,15 @@ def _join(parts: Sequence[_Seen]) -> _Seen:
 
 def _clip(outline: NDArray[np.float64], view: View) -> _Seen:
     """Project a polygon [N, 2] and cut it off at the image's edges."""
-    moved = _cut(homogeneous(outline, view.matrix), np.array([0, 0, 1, -HORIZON]))
+    moved = homogeneous(outline, view.matrix)
+    if moved[:, 2].min(initial=1) < HORIZON:
+        moved = _cut(moved, np.array([0, 0, 1, -HORIZON]))
     whole = _area(moved[:, :2] / moved[:, 2:])
     width, height = view.size
-    for edge in ([1, 0, 0, 0], [0, 1, 0, 0], [-1, 0, width, 0], [0, -1, height, 0]):
-        moved = _cut(moved, np.array(edge))
+    edges = np.array([[1, 0, 0], [0, 1, 0], [-1, 0, width], [0, -1, height]])
+    # Most shapes cross no edge, or one.
+    for edge in edges[(moved @ edges.T < 0).any(axis=0)]:
+        moved = _cut(moved, np.append(edge, 0))
     seen = moved[:, :2] / moved[:, 2:]
     return _Seen(seen, _area(seen), whole)
 

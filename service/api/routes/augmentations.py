@@ -17,6 +17,7 @@ from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime
 from service.api.schemas.augmentations import AugmentationResponse
+from service.augmentation.budget import Budget
 from service.augmentation.jobs import (
     Sent,
     Task,
@@ -87,7 +88,9 @@ async def _augment(
     kind, output_format = resolve_response(accept, requested.output_format, len(tasks))
     check_output(tasks, output_format)
     encoding = Encoding(runtime.marker, output_format, requested.output_compression)
-    await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, runtime.decoder.limits)])
+    assert AUGMENTATIONS.work is not None
+    budget, limits = Budget(AUGMENTATIONS.work), runtime.decoder.limits
+    await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, limits, budget)])
     images: dict[int, EncodedImage] = {}
     # A few photos are held decoded at a time, however many there are.
     step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
@@ -101,7 +104,7 @@ async def _augment(
                     partial(open_photo, sent[index]), photos[index].data
                 )
                 mine = [tasks[position] for position in own]
-                jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding)
+                jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding, budget)
                 positions += own
         images |= zip(positions, await runtime.workers.run(jobs), strict=True)
     in_order = [images[position] for position in range(len(tasks))]
