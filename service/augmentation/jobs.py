@@ -192,8 +192,10 @@ def augmentation_jobs(
 ) -> list[Callable[[], EncodedImage]]:
     """One job for each image; it depends on photo, operations and its own seed alone.
 
+    What replays cost is known, and taken from the budget before anything is created.
+
     Raises:
-        BadRequest: A replay was of another photo or mask.
+        BadRequest: A replay was of another photo or mask, or the budget is used up.
     """
     for task in tasks:
         for kind, wanted, found in (
@@ -206,7 +208,14 @@ def augmentation_jobs(
                     param=photo.param,
                     code="another_photo",
                 )
+        if task.exact:
+            _take_pixels(photo, task, task.operations, budget)
     return [partial(_augment, photo, task, min_visible, encoding, budget) for task in tasks]
+
+
+def _take_pixels(photo: Photo, task: Task, drawn: Sequence[AnyOperation], budget: Budget) -> None:
+    pixels = work_pixels(photo, drawn, compose(drawn, photo))
+    budget.take_pixels(pixels, "replay" if task.exact else "n")
 
 
 def common_metadata(images: Sequence[EncodedImage], output_format: OutputFormat) -> dict[str, Any]:
@@ -220,8 +229,9 @@ def _augment(
     photo: Photo, task: Task, min_visible: float, encoding: Encoding, budget: Budget
 ) -> EncodedImage:
     drawn = task.operations if task.exact else draw_operations(task.operations, task.seed, photo)
+    if not task.exact:
+        _take_pixels(photo, task, drawn, budget)
     view = compose(drawn, photo)
-    budget.take_pixels(work_pixels(photo, drawn, view), "replay" if task.exact else "n")
     pixels = render(photo, drawn, view)
     metadata = _metadata(photo, task, drawn, view)
     parameters = {name: metadata[name] for name in ("photo_sha256", "operations")}

@@ -135,3 +135,22 @@ def test_long_labels_count_as_well(client: TestClient, monkeypatch: pytest.Monke
     error = check(post(client, photo(), replay=replay * 5, annotations=[known]), 400, "annotations")
     assert "100000 bytes" in error["message"]
     assert "shorter labels" in error["message"]
+
+
+def test_a_horizon_seen_again_and_again_is_refused_at_once(client: TestClient) -> None:
+    """All of the photo is resampled for each such image, however small: over the true limit."""
+    insets = [[0.3, 0.3], [0.3, 0.0], [0.0, 0.3], [0.0, 0.3]]
+    tilted = [
+        {"name": "scale", "factor": 4},
+        {"name": "perspective", "strength": 0, "insets": insets},
+        {"name": "translate", "x": 0, "y": 0.9},
+        {"name": "canvas", "size": "16x16", "placement": [1, 0, 0]},
+    ]
+    buffer = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), "white").save(buffer, "JPEG")
+    begun = time.process_time()
+    response = post(client, buffer.getvalue(), replay=[{"operations": tilted}] * 160)
+    error = check(response, 400, "replay")
+    assert error["code"] == "too_many_pixels"
+    assert "less perspective" in error["message"]
+    assert time.process_time() - begun < 3

@@ -104,7 +104,11 @@ async def _augment(
                     partial(open_photo, sent[index]), photos[index].data
                 )
                 mine = [tasks[position] for position in own]
-                jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding, budget)
+                plans = partial(
+                    augmentation_jobs, photo, mine, requested.min_visible, encoding, budget
+                )
+                (planned,) = await runtime.workers.run([plans])
+                jobs += planned
                 positions += own
         images |= zip(positions, await runtime.workers.run(jobs), strict=True)
     in_order = [images[position] for position in range(len(tasks))]
