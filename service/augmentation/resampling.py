@@ -7,7 +7,6 @@ dense linear interpolation is nearer to the ideal than Pillow's bicubic one, who
 draws lines along edges. Measured: docs/augmentation.md.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,14 +83,14 @@ class _Grid:
     Attributes:
         stretch: By how much its width and height are stretched.
         window: Left, top, right and bottom of those that are seen.
-        rows: First and last of the image's rows that they are made of.
+        source: Left, top, right and bottom of the image's pixels that these are made of.
         matrix: From all dense pixels to samples of the response's.
         size: Width and height of the samples.
     """
 
     stretch: tuple[float, float]
     window: tuple[int, int, int, int]
-    rows: tuple[int, int]
+    source: tuple[int, int, int, int]
     matrix: Matrix
     size: Size
 
@@ -101,7 +100,7 @@ class _Grid:
         left, top, right, bottom = self.window
         if left >= right or top >= bottom:
             return 0
-        dense = (right - left) * (bottom - top + self.rows[1] - self.rows[0])
+        dense = (right - left) * (bottom - top + self.source[3] - self.source[1])
         return dense + self.size[0] * self.size[1]
 
 
@@ -109,26 +108,28 @@ def _resample(image: Image.Image, view: View, fill: tuple[int, ...]) -> Image.Im
     grid = _lay_grid(image.size, view)
     if not grid.pixels:
         return Image.new(image.mode, view.size, fill)
-    width, height = image.size
-    bordered = Image.new(image.mode, (width + 2 * _BORDER_PX, height + 2 * _BORDER_PX), fill)
-    bordered.paste(image, (_BORDER_PX, _BORDER_PX))
     finer = View(grid.matrix @ translation(*grid.window[:2]), grid.size)
-    seen = _transform(_densify(bordered, grid), finer, Image.Resampling.BILINEAR, fill)
+    seen = _transform(_densify(image, grid, fill), finer, Image.Resampling.BILINEAR, fill)
     return seen if grid.size == view.size else seen.resize(view.size, Image.Resampling.LANCZOS)
 
 
-def _densify(image: Image.Image, grid: _Grid) -> Image.Image:
-    """Resize what is seen to the grid.
+def _densify(image: Image.Image, grid: _Grid, fill: tuple[int, ...]) -> Image.Image:
+    """Resize what is seen of an image, within its border, to the grid.
 
     One side after the other: Pillow 13 shifts rows where a box that begins at a part of a row
     resizes both at once.
     """
+    first_column, first_row, last_column, last_row = grid.source
+    columns, rows = last_column - first_column, last_row - first_row
+    bordered = Image.new(image.mode, (columns, rows), fill)
+    inner = np.clip(np.array(grid.source) - _BORDER_PX, 0, image.size * 2).tolist()
+    corner = (inner[0] + _BORDER_PX - first_column, inner[1] + _BORDER_PX - first_row)
+    bordered.paste(image.crop(inner), corner)
     left, top, right, bottom = grid.window
     x, y = grid.stretch
-    first, last = grid.rows
-    sides = (left / x, first, min(right / x, image.width), last)
-    narrow = image.resize((right - left, last - first), Image.Resampling.LANCZOS, sides)
-    ends = (0, top / y - first, narrow.width, min(bottom / y - first, narrow.height))
+    sides = (left / x - first_column, 0, min(right / x - first_column, columns), rows)
+    narrow = bordered.resize((right - left, rows), Image.Resampling.LANCZOS, sides)
+    ends = (0, top / y - first_row, narrow.width, min(bottom / y - first_row, rows))
     return narrow.resize((right - left, bottom - top), Image.Resampling.LANCZOS, ends)
 
 
@@ -146,10 +147,10 @@ def _lay_grid(size: Size, view: View) -> _Grid:
     finer = scaling(samples, samples) @ matrix @ scaling(1 / x, 1 / y)
     target = (view.size[0] * samples, view.size[1] * samples)
     window = _window((dense_width, dense_height), finer, target)
-    reach = _LANCZOS_REACH_PX * max(1.0, 1 / y) + 1
-    first = max(int(window[1] / y - reach), 0)
-    last = min(math.ceil(window[3] / y + reach), height)
-    return _Grid((x, y), window, (first, last), finer, target)
+    reach = _LANCZOS_REACH_PX * np.maximum(1, 1 / np.array([x, y])) + 1
+    ends = np.array(window).reshape(2, 2) / (x, y) + [-reach, reach]
+    source = np.clip([np.floor(ends[0]), np.ceil(ends[1])], 0, (width, height)).astype(int)
+    return _Grid((x, y), window, tuple(source.ravel().tolist()), finer, target)
 
 
 def _window(dense: Size, matrix: Matrix, target: Size) -> tuple[int, int, int, int]:
