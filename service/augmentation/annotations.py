@@ -4,15 +4,15 @@ Coordinates are those of `matrices`, in pixels of the upright photo.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from service.augmentation.operations.base import Size
 from service.errors import BadRequest
-from service.fields import Strict
+from service.fields import Strict, in_words
 
 MAX_SHAPES: Final = 1000
 MAX_POINTS: Final = 20_000
@@ -24,16 +24,53 @@ _BOXES: Final = {
 }
 
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
-Label = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=-(2**53), le=2**53)]
-Box = Annotated[tuple[Coordinate, Coordinate, Coordinate, Coordinate], Field(strict=False)]
+Label = Annotated[
+    Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=-(2**53), le=2**53)],
+    in_words("must be text of up to 200 characters, or a whole number of up to 53 bits"),
+]
+
+
+def _listed(length: int | None, message: str) -> BeforeValidator:
+    """Refuse what is no list, or of another length, or of lists in place of numbers."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != (length or len(value)):
+            raise ValueError(message)
+        if value and isinstance(value[0], list | tuple | dict):
+            raise ValueError(message)
+        return value
+
+    return BeforeValidator(check)
+
+
+Box = Annotated[
+    tuple[Coordinate, Coordinate, Coordinate, Coordinate],
+    Field(strict=False),
+    _listed(
+        4,
+        "must be four numbers: [left, top, width, height] as coco, [left, top, right, bottom] as "
+        "xyxy",
+    ),
+]
 Polygon = Annotated[
-    list[Coordinate], Field(min_length=6, max_length=4000, description="[x1, y1, x2, y2, ...]")
+    list[Coordinate],
+    Field(min_length=6, max_length=4000, description="[x1, y1, x2, y2, ...]"),
+    _listed(
+        None,
+        "must be one flat list of numbers for each polygon, [x1, y1, x2, y2, ...]; send what is "
+        "RLE as a mask",
+    ),
 ]
 Keypoint = Annotated[
     tuple[Coordinate, Coordinate, Annotated[int, Field(ge=0, le=2)]],
     Field(strict=False, description="x, y and COCO's visibility: 0 = unknown, 1 = hidden."),
+    _listed(3, "must be [x, y, visibility]: cut COCO's flat list into threes"),
 ]
-Pair = Annotated[tuple[int, int], Field(strict=False)]
+Pair = Annotated[
+    tuple[int, int],
+    Field(strict=False),
+    in_words("must be two whole numbers: places of keypoints, counted from 0"),
+]
 
 
 class Annotation(Strict):
@@ -61,16 +98,25 @@ class Annotation(Strict):
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
         if self.labels is not None and len(self.labels) != len(self.boxes):
-            raise ValueError(f"{len(self.labels)} labels for {len(self.boxes)} boxes")
+            raise ValueError(
+                f"labels must hold one for each box: there are {len(self.labels)} for "
+                f"{len(self.boxes)}"
+            )
         points = sum(map(len, self.polygons)) / 2 + sum(map(len, self.keypoints))
         if points > MAX_POINTS:
-            raise ValueError(f"more than {MAX_POINTS} points")
+            raise ValueError(
+                f"polygons and keypoints have more than {MAX_POINTS} points: send polygons with "
+                "fewer"
+            )
         named = [index for pair in self.flip_pairs for index in pair]
         if len(set(named)) != len(named):
-            raise ValueError("flip_pairs names a keypoint twice")
+            raise ValueError("flip_pairs names a keypoint twice: each has one partner at most")
         shortest = min(map(len, self.keypoints), default=0)
         if named and not (min(named) >= 0 and max(named) < shortest):
-            raise ValueError("flip_pairs names a keypoint that an instance doesn't have")
+            raise ValueError(
+                "flip_pairs may name the keypoints that every instance has, counted from 0: there "
+                f"are {shortest}"
+            )
         return self
 
     @property
@@ -118,13 +164,16 @@ def check_annotation(annotation: Annotation, size: Size, param: str) -> None:
             beyond = (points < -TOLERANCE_PX) | (points > np.array(size) + TOLERANCE_PX)
             if kind == "boxes" and not (points[1] > points[0]).all():
                 raise BadRequest(
-                    f"has no area as {annotation.format}: is its format the other one?",
+                    f"has no area as {annotation.format}, {_BOXES[annotation.format]}: is its "
+                    "format the other one?",
                     param=where,
                 )
             if beyond.any():
                 raise BadRequest(
-                    f"lies beyond the photo, which has {size[0]}x{size[1]} pixels when upright; "
-                    f"boxes are read as {annotation.format}",
+                    f"lies beyond the photo, which has {size[0]}x{size[1]} pixels when upright: "
+                    "send coordinates in these pixels, EXIF rotation applied"
+                    + f"; boxes are read as {annotation.format}, {_BOXES[annotation.format]}"
+                    * (kind == "boxes"),
                     param=where,
                 )
 
@@ -155,5 +204,7 @@ def _even(annotation: Annotation, param: str) -> list[list[float]]:
     for index, flat in enumerate(annotation.polygons):
         if len(flat) % 2:
             where = f"{param}.polygons.{index}"
-            raise BadRequest("must hold pairs of x and y: its length is odd", param=where)
+            raise BadRequest(
+                "must hold pairs of x and y, but has an odd number of entries", param=where
+            )
     return annotation.polygons

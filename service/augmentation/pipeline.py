@@ -152,7 +152,7 @@ def compose(steps: Sequence[Operation], photo: Photo) -> View:
     if not (min(*scales, area**0.5) > _MIN_SCALE and max(scales) < _MAX_SCALE):
         raise BadRequest(
             "together these operations make the photo a thousand times smaller or larger, or "
-            "turn it away",
+            "turn it away: use fewer, or milder ones",
             param="operations",
         )
     return View(matrix, size)

@@ -139,5 +139,8 @@ def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:
         )
     for index, entry in enumerate(request.replay or ()):
         if entry.photo >= photos:
-            raise BadRequest(f"there are only {photos} photos", param=f"replay.{index}.photo")
+            raise BadRequest(
+                f"names photo {entry.photo}, counted from 0, but there are {photos}",
+                param=f"replay.{index}.photo",
+            )
     return request
