@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from service.access.api_keys import Scope
+from service.augmentation.budget import WorkLimits
 
 Body = Literal["none", "json", "form", "json or form"]
 QueueName = Literal["generations", "interpolations", "uploads", "datasets"]
@@ -28,6 +29,7 @@ class Endpoint:
         body: What it takes: forms hold photos, and may be longer than JSON.
         queue: Where its requests wait. Forms have a slot among the uploads, too, while they come.
         statuses: The errors that it can return.
+        work: What its images may cost on their way; None = that follows from their number.
     """
 
     method: Literal["GET", "POST"]
@@ -38,6 +40,7 @@ class Endpoint:
     body: Body = "none"
     queue: QueueName | None = None
     statuses: tuple[int, ...] = ()
+    work: WorkLimits | None = None
 
 
 # What any endpoint that creates images may return.
@@ -87,6 +90,8 @@ AUGMENTATIONS: Final = Endpoint(
     body="form",
     queue="uploads",
     statuses=(*_CREATING, 415, 422),
+    # Above what 160 images of 512 px of the largest photos take by the longest policy.
+    work=WorkLimits(pixels=2_000_000_000, points=200_000, annotation_bytes=10_000_000),
 )
 VARIATIONS: Final = Endpoint(
     method="POST",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from service.datasets.plan import DatasetPlan
+from service.datasets.reading import how_to_read
 from service.generation.output import ImageEncoder
 from service.provenance.xmp import GENERATED
 
@@ -104,6 +105,7 @@ def set_card(metadata: dict[str, Any]) -> bytes:
         "With the model, the category, truncation_psi and size, it can be generated again: "
         "POST /v1/images/generations, or `catalogan generate`.",
         "",
+        *how_to_read(metadata["layout"], metadata["output_format"]),
     ]
     return "\n".join(lines).encode()
 

@@ -4,27 +4,25 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.archives import Sink
-from service.datasets.layouts import LAYOUTS, Box, LabelledImage
+from service.datasets.layouts import LAYOUTS, LabelledImage
 from service.datasets.numbering import Item
+from service.datasets.outlines import Outline, outline_product
 from service.datasets.plan import DatasetPlan
 from service.generation.output import ImageEncoder
 from service.inference.generation import GeneratorSession, ImageSpec
 from service.rendering.encoded_image import EncodedImage
-from service.rendering.presentation import present
 
 # Runs jobs on worker threads; returns their results in order.
 Run = Callable[[Sequence[Callable[[], Any]]], Awaitable[list[Any]]]
-# What a transparent image shows is where it is rather seen than not.
-OPAQUE: Final = 128
 
 
 @dataclass(frozen=True)
@@ -109,18 +107,10 @@ def _generate_batch(
         items, specs, generator.session.render(specs, plan.presentation.upscaled), strict=True
     )
     return [
-        LabelledImage(item, generator.encoder.encode(pixels, spec), _box(pixels, plan))
+        LabelledImage(item, generator.encoder.encode(pixels, spec), _outline(pixels, plan))
         for item, spec, pixels in generated
     ]
 
 
-def _box(pixels: NDArray[np.uint8], plan: DatasetPlan) -> Box:
-    """Where the product is: around what is opaque, or everywhere where nothing is clear."""
-    wanted = plan.presentation
-    if pixels.shape[2] == 4 and plan.layout == "coco":
-        shown = present(pixels, replace(wanted, background=None))[..., 3] >= OPAQUE
-        rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-        if rows.size:
-            left, top = int(columns[0]), int(rows[0])
-            return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
-    return 0, 0, wanted.width, wanted.height
+def _outline(pixels: NDArray[np.uint8], plan: DatasetPlan) -> Outline | None:
+    return outline_product(pixels, plan.presentation) if plan.layout == "coco" else None

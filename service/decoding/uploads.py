@@ -1,6 +1,6 @@
 """Uploaded files -> arrays of pixels, or an error that names the file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -120,37 +120,6 @@ def open_mask(
     if "palette" in found:
         mask.putpalette(found["palette"])
     return mask
-
-
-def match_masks(photos: Sequence[File], masks: Sequence[File]) -> list[File | None]:
-    """Say which mask belongs to each photo.
-
-    A mask has its photo's file name, less the ending; where no mask has a photo's name, and
-    there are as many, they follow their photos' order.
-
-    Raises:
-        BadRequest: They can't be matched.
-    """
-    names = [_stem(photo.name) for photo in photos]
-    of_name: dict[str, File] = {}
-    for mask in masks:
-        stem = _stem(mask.name)
-        if names.count(stem) != 1 or stem in of_name:
-            break
-        of_name[stem] = mask
-    else:
-        return [of_name.get(name) for name in names]
-    if len(masks) == len(photos) and not of_name:
-        return list(masks)
-    raise BadRequest(
-        f"{len(masks)} masks can't be matched to {len(photos)} photos: give each its photo's "
-        "file name, or send as many masks as photos, in their order",
-        param="mask",
-    )
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name
 
 
 def fit_upload(

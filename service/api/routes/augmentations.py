@@ -17,6 +17,7 @@ from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime
 from service.api.schemas.augmentations import AugmentationResponse
+from service.augmentation.budget import Budget
 from service.augmentation.jobs import (
     Sent,
     Task,
@@ -87,7 +88,9 @@ async def _augment(
     kind, output_format = resolve_response(accept, requested.output_format, len(tasks))
     check_output(tasks, output_format)
     encoding = Encoding(runtime.marker, output_format, requested.output_compression)
-    await runtime.decoder.run(partial(check_sizes, tasks, sent, photos))
+    assert AUGMENTATIONS.work is not None
+    budget = Budget(AUGMENTATIONS.work)
+    await runtime.decoder.run(partial(check_sizes, tasks, sent, photos, budget))
     images: dict[int, EncodedImage] = {}
     # A few photos are held decoded at a time, however many there are.
     step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
@@ -101,7 +104,11 @@ async def _augment(
                     partial(open_photo, sent[index], photos[index].data)
                 )
                 mine = [tasks[position] for position in own]
-                jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding)
+                plans = partial(
+                    augmentation_jobs, photo, mine, requested.min_visible, encoding, budget
+                )
+                (planned,) = await runtime.workers.run([plans])
+                jobs += planned
                 positions += own
         images |= zip(positions, await runtime.workers.run(jobs), strict=True)
     in_order = [images[position] for position in range(len(tasks))]
@@ -132,5 +139,8 @@ def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:
         )
     for index, entry in enumerate(request.replay or ()):
         if entry.photo >= photos:
-            raise BadRequest(f"there are only {photos} photos", param=f"replay.{index}.photo")
+            raise BadRequest(
+                f"names photo {entry.photo}, counted from 0, but there are {photos}",
+                param=f"replay.{index}.photo",
+            )
     return request
