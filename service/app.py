@@ -7,6 +7,7 @@ from service.api.application import create_app
 from service.api.endpoint import QueueName
 from service.api.middleware.authentication import Authentication
 from service.api.middleware.body_limits import BodyLimits
+from service.api.middleware.lifetime import Lifetime
 from service.api.middleware.request_log import RequestLog
 from service.api.queues import Queue
 from service.api.responses import error_response
@@ -55,7 +56,8 @@ class Gateway:
         self._runtime = runtime
         app = create_app(runtime)
         settings = runtime.settings
-        access = Authentication(app, runtime.keyring, runtime.state.usage, settings)
+        timed = Lifetime(app, settings)
+        access = Authentication(timed, runtime.keyring, runtime.state.usage, settings)
         guarded = BodyLimits(access, settings)
         self._app = RequestLog(guarded, app.routes, runtime.metrics, tracing)
 
@@ -119,5 +121,6 @@ def _queue_limits(settings: Settings) -> list[tuple[QueueName, int]]:
         ("generations", settings.max_pending_generations),
         ("interpolations", settings.max_pending_interpolations),
         ("uploads", settings.max_pending_uploads),
+        ("strangers", settings.max_pending_uploads),
         ("datasets", settings.max_pending_datasets),
     ]

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from service.access.api_keys import Scope
 
 Body = Literal["none", "json", "form", "json or form"]
-QueueName = Literal["generations", "interpolations", "uploads", "datasets"]
+QueueName = Literal["generations", "interpolations", "uploads", "strangers", "datasets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Endpoint:
         kind: What requests, images and records are counted as; None = they are not counted, and
             take nothing of the key's rate.
         body: What it takes: forms hold photos, and may be longer than JSON.
-        queue: Where its requests wait. Forms have a slot among the uploads, too, while they come.
+        queue: Where its requests wait. Forms that came have a slot among the uploads, too.
         statuses: The errors that it can return.
     """
 

@@ -23,8 +23,9 @@ class Runtime:
     GPU threads run the generator: the workers, or, where it is on a GPU,
     more threads, which mostly wait for it.
 
-    Uploads have a queue of their own: a slow sender holds a slot while it sends. So have
-    interpolations, which take long, and datasets, which take as long as their clients do.
+    Uploads have a queue of their own, as they take much memory; who comes without a key has
+    another. So have interpolations, which take long, and datasets, which take as long as their
+    clients do.
     """
 
     settings: Settings
