@@ -13,7 +13,7 @@ from PIL import Image
 from service.model_store.registry import Registry
 
 from .conftest import model_store
-from .live import live_service, held_upload
+from .live import held_upload, live_service
 from .test_augmentations_http import photo
 
 KEY = "secret-key-of-the-test"
