@@ -1,5 +1,6 @@
 """What all routes work with."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,12 +9,12 @@ from service.api.endpoint import QueueName
 from service.api.queues import Queue
 from service.decoding.decoder import Decoder
 from service.inference.workers import Workers
-from service.model_store.pool import LoadedModel, ModelPool
+from service.model_store.pool import LoadedModel, ModelPool, NoRoom
 from service.provenance.marker import Marker
 from service.settings import Settings
 from service.storage.state import State
 from service.telemetry.metrics import Metrics
-from service.telemetry.observation import note_model
+from service.telemetry.observation import note_model, stage
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,26 @@ async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
     """Look the model up; one that must be loaded first takes a worker, not the event loop."""
     loaded = runtime.pool.loaded(model_id)
     if loaded is None:
-        (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
+        loaded = await _load_model(runtime, model_id)
     note_model(loaded.registered.model_id)
     return loaded
+
+
+async def _load_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
+    """Load a model on a worker, as soon as another may make room for it.
+
+    Raises:
+        NoRoom: That takes longer than a request may wait.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + runtime.settings.max_queue_wait_sec
+    while True:
+        try:
+            (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
+        except NoRoom as refused:
+            if loop.time() + refused.wait_sec > deadline:
+                raise
+            with stage("queue"):
+                await asyncio.sleep(refused.wait_sec)
+        else:
+            return loaded
