@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from service.errors import Busy
 from service.telemetry.observation import note_interval, stage
@@ -43,8 +43,18 @@ async def to_the_end(work: Awaitable[Result]) -> Result:
     return running.result()
 
 
+class Lock(Protocol):
+    """What requests take in turn."""
+
+    async def acquire(self) -> object:
+        """Wait for it."""
+
+    def release(self) -> None:
+        """Let the next one have it."""
+
+
 @asynccontextmanager
-async def one_at_a_time(lock: asyncio.Semaphore) -> AsyncIterator[None]:
+async def one_at_a_time(lock: Lock) -> AsyncIterator[None]:
     """Hold the turn, and note how long it took to come."""
     with stage("queue"):
         await lock.acquire()

@@ -15,8 +15,16 @@ import pytest
 from service.access.api_keys import create_key
 from service.api.queues import Queue
 from service.errors import Busy
+from service.inference.fair_lock import FairLock
 from service.inference.generation import GeneratorSession
-from service.inference.workers import HALF_FORGOTTEN_SEC, FairQueue, Job, Workers, caller
+from service.inference.workers import (
+    HALF_FORGOTTEN_SEC,
+    FairQueue,
+    Job,
+    Workers,
+    caller,
+    one_at_a_time,
+)
 from service.telemetry.metrics import Metrics
 
 from .conftest import BACKSTOP_SEC, wait_for
@@ -116,6 +124,28 @@ def test_work_that_ends_late_is_waited_for_and_what_waits_never_runs() -> None:
 
     asyncio.run(test())
     assert ran == [2]
+
+
+def test_a_lock_goes_from_caller_to_caller() -> None:
+    order: list[str] = []
+
+    async def hold(lock: FairLock, name: str) -> None:
+        caller.set(name)
+        async with one_at_a_time(lock):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    async def test() -> None:
+        lock = FairLock()
+        names = ["many", "many", "many", "few", "few", "other"]
+        tasks = [asyncio.create_task(hold(lock, name)) for name in names]
+        await asyncio.sleep(0)
+        tasks[1].cancel()  # while it waits
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait_for(hold(lock, "last"), BACKSTOP_SEC)
+
+    asyncio.run(test())
+    assert order == ["many", "few", "other", "many", "few", "last"]
 
 
 def test_a_full_queue_admits_those_who_have_nothing_in_it() -> None:

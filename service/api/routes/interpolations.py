@@ -1,6 +1,5 @@
 """The route that leads from image to image."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -46,6 +45,7 @@ from service.generation.interpolations import (
 )
 from service.generation.output import ImageEncoder
 from service.generation.variations import candidate_categories, fit_photo, inversion_jobs, nearest
+from service.inference.fair_lock import FairLock
 from service.inference.generation import GeneratorSession
 from service.inference.workers import one_at_a_time
 from service.model_store.pool import LoadedModel
@@ -62,7 +62,7 @@ FILES: Final = {"image": MAX_WAYPOINTS}
 def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/images/interpolations."""
     # An animation's frames take hundreds of megabytes until they are encoded: one at a time.
-    lock = asyncio.Semaphore(1)
+    lock = FairLock()
 
     @route(app, INTERPOLATIONS, files=tuple(FILE_TYPES.values()), openapi_extra=_body())
     async def interpolate(request: Request) -> Response:

@@ -1,6 +1,6 @@
 """POST /v1/verifications: whether an image is from this service."""
 
-import asyncio
+from functools import partial
 from typing import Final
 
 from fastapi import FastAPI, Request
@@ -11,7 +11,7 @@ from service.api.openapi import form_body, route
 from service.api.parsing.multipart import read_form
 from service.api.runtime import Runtime
 from service.fields import Strict, validate
-from service.inference.workers import to_the_end
+from service.inference.workers import Workers
 from service.provenance.verification import Verification, open_verifier
 from service.provenance.watermarks import WatermarkFinder
 
@@ -28,7 +28,10 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
     settings, signer = runtime.settings, runtime.marker.signer
     verifier = open_verifier(settings, signer.key if signer else None)
     find_watermark = WatermarkFinder(runtime.pool.registry, settings.image_limits).find
-    locks = {name: asyncio.Semaphore(limit) for name, limit in AT_A_TIME.items()}
+    # Not the workers, as it mostly waits for a process.
+    threads = {
+        name: Workers(count, settings.max_queue_wait_sec) for name, count in AT_A_TIME.items()
+    }
 
     @route(app, VERIFICATIONS, openapi_extra=form_body(VerificationRequest))
     async def verify(request: Request) -> Verification:
@@ -38,9 +41,7 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
         data, fields = await read_form(request, settings.max_upload_bytes)
         async with runtime.queues[name].slot():
             validate(VerificationRequest, fields)
-            async with locks[name]:
-                # Not a worker's thread: it mostly waits for a process.
-                find_record = runtime.state.records.find
-                return await to_the_end(
-                    asyncio.to_thread(verifier.verify, data, find_record, find_watermark)
-                )
+            find_record = runtime.state.records.find
+            verify = partial(verifier.verify, data, find_record, find_watermark)
+            (verification,) = await threads[name].run([verify])
+            return verification
