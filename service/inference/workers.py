@@ -3,24 +3,21 @@
 import asyncio
 import contextvars
 import math
-import threading
 import time
-from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from service.errors import Busy
+from service.inference.fair_queue import FairQueue, Job
 from service.telemetry.observation import note_interval, stage
 
 Result = TypeVar("Result")
 
 # Whose request is being served: the name of its key; empty outside requests.
 caller: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("caller", default="")
-# After so long, half of what a caller used of the workers is forgotten.
-HALF_FORGOTTEN_SEC: Final = 60.0
 
 
 async def to_the_end(work: Awaitable[Result]) -> Result:
@@ -75,7 +72,7 @@ class Workers:
             max_wait_sec: How long a call may wait for its first job to begin.
         """
         self._max_wait_sec: Final = max_wait_sec
-        self._waiting: Final = FairQueue()
+        self._waiting: Final = FairQueue(threads)
         self._threads: Final = ThreadPoolExecutor(threads, thread_name_prefix="worker")
 
     async def run(
@@ -99,7 +96,7 @@ class Workers:
         handed_over = [Job(partial(contextvars.copy_context().run, wait.run, job)) for job in jobs]
         self._waiting.add(caller.get(), handed_over)
         for _ in handed_over:
-            self._threads.submit(self._waiting.run_next)
+            self._threads.submit(self._waiting.run)
         try:
             return list(
                 await asyncio.gather(*(asyncio.wrap_future(job.result) for job in handed_over))
@@ -114,88 +111,6 @@ class Workers:
         """End the threads once their present jobs are done; those that wait never run."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._waiting.cancel()
-
-
-class Job:
-    """One job, and what becomes of it."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        """`work` is what to do."""
-        self._work: Final = work
-        self.result: Final[Future[Any]] = Future()
-
-    def run(self) -> None:
-        """Do it; whatever it raises is its result."""
-        try:
-            result = self._work()
-        except BaseException as error:
-            self.result.set_exception(error)
-        else:
-            self.result.set_result(result)
-
-
-class FairQueue:
-    """Jobs that wait for a thread, by caller. Safe to use from several threads.
-
-    Next comes the job of the caller with the fewest running; of equal ones, of whoever used the
-    least of the workers lately, whether or not anything came of it. So nobody gets more than a
-    fair share while others wait, and whoever calls alone gets all.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Be empty."""
-        self._clock: Final = clock
-        self._lock: Final = threading.Lock()
-        self._waiting: Final[dict[str, deque[Job]]] = {}
-        self._running: Final = Counter[str]()
-        self._used: Final[dict[str, tuple[float, float]]] = defaultdict(lambda: (0.0, 0.0))
-
-    def add(self, name: str, jobs: Sequence[Job]) -> None:
-        """Have the caller `name` wait with `jobs`; each needs one `run_next`."""
-        if jobs:
-            with self._lock:
-                self._waiting.setdefault(name, deque()).extend(jobs)
-
-    def run_next(self) -> None:
-        """Run the job whose turn it is; one that was cancelled needs no turn."""
-        with self._lock:
-            name = min(self._waiting, key=self._rank, default=None)
-            if name is None:  # all were cancelled
-                return
-            jobs = self._waiting[name]
-            job = jobs.popleft()
-            if not jobs:
-                del self._waiting[name]
-            if not job.result.set_running_or_notify_cancel():
-                return
-            self._running[name] += 1
-        started = self._clock()
-        try:
-            job.run()
-        finally:
-            self._note_end(name, started)
-
-    def cancel(self) -> None:
-        """Cancel all that wait."""
-        with self._lock:
-            left = [job for jobs in self._waiting.values() for job in jobs]
-            self._waiting.clear()
-        for job in left:
-            job.result.cancel()
-
-    def _rank(self, name: str) -> tuple[int, float]:
-        return self._running[name], self._used_lately(name, self._clock())
-
-    def _used_lately(self, name: str, now: float) -> float:
-        """Seconds of workers that a caller used, those longer ago for less."""
-        seconds, then = self._used[name]
-        return seconds * math.exp2((then - now) / HALF_FORGOTTEN_SEC)
-
-    def _note_end(self, name: str, started: float) -> None:
-        now = self._clock()
-        with self._lock:
-            self._running[name] -= 1
-            self._used[name] = (self._used_lately(name, now) + now - started, now)
 
 
 class _Wait:

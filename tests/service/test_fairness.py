@@ -16,15 +16,9 @@ from service.access.api_keys import create_key
 from service.api.queues import Queue
 from service.errors import Busy
 from service.inference.fair_lock import FairLock
+from service.inference.fair_queue import LATELY_SEC, LONG_JOB_SEC, FairQueue, Job
 from service.inference.generation import GeneratorSession
-from service.inference.workers import (
-    HALF_FORGOTTEN_SEC,
-    FairQueue,
-    Job,
-    Workers,
-    caller,
-    one_at_a_time,
-)
+from service.inference.workers import Workers, caller, one_at_a_time
 from service.telemetry.metrics import Metrics
 
 from .conftest import BACKSTOP_SEC, wait_for
@@ -47,8 +41,7 @@ class Clock:
 def run_all(queue: FairQueue, *named: tuple[str, Callable[[], None]]) -> None:
     for name, work in named:
         queue.add(name, [Job(work)])
-    for _ in named:
-        queue.run_next()
+    queue.run()
 
 
 def test_whoever_used_least_comes_next_and_old_use_is_forgotten() -> None:
@@ -61,17 +54,55 @@ def test_whoever_used_least_comes_next_and_old_use_is_forgotten() -> None:
 
         return name, work
 
-    queue = FairQueue(clock)
+    queue = FairQueue(1, clock)
     run_all(queue, *[job("many", 10.0)] * 3, *[job("few", 1.0)] * 3)
     assert order == ["many", "few", "few", "few", "many", "many"]
     order.clear()
     run_all(queue, job("many", 1.0), job("new", 1.0), job("few", 1.0))
     assert order == ["new", "few", "many"]
     order.clear()
-    clock.now += 20 * HALF_FORGOTTEN_SEC
+    clock.now += 20 * LATELY_SEC
     run_all(queue, job("few", 1.0))
     run_all(queue, job("few", 1.0), job("many", 1.0))
     assert order == ["few", "many", "few"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "others_sec_ago", "runs"),
+    [
+        (2 * LONG_JOB_SEC, None, 2),
+        (2 * LONG_JOB_SEC, 1.0, 1),
+        (2 * LONG_JOB_SEC, 2 * LATELY_SEC, 2),
+        (0.1 * LONG_JOB_SEC, 1.0, 2),
+    ],
+)
+def test_long_jobs_leave_a_worker_free_while_there_are_others(
+    seconds: float, others_sec_ago: float | None, runs: int
+) -> None:
+    """Whoever waits for the end of a long job would wait for as long."""
+    clock, release = Clock(), threading.Event()
+
+    def work() -> None:
+        clock.now += seconds
+
+    queue = FairQueue(2, clock)
+    if others_sec_ago is not None:
+        run_all(queue, ("other", lambda: None))
+        clock.now += others_sec_ago
+    run_all(queue, ("long", work))
+    held = [Job(lambda: release.wait(BACKSTOP_SEC)) for _ in range(4)]
+    queue.add("long", held)
+    threads = [threading.Thread(target=queue.run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: sum(job.result.running() for job in held) == runs)
+    for thread in threads[runs:]:
+        thread.join()  # it found nothing that it may run
+    assert sum(job.result.running() for job in held) == runs
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert all(job.result.done() for job in held)
 
 
 def test_who_waits_gets_a_worker_before_whoever_holds_one() -> None:
