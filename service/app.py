@@ -36,6 +36,7 @@ class Gateway:
         self._app: ASGIApp | None = None
         self._prepared: Runtime | None = None
         self._runtime: Runtime | None = None
+        self._lifetime: Lifetime | None = None
 
     def prepare(self) -> None:
         """Build what the API works with, before BentoML starts: its log would bury the reason.
@@ -56,8 +57,8 @@ class Gateway:
         self._runtime = runtime
         app = create_app(runtime)
         settings = runtime.settings
-        timed = Lifetime(app, settings)
-        access = Authentication(timed, runtime.keyring, runtime.state.usage, settings)
+        self._lifetime = Lifetime(app, settings)
+        access = Authentication(self._lifetime, runtime.keyring, runtime.state.usage, settings)
         guarded = BodyLimits(access, settings)
         self._app = RequestLog(guarded, app.routes, runtime.metrics, tracing)
 
@@ -65,6 +66,11 @@ class Gateway:
         """Refuse new work; what was begun is finished."""
         if self._runtime is not None:
             self._runtime.drain()
+
+    async def finish(self) -> None:
+        """Wait for what still ends behind responses."""
+        if self._lifetime is not None:
+            await self._lifetime.finish()
 
     def count_ended_connection(self, reason: str) -> None:
         """Count a connection that was ended for what its client did."""

@@ -111,6 +111,19 @@ def test_limits_hold_until_the_work_ends(registered: Path, held: Held, tmp_path:
         assert len(held.painted) < 10
 
 
+def test_the_end_of_the_service_waits_for_what_is_put_back(
+    registered: Path, held: Held, tmp_path: Path
+) -> None:
+    state = {"data_dir": str(tmp_path / "state"), "workers": "1"}
+    with keyed_service(tmp_path, request_timeout_sec="0.3", **state) as client:
+        check(client.post(URL, json={"n": 10}), 504)
+        assert charged(client) == 10
+        threading.Timer(0.3, held.release.set).start()
+    with live_service(keys_file=str(tmp_path / "keys.json"), **state) as address:
+        usage = httpx.get(f"{address}/v1/usage", headers=dict(client.headers)).json()
+    assert [quota["used"] for quota in usage["quotas"]] == [0]
+
+
 def test_only_what_is_delivered_is_charged(registered: Path, tmp_path: Path) -> None:
     body = {"count": 2_000, "size": "48x32"}
     with keyed_service(tmp_path, max_pending_datasets="1", max_dataset_pictures="10000") as client:

@@ -15,6 +15,9 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# At the end of the process, when all other requests have ended.
+FINISH_SEC: Final = 5.0
+
 
 class Lifetime:
     """ASGI middleware: serves each request in a task of its own, which can be cancelled.
@@ -52,6 +55,11 @@ class Lifetime:
             exchange.stop_watching()
         if not (exchange.left and serving.cancelled()):  # then nobody gets to see what became of it
             serving.result()
+
+    async def finish(self) -> None:
+        """Wait, for a while, until those that were answered with a 504 have put all back."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=FINISH_SEC)
 
     def _abandon(self, serving: asyncio.Task[None], exchange: "_Exchange") -> None:
         exchange.over = True
