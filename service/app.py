@@ -8,6 +8,7 @@ from service.api.application import create_app
 from service.api.endpoint import QueueName
 from service.api.middleware.authentication import Authentication
 from service.api.middleware.body_limits import BodyLimits
+from service.api.middleware.lifetime import Lifetime
 from service.api.middleware.request_log import RequestLog
 from service.api.queues import Queue
 from service.api.responses import error_response
@@ -36,6 +37,7 @@ class Gateway:
         self._app: ASGIApp | None = None
         self._prepared: Runtime | None = None
         self._runtime: Runtime | None = None
+        self._lifetime: Lifetime | None = None
 
     def prepare(self) -> None:
         """Build what the API works with, before BentoML starts: its log would bury the reason.
@@ -56,7 +58,8 @@ class Gateway:
         self._runtime = runtime
         app = create_app(runtime)
         settings = runtime.settings
-        access = Authentication(app, runtime.keyring, runtime.state.usage, settings)
+        self._lifetime = Lifetime(app, settings)
+        access = Authentication(self._lifetime, runtime.keyring, runtime.state.usage, settings)
         guarded = BodyLimits(access, settings)
         self._app = RequestLog(guarded, app.routes, runtime.metrics, tracing)
 
@@ -64,6 +67,11 @@ class Gateway:
         """Refuse new work; what was begun is finished."""
         if self._runtime is not None:
             self._runtime.drain()
+
+    async def finish(self) -> None:
+        """Wait for what still ends behind responses."""
+        if self._lifetime is not None:
+            await self._lifetime.finish()
 
     def count_ended_connection(self, reason: str) -> None:
         """Count a connection that was ended for what its client did."""
@@ -123,5 +131,6 @@ def _queue_limits(settings: Settings) -> list[tuple[QueueName, int]]:
         ("generations", settings.max_pending_generations),
         ("interpolations", settings.max_pending_interpolations),
         ("uploads", settings.max_pending_uploads),
+        ("strangers", settings.max_pending_uploads),
         ("datasets", settings.max_pending_datasets),
     ]

@@ -72,12 +72,13 @@ class ProductImages:
             raise SystemExit(f"error: {error}") from None
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
-    def close(self) -> None:
+    async def close(self) -> None:
         """End watcher and threads."""
         self.runtime.pool.stop()
         self.runtime.decoder.stop()
         self.runtime.workers.stop()
         self.runtime.gpu_threads.stop()
+        await gateway.finish()
         self.runtime.state.close()
         if self.tracing is not None:
             self.tracing.stop()

@@ -12,7 +12,7 @@ from service.access.api_keys import Scope
 from service.augmentation.budget import WorkLimits
 
 Body = Literal["none", "json", "form", "json or form"]
-QueueName = Literal["generations", "interpolations", "uploads", "datasets"]
+QueueName = Literal["generations", "interpolations", "uploads", "strangers", "datasets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Endpoint:
         kind: What requests, images and records are counted as; None = they are not counted, and
             take nothing of the key's rate.
         body: What it takes: forms hold photos, and may be longer than JSON.
-        queue: Where its requests wait. Forms have a slot among the uploads, too, while they come.
+        queue: Where its requests wait. Forms that came have a slot among the uploads, too.
         statuses: The errors that it can return.
         work: What its images may cost on their way; None = that follows from their number.
     """

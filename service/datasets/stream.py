@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,14 @@ from service.generation.output import ImageEncoder
 from service.inference.generation import GeneratorSession, ImageSpec
 from service.rendering.encoded_image import EncodedImage
 
-# Runs jobs on worker threads; returns their results in order.
-Run = Callable[[Sequence[Callable[[], Any]]], Awaitable[list[Any]]]
+
+class Run(Protocol):
+    """Runs jobs on worker threads; `patient` ones are not refused, however long they wait."""
+
+    async def __call__(
+        self, jobs: Sequence[Callable[[], Any]], /, *, patient: bool = False
+    ) -> list[Any]:
+        """Return their results in order."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ async def dataset_bytes(
             on_image(one.image)
     rest = layout.finish()
     while True:
-        (block,) = await generator.run([partial(next, rest, None)])
+        (block,) = await generator.run([partial(next, rest, None)], patient=True)
         if block is None:
             return
         yield block
@@ -78,11 +84,14 @@ async def _images(
     """Give all images in order, at most `ahead` batches at work."""
     batches = _batches(plan.items(), generator.session.batch_sizes[-1])
     running: deque[asyncio.Future[list[Any]]] = deque()
+    begun = False
     try:
         while True:
             for items in islice(batches, generator.ahead - len(running)):
                 job = partial(_generate_batch, plan, generator, items)
-                running.append(asyncio.ensure_future(generator.run([job])))
+                # A busy queue may refuse a set, but never break one off.
+                running.append(asyncio.ensure_future(generator.run([job], patient=begun)))
+                begun = True
             if not running:
                 return
             (batch,) = await running.popleft()

@@ -3,8 +3,8 @@
 import asyncio
 import fcntl
 import logging
-import ssl
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +35,8 @@ from service.errors import NotReady, SettingsError
 from service.files import keep_private
 from service.settings import Settings, writable_data_folder
 from service.storage.migrate import migrate
+from service.storage.mounts import warn_of_shared
+from service.storage.tls import tls_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -121,11 +123,20 @@ class Database:
     async def in_thread(self, work: Callable[[], Result]) -> Result:
         """Do what waits for the database on a thread of its own.
 
+        While it is locked, all that wait for a thread fail with the first, not one after another.
+
         Raises:
             NotReady: The database can't be reached.
         """
+        handed_over = time.monotonic()
+
+        def begin() -> Result:
+            if time.monotonic() - handed_over > TIMEOUT_SEC:
+                raise TimeoutError(f"others have waited for it for {TIMEOUT_SEC} s")
+            return work()
+
         with self.failures_as_503():
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, begin)
 
     def close(self) -> None:
         """Let go of connections and threads."""
@@ -192,13 +203,14 @@ def _engine(url: URL) -> Engine:
     # Statements' parameters are stored responses and names: they don't belong into logs.
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() == "sqlite":
+        warn_of_shared(Path(str(url.database).removeprefix("file:")))
         if "uri" not in url.query:  # then it is the file's name
             _touch_private(Path(str(url.database)))
         engine = create_engine(url, connect_args={"timeout": TIMEOUT_SEC}, **options)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    arguments = {"timeout": TIMEOUT_SEC, "application_name": "catalogan", **_tls(url)}
+    arguments = {"timeout": TIMEOUT_SEC, "application_name": "catalogan", **tls_arguments(url)}
     url = url.difference_update_query(["sslmode", "sslrootcert"])
     engine = create_engine(
         url,
@@ -239,24 +251,6 @@ def _begin_sqlite(connection: Connection) -> None:
     """Take the write lock first: a transaction that takes it later may be refused."""
     reading = connection.get_execution_options().get("reading")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-
-def _tls(url: URL) -> dict[str, Any]:
-    """Libpq's sslmode and sslrootcert, for a driver that takes a context."""
-    mode = url.query.get("sslmode", "disable")
-    if mode in ("disable", "allow", "prefer"):
-        return {}
-    if mode not in ("require", "verify-ca", "verify-full"):
-        raise SettingsError("CATALOGAN_STATE_URL: sslmode must be one of libpq's")
-    root = url.query.get("sslrootcert")
-    try:
-        context = ssl.create_default_context(cafile=str(root) if root else None)
-    except OSError as error:
-        raise SettingsError(f"CATALOGAN_STATE_URL: sslrootcert: {error}") from None
-    context.check_hostname = mode == "verify-full"
-    if mode == "require":
-        context.verify_mode = ssl.CERT_NONE
-    return {"ssl_context": context}
 
 
 @contextmanager

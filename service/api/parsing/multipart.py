@@ -78,23 +78,6 @@ def _refuse_charset(content_type: str) -> None:
         raise BadRequest("a form is UTF-8: leave charset out", param="Content-Type")
 
 
-def form_parts(form: Form) -> list[bytes]:
-    """A form's parts in an order of their own: boundaries and order differ between tries."""
-    parts = [
-        part
-        for name, files in sorted(form.files.items())
-        for file in files
-        for part in (b"file", _encoded(name), _encoded(file.name), file.data)
-    ]
-    for name, text in sorted(form.fields.items()):
-        parts += [b"field", _encoded(name), _encoded(text)]
-    return parts
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
 async def _parse(
     request: Request, max_file_bytes: int, files: dict[str, int], max_field_bytes: int
 ) -> Form:

@@ -11,8 +11,7 @@ from service.api.endpoint import AUGMENTATIONS
 from service.api.openapi import form_body, route
 from service.api.parsing.accept import resolve_response
 from service.api.parsing.form_fields import typed_fields
-from service.api.parsing.multipart import form_parts, read_files
-from service.api.queues import time_limit
+from service.api.parsing.multipart import read_files
 from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime
@@ -58,9 +57,9 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
 
         Masks, boxes, polygons and keypoints go the way of the pixels.
         """
-        async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].slot():
-            limit = settings.max_upload_bytes
-            form = await read_files(request, limit, FILES, MAX_ANNOTATION_BYTES)
+        runtime.queues["uploads"].check()
+        form = await read_files(request, settings.max_upload_bytes, FILES, MAX_ANNOTATION_BYTES)
+        async with runtime.queues["uploads"].slot():
             # A megabyte of annotations would hold the event loop up.
             parse = partial(parse_fields, form.fields, len(form.files["image"]))
             (requested,) = await runtime.workers.run([parse])
@@ -70,7 +69,8 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
             creation = Creation(
                 endpoint=AUGMENTATIONS,
                 request=request,
-                body=form_parts(form),
+                body=requested,
+                files=form.files,
                 images=len(tasks),
             )
             return await run_once(creation, runtime, work)
@@ -113,9 +113,8 @@ async def _augment(
         images |= zip(positions, await runtime.workers.run(jobs), strict=True)
     in_order = [images[position] for position in range(len(tasks))]
     metadata = common_metadata(in_order, output_format)
-    return Created(
-        response=image_response(kind, output_format, in_order, metadata), images=in_order
-    )
+    response = await image_response(kind, output_format, in_order, metadata)
+    return Created(response=response, images=in_order)
 
 
 def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:
