@@ -29,7 +29,8 @@ from service.augmentation.resampling import View, warp_labels
 from service.decoding.uploads import File, match_masks, measure_upload, open_mask, open_upload
 from service.errors import BadRequest
 from service.inference.generation import consecutive_seeds
-from service.provenance.xmp import Mark, edited_source_type
+from service.provenance.origin import edited_source_type
+from service.provenance.xmp import Mark
 from service.rendering.encoded_image import EncodedImage
 from service.rendering.encoding import Encoding, OutputFormat, encode_image
 from service.rendering.presentation import check_transparency

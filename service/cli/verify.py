@@ -13,12 +13,8 @@ from service.cli.console import console, operator_errors
 from service.cli.options import JsonOption
 from service.errors import OperatorError
 from service.model_store.registry import Registry
-from service.provenance.verification import (
-    FindRecord,
-    FindWatermark,
-    Verification,
-    open_verifier,
-)
+from service.provenance.layers import Verification
+from service.provenance.verification import FindRecord, FindWatermark, open_verifier
 from service.provenance.watermarks import WatermarkFinder
 from service.settings import Settings, data_folder, load_settings, model_store_home
 from service.storage.database import FILE
@@ -93,6 +89,8 @@ def _find_watermark(settings: Settings) -> FindWatermark | None:
 _VERDICTS = {
     "ours": "made by this service, and intact",
     "tampered": "NOT intact: made by this service, changed since",
+    "expired": "made by this service, and unchanged, but its certificate has ended: no time stamp "
+    "says that it was signed before",
     "derived": "made from an image of this service: its watermark is there, the file is another",
     "claimed": "not proven: it only says that it is",
     "unknown": "not known",

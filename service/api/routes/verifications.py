@@ -11,7 +11,8 @@ from service.api.parsing.multipart import read_form
 from service.api.queues import time_limit
 from service.api.runtime import Runtime
 from service.fields import Strict, validate
-from service.provenance.verification import Verification, open_verifier
+from service.provenance.layers import Verification
+from service.provenance.verification import open_verifier
 from service.provenance.watermarks import WatermarkFinder
 
 # Each may start a process of its own.
