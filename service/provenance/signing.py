@@ -17,6 +17,10 @@ logger = logging.getLogger(__name__)
 
 GENERATOR: Final = "Catalogan"
 ASSERTION: Final = "org.catalogan.picture"
+# The version of C2PA's specification that the manifests follow.
+SPECIFICATION: Final = "2.4.0"
+# Said by the signer itself; what is not listed is "gathered", as if from elsewhere.
+_CREATED: Final = ["c2pa.actions", "c2pa.ingredient", ASSERTION]
 _PHOTO: Final = "photo"
 
 
@@ -84,10 +88,14 @@ class ManifestSigner:
             "recipe": mark.parameters,
         }
         assertions = [
-            {"label": "c2pa.actions.v2", "data": {"actions": self._actions(mark)}},
+            {
+                "label": "c2pa.actions.v2",
+                "data": {"actions": self._actions(mark), "allActionsIncluded": True},
+            },
             {"label": ASSERTION, "data": {k: v for k, v in metadata.items() if v is not None}},
         ]
-        definition = {"claim_generator_info": [self._agent], "assertions": assertions}
+        generator = {**self._agent, "specVersion": SPECIFICATION}
+        definition = {"claim_generator_info": [generator], "assertions": assertions}
         if labels := self._photos(mark):
             photo = {
                 "title": "uploaded photo",
@@ -124,7 +132,7 @@ def _context(key: SigningKey, timestamp_url: str | None, *, verify: bool) -> c2p
             "remote_manifest_fetch": False,
             "ocsp_fetch": False,
         },
-        "builder": {"thumbnail": {"enabled": False}},
+        "builder": {"thumbnail": {"enabled": False}, "created_assertion_labels": _CREATED},
     }
     url = timestamp_url.encode() if timestamp_url else None
     try:

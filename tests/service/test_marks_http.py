@@ -171,6 +171,27 @@ def test_a_generated_picture_says_what_made_it(shop: TestClient) -> None:
     assert (claims["seed"], claims["category"]) == (5, "boxes")
 
 
+def test_all_that_a_manifest_says_is_created_by_its_signer(shop: TestClient) -> None:
+    """As C2PA's conformance program wants it: nothing is "gathered", and no action left out."""
+    for name in ("png", "variation", "augmentation"):
+        data, media_type = every_kind(shop)[name]
+        reader = read(data, media_type)
+        label, manifests = reader.get_active_manifest()["label"], json.loads(reader.detailed_json())
+        manifest = manifests["manifests"][label]
+        claim, actions = manifest["claim"], manifest["assertion_store"]["c2pa.actions.v2"]
+        created = {one["url"].rpartition("/")[2] for one in claim["created_assertions"]}
+        ingredients = {"c2pa.ingredient.v3"} if name != "png" else set()
+        assert created == {
+            "c2pa.actions.v2",
+            "org.catalogan.picture",
+            "c2pa.hash.data",
+            *ingredients,
+        }
+        assert not claim.get("gathered_assertions")
+        assert actions["allActionsIncluded"] is True
+        assert claim["claim_generator_info"]["specVersion"] == "2.4.0"
+
+
 def test_a_variation_is_created_with_a_photo_as_input(shop: TestClient) -> None:
     (action,), facts, manifest = manifest_of(every_kind(shop)["variation"][0])
     assert action["action"] == "c2pa.created"
