@@ -45,6 +45,11 @@ class Runtime:
             queue.draining for queue in self.queues.values()
         )
 
+    @property
+    def degraded(self) -> str | None:
+        """What can't be done now, though the service is up; another replica could not, either."""
+        return "images can't be signed" if self.marker.failing else None
+
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""
         for queue in self.queues.values():

@@ -53,6 +53,11 @@ class Marker:
     signing: Signing = "none"
     watermarking: Watermarking = "off"
 
+    @property
+    def failing(self) -> bool:
+        """Whether images can't be signed now, so that none is given out."""
+        return self.signer is not None and self.signer.failing
+
     def watermark_of(self, session: GeneratorSession) -> Watermarker | None:
         """The watermark that a model's images get; None = they get none."""
         return session.watermark if self.wants_watermark(session.manifest) else None

@@ -5,11 +5,13 @@ import io
 import json
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import c2pa
 
 from service.errors import NotReady
+from service.provenance.deadline import Deadline
 from service.provenance.signing_keys import SigningKey
 from service.provenance.xmp import ENHANCED, Mark
 
@@ -21,7 +23,11 @@ ASSERTION: Final = "org.catalogan.picture"
 SPECIFICATION: Final = "2.4.0"
 # Said by the signer itself; what is not listed is "gathered", as if from elsewhere.
 _CREATED: Final = ["c2pa.actions", "c2pa.ingredient", ASSERTION]
+_TOO_SLOW: Final = "the time stamp authority (CATALOGAN_TIMESTAMP_URL) took too long to answer"
 _PHOTO: Final = "photo"
+# A time stamp takes part of a second; one that hangs would hold a worker for half a minute.
+DEADLINE_SEC: Final = 5.0
+RETRY_SEC: Final = 30
 
 
 class ManifestSigner:
@@ -29,6 +35,10 @@ class ManifestSigner:
 
     Settings and key are in a context of its own: c2pa's settings for the whole process are left
     alone.
+
+    Attributes:
+        key: Signs.
+        failing: Whether the last file could not be signed.
     """
 
     def __init__(self, key: SigningKey, timestamp_url: str | None = None) -> None:
@@ -44,6 +54,8 @@ class ManifestSigner:
         self.key: Final = key
         self._agent: Final = {"name": GENERATOR, "version": _version()}
         self._context: Final = _context(key, timestamp_url, verify=False)
+        self._deadline: Final = Deadline(DEADLINE_SEC, RETRY_SEC) if timestamp_url else None
+        self.failing = False
         # What a reader would object to shows now, by the signature of a pixel.
         checked = _context(key, None, verify=True)
         try:
@@ -63,18 +75,27 @@ class ManifestSigner:
             The same file with the manifest, some 3 kB longer.
 
         Raises:
-            NotReady: The certificate has expired, or the time stamp authority does not answer.
+            NotReady: The certificate has expired, or the time stamp authority does not answer in
+                time.
         """
         try:
             if datetime.now(UTC) >= self.key.expires:  # c2pa looks once, when it gets the key
                 raise c2pa.C2paError("the certificate has expired")
-            return _embed(self._context, self._definition(mark), data, media_type)
-        except c2pa.C2paError as error:
-            logger.error("an image can't be signed: %s", error)
+            signed = self._embed(self._definition(mark), data, media_type)
+        except (c2pa.C2paError, TimeoutError) as error:
+            self.failing = True
+            logger.error("an image can't be signed: %s", str(error) or _TOO_SLOW)
             raise NotReady(
                 "images can't be signed now, and none leaves unsigned; see the log",
                 code="signing_failed",
+                retry_after_sec=RETRY_SEC,
             ) from None
+        self.failing = False
+        return signed
+
+    def _embed(self, definition: str, data: bytes, media_type: str) -> bytes:
+        embed = partial(_embed, self._context, definition, data, media_type)
+        return embed() if self._deadline is None else self._deadline.run(embed)
 
     def _definition(self, mark: Mark) -> str:
         """The manifest as c2pa's JSON."""

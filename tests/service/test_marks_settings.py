@@ -1,9 +1,12 @@
 """What the operator's settings make of the marks."""
 
 import datetime
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from service.errors import NotReady, SettingsError
 from service.model_store.registry import Registry
 from service.provenance import signing
 from service.provenance.certificates import pem_of
+from service.provenance.deadline import Deadline
 from service.provenance.layers import Verification
 from service.provenance.marker import open_marker, read_development_key
 from service.provenance.signing import ManifestSigner
@@ -30,10 +34,11 @@ from service.provenance.verification import Verifier, open_verifier
 from service.provenance.xmp import ENHANCED, GENERATED, Mark
 from service.settings import load_settings
 
-from .conftest import running_service
+from .conftest import running_service, wait_for
 from .test_marks_http import every_kind, generated, photo, read, verify
 from .time_stamps import running_authority
 
+URL = "/v1/images/generations"
 NOW = datetime.datetime.now(datetime.UTC)
 PRIVATE = (
     serialization.Encoding.PEM,
@@ -228,6 +233,80 @@ def test_nothing_is_given_out_when_signing_fails(tmp_path: Path) -> None:
     stamped = ManifestSigner(key, timestamp_url="http://127.0.0.1:9/away")
     with pytest.raises(NotReady, match="none leaves unsigned"):
         stamped.sign(photo(), "image/png", Mark(ENHANCED, 1))
+
+
+@contextmanager
+def silent_authority() -> Iterator[tuple[str, list[socket.socket]]]:
+    """A time stamp authority that takes connections and says nothing; gives its URL, and these."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken: list[socket.socket] = []
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.append(server.accept()[0])
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/", taken
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for one in taken:
+            one.close()
+
+
+def test_a_silent_time_stamp_authority_holds_no_worker(
+    bento_home: Path,
+    styled_export: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(signing, "DEADLINE_SEC", 0.5)
+    Registry().register(styled_export)
+    with (
+        silent_authority() as (url, taken),
+        running_service(marks="signed", timestamp_url=url) as client,
+    ):
+        wait_for(lambda: client.get("/readyz").status_code == 200)
+        assert "degraded" not in client.get("/readyz").text
+        begun = time.monotonic()
+        with ThreadPoolExecutor(12) as threads:
+            requests = [threads.submit(client.post, URL, json={"seed": 1}) for _ in range(12)]
+            answers = [one.result() for one in requests]
+        # Each alone would wait for its deadline; c2pa itself waits for 30 s.
+        assert time.monotonic() - begun < 5
+        for answer in answers:
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+            assert answer.json()["error"]["code"] == "signing_failed"
+        assert 1 <= len(taken) <= load_settings().workers
+        ready = client.get("/readyz")
+        assert (ready.status_code, "degraded: images can't be signed" in ready.text) == (200, True)
+        assert client.get("/v1/models").status_code == 200
+    assert "CATALOGAN_TIMESTAMP_URL) took too long" in caplog.text
+
+
+def test_what_was_given_up_is_tried_again_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    deadline, release = Deadline(0.05, 0.2), threading.Event()
+    tried: list[int] = []
+
+    def hang() -> None:
+        tried.append(1)
+        release.wait(30)
+
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            deadline.run(hang)
+    assert len(tried) == 1
+    time.sleep(0.25)
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            deadline.run(hang)
+    assert len(tried) == 2
+    time.sleep(0.25)
+    assert [deadline.run(lambda: 7) for _ in range(3)] == [7] * 3
+    with pytest.raises(KeyError):
+        deadline.run(lambda: {}["none"])
+    release.set()
 
 
 def test_a_certificate_that_expires_on_the_way_signs_no_more(
