@@ -1,6 +1,5 @@
 """`catalogan verify`: whether images are this service's, offline."""
 
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from models.images import sniff_format
-from service.cli.console import console, operator_errors
+from service.cli.console import operator_errors, say, say_json
 from service.cli.options import JsonOption
 from service.errors import OperatorError
 from service.model_store.registry import Registry
@@ -44,7 +43,7 @@ def verify(
             ]
     if as_json:
         listed = [{"file": str(path), **one.model_dump(mode="json")} for path, one in found]
-        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        say_json(listed)
     else:
         for path, one in found:
             _show(path, one)
@@ -98,11 +97,10 @@ _VERDICTS = {
 
 
 def _show(path: Path, found: Verification) -> None:
-    console.print(f"{path}: {_VERDICTS[found.verdict]}", markup=False, soft_wrap=True)
+    say(f"{path}: {_VERDICTS[found.verdict]}")
     for layer in found.layers:
-        line = f"  {layer.layer:<10}{layer.status:<12}{layer.says}"
-        console.print(line, markup=False, soft_wrap=True)
+        say(f"  {layer.layer:<10}{layer.status:<12}{layer.says}")
     said = found.claims.model_dump(exclude_none=True)
     metadata = ", ".join(f"{name} {value}" for name, value in said.items())
     if metadata:
-        console.print(f"  {metadata}", markup=False, soft_wrap=True, style="dim")
+        say(f"  {metadata}", style="dim")
