@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from service.access.keyring import Keyring
 from service.api.endpoint import QueueName
@@ -9,6 +10,7 @@ from service.api.queues import Queue
 from service.decoding.decoder import Decoder
 from service.inference.workers import Workers
 from service.model_store.pool import LoadedModel, ModelPool
+from service.provenance.manifests import kept_manifest
 from service.provenance.marker import Marker
 from service.settings import Settings
 from service.storage.state import State
@@ -63,3 +65,11 @@ async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
         (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
     note_model(loaded.registered.model_id)
     return loaded
+
+
+async def keep_manifest(runtime: Runtime, photo: bytes, *, generated: bool) -> bytes | None:
+    """A photo's own C2PA manifest, for the images that are made of it; see `kept_manifest`."""
+    if runtime.marker.signer is None:
+        return None
+    (kept,) = await runtime.workers.run([partial(kept_manifest, photo, generated=generated)])
+    return kept

@@ -214,6 +214,7 @@ def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -
         task.seed,
         parameters=json.dumps(parameters, separators=(",", ":")),
         photos=(photo.sha256,),
+        manifest=photo.manifest,
     )
     with stage("encode"):
         data = encode_image(pixels, encoding, mark)

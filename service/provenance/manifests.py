@@ -1,22 +1,26 @@
 """What a file's C2PA manifest says, and what its signature is worth."""
 
+import base64
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
+from models.images import sniff_format
 from service.provenance.claim_signature import is_signed_by
 from service.provenance.containers import manifest_store
-from service.provenance.signing import ASSERTION, GENERATOR
+from service.provenance.signing import ASSERTION, GENERATOR, ingredient
 
 READER: Final = Path(__file__).with_name("read_manifest.py")
 TIMEOUT_SEC: Final = 20
+# A photo's own manifest goes into each image that is made of it.
+MAX_KEPT_BYTES: Final = 100_000
 # Whatever holds a manifest holds one of these.
 _TRACES: Final = (b"c2pa", b"C2PA_GIF", b"jumb")
 # What the reader gets of our environment: no settings, no secrets.
@@ -62,7 +66,7 @@ class Manifest:
 def read_manifest(
     data: bytes, media_type: str, anchors: bytes, keys: Sequence[PublicKeyTypes] = ()
 ) -> Manifest:
-    """Read and check a file's manifest, in a process that may crash or hang.
+    """Read and check a file's manifest.
 
     Args:
         data: Any bytes.
@@ -73,26 +77,57 @@ def read_manifest(
     if not any(trace in data for trace in _TRACES):
         return Manifest("absent")
     store = manifest_store(data) or b""
-    requested = {"media_type": media_type, "anchors": anchors.decode(), "store": len(store)}
+    report = _report(data, store, {"media_type": media_type, "anchors": anchors.decode()})
+    manifest = parse_report(report)
+    # The very store that c2pa has checked: another in the same file is not looked at.
+    own = _SIGNED in _codes(report) and is_signed_by(store, manifest.label, keys)
+    own = own and manifest.generator == GENERATOR
+    intact = own and manifest.status == "untrusted"
+    return replace(manifest, own=own, status="trusted" if intact else manifest.status)
+
+
+def kept_manifest(photo: bytes, *, generated: bool) -> bytes | None:
+    """Pack an uploaded photo's own manifest, so that images that are made of it can name it.
+
+    Args:
+        photo: An image of an accepted type.
+        generated: Whether those images are generated; else they are the photo, edited.
+
+    Returns:
+        An archive for `ManifestSigner.sign`; None where the photo has no manifest, or one that is
+        large, unreadable or of another file.
+    """
+    store, kind = manifest_store(photo), sniff_format(photo)
+    if store is None or kind is None or len(store) > MAX_KEPT_BYTES:
+        return None
+    requested = {
+        "media_type": f"image/{kind.lower()}",
+        "anchors": "",
+        "ingredient": ingredient(0, generated),
+    }
+    report = _report(photo, store, requested)
+    if parse_report(report).status not in ("trusted", "untrusted", "expired"):
+        return None
+    archive = base64.b64decode(report.get("archive", ""))
+    return archive if 0 < len(archive) <= 2 * MAX_KEPT_BYTES else None
+
+
+def _report(data: bytes, store: bytes, requested: Mapping[str, Any]) -> Any:
+    """What the reader says, in a process that may crash or hang; {"error"} where it did."""
+    head = json.dumps({"ingredient": None, **requested, "store": len(store)})
     try:
         done = subprocess.run(  # noqa: S603 - Catalogan's own program
             [sys.executable, "-P", str(READER)],
-            input=b"".join((json.dumps(requested).encode(), b"\n", store, data)),
+            input=b"".join((head.encode(), b"\n", store, data)),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             timeout=TIMEOUT_SEC,
             check=True,
         )
-        report = json.loads(done.stdout)
-        manifest = parse_report(report)
-    except (subprocess.SubprocessError, ValueError, OSError):
-        return Manifest("unreadable")
-    # The very store that c2pa has checked: another in the same file is not looked at.
-    own = _SIGNED in _codes(report) and is_signed_by(store, manifest.label, keys)
-    own = own and manifest.generator == GENERATOR
-    intact = own and manifest.status == "untrusted"
-    return replace(manifest, own=own, status="trusted" if intact else manifest.status)
+        return json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError, OSError) as error:
+        return {"error": str(error)}
 
 
 def parse_report(report: Any) -> Manifest:

@@ -3,12 +3,14 @@
     python read_manifest.py < REQUEST > ANSWER
 
 c2pa's native code sees what strangers upload. Here it may crash or hang, and takes nobody with
-it. REQUEST is a line of JSON {"media_type", "anchors", "store"}, anchors being PEM, then the bytes
-of the manifest store, as many as "store" says, then the file's. ANSWER is JSON {"state", "codes",
-"failures", "manifest"}, or {} where the file holds no manifest, or {"error"} where it can't be
-read.
+it. REQUEST is a line of JSON {"media_type", "anchors", "store", "ingredient"}, anchors being PEM,
+then the bytes of the manifest store, as many as "store" says, then the file's. ANSWER is JSON
+{"state", "codes", "failures", "manifest"}, or {} where the file holds no manifest, or {"error"}
+where it can't be read. Where "ingredient" says what the file is to another, {"archive"} is it with
+its manifest, in base64, as c2pa takes it over.
 """
 
+import base64
 import io
 import json
 import resource
@@ -54,6 +56,22 @@ def read(
         return {"error": str(error)[:200]}
 
 
+def pack(data: bytes, media_type: str, ingredient: str) -> str:
+    """Return a file's manifest as an ingredient's archive, without a thumbnail; offline."""
+    import c2pa
+
+    settings = {
+        "version": 1,
+        "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+        "builder": {"thumbnail": {"enabled": False}},
+    }
+    builder = c2pa.Builder("{}", c2pa.Context.from_dict(settings))
+    builder.add_ingredient(ingredient, media_type, io.BytesIO(data))
+    archive = io.BytesIO()
+    builder.write_ingredient_archive(json.loads(ingredient)["label"], archive)
+    return base64.b64encode(archive.getvalue()).decode()
+
+
 def main() -> None:
     """Serve one request."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -62,7 +80,11 @@ def main() -> None:
     requested = json.loads(sys.stdin.buffer.readline())
     store = sys.stdin.buffer.read(requested["store"]) or None
     data = sys.stdin.buffer.read()
-    json.dump(read(data, requested["media_type"], requested["anchors"], store), sys.stdout)
+    media_type, ingredient = requested["media_type"], requested["ingredient"]
+    answer = read(data, media_type, requested["anchors"], store)
+    if ingredient and "state" in answer:
+        answer["archive"] = pack(data, media_type, json.dumps(ingredient))
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

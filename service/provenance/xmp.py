@@ -28,6 +28,7 @@ class Mark:
         parameters: What else fixes the image, JSON.
         truncation_psi: How far from the mean image it may be.
         photos: SHA-256, hex, of the uploaded photos that it is based on; the nearest first.
+        manifest: The first photo's own manifest, as of `kept_manifest`.
     """
 
     source_type: str
@@ -38,6 +39,7 @@ class Mark:
     parameters: str | None = None
     truncation_psi: float | None = None
     photos: tuple[str, ...] = ()
+    manifest: bytes | None = None
 
     @property
     def photo_sha256(self) -> str | None:

@@ -114,6 +114,13 @@ def test_the_reader_is_told_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "secret" not in (tmp_path / "seen").read_text()
 
 
+def test_a_photos_manifest_that_can_not_be_taken_over_is_left_out(signer: ManifestSigner) -> None:
+    mark = Mark(GENERATED, 7, "shop:1", photos=("a" * 64,), manifest=b"no archive")
+    data = signer.sign(photo(), "image/png", mark)
+    assert not signer.failing
+    assert verifier_of(signer).verify(data, None).ours
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_cut_off_files(signer: ManifestSigner, kind: str) -> None:
     data = signed(signer, kind)

@@ -1,6 +1,7 @@
 """POST /v1/images/augmentations: variants of uploaded photos."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -15,7 +16,7 @@ from service.api.parsing.multipart import form_parts, read_files
 from service.api.queues import time_limit
 from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
-from service.api.runtime import Runtime
+from service.api.runtime import Runtime, keep_manifest
 from service.api.schemas.augmentations import AugmentationResponse
 from service.augmentation.jobs import (
     Sent,
@@ -100,6 +101,8 @@ async def _augment(
                 photo = await runtime.decoder.decode(
                     partial(open_photo, sent[index]), photos[index].data
                 )
+                kept = await keep_manifest(runtime, photos[index].data, generated=False)
+                photo = replace(photo, manifest=kept)
                 mine = [tasks[position] for position in own]
                 jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding)
                 positions += own
