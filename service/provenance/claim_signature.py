@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from service.provenance.containers import boxes
+from service.provenance.bmff import boxes
 
 _CLAIMS: Final = ("c2pa.claim.v2", "c2pa.claim")
 _SIGNATURE: Final = "c2pa.signature"

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from service.provenance.bmff import manifest_stores, metadata_items
+
 # Of all packets of a file together; one that is larger is left out.
 MAX_XMP_BYTES: Final = 2_000_000
 MAX_PACKETS: Final = 64
@@ -24,7 +26,6 @@ _IRB_XMP: Final = 0x0424
 _TIFF_XMP: Final = 700
 _TIFF_C2PA: Final = 0xCD41
 _GIF_C2PA: Final = b"\x21\xff\x0bC2PA_GIF\x01\x00\x00"
-_BMFF_C2PA: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 # An XMP packet may stand anywhere in a file; these are how one begins and ends in plain text.
 _WRAPPERS: Final = (
     (b"<x:xmpmeta", b"</x:xmpmeta>"),
@@ -72,37 +73,10 @@ def manifest_store(data: bytes) -> bytes | None:
         start = data.find(_GIF_C2PA)
         stores = [] if start < 0 else [_sub_blocks(data, start + len(_GIF_C2PA))]
     elif data[4:8] == b"ftyp":
-        stores = list(_bmff_stores(data))
+        stores = manifest_stores(data)
     else:
         stores = list(islice(_tiff_values(data, _TIFF_C2PA), 2))
     return stores[0] if len(stores) == 1 else None
-
-
-def boxes(data: bytes) -> Iterator[Block]:
-    """Yield the kind and the content of each box of JUMBF, or of AVIF."""
-    at = 0
-    for _ in range(MAX_BLOCKS):
-        if at + 8 > len(data):
-            return
-        size, kind = struct.unpack_from(">I4s", data, at)
-        head = 8
-        if size == 1:
-            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        elif size == 0:  # to the end
-            size = len(data) - at
-        if size < head:
-            return
-        yield kind, data[at + head : at + size]
-        at += size
-
-
-def _bmff_stores(data: bytes) -> Iterator[bytes]:
-    """What is in C2PA's box: version and flags, purpose, an offset of 8 bytes, the store."""
-    for kind, content in boxes(data):
-        if kind == b"uuid" and content.startswith(_BMFF_C2PA):
-            purpose, _, rest = content[20:].partition(b"\0")
-            if purpose == b"manifest":
-                yield rest[8:]
 
 
 def _placed_packets(data: bytes) -> Iterator[bytes]:
@@ -120,6 +94,8 @@ def _placed_packets(data: bytes) -> Iterator[bytes]:
                 yield from _tiff_values(chunk.removeprefix(_EXIF), _TIFF_XMP)
     elif data.startswith(b"\xff\xd8"):
         yield from _jpeg_packets(data)
+    elif data[4:8] == b"ftyp":
+        yield from _avif_packets(data)
     else:
         yield from _tiff_values(data, _TIFF_XMP)
 
@@ -168,14 +144,25 @@ def _png_text(kind: bytes, chunk: bytes) -> Iterator[bytes]:
     yield text
 
 
-def _inflated(packed: bytes) -> bytes:
+def _inflated(packed: bytes, window: int = zlib.MAX_WBITS) -> bytes:
     """Decompress as far as it can be and may be; nothing where it is larger than a packet may."""
-    inflate = zlib.decompressobj()
+    inflate = zlib.decompressobj(window)
     try:
         text = inflate.decompress(packed, MAX_XMP_BYTES)
     except zlib.error:
         return b""
     return b"" if inflate.unconsumed_tail else text
+
+
+def _avif_packets(data: bytes) -> Iterator[bytes]:
+    for item in metadata_items(data, MAX_XMP_BYTES):
+        if item.kind == "Exif":  # after how far it is to the TIFF in it
+            start = 4 + int.from_bytes(item.content[:4], "big")
+            yield from _tiff_values(item.content[start:], _TIFF_XMP)
+        elif item.encoding == "deflate":  # of zlib, or without its head
+            yield _inflated(item.content) or _inflated(item.content, -zlib.MAX_WBITS)
+        elif not item.encoding:
+            yield item.content
 
 
 def _riff_chunks(data: bytes) -> Iterator[Block]:

@@ -416,10 +416,12 @@ def test_keys_that_were_replaced_stay_ours_by_their_certificate(
         signing_certificate=tmp_path / "new" / "certificate.pem",
         signing_key=tmp_path / "new" / "key.pem",
     )
+    (tmp_path / "old" / "signer.pem").write_bytes(pem_of(signers(old.key)))
     for anchors, verdict, status in (
         (None, "claimed", "untrusted"),
         ("root.pem", "claimed", "trusted"),
         ("certificate.pem", "ours", "trusted"),
+        ("signer.pem", "ours", "trusted"),
     ):
         path = None if anchors is None else tmp_path / "old" / anchors
         settings = settings.model_copy(update={"trust_anchors": path})

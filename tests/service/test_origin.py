@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from service.provenance.bmff import metadata_items
 from service.provenance.containers import MAX_XMP_BYTES, manifest_store, xmp_packets
 from service.provenance.marker import read_development_key
 from service.provenance.origin import edited_source_type, read_xmp
@@ -83,6 +84,31 @@ def saved(kind: str) -> bytes:
     return buffer.getvalue()
 
 
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", len(content) + 8, kind) + content
+
+
+def avif_with(kind: bytes, said: bytes, content: bytes, version: int = 1) -> bytes:
+    """No more than an item, in two extents: in the file (version 0), or within `meta`."""
+    infe = box(b"infe", b"\2\0\0\0" + struct.pack(">HH", 7, 0) + kind + b"name\0" + said)
+    ftyp, half = box(b"ftyp", b"avif\0\0\0\0avif"), len(content) // 2
+    base = 0 if version else len(ftyp) + 8
+    extents = struct.pack(">HIIII", 2, 0, half, half, len(content) - half)
+    method = b"\0\1" if version else b""
+    iloc = bytes([version, 0, 0, 0, 0x44, 0x40]) + struct.pack(">HH", 1, 7) + method
+    iloc += struct.pack(">HI", 0, base) + extents
+    items = box(b"iinf", struct.pack(">IH", 0, 1) + infe) + box(b"iloc", iloc)
+    if version:
+        return ftyp + box(b"meta", bytes(4) + items + box(b"idat", content))
+    return ftyp + box(b"mdat", content) + box(b"meta", bytes(4) + items)
+
+
+def deflated(packet: bytes) -> bytes:
+    squeeze = zlib.compressobj(wbits=-15)
+    return squeeze.compress(packet) + squeeze.flush()
+
+
+RDF = b"application/rdf+xml\0"
 XMP = b"XML:com.adobe.xmp\0"
 PLACES: dict[str, Callable[[], bytes]] = {
     "iTXt": lambda: png_with(b"iTXt", XMP + b"\0\0\0\0" + PACKET),
@@ -113,6 +139,10 @@ PLACES: dict[str, Callable[[], bytes]] = {
     "WebP in UTF-16": lambda: webp_with(b"XMP ", PACKET.decode().encode("utf-16-le")),
     "TIFF": lambda: saved("TIFF"),
     "AVIF": lambda: saved("AVIF"),
+    "AVIF, compressed": lambda: avif_with(b"mime", RDF + b"deflate\0", zlib.compress(PACKET)),
+    "AVIF, without a head": lambda: avif_with(b"mime", RDF + b"deflate\0", deflated(PACKET), 0),
+    "AVIF in UTF-16": lambda: avif_with(b"mime", RDF, PACKET.decode().encode("utf-16"), 0),
+    "AVIF's EXIF": lambda: avif_with(b"Exif", b"", bytes(4) + tiff_with(PACKET, ">")),
     "WEBP": lambda: saved("WEBP"),
 }
 
@@ -124,6 +154,10 @@ def test_xmp_is_found_wherever_a_format_keeps_it(place: str) -> None:
     assert found is not None
     assert (found.source_type, found.catalogan["seed"]) == (GENERATED, "7")
     assert edited_source_type(data) == GENERATED
+
+
+def test_an_avif_of_a_real_encoder_is_read_by_its_items() -> None:
+    assert [item.content for item in metadata_items(saved("AVIF"), MAX_XMP_BYTES)] == [PACKET]
 
 
 def test_a_uri_may_be_a_resource_or_https() -> None:
@@ -170,6 +204,8 @@ def test_bombs_and_endless_files_come_to_an_end() -> None:
     for data in (
         png_with(b"iTXt", XMP + b"\1\0\0\0" + bomb),
         png_with(b"zTXt", XMP + b"\0" + bomb),
+        avif_with(b"mime", RDF + b"deflate\0", bomb),
+        box(b"ftyp", b"avif\0\0\0\0avif") + box(b"meta", bytes(4) + box(b"free", b"") * 300_000),
         many,
         loop,
         b"\xff\xd8" + b"\xff\xe1\0\2" * 300_000,
