@@ -8,13 +8,13 @@ Further arguments are libFuzzer's. Anything raised but an answer of ours is a fi
 import contextlib
 import sys
 import tempfile
-import zlib
 from pathlib import Path
 
 import atheris
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 with atheris.instrument_imports(include=["models", "service", "PIL"]):
+    from mutations import mutate
     from seeds import picture_seeds
 
     from models.images import ImageLimits, crop_to, flatten, open_image
@@ -22,7 +22,6 @@ with atheris.instrument_imports(include=["models", "service", "PIL"]):
     from service.errors import ApiError
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
-PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 
 def take_in(data: bytes) -> None:
@@ -42,23 +41,6 @@ def take_in(data: bytes) -> None:
     with image_errors():
         reduced = open_image(data, limits=LIMITS, reduce_to_px=16)
     assert crop_to(flatten(reduced, 4, "white"), (32, 16)).size == (32, 16)
-
-
-def mutate(data: bytes, max_size: int, seed: int) -> bytes:
-    """libFuzzer's mutation; most PNGs get right checksums again, to get past the first check."""
-    changed = atheris.Mutate(data, max_size)
-    return _with_checksums(changed) if changed.startswith(PNG_HEAD) and seed % 8 else changed
-
-
-def _with_checksums(data: bytes) -> bytes:
-    parts, at = [PNG_HEAD], len(PNG_HEAD)
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if end + 4 > len(data):
-            break
-        parts += [data[at:end], zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")]
-        at = end + 4
-    return b"".join([*parts, data[at:]])
 
 
 def main() -> None:
