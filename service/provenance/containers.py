@@ -4,7 +4,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -26,12 +26,9 @@ _IRB_XMP: Final = 0x0424
 _TIFF_XMP: Final = 700
 _TIFF_C2PA: Final = 0xCD41
 _GIF_C2PA: Final = b"\x21\xff\x0bC2PA_GIF\x01\x00\x00"
-# An XMP packet may stand anywhere in a file; these are how one begins and ends in plain text.
-_WRAPPERS: Final = (
-    (b"<x:xmpmeta", b"</x:xmpmeta>"),
-    (b"<x:xapmeta", b"</x:xapmeta>"),
-    (b"<rdf:RDF", b"</rdf:RDF>"),
-)
+# An XMP packet may stand anywhere in a file; so one begins in plain text, and so it ends.
+_START: Final = b"<x:x"
+_ENDS: Final = {b"<x:xmpmeta": b"</x:xmpmeta>", b"<x:xapmeta": b"</x:xapmeta>"}
 
 Block = tuple[bytes, bytes]
 
@@ -64,9 +61,9 @@ def manifest_store(data: bytes) -> bytes | None:
         The store of an image of an accepted type; None where there is none, or more than one.
     """
     if data.startswith(b"\x89PNG"):
-        stores = [chunk for kind, chunk in _png_chunks(data) if kind == b"caBX"]
+        stores = [chunk for _, chunk in _png_chunks(data, (b"caBX",))]
     elif data[:4] == b"RIFF":
-        stores = [chunk for kind, chunk in _riff_chunks(data) if kind == b"C2PA"]
+        stores = [chunk for _, chunk in _riff_chunks(data, (b"C2PA",))]
     elif data.startswith(b"\xff\xd8"):
         stores = _jpeg_stores(data)
     elif data.startswith(b"GIF8"):
@@ -81,16 +78,16 @@ def manifest_store(data: bytes) -> bytes | None:
 
 def _placed_packets(data: bytes) -> Iterator[bytes]:
     if data.startswith(b"\x89PNG"):
-        for kind, chunk in _png_chunks(data):
+        for kind, chunk in _png_chunks(data, (b"eXIf", b"iTXt", b"zTXt", b"tEXt")):
             if kind == b"eXIf":
                 yield from _tiff_values(chunk, _TIFF_XMP)
             elif chunk.startswith(_PNG_KEYWORDS):
                 yield from _png_text(kind, chunk)
     elif data[:4] == b"RIFF":
-        for kind, chunk in _riff_chunks(data):
+        for kind, chunk in _riff_chunks(data, (b"XMP ", b"EXIF")):
             if kind == b"XMP ":
                 yield chunk
-            elif kind == b"EXIF":
+            else:
                 yield from _tiff_values(chunk.removeprefix(_EXIF), _TIFF_XMP)
     elif data.startswith(b"\xff\xd8"):
         yield from _jpeg_packets(data)
@@ -101,26 +98,26 @@ def _placed_packets(data: bytes) -> Iterator[bytes]:
 
 
 def _loose_packets(data: bytes) -> Iterator[bytes]:
-    left = MAX_XMP_BYTES
-    for start_mark, end_mark in _WRAPPERS:
-        start = data.find(start_mark)
-        for _ in range(MAX_PACKETS):
-            if start < 0:
-                break
-            end = data.find(end_mark, start, start + left)
-            if end >= 0:
-                left -= end - start
-                yield data[start : end + len(end_mark)]
-            start = data.find(start_mark, max(start, end) + 1)
+    left, start = MAX_XMP_BYTES, data.find(_START)
+    for _ in range(MAX_PACKETS):
+        if start < 0:
+            return
+        end_mark = _ENDS.get(data[start : start + 10], b"")
+        end = data.find(end_mark, start, start + left) if end_mark else -1
+        if end >= 0:
+            left -= end - start
+            yield data[start : end + len(end_mark)]
+        start = data.find(_START, max(start, end) + 1)
 
 
-def _png_chunks(data: bytes) -> Iterator[Block]:
+def _png_chunks(data: bytes, kinds: Sequence[bytes]) -> Iterator[Block]:
     at = 8
     for _ in range(MAX_BLOCKS):
         if at + 8 > len(data):
             return
         size, kind = struct.unpack_from(">I4s", data, at)
-        yield kind, data[at + 8 : at + 8 + size]
+        if kind in kinds:
+            yield kind, data[at + 8 : at + 8 + size]
         at += size + 12
 
 
@@ -165,13 +162,14 @@ def _avif_packets(data: bytes) -> Iterator[bytes]:
             yield item.content
 
 
-def _riff_chunks(data: bytes) -> Iterator[Block]:
+def _riff_chunks(data: bytes, kinds: Sequence[bytes]) -> Iterator[Block]:
     at = 12
     for _ in range(MAX_BLOCKS):
         if at + 8 > len(data):
             return
         kind, size = struct.unpack_from("<4sI", data, at)
-        yield kind, data[at + 8 : at + 8 + size]
+        if kind in kinds:
+            yield kind, data[at + 8 : at + 8 + size]
         at += 8 + size + size % 2
 
 

@@ -82,7 +82,8 @@ def read_manifest(
     # The very store that c2pa has checked: another in the same file is not looked at.
     own = _SIGNED in _codes(report) and is_signed_by(store, manifest.label, keys)
     own = own and manifest.generator == GENERATOR
-    intact = own and manifest.status == "untrusted"
+    revoked = any("revoked" in code for code in _codes(report))
+    intact = own and manifest.status == "untrusted" and not revoked
     return replace(manifest, own=own, status="trusted" if intact else manifest.status)
 
 

@@ -57,7 +57,7 @@ def edited_source_type(photo: bytes) -> str:
     said = [xmp.source_type for xmp in _read_packets(photo) if xmp.source_type in SYNTHETIC]
     if said:
         return str(said[0])
-    store = manifest_store(photo) or (photo if b"jumb" in photo else b"")
+    store = manifest_store(photo) or b""
     active = active_manifest(store)
     for kind in SYNTHETIC:
         if active is not None and _names(active[1], kind):
