@@ -83,6 +83,11 @@ class Gateway:
         """Whether requests can be served: a model is loaded, and no shutdown has begun."""
         return self._runtime is not None and self._runtime.ready
 
+    @property
+    def degraded(self) -> str | None:
+        """What can't be done now, though the service is ready."""
+        return self._runtime.degraded if self._runtime is not None else None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
         if self._app is not None:

@@ -8,6 +8,7 @@ import bentoml
 import click
 from bentoml.models import BentoModel
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.responses import error_response
@@ -106,6 +107,10 @@ class _Edge:
         elif scope["path"] == "/readyz" and not gateway.ready:
             error = NotReady("no model is loaded, or the service is stopping", retry_after_sec=5)
             await error_response(error)(scope, receive, send)
+        elif scope["path"] == "/readyz" and gateway.degraded:
+            # Still 200: what is wrong is wrong for all replicas, and none is to be taken away.
+            answer = PlainTextResponse(f"degraded: {gateway.degraded}\n")
+            await answer(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

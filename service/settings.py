@@ -135,7 +135,8 @@ class Settings(BaseSettings):
     ] = None
     signing_key: Annotated[Path | None, Field(description="PEM, without a password.")] = None
     trust_anchors: Annotated[
-        Path | None, Field(description="PEM of roots; under these, an image may be this service's.")
+        Path | None,
+        Field(description="PEM: authorities that are trusted, and signers whose images are ours."),
     ] = None
     timestamp_url: Annotated[
         str | None,

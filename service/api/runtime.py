@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from service.access.keyring import Keyring
 from service.access.links import Links
@@ -11,6 +12,7 @@ from service.api.queues import Queue
 from service.decoding.decoder import Decoder
 from service.inference.workers import Workers
 from service.model_store.pool import LoadedModel, ModelPool, NoRoom
+from service.provenance.manifests import kept_manifest
 from service.provenance.marker import Marker
 from service.settings import Settings
 from service.storage.state import State
@@ -49,6 +51,11 @@ class Runtime:
             queue.draining for queue in self.queues.values()
         )
 
+    @property
+    def degraded(self) -> str | None:
+        """What can't be done now, though the service is up; another replica could not, either."""
+        return "images can't be signed" if self.marker.failing else None
+
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""
         for queue in self.queues.values():
@@ -86,3 +93,11 @@ async def _load_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
                 await asyncio.sleep(refused.wait_sec)
         else:
             return loaded
+
+
+async def keep_manifest(runtime: Runtime, photo: bytes, *, generated: bool) -> bytes | None:
+    """A photo's own C2PA manifest, for the images that are made of it; see `kept_manifest`."""
+    if runtime.marker.signer is None:
+        return None
+    (kept,) = await runtime.workers.run([partial(kept_manifest, photo, generated=generated)])
+    return kept

@@ -31,7 +31,8 @@ from service.decoding.processes import DecodingProcesses
 from service.decoding.uploads import File, measure_upload, open_mask, open_upload
 from service.errors import BadRequest
 from service.inference.generation import consecutive_seeds
-from service.provenance.xmp import Mark, edited_source_type
+from service.provenance.origin import edited_source_type
+from service.provenance.xmp import Mark
 from service.rendering.encoded_image import EncodedImage
 from service.rendering.encoding import Encoding, OutputFormat, encode_image
 from service.rendering.presentation import check_transparency
@@ -232,6 +233,7 @@ def _augment(
         task.seed,
         parameters=json.dumps(parameters, separators=(",", ":")),
         photos=(photo.sha256,),
+        manifest=photo.manifest,
     )
     with stage("encode"):
         data = encode_image(pixels, encoding, mark)

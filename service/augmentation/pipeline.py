@@ -46,6 +46,7 @@ class Photo:
         mask_sha256: Of the mask's file, hex.
         known: Its annotation; None = none was sent.
         source_type: What its edited images are, as an IPTC term; see `edited_source_type`.
+        manifest: The file's own, as of a Mark.
     """
 
     param: str
@@ -57,6 +58,7 @@ class Photo:
     mask_sha256: str | None = None
     known: Annotated | None = None
     source_type: str = ENHANCED
+    manifest: bytes | None = None
 
     @property
     def frame(self) -> Size:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.console import console, operator_errors
+from service.cli.console import operator_errors, say
 from service.cli.options import (
     DeviceOption,
     ExportOption,
@@ -74,7 +74,7 @@ def generate(
             output_format=output_format,
         )
         write_images(batch, out, model_id=model, export=export, device=device)
-    console.print(f"wrote {count} images to {out}", markup=False, soft_wrap=True)
+    say(f"wrote {count} images to {out}")
 
 
 def write_images(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, cast, get_args
 import typer
 from rich.progress import Progress
 
-from service.cli.console import console, errors_console, operator_errors
+from service.cli.console import errors_console, operator_errors, say
 from service.cli.options import (
     DeviceOption,
     ExportOption,
@@ -92,7 +92,7 @@ def synthesize(
                 request, out, model_id=model, export=export, device=device, on_progress=show
             )
     summary = f"wrote {len(plan.numbers)} of {plan.total} images to {out}, seed {plan.seed}"
-    console.print(summary, markup=False, soft_wrap=True)
+    say(summary)
 
 
 def dataset_request(

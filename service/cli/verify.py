@@ -1,6 +1,5 @@
 """`catalogan verify`: whether images are this service's, offline."""
 
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -10,18 +9,14 @@ from typing import Annotated
 import typer
 
 from models.images import sniff_format
-from service.cli.console import console, operator_errors
+from service.cli.console import operator_errors, say, say_json
 from service.cli.options import JsonOption
 from service.decoding.processes import DecodingProcesses
 from service.decoding.uploads import decode_upload
 from service.errors import OperatorError
 from service.model_store.registry import Registry
-from service.provenance.verification import (
-    FindRecord,
-    FindWatermark,
-    Verification,
-    open_verifier,
-)
+from service.provenance.layers import Verification
+from service.provenance.verification import FindRecord, FindWatermark, open_verifier
 from service.provenance.watermarks import WatermarkFinder
 from service.settings import Settings, data_folder, load_settings, model_store_home
 from service.storage.database import FILE
@@ -50,7 +45,7 @@ def verify(
             ]
     if as_json:
         listed = [{"file": str(path), **one.model_dump(mode="json")} for path, one in found]
-        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        say_json(listed)
     else:
         for path, one in found:
             _show(path, one)
@@ -98,6 +93,8 @@ def _watermarks(settings: Settings) -> Iterator[FindWatermark | None]:
 _VERDICTS = {
     "ours": "made by this service, and intact",
     "tampered": "NOT intact: made by this service, changed since",
+    "expired": "made by this service, and unchanged, but its certificate has ended: no time stamp "
+    "says that it was signed before",
     "derived": "made from an image of this service: its watermark is there, the file is another",
     "claimed": "not proven: it only says that it is",
     "unknown": "not known",
@@ -105,11 +102,10 @@ _VERDICTS = {
 
 
 def _show(path: Path, found: Verification) -> None:
-    console.print(f"{path}: {_VERDICTS[found.verdict]}", markup=False, soft_wrap=True)
+    say(f"{path}: {_VERDICTS[found.verdict]}")
     for layer in found.layers:
-        line = f"  {layer.layer:<10}{layer.status:<12}{layer.says}"
-        console.print(line, markup=False, soft_wrap=True)
+        say(f"  {layer.layer:<10}{layer.status:<12}{layer.says}")
     said = found.claims.model_dump(exclude_none=True)
     metadata = ", ".join(f"{name} {value}" for name, value in said.items())
     if metadata:
-        console.print(f"  {metadata}", markup=False, soft_wrap=True, style="dim")
+        say(f"  {metadata}", style="dim")

@@ -8,21 +8,20 @@ Further arguments are libFuzzer's. Anything raised but an answer of ours is a fi
 import contextlib
 import sys
 import tempfile
-import zlib
 from pathlib import Path
 
 import atheris
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 with atheris.instrument_imports(include=["models", "service", "PIL"]):
+    from mutations import mutate
     from seeds import picture_seeds
 
     from models.images import ImageError
     from service.decoding.tasks import perform
-    from service.provenance.xmp import edited_source_type
+    from service.provenance.origin import edited_source_type
 
 LIMITS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000, "min_side_px": 16}
-PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 
 def take_in(data: bytes) -> None:
@@ -43,23 +42,6 @@ def take_in(data: bytes) -> None:
         perform({"task": "mask", "limits": LIMITS, "size": [width, height]}, data)
     fit = {"task": "fit", "width": 32, "height": 16, "channels": 4}
     assert len(perform({"limits": LIMITS, **fit}, data)[1][0]) == 32 * 16 * 4
-
-
-def mutate(data: bytes, max_size: int, seed: int) -> bytes:
-    """libFuzzer's mutation; most PNGs get right checksums again, to get past the first check."""
-    changed = atheris.Mutate(data, max_size)
-    return _with_checksums(changed) if changed.startswith(PNG_HEAD) and seed % 8 else changed
-
-
-def _with_checksums(data: bytes) -> bytes:
-    parts, at = [PNG_HEAD], len(PNG_HEAD)
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if end + 4 > len(data):
-            break
-        parts += [data[at:end], zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")]
-        at = end + 4
-    return b"".join([*parts, data[at:]])
 
 
 def main() -> None:

@@ -1,11 +1,17 @@
 """Small pictures of every accepted type and form, made anew: what mutations start from."""
 
 import io
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
+from service.provenance.marker import read_development_key
+from service.provenance.signing import ManifestSigner
+from service.provenance.signing_keys import create_development_keys
+from service.provenance.xmp import GENERATED, Mark, xmp_packet
 from tests.hostile_files import staged_profile, tiled_tiff
 
 SIDE_PX = 24
@@ -80,6 +86,23 @@ def _text(*, zip: bool) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", XMP.decode(), zip=zip)
     return info
+
+
+def marked_seeds() -> dict[str, bytes]:
+    """Name -> file; each says where it is from, in XMP and in a signed manifest."""
+    mark = Mark(GENERATED, 7, "shop:1", "f" * 64, "mugs")
+    packet, info = xmp_packet(mark), PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", packet.decode(), zip=True)
+    image = Image.linear_gradient("L").resize((SIDE_PX, SIDE_PX)).convert("RGB")
+    with tempfile.TemporaryDirectory() as folder:
+        create_development_keys(Path(folder) / "keys", "Shop Inc")
+        signer = ManifestSigner(read_development_key(Path(folder) / "keys"))
+    marked = {}
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"):
+        data = _encode(image, kind, xmp=packet, pnginfo=info, tiffinfo={700: packet})
+        marked[f"xmp.{kind.lower()}"] = data
+        marked[f"signed.{kind.lower()}"] = signer.sign(data, f"image/{kind.lower()}", mark)
+    return marked
 
 
 def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -1,6 +1,7 @@
 """POST /v1/images/augmentations: variants of uploaded photos."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -14,7 +15,7 @@ from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.multipart import read_files
 from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
-from service.api.runtime import Runtime
+from service.api.runtime import Runtime, keep_manifest
 from service.api.schemas.augmentations import AugmentationResponse
 from service.augmentation.budget import Budget
 from service.augmentation.jobs import (
@@ -103,6 +104,8 @@ async def _augment(
                 photo = await runtime.decoder.run(
                     partial(open_photo, sent[index], photos[index].data)
                 )
+                kept = await keep_manifest(runtime, photos[index].data, generated=False)
+                photo = replace(photo, manifest=kept)
                 mine = [tasks[position] for position in own]
                 plans = partial(
                     augmentation_jobs, photo, mine, requested.min_visible, encoding, budget

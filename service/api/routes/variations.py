@@ -1,6 +1,7 @@
 """POST /v1/images/variations: images like an uploaded photo."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from fastapi import FastAPI, Request
@@ -13,7 +14,7 @@ from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.multipart import read_files
 from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
-from service.api.runtime import Runtime, find_model
+from service.api.runtime import Runtime, find_model, keep_manifest
 from service.api.schemas.variations import VariationResponse
 from service.fields import validate
 from service.generation.output import ImageEncoder
@@ -73,6 +74,8 @@ async def _vary(
         requested.output_compression,
     )
     photo = await runtime.decoder.run(partial(fit_photo, data, manifest, "image"))
+    kept = await keep_manifest(runtime, data, generated=True)
+    encoder = replace(encoder, photo_manifest=kept)
     inverted = nearest(await runtime.gpu_threads.run(inversion_jobs(session, photo, categories)))
     batches = await runtime.gpu_threads.run(
         variation_jobs(session, inverted, requested, encoder, photo)

@@ -13,7 +13,8 @@ from service.api.runtime import Runtime
 from service.decoding.uploads import decode_upload
 from service.fields import Strict, validate
 from service.inference.workers import Workers
-from service.provenance.verification import Verification, open_verifier
+from service.provenance.layers import Verification
+from service.provenance.verification import open_verifier
 from service.provenance.watermarks import WatermarkFinder
 
 # Each may start a process of its own.
