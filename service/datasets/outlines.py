@@ -8,7 +8,7 @@ from typing import Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.subject import estimate_region
+from service.augmentation.backdrop import estimate_region
 from service.rendering.presentation import Presentation, present
 
 # What a transparent image shows is where it is rather seen than not.
