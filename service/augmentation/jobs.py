@@ -56,6 +56,11 @@ class Task:
     photo_sha256: str | None = None
     mask_sha256: str | None = None
 
+    @property
+    def param(self) -> str:
+        """Where its operations come from, for errors."""
+        return "replay" if self.exact else "operations"
+
 
 def plan(request: AugmentationRequest, photos: int) -> list[Task]:
     """List the images to create, in the response's order."""
@@ -158,7 +163,7 @@ def check_sizes(
         raise BadRequest(
             f"all images of a response may have {MAX_RESPONSE_PIXELS} pixels together: request "
             "fewer, send fewer photos, or set a smaller canvas",
-            param="n",
+            param="replay" if tasks[0].exact else "n",
             code="too_many_pixels",
         )
 
@@ -207,7 +212,7 @@ def augmentation_jobs(
 
 
 def _take_pixels(photo: Photo, task: Task, drawn: Sequence[AnyOperation], budget: Budget) -> None:
-    pixels = work_pixels(photo, drawn, compose(drawn, photo))
+    pixels = work_pixels(photo, drawn, compose(drawn, photo, task.param))
     budget.take_pixels(pixels, "replay" if task.exact else "n")
 
 
@@ -224,7 +229,7 @@ def _augment(
     drawn = task.operations if task.exact else draw_operations(task.operations, task.seed, photo)
     if not task.exact:
         _take_pixels(photo, task, drawn, budget)
-    view = compose(drawn, photo)
+    view = compose(drawn, photo, task.param)
     pixels = render(photo, drawn, view)
     metadata = _metadata(photo, task, drawn, view)
     parameters = {name: metadata[name] for name in ("photo_sha256", "operations")}

@@ -137,8 +137,13 @@ def draw_operations(
     return drawn
 
 
-def compose(steps: Sequence[Operation], photo: Photo) -> View:
+def compose(steps: Sequence[Operation], photo: Photo, param: str = "operations") -> View:
     """Multiply all geometry of drawn operations into one matrix from the photo's file.
+
+    Args:
+        steps: As `draw_operations` returned them.
+        photo: The photo.
+        param: Names the operations in errors.
 
     Raises:
         BadRequest: Together they leave nothing to be seen of it.
@@ -155,7 +160,7 @@ def compose(steps: Sequence[Operation], photo: Photo) -> View:
         raise BadRequest(
             "together these operations make the photo a thousand times smaller or larger, or "
             "turn it away: use fewer, or milder ones",
-            param="operations",
+            param=param,
         )
     return View(matrix, size)
 

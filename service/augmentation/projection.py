@@ -14,6 +14,8 @@ from service.augmentation.operations.base import Matrix, Size
 from service.augmentation.resampling import View
 
 _PLACES: Final = 3
+# Of a box: less is a line, or an outline that crosses itself so that its parts cancel out.
+_MIN_FILL: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,15 @@ def carry(known: Annotated, view: View, min_visible: float) -> dict[str, Any]:
 
 def _see(instance: Instance, parts: Sequence[_Seen], view: View) -> _Seen:
     """What is seen of an instance: of its box where that stays upright, else of what is known."""
-    if not keeps_upright(view.matrix):
-        if instance.polygons:
-            return _join([parts[index] for index in instance.polygons])
-        if instance.hull is not None:
-            return _clip(instance.hull, view)
-    return _clip(instance.corners, view)
+    box = _clip(instance.corners, view)
+    if keeps_upright(view.matrix):
+        return box
+    known = box
+    if instance.polygons:
+        known = _join([parts[index] for index in instance.polygons])
+    elif instance.hull is not None:
+        known = _clip(instance.hull, view)
+    return known if known.whole > _MIN_FILL * box.whole else box
 
 
 def _join(parts: Sequence[_Seen]) -> _Seen:

@@ -8,7 +8,7 @@ from typing import Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.augmentation.subject import estimate_region
+from service.augmentation.backdrop import estimate_region
 from service.rendering.presentation import Presentation, present
 
 # What a transparent image shows is where it is rather seen than not.
@@ -74,14 +74,17 @@ def polygons_of(mask: Mask) -> list[list[int]]:
     if cuts:
         loops = []
         for left, right in zip([0, *cuts], [*cuts, mask.shape[1]], strict=True):
-            strip = np.zeros_like(mask)
-            strip[:, left:right] = mask[:, left:right]
-            loops += _loops(strip)
+            loops += _loops(mask[:, left:right], left)
     return loops
 
 
-def _loops(mask: Mask) -> Iterator[list[int]]:
-    """Walk along all edges with the mask to the right: clockwise around it, else around holes."""
+def _loops(mask: Mask, left: int = 0) -> Iterator[list[int]]:
+    """Walk along all edges with the mask to the right: clockwise around it, else around holes.
+
+    Args:
+        mask: Whose edges.
+        left: The x of its first column.
+    """
     ends = _edges(mask)
     while ends:
         corners: list[int] = []
@@ -97,7 +100,7 @@ def _loops(mask: Mask) -> Iterator[list[int]]:
                 del ends[point]
             before, step = step, (following[0] - point[0], following[1] - point[1])
             if step != before:
-                corners += point
+                corners += (point[0] + left, point[1])
             point = following
         yield corners
 

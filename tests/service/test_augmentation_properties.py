@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from service.augmentation.annotations import Annotation
+from service.augmentation.backdrop import components
 from service.augmentation.instances import find_instances
 from service.augmentation.matrices import homography, project
 from service.augmentation.operations.base import Operation
@@ -23,7 +24,7 @@ from service.augmentation.policies import POLICIES, AnyOperation, with_canvas
 from service.augmentation.projection import Annotated, carry
 from service.augmentation.requests import AugmentationRequest
 from service.augmentation.resampling import View, moves_pixels, warp, warp_labels
-from service.augmentation.subject import before_backdrop, components, of_mask
+from service.augmentation.subject import before_backdrop, of_mask
 from service.errors import BadRequest
 
 WIDTH, HEIGHT = 96, 72

@@ -623,6 +623,10 @@ def test_the_pixels_of_an_answer_are_bounded(client: TestClient) -> None:
     error = check(post(client, parts, canvas=canvas, output_format="jpeg"), 400, "n")
     assert error["code"] == "too_many_pixels"
     check(post(client, photo(), canvas=canvas, n=11), 400, "n")
+    sized = {"operations": [{"name": "canvas", **canvas, "placement": [1, 0, 0]}]}
+    check(post(client, photo(), replay=[sized] * 11), 400, "replay")
+    tiny = {"operations": [{"name": "scale", "factor": 0.2}] * 8}
+    check(post(client, photo(), replay=[tiny]), 400, "replay")
 
 
 def test_the_document_names_every_operation(client: TestClient) -> None:

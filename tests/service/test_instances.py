@@ -107,6 +107,15 @@ def test_what_does_not_fill_a_box_does_not_shrink_it(gap: int) -> None:
     assert boxes(known(Image.new("L", SIZE), boxes=[box]), turned(20)) == plain
 
 
+@pytest.mark.parametrize(
+    "polygon", [[50, 30, 110, 90, 50, 30], [50, 30, 110, 90, 110, 30, 50, 90]], ids=["line", "bow"]
+)
+def test_an_outline_without_area_loses_no_box(polygon: list[float]) -> None:
+    box = [50, 30, 110, 90]
+    plain = boxes(known(boxes=[box]), turned(20))
+    assert boxes(known(boxes=[box], polygons=[polygon]), turned(20)) == plain
+
+
 def test_a_mask_of_several_things_is_looked_at_box_by_box() -> None:
     one, other = disc(40, 60, 30), disc(110, 60, 25)
     annotated = known(drawn(one, other), boxes=[box_of(one), box_of(other)])
