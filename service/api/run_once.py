@@ -212,13 +212,19 @@ def _fingerprint(creation: Creation) -> bytes:
         request.url.query,
         media_type,
         "".join(request.headers.get("accept", "*/*").lower().split()),
-        json.dumps(creation.body.model_dump(exclude_none=True), sort_keys=True),
+        _canonical(creation.body),
     )
     digest = hashlib.sha256()
     for part in (*map(_encoded, head), *_file_parts(creation.files)):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()
+
+
+def _canonical(body: BaseModel) -> str:
+    """A body in one spelling. A field that is null was not sent; a default that was sent counts."""
+    sent = body.model_dump(exclude_unset=True)
+    return json.dumps({k: v for k, v in sent.items() if v is not None}, sort_keys=True)
 
 
 def _file_parts(files: Mapping[str, Sequence[File]]) -> Iterator[bytes]:
