@@ -109,12 +109,11 @@ async def run_once(
         await held.enter_async_context(_charged(creation, runtime.state))
         created = await work()
         if isinstance(created.response, DatasetStream):
-            created.response.hold(held.pop_all())
-        else:
-            _record(creation, created, runtime)
-            creation.delivery.images = creation.images
-    if claim is None:
-        return created.response
+            response = await _store(claim, created.response, runtime.state)
+            created.response.hold(held.pop_all())  # last, as nobody else would close it
+            return response
+        _record(creation, created, runtime)
+        creation.delivery.images = creation.images
     return await _store(claim, created.response, runtime.state)
 
 
@@ -184,8 +183,10 @@ def _record(creation: Creation, created: Created, runtime: Runtime) -> None:
     runtime.metrics.images.labels(kind, created.model_id).inc(count)
 
 
-async def _store(claim: Claim, response: Response, state: State) -> Response:
+async def _store(claim: Claim | None, response: Response, state: State) -> Response:
     """Keep a response; the client gets it all the same where that fails."""
+    if claim is None:
+        return response
     headers = [(k, v) for k, v in response.headers.items() if k != "content-length"]
     try:
         if isinstance(response, DatasetStream):  # its body isn't there yet
@@ -211,13 +212,19 @@ def _fingerprint(creation: Creation) -> bytes:
         request.url.query,
         media_type,
         "".join(request.headers.get("accept", "*/*").lower().split()),
-        json.dumps(creation.body.model_dump(exclude_none=True), sort_keys=True),
+        _canonical(creation.body),
     )
     digest = hashlib.sha256()
     for part in (*map(_encoded, head), *_file_parts(creation.files)):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()
+
+
+def _canonical(body: BaseModel) -> str:
+    """A body in one spelling. A field that is null was not sent; a default that was sent counts."""
+    sent = body.model_dump(exclude_unset=True)
+    return json.dumps({k: v for k, v in sent.items() if v is not None}, sort_keys=True)
 
 
 def _file_parts(files: Mapping[str, Sequence[File]]) -> Iterator[bytes]:

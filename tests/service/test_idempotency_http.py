@@ -160,6 +160,15 @@ def test_json_in_a_form_has_blanks_and_order_too(client: TestClient) -> None:
     check(got[2], 409, "Idempotency-Key")
 
 
+@only_sqlite
+def test_a_default_that_changes_a_policy_makes_another_request(client: TestClient) -> None:
+    """A policy's canvas has a fill of its own, which the default of a canvas replaces."""
+    files = {"image": photo()}
+    for canvas, status in (('{"size": "64x64"}', 200), ('{"size": "64x64", "fill": 0.85}', 409)):
+        data = {"policy": "scan", "canvas": canvas, "seed": "1"}
+        assert post(client, url=AUGMENT, files=files, data=data).status_code == status
+
+
 def form(boundary: str, n: int) -> dict[str, Any]:
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="n"\r\n\r\n{n}\r\n'.encode(),

@@ -124,9 +124,12 @@ def test_the_end_of_the_service_waits_for_what_is_put_back(
     assert [quota["used"] for quota in usage["quotas"]] == [0]
 
 
-def test_only_what_is_delivered_is_charged(registered: Path, tmp_path: Path) -> None:
+def test_only_what_is_delivered_is_charged(
+    registered: Path, tmp_path: Path, state_environment: dict[str, str]
+) -> None:
     body = {"count": 2_000, "size": "48x32"}
-    with keyed_service(tmp_path, max_pending_datasets="1", max_dataset_pictures="10000") as client:
+    limits = {"max_pending_datasets": "1", "max_dataset_pictures": "10000", **state_environment}
+    with keyed_service(tmp_path, **limits) as client:
         with client.stream("POST", DATASETS, json=body) as got:
             chunks = got.iter_raw()
             assert next(chunks)
