@@ -31,7 +31,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN install -d -o 10001 -g 10001 /data /state
+RUN install -d -o 10001 -g 10001 /data && install -d -m 0700 -o 10001 -g 10001 /state
 VOLUME /data /state
 WORKDIR /data
 # A number, so that an orchestrator can see that it is not root.

@@ -74,7 +74,7 @@ gpu-bundle: setup
 SECONDS ?= 60
 fuzz: setup
 	mkdir -p build/fuzz
-	for target in intake requests; do $(BIN)/python tests/fuzz/fuzz_$$target.py \
+	for target in intake requests marks; do $(BIN)/python tests/fuzz/fuzz_$$target.py \
 		-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024 \
 		-artifact_prefix=build/fuzz/$$target- -print_final_stats=1 || exit 1; done
 

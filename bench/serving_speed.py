@@ -73,7 +73,7 @@ def open_rounds(load: Load, rate: float, rounds: int, seconds: float) -> dict[st
 
 def measure(quick: bool) -> Measurement:
     """Measure throughput, CPU time, latencies, start and memory."""
-    rounds, seconds = (2, 0.5) if quick else (9, 6.0)
+    rounds, seconds = (1, 0.5) if quick else (9, 6.0)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="catalogan-bench-"))
         bench = Bench(Path(folder))

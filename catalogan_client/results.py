@@ -263,7 +263,8 @@ class Layer:
 class Verification:
     """Whether an image is the service's.
 
-    `verdict` is ours, tampered, derived (only the watermark is left), claimed or unknown.
+    `verdict` is ours, tampered, expired (unchanged, but its certificate has ended), derived (only
+    the watermark is left), claimed or unknown.
     """
 
     ours: bool

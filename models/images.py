@@ -1,31 +1,57 @@
 """Bytes of an image -> checked, upright sRGB array. No torch, no files.
 
 Every image that enters Catalogan, a catalogue photo or an upload, is decoded by
-`decode_image` or `open_image`: byte and pixel limits are checked before anything is decoded.
+`decode_image` or `open_image`: limits on bytes and pixels, and what a file claims beside its
+pixels, are checked before anything is decoded. Codecs are C code: what they cost is bounded by the
+process that this runs in (`models.confinement`).
 """
 
 import io
 import warnings
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageColor
+from PIL import ExifTags, Image, ImageColor
+
+from models.image_checks import (
+    ImageError,
+    ImageLimits,
+    check_depth,
+    check_file,
+    check_size,
+    tiff_tags,
+)
+from models.image_colour import to_8_bits, to_srgb
+from models.image_files import JPEG_END, JPEG_PADDING, Pixels, strip
+from models.image_formats import describe_unaccepted, sniff_format, webp_size
+
+__all__ = [
+    "MAX_PIXELS",
+    "REDUCE_TO_PX",
+    "Channels",
+    "ImageError",
+    "ImageLimits",
+    "crop_to",
+    "decode_image",
+    "flatten",
+    "measure_image",
+    "open_image",
+    "sniff_format",
+]
 
 # Our own limits decide, not Pillow's advice. For the whole process: warnings.catch_warnings changes
 # it for all threads, and threads that overlap leave it changed for good.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-Reason = Literal["too_many_bytes", "too_many_pixels", "too_small", "not_an_image", "undecodable"]
 Channels = Literal[1, 3, 4]
 
-ACCEPTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF")
 # Pillow refuses larger images whatever the limits (twice Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS: Final = 178_000_000
 # Photos are decoded at a reduced size as long as their shorter side keeps this many pixels.
 REDUCE_TO_PX: Final = 1024
+_STRIP_ROWS: Final = 256
+_CUT_OFF: Final = "a JPEG file that is cut off"
 
 # EXIF orientation -> the transposition that makes the stored pixels upright (EXIF 2.32, 0x0112).
 _UPRIGHT: Final = {
@@ -37,23 +63,6 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class ImageError(ValueError):
-    """An image that can't be used; `reason` says why in one word."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Final[Reason] = reason
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageLimits:
-    """How large an image may be, checked before it is decoded."""
-
-    max_bytes: int = 50_000_000
-    max_pixels: int = 50_000_000
-    min_side_px: int = 16
 
 
 def decode_image(
@@ -99,18 +108,23 @@ def open_image(
     Raises:
         ImageError: With `reason` set; never another exception for bad bytes.
     """
-    limits = limits or ImageLimits()
-    if len(data) > limits.max_bytes:
-        raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
-    image = _open_header(data)
-    _check_size(image.size, limits)
+    image, file = _open_header(data, limits or ImageLimits())
     try:
-        if reduce_to_px is not None and image.format in ("JPEG", "MPO"):
-            _reduce(image, reduce_to_px)
-        image.load()
-        return _upright(_to_srgb(_to_8_bits(image)), _orientation(image))
+        check_file(image, file)
+        _load(image, file, reduce_to_px)
+        orientation, tags = _orientation(image), tiff_tags(image)
+        inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+        unsigned = tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 1
+        # One after the other, so that a step's source is freed before the next.
+        image = to_8_bits(image, inverted=inverted, unsigned=unsigned)
+        image = to_srgb(image)
+        return _upright(image, orientation)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("too_costly", "it takes too much memory to decode") from error
     except Exception as error:
-        raise ImageError("undecodable", f"damaged {image.format}: {error}") from error
+        raise ImageError("undecodable", f"a damaged {image.format} file") from error
 
 
 def measure_image(data: bytes, *, limits: ImageLimits | None = None) -> tuple[int, int]:
@@ -120,11 +134,9 @@ def measure_image(data: bytes, *, limits: ImageLimits | None = None) -> tuple[in
         ImageError: The image can't be used, judging by its header.
     """
     limits = limits or ImageLimits()
-    if len(data) > limits.max_bytes:
-        raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
-    size = _open_header(data).size
-    _check_size(size, limits)
-    return size
+    if sniff_format(data) == "WEBP" and len(data) <= limits.max_bytes:
+        return _check_webp(data, limits)
+    return _open_header(data, limits)[0].size
 
 
 def flatten(image: Image.Image, channels: Channels, background: str) -> Image.Image:
@@ -163,48 +175,72 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def sniff_format(data: bytes) -> str | None:
-    """Which of ACCEPTED_FORMATS the first bytes indicate; None = none of them."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[4:8] == b"ftyp" and (data[8:12] in (b"avif", b"avis") or b"avif" in data[12:64]):
-        return "AVIF"  # also where "avif" is only among the compatible brands
-    signatures = {
-        b"\xff\xd8\xff": "JPEG",
-        b"\x89PNG\r\n\x1a\n": "PNG",
-        b"II*\0": "TIFF",
-        b"MM\0*": "TIFF",
-        b"II+\0": "TIFF",
-        b"MM\0+": "TIFF",
-        b"GIF87a": "GIF",
-        b"GIF89a": "GIF",
-    }
-    return next((name for start, name in signatures.items() if data.startswith(start)), None)
-
-
-def _open_header(data: bytes) -> Image.Image:
+def _open_header(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Pixels]:
     """Read the header only; the format follows from the bytes, not from a name or declared type."""
+    if len(data) > limits.max_bytes:
+        raise ImageError("too_many_bytes", f"{len(data)} bytes, over {limits.max_bytes}")
     promised = sniff_format(data)
     if promised is None:
-        detail = "an empty file" if not data else f"none of {', '.join(ACCEPTED_FORMATS)}"
-        raise ImageError("not_an_image", detail)
+        raise ImageError("not_an_image", describe_unaccepted(data))
+    if promised == "WEBP":  # Pillow would allocate for its pixels before the size is known
+        _check_webp(data, limits)
+    file = strip(data, promised)
     try:
-        return Image.open(io.BytesIO(data), formats=(promised,))
+        image = _open(file.data + (b"" if file.ends else JPEG_END), promised)
     except Image.DecompressionBombError as error:
-        raise ImageError("too_many_pixels", str(error)) from error
+        raise ImageError("too_many_pixels", f"over {MAX_PIXELS} pixels in all") from error
+    except MemoryError as error:
+        raise ImageError("too_costly", "it takes too much memory to decode") from error
     except Exception as error:
-        raise ImageError("undecodable", f"damaged {promised}: its header is unreadable") from error
-
-
-def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
-    """Refuse an image that is too large or too small."""
-    width, height = size
-    if width * height > limits.max_pixels:
         raise ImageError(
-            "too_many_pixels", f"{width} x {height} pixels, over {limits.max_pixels} in all"
-        )
-    if min(width, height) < limits.min_side_px:
-        raise ImageError("too_small", f"{width} x {height}, under {limits.min_side_px} px")
+            "undecodable", f"a damaged {promised} file: its header is unreadable"
+        ) from error
+    if file.icc_profile is not None:
+        image.info["icc_profile"] = file.icc_profile
+    check_size(image.size, limits)
+    return image, file
+
+
+def _check_webp(data: bytes, limits: ImageLimits) -> tuple[int, int]:
+    size = webp_size(data)
+    if 0 in size:
+        raise ImageError("undecodable", "a damaged WEBP file: its header is unreadable")
+    check_size(size, limits)
+    return size
+
+
+def _open(data: bytes, image_format: str) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=(image_format,))
+
+
+def _load(image: Image.Image, file: Pixels, reduce_to_px: int | None) -> None:
+    """Decode the pixels, all of them, at the size that the header states or a fraction of it."""
+    if reduce_to_px is not None and image.format == "JPEG":
+        _reduce(image, reduce_to_px)
+    size = image.size
+    image.load()
+    if image.size != size:
+        raise ImageError("undecodable", "its pixels have another size than its header states")
+    if not file.ends:
+        _check_complete(image, file.data)
+    check_depth(image, file.data)
+
+
+def _check_complete(image: Image.Image, data: bytes) -> None:
+    """Refuse a JPEG without an end marker, unless nothing but that is missing.
+
+    What follows the file's last byte then makes no difference.
+    """
+    try:
+        other = _open(data + JPEG_PADDING, "JPEG")
+        other.draft(None, image.size)
+        other.load()
+    except OSError as error:
+        raise ImageError("undecodable", _CUT_OFF) from error
+    for top in range(0, image.height, _STRIP_ROWS):
+        strip_box = (0, top, image.width, min(image.height, top + _STRIP_ROWS))
+        if image.crop(strip_box) != other.crop(strip_box):
+            raise ImageError("undecodable", _CUT_OFF)
 
 
 def _reduce(image: Image.Image, side_px: int) -> None:
@@ -213,84 +249,6 @@ def _reduce(image: Image.Image, side_px: int) -> None:
     if scale < 1:
         # draft() keeps both sides at or above the size requested.
         image.draft(None, (round(image.width * scale), round(image.height * scale)))
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Convert any mode to L, LA, RGB, RGBA, CMYK or LAB of 8 bits."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _deep_grey_to_8_bits(image)
-    if image.mode in ("CMYK", "LAB"):
-        return image
-    if image.has_transparency_data:
-        mode = "LA" if image.mode in ("1", "L", "LA", "La") else "RGBA"
-    else:
-        mode = "L" if image.mode in ("1", "L") else "RGB"
-    return image if image.mode == mode else _keep_info(image, image.convert(mode))
-
-
-def _deep_grey_to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit or float grey -> L; the range is judged by the brightest sample."""
-    samples = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    if image.mode.startswith("I;16"):
-        white = 65535.0
-    else:  # no white is fixed for these: the smallest customary one that fits
-        peak = float(samples.max(initial=0.0))
-        customary = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        white = next((w for w in customary if peak <= w), peak)
-    grey = np.clip(np.rint(samples * (255.0 / white)), 0, 255).astype(np.uint8)
-    return _keep_info(image, Image.fromarray(grey))
-
-
-def _keep_info(source: Image.Image, converted: Image.Image) -> Image.Image:
-    """Copy the ICC profile to the converted image."""
-    if "icc_profile" in source.info:
-        converted.info["icc_profile"] = source.info["icc_profile"]
-    return converted
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Apply the embedded profile; a broken or unsuitable one is ignored."""
-    profile = image.info.get("icc_profile")
-    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
-    colour = image.convert(image.mode[:-1]) if alpha is not None else image
-    if colour.mode == "LAB":
-        colour = _transform(None, "LAB").apply(colour)  # type: ignore[union-attr]
-    elif isinstance(profile, bytes) and profile:
-        try:
-            transform = _transform(profile, colour.mode)
-            colour = colour if transform is None else transform.apply(colour)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            pass  # a photo with unconverted colours is better than none
-    if colour.mode == "CMYK":
-        colour = colour.convert("RGB")
-    if alpha is None:
-        return colour
-    if colour.mode not in ("L", "RGB"):
-        colour = colour.convert("RGB")
-    colour.putalpha(alpha)
-    return colour
-
-
-@lru_cache(maxsize=32)
-def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Build the transform to sRGB; None where the profile is sRGB itself, as most are."""
-    srgb = ImageCms.createProfile("sRGB")
-    if profile is None:
-        source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    else:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    transform = ImageCms.ImageCmsTransform(source, ImageCms.ImageCmsProfile(srgb), mode, "RGB")
-    if mode == "RGB" and _is_identity(transform):
-        return None
-    return transform
-
-
-def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether no colour of a 9 x 9 x 9 grid moves by more than rounding."""
-    steps = np.linspace(0, 255, 9).astype(np.uint8)
-    grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
-    moved = np.asarray(transform.apply(Image.fromarray(grid)), dtype=np.int16)
-    return bool(np.abs(moved - grid).max() <= 2)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -27,6 +27,7 @@ _MESSAGES: Final = {
     "union_tag_not_found": "{discriminator} is missing",
     "invalid_key": "must be text",
     "is_instance_of": "must be a list",  # a Sequence, the only abstract type of a field
+    "sequence_str": "must be a list",
 }
 # Wrong types: the beginning of the kind -> what is expected.
 _TYPES: Final = {
@@ -72,6 +73,8 @@ def problems(error: ValidationError) -> list[Problem]:
         if kind != "extra_forbidden":
             names = [name for name in names if not _UNION_BRANCH.fullmatch(name)]
         message = _message(kind, one["msg"], one.get("ctx", {}))
+        if kind == "missing" and isinstance(one["loc"][-1], int):
+            message += ": the list is too short"
         found.append(Problem(".".join(name[:64] for name in names), len(names), kind, message))
     return found
 

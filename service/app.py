@@ -8,6 +8,7 @@ from service.api.application import create_app
 from service.api.endpoint import QueueName
 from service.api.middleware.authentication import Authentication
 from service.api.middleware.body_limits import BodyLimits
+from service.api.middleware.lifetime import Lifetime
 from service.api.middleware.request_log import RequestLog
 from service.api.queues import Queue
 from service.api.responses import error_response
@@ -36,6 +37,7 @@ class Gateway:
         self._app: ASGIApp | None = None
         self._prepared: Runtime | None = None
         self._runtime: Runtime | None = None
+        self._lifetime: Lifetime | None = None
 
     def prepare(self) -> None:
         """Build what the API works with, before BentoML starts: its log would bury the reason.
@@ -56,7 +58,8 @@ class Gateway:
         self._runtime = runtime
         app = create_app(runtime)
         settings = runtime.settings
-        access = Authentication(app, runtime.keyring, runtime.state.usage, settings)
+        self._lifetime = Lifetime(app, settings)
+        access = Authentication(self._lifetime, runtime.keyring, runtime.state.usage, settings)
         guarded = BodyLimits(access, settings)
         self._app = RequestLog(guarded, app.routes, runtime.metrics, tracing)
 
@@ -64,6 +67,11 @@ class Gateway:
         """Refuse new work; what was begun is finished."""
         if self._runtime is not None:
             self._runtime.drain()
+
+    async def finish(self) -> None:
+        """Wait for what still ends behind responses."""
+        if self._lifetime is not None:
+            await self._lifetime.finish()
 
     def count_ended_connection(self, reason: str) -> None:
         """Count a connection that was ended for what its client did."""
@@ -74,6 +82,11 @@ class Gateway:
     def ready(self) -> bool:
         """Whether requests can be served: a model is loaded, and no shutdown has begun."""
         return self._runtime is not None and self._runtime.ready
+
+    @property
+    def degraded(self) -> str | None:
+        """What can't be done now, though the service is ready."""
+        return self._runtime.degraded if self._runtime is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
@@ -96,6 +109,8 @@ def build_runtime() -> Runtime:
     """
     settings = load_settings()
     keyring, marker = Keyring(settings), open_marker(settings)
+    state = State(settings)
+    state.move_to_ids(keyring.all())
     metrics = Metrics(CUDA_BATCH_SIZES)
     workers = Workers(settings.workers, settings.max_queue_wait_sec)
     gpu_threads = workers
@@ -107,11 +122,11 @@ def build_runtime() -> Runtime:
         workers=workers,
         gpu_threads=gpu_threads,
         metrics=metrics,
-        state=State(settings),
+        state=state,
         keyring=keyring,
         links=Links(settings),
         marker=marker,
-        decoder=Decoder(workers, settings.image_limits),
+        decoder=Decoder(settings.workers, settings.max_queue_wait_sec, settings.image_limits),
         queues={name: Queue(name, limit, metrics) for name, limit in _queue_limits(settings)},
     )
 
@@ -121,5 +136,6 @@ def _queue_limits(settings: Settings) -> list[tuple[QueueName, int]]:
         ("generations", settings.max_pending_generations),
         ("interpolations", settings.max_pending_interpolations),
         ("uploads", settings.max_pending_uploads),
+        ("strangers", settings.max_pending_uploads),
         ("datasets", settings.max_pending_datasets),
     ]

@@ -8,14 +8,16 @@ import bentoml
 import click
 from bentoml.models import BentoModel
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.responses import error_response
 from service.app import gateway
 from service.errors import NotReady, OperatorError, SettingsError
+from service.exposure import check_exposure
 from service.memory import return_large_blocks
 from service.model_store.registry import Registry
-from service.settings import MAX_REQUEST_TIMEOUT_SEC, check_exposure, load_settings
+from service.settings import MAX_REQUEST_TIMEOUT_SEC, load_settings
 from service.telemetry.logs import configure_logging
 from service.telemetry.tracing import start_tracing
 
@@ -71,11 +73,13 @@ class ProductImages:
             raise SystemExit(f"error: {error}") from None
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
-    def close(self) -> None:
+    async def close(self) -> None:
         """End watcher and threads."""
         self.runtime.pool.stop()
+        self.runtime.decoder.stop()
         self.runtime.workers.stop()
         self.runtime.gpu_threads.stop()
+        await gateway.finish()
         self.runtime.state.close()
         if self.tracing is not None:
             self.tracing.stop()
@@ -103,6 +107,10 @@ class _Edge:
         elif scope["path"] == "/readyz" and not gateway.ready:
             error = NotReady("no model is loaded, or the service is stopping", retry_after_sec=5)
             await error_response(error)(scope, receive, send)
+        elif scope["path"] == "/readyz" and gateway.degraded:
+            # Still 200: what is wrong is wrong for all replicas, and none is to be taken away.
+            answer = PlainTextResponse(f"degraded: {gateway.degraded}\n")
+            await answer(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

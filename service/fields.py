@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -12,6 +12,8 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
@@ -47,6 +49,18 @@ class ColourOr:
         if value not in self.names and not _COLOUR.fullmatch(value):
             raise ValueError(f"must be {', '.join(self.names)} or a colour as #rrggbb")
         return value
+
+
+def in_words(message: str) -> WrapValidator:
+    """Say of any value that doesn't fit that it `message`, such as "must be ..."."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(message) from None
+
+    return WrapValidator(check)
 
 
 Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
@@ -118,10 +132,12 @@ def validate(kind: type[Parsed], value: Any) -> Parsed:
         return kind.model_validate(value)
     except ValidationError as error:
         first = problems(error)[0]
-        if first.kind == "extra_forbidden" and first.depth == 1:
-            known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
+        if first.kind == "extra_forbidden":
+            known = ", ".join(_fields_beside(first.place, kind))
             raise BadRequest(
-                f"unknown field; known are {known}", param=first.place, code="unknown_field"
+                f"unknown field; known are {known}" if known else first.message,
+                param=first.place,
+                code="unknown_field" if first.depth == 1 else None,
             ) from None
         value = error.errors(include_url=False)[0]["input"]
         raise BadRequest(_with_value(first, value), param=first.place or None) from None
@@ -138,6 +154,31 @@ def _with_value(problem: Problem, value: Any) -> str:
     if len(shown) > MAX_SHOWN_CHARS:
         return f"{problem.message} ({problem.place})"
     return f"{problem.message}; {problem.place} is {shown}"
+
+
+def _fields_beside(place: str, kind: type[BaseModel]) -> list[str]:
+    """The fields that there are where an unknown one was sent; none where that isn't clear."""
+    models = [kind]
+    for name in place.split(".")[:-1]:
+        fields = [model.model_fields[name] for model in models if name in model.model_fields]
+        if fields:
+            models = [found for field in fields for found in _models_in(field.annotation)]
+        elif not name.isdigit():  # of several models, the one with this name
+            models = [
+                model
+                for model in models
+                if "name" in model.model_fields
+                and name in get_args(model.model_fields["name"].annotation)
+            ]
+    if len(models) != 1:
+        return []
+    return [field.alias or name for name, field in models[0].model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]
 
 
 def refuse_both(request: BaseModel, one: str, other: str) -> None:

@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and for their owner alone."""
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -27,3 +28,9 @@ def replace_text(path: Path, text: str, mode: int) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def keep_private(path: Path, mode: int = 0o600) -> None:
+    """Let nobody else read a file or folder; one of another owner, or none, stays as it is."""
+    with suppress(OSError):
+        path.chmod(mode)

@@ -1,20 +1,28 @@
 """Settings of the service, read once from the environment (`CATALOGAN_...`)."""
 
 import ipaddress
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.images import ImageLimits
 from models.validation import problems
 from service.errors import SettingsError
+from service.files import keep_private
+from service.key_strength import key_bits
+
+logger = logging.getLogger(__name__)
 
 LogFormat = Literal["text", "json"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MIN_KEY_CHARS: Final = 8
+MIN_KEY_CHARS: Final = 16
+# As key_bits estimates them; 24 random hexadecimal digits have more.
+MIN_KEY_BITS: Final = 60
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/minute$"
 MAX_REQUEST_TIMEOUT_SEC: Final = 600
 
@@ -30,38 +38,67 @@ def available_cpus() -> int:
     return min(cores or 1, limit)
 
 
+_NEW_KEY: Final = "`openssl rand -hex 32` prints a good one"
+
+
 class Settings(BaseSettings):
     """Everything that an operator can set; each field is `CATALOGAN_` and its name in capitals."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CATALOGAN_", frozen=True, env_ignore_empty=True, extra="ignore"
+        env_prefix="CATALOGAN_",
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     model: Annotated[
         str | None, Field(description="Model served to who names none; else the first promoted.")
     ] = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Of the generator; auto takes CUDA where it works."""
     api_key: SecretStr | None = None
+    """The operator's own key, which may do everything; hard to guess."""
     api_key_file: Path | None = None
+    """A file that holds it, instead."""
     keys: SecretStr | None = None
+    """What a keys file would hold, where there can be none."""
     keys_file: Path | None = None
+    """Of `catalogan api-keys`; changes are taken over within a second."""
+    trusted_proxies: Annotated[
+        str | None,
+        Field(description="Addresses or networks, by commas; their X-Forwarded-For is believed."),
+    ] = None
     container: bool = False
+    """Set in the container, which without a key does not start."""
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
+    """Threads that decode, generate on a CPU, augment and encode; else the cores."""
     intra_op_threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Of ONNX Runtime, in each worker."""
     max_pending_generations: Annotated[int, Field(ge=1, le=10_000)] = 128
+    """Waiting and served at a time; 429 beyond."""
     max_pending_interpolations: Annotated[int, Field(ge=1, le=1_000)] = 4
+    """Waiting and served at a time; 429 beyond."""
     max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
+    """Requests with photos, while these come, too; 429 beyond."""
     max_pending_datasets: Annotated[int, Field(ge=1, le=100)] = 2
+    """Streamed at a time; 429 beyond."""
     max_dataset_pictures: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """In a labelled set or shard; 400 beyond."""
     request_timeout_sec: Annotated[float, Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC)] = 60.0
+    """For a request's work; 504 after it."""
     shutdown_timeout_sec: Annotated[int, Field(ge=0, le=3600)] = 20
+    """In which requests may end after SIGTERM."""
     log_format: LogFormat = "text"
+    """Lines for people, or JSON objects."""
     max_queue_wait_sec: Annotated[
         float,
         Field(gt=0, le=MAX_REQUEST_TIMEOUT_SEC, description="For a worker; 429 after it."),
     ] = 30.0
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Open at a time; the one that waited longest makes room."""
     keep_alive_timeout_sec: Annotated[int, Field(ge=1, le=3600)] = 75
+    """Between two requests of a connection."""
     head_timeout_sec: Annotated[
         float, Field(gt=0, le=3600, description="For a request's line and headers.")
     ] = 10.0
@@ -72,12 +109,19 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=3600, description="In which a client must read 1 kB a second.")
     ] = 30.0
     max_json_bytes: Annotated[int, Field(ge=1_000)] = 1_000_000
+    """Of a body without photos; 413 beyond."""
     max_upload_bytes: Annotated[int, Field(ge=1_000)] = 25_000_000
+    """Of a photo, and of a form with photos; 413 beyond."""
     max_upload_pixels: Annotated[int, Field(ge=1_000)] = 40_000_000
+    """Of a photo, by its header; 413 beyond."""
     max_loaded_models: Annotated[int, Field(ge=1, le=100)] = 3
+    """In memory at a time."""
     poll_interval_sec: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """Between two looks for a promotion."""
     state_url: SecretStr | None = None
+    """Of the database; else SQLite in the data folder."""
     data_dir: Path | None = None
+    """The data folder; else `$BENTOML_HOME/catalogan`."""
     marks: Annotated[
         Literal["signed", "unsigned", "off"],
         Field(description="XMP and a signed C2PA manifest; XMP alone; or nothing in the files."),
@@ -91,7 +135,8 @@ class Settings(BaseSettings):
     ] = None
     signing_key: Annotated[Path | None, Field(description="PEM, without a password.")] = None
     trust_anchors: Annotated[
-        Path | None, Field(description="PEM of roots; under these, an image may be this service's.")
+        Path | None,
+        Field(description="PEM: authorities that are trusted, and signers whose images are ours."),
     ] = None
     timestamp_url: Annotated[
         str | None,
@@ -120,14 +165,15 @@ class Settings(BaseSettings):
     ] = False
     open_verification: Annotated[
         str | None,
-        Field(pattern=RATE_PATTERN, description="Verifications without a key, of all together."),
+        Field(pattern=RATE_PATTERN, description="Of verifications without a key, as `60/minute`."),
     ] = None
     record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
+    """For which images are known again by their record."""
     max_stored_answer_bytes: Annotated[
         int, Field(ge=0, description="Of one response to a request with an Idempotency-Key.")
     ] = 8_000_000
     max_stored_answers_bytes: Annotated[
-        int, Field(ge=0, description="Of all of them; the oldest are forgotten first.")
+        int, Field(ge=0, description="Of all together; the key that holds most makes room.")
     ] = 256_000_000
 
     @model_validator(mode="before")
@@ -172,6 +218,24 @@ class Settings(BaseSettings):
             raise ValueError("set CATALOGAN_SIGNING_CERTIFICATE and CATALOGAN_SIGNING_KEY together")
         return self
 
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """The proxies whose forwarding headers are believed."""
+        listed = (self.trusted_proxies or "").split(",")
+        return tuple(ipaddress.ip_network(one.strip(), strict=False) for one in listed if one)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, value: str | None) -> str | None:
+        for one in (value or "").split(","):
+            try:
+                ipaddress.ip_network(one.strip() or "::1", strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"{one.strip()} is no address or network such as 10.0.0.0/8"
+                ) from None
+        return value
+
     @model_validator(mode="after")
     def _refuse_half_a_link(self) -> Self:
         if (self.public_url is None) != (self.link_key is None):
@@ -186,8 +250,10 @@ class Settings(BaseSettings):
         if len(key) < MIN_KEY_CHARS or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError(
                 f"the API key must have at least {MIN_KEY_CHARS} printable ASCII characters "
-                "without blanks"
+                f"without blanks: {_NEW_KEY}"
             )
+        if key_bits(key) < MIN_KEY_BITS:
+            raise ValueError(f"the API key is too easy to guess: {_NEW_KEY}")
         return self
 
 
@@ -223,12 +289,19 @@ def data_folder(settings: Settings) -> Path:
 def writable_data_folder(settings: Settings) -> Path | None:
     """The folder for what lasts, created if missing; None where it can't be written to.
 
+    Only its owner can look into it, unless the operator made it otherwise, which is warned of.
+
     Raises:
         SettingsError: The operator named it, and it can't be written to.
     """
     folder = data_folder(settings)
     try:
+        created = not folder.exists()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if created or settings.data_dir is None:
+            keep_private(folder, 0o700)  # the default is the service's own, whoever made it
+        elif folder.stat().st_mode & 0o007:
+            logger.warning("CATALOGAN_DATA_DIR: others may look into %s: chmod 700 it", folder)
         writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError:
         writable = False
@@ -237,32 +310,3 @@ def writable_data_folder(settings: Settings) -> Path | None:
     if settings.data_dir is not None:
         raise SettingsError(f"CATALOGAN_DATA_DIR: {folder} can't be written to")
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_exposure(settings: Settings, host: str | None) -> None:
-    """Refuse to serve others without a key.
-
-    Args:
-        settings: The service's settings.
-        host: The address that is listened on; None where it is not known.
-
-    Raises:
-        SettingsError: No key, and a container or an address that others reach.
-    """
-    if settings.has_keys:
-        return
-    way_out = "set CATALOGAN_API_KEY (or CATALOGAN_API_KEY_FILE), or CATALOGAN_KEYS_FILE"
-    if settings.container:
-        raise SettingsError(f"a container serves others than this machine: {way_out}")
-    if host is not None and not is_loopback(host):
-        raise SettingsError(f"{host} is reachable from outside this machine: {way_out}")

@@ -5,6 +5,7 @@ A key is 256 random bits, so its plain SHA-256 is as hard to turn back as a salt
 
 import fcntl
 import hashlib
+import os
 import secrets
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.validation import problems
+from service.access import audit
 from service.errors import SettingsError
 from service.files import replace_text
 from service.settings import RATE_PATTERN
@@ -21,6 +23,9 @@ from service.settings import RATE_PATTERN
 # So that scanners for secrets know one when they see it.
 PREFIX: Final = "catalogan_"
 MAX_KEYS: Final = 1000
+
+# Between a key's name, which can't have one, and what tells it from others of that name.
+_ID_MARK: Final = "~"
 
 Scope = Literal["generate", "train", "admin", "metrics"]
 SCOPES: Final[tuple[Scope, ...]] = ("generate", "train", "admin", "metrics")
@@ -46,6 +51,16 @@ class ApiKey(BaseModel):
     rate: Annotated[str | None, Field(pattern=RATE_PATTERN)] = None
     quota: Annotated[str | None, Field(pattern=r"^[1-9][0-9]{0,11}/(day|month)$")] = None
     created: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """What the state knows the key by: another key of the same name is another caller.
+
+        It begins with the name, for usage that outlives the key, and has at most 64 characters.
+        """
+        if self.name in TAKEN_NAMES:
+            return self.name
+        return f"{self.name[:47]}{_ID_MARK}{self.sha256[:16]}"
 
 
 class KeyList(BaseModel):
@@ -78,6 +93,11 @@ TAKEN_NAMES: Final = frozenset({OPERATOR.name, LOCAL.name, ANYBODY})
 def keyless(rate: str) -> ApiKey:
     """What stands for all who come without a key; it opens nothing that needs a scope."""
     return ApiKey.model_construct(name=ANYBODY, sha256="0" * 64, scopes=frozenset(), rate=rate)
+
+
+def name_in(key_id: str) -> str:
+    """The name of the key that has or had this id."""
+    return key_id.partition(_ID_MARK)[0]
 
 
 def key_hash(key: str) -> str:
@@ -150,6 +170,7 @@ def create_key(
         return (*known.keys, created)
 
     _change(path, add, missing_ok=True)
+    audit.key_created(name)
     return key
 
 
@@ -167,6 +188,7 @@ def revoke_key(path: Path, name: str) -> None:
         return left
 
     _change(path, remove)
+    audit.key_revoked(name)
 
 
 def _change(
@@ -176,10 +198,14 @@ def _change(
     try:
         if missing_ok:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.with_name(path.name + ".lock").open("a") as lock:
+        with open(f"{path}.lock", "a", opener=_open_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             known = KeyList() if missing_ok and not path.exists() else read_keys(path)
             text = KeyList(keys=change(known)).model_dump_json(indent=2, exclude_none=True)
             replace_text(path, text + "\n", 0o600)
     except OSError as error:
         raise SettingsError(f"the keys file can't be written: {error}") from None
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

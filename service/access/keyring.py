@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import Final
 
+from service.access import audit
 from service.access.api_keys import LOCAL, OPERATOR, ApiKey, key_hash, parse_keys, read_keys
+from service.access.secret_files import check_secret_file
 from service.errors import SettingsError
 from service.settings import Settings
 
@@ -35,6 +37,8 @@ class Keyring:
         self._keys: dict[str, ApiKey] = self._fixed
         self._seen: tuple[int, int, int] | None = None
         self._looked = time.monotonic()
+        if settings.api_key_file is not None:
+            check_secret_file(settings.api_key_file, "CATALOGAN_API_KEY_FILE")
         if self._path is not None:
             self._seen = _identity(self._path)
             self._take(self._path)
@@ -63,15 +67,29 @@ class Keyring:
         if identity == self._seen:
             return
         self._seen = identity
+        before = self._keys
         try:
             self._take(self._path)
         except SettingsError as error:
             logger.error("the keys stay as they were: %s", error)
         else:
             logger.info("%d keys are taken from the keys file", len(self._keys) - len(self._fixed))
+            _audit(before, self._keys)
 
     def _take(self, path: Path) -> None:
+        check_secret_file(path, "CATALOGAN_KEYS_FILE")
         self._keys = {**{key.sha256: key for key in read_keys(path).keys}, **self._fixed}
+
+
+def _audit(before: dict[str, ApiKey], after: dict[str, ApiKey]) -> None:
+    """Log which keys came, went or changed."""
+    for sha256 in before.keys() - after.keys():
+        audit.key_revoked(before[sha256].name)
+    for sha256 in after.keys() - before.keys():
+        audit.key_created(after[sha256].name)
+    for sha256 in after.keys() & before.keys():
+        if after[sha256] != before[sha256]:
+            audit.key_changed(after[sha256].name)
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

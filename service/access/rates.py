@@ -51,10 +51,10 @@ class Rates:
         limit = int(key.rate.partition("/")[0])
         per_sec = limit / MINUTE_SEC
         now = self._clock()
-        spent, then = self._spent.get(key.name, (0.0, now))
+        spent, then = self._spent.get(key.id, (0.0, now))
         spent = max(0.0, spent - (now - then) * per_sec)
         wait_sec = max(0.0, (spent + 1 - limit) / per_sec)
         if wait_sec == 0:
             spent += 1
-        self._spent[key.name] = (spent, now)
+        self._spent[key.id] = (spent, now)
         return Allowance(limit, int(limit - spent), spent / per_sec, wait_sec)

@@ -18,7 +18,14 @@ from service.telemetry.metrics import CONTENT_TYPE
 
 def create_app(runtime: Runtime) -> FastAPI:
     """Build the FastAPI app over `runtime`."""
-    app = FastAPI(title="Catalogan", version="1", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Catalogan",
+        version="1",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # to the Host that the client chose
+    )
     _add_error_handlers(app)
     for found in pkgutil.iter_modules(routes.__path__):
         importlib.import_module(f"{routes.__name__}.{found.name}").add_routes(app, runtime)

@@ -5,7 +5,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import Scope
 
-from service.access.api_keys import ApiKey
+from service.access.api_keys import ANYBODY, ApiKey
 
 _KEY: Final = "catalogan.key"
 _IMAGES: Final = "catalogan.images"
@@ -20,6 +20,17 @@ def key_of(request: Request) -> ApiKey:
     """The key that a request came with."""
     key: ApiKey = request.scope[_KEY]
     return key
+
+
+def caller_name(scope: Scope) -> str:
+    """Whose request it is: its key's name; empty before there is one."""
+    key: ApiKey | None = scope.get(_KEY)
+    return "" if key is None else key.name
+
+
+def is_stranger(request: Request) -> bool:
+    """Whether a request came without a key, where the operator lets anybody verify images."""
+    return key_of(request).name == ANYBODY
 
 
 def note_images(request: Request, images: int) -> None:

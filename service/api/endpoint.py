@@ -1,16 +1,18 @@
 """One record for each endpoint: who may call it, what it is counted as, what it takes and returns.
 
-Routes, middleware, usage, metrics and OpenAPI all read these. A path without a record gets no
-access: the authentication answers 404, whatever routes there are.
+Routes, middleware, usage, metrics and OpenAPI all read these. A path or method without a record
+gets no access: the authentication answers 404 or 405, whatever routes there are.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from service.access.api_keys import Scope
+from service.augmentation.budget import WorkLimits
 
 Body = Literal["none", "json", "form", "json or form"]
-QueueName = Literal["generations", "interpolations", "uploads", "datasets"]
+QueueName = Literal["generations", "interpolations", "uploads", "strangers", "datasets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +21,15 @@ class Endpoint:
 
     Attributes:
         method: HTTP's.
-        path: As routes write it; what is below it needs the same scope.
+        path: As routes write it; each path has one method.
         summary: For OpenAPI; None = it is not described there.
         scope: What the key must open; None = any key will do.
         kind: What requests, images and records are counted as; None = they are not counted, and
             take nothing of the key's rate.
         body: What it takes: forms hold photos, and may be longer than JSON.
-        queue: Where its requests wait. Forms have a slot among the uploads, too, while they come.
+        queue: Where its requests wait. Forms that came have a slot among the uploads, too.
         statuses: The errors that it can return.
+        work: What its images may cost on their way; None = that follows from their number.
     """
 
     method: Literal["GET", "POST"]
@@ -37,6 +40,7 @@ class Endpoint:
     body: Body = "none"
     queue: QueueName | None = None
     statuses: tuple[int, ...] = ()
+    work: WorkLimits | None = None
 
 
 # What any endpoint that creates images may return.
@@ -86,6 +90,8 @@ AUGMENTATIONS: Final = Endpoint(
     body="form",
     queue="uploads",
     statuses=(*_CREATING, 415, 422),
+    # Above what 160 images of 512 px of the largest photos take by the longest policy.
+    work=WorkLimits(pixels=2_000_000_000, points=200_000, annotation_bytes=10_000_000),
 )
 VARIATIONS: Final = Endpoint(
     method="POST",
@@ -135,18 +141,13 @@ ENDPOINTS: Final = (
     OPENAPI,
     METRICS,
 )
-_BY_PATH: Final = {endpoint.path: endpoint for endpoint in ENDPOINTS}
+# A template's parameters as Starlette's routes read them: each is one part of a path.
+_PATTERNS: Final = [
+    (re.compile("[^/]+".join(map(re.escape, re.split(r"\{\w+\}", endpoint.path)))), endpoint)
+    for endpoint in ENDPOINTS
+]
 
 
 def endpoint_at(path: str) -> Endpoint | None:
-    """The record of exactly `path`."""
-    return _BY_PATH.get(path)
-
-
-def endpoint_above(path: str) -> Endpoint | None:
-    """The record of `path`, or of the nearest path above it."""
-    while path:
-        if path in _BY_PATH:
-            return _BY_PATH[path]
-        path = path.rpartition("/")[0]
-    return None
+    """The record of exactly `path`; what is below a record's path is not its."""
+    return next((one for pattern, one in _PATTERNS if pattern.fullmatch(path)), None)

@@ -1,31 +1,23 @@
-"""Bounded queues, and the time that a request may take."""
+"""Bounded queues of requests, none of which one caller can fill for all."""
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from service.errors import Busy, NotReady, TimedOut
+from service.errors import Busy, NotReady
+from service.inference.workers import caller
 from service.telemetry.metrics import Metrics
 
 
-@asynccontextmanager
-async def time_limit(limit_sec: float) -> AsyncIterator[None]:
-    """Turn what takes longer into an error.
-
-    Raises:
-        TimedOut: After `limit_sec`.
-    """
-    try:
-        async with asyncio.timeout(limit_sec):
-            yield
-    except TimeoutError:
-        raise TimedOut(f"it took longer than {limit_sec:g} s") from None
-
-
 class Queue:
-    """Counts the requests of one kind that are being served; refuses those over a limit."""
+    """Counts the requests of one kind that are being served; refuses those over a limit.
+
+    A full queue still admits one request of each caller that has none in it, up to as many again:
+    nobody waits for whoever filled it.
+    """
 
     def __init__(self, name: str, limit: int, metrics: Metrics) -> None:
         """Be empty.
@@ -37,13 +29,12 @@ class Queue:
         """
         self._limit: Final = limit
         self._length: Final = metrics.pending.labels(name)
-        self._pending = 0
+        self._by_caller: Final = Counter[str]()
         self._mean_sec = 0.2
         self.draining = False
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Hold a slot for one request.
+    def check(self) -> None:
+        """Refuse what would get no slot, before its body is read for nothing.
 
         Raises:
             Busy: The queue is full; Retry-After says when half of it should be done.
@@ -51,16 +42,32 @@ class Queue:
         """
         if self.draining:
             raise NotReady("the service is shutting down", retry_after_sec=5)
-        if self._pending >= self._limit:
+        pending = self._by_caller.total()
+        if pending < self._limit:
+            return
+        if self._by_caller[caller.get()] or pending >= 2 * self._limit:
             wait_sec = min(60, max(1, math.ceil(self._mean_sec / 2)))
-            raise Busy(f"{self._pending} requests wait already", retry_after_sec=wait_sec)
+            raise Busy(f"{pending} requests wait already", retry_after_sec=wait_sec)
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold a slot for one request.
+
+        Raises:
+            Busy, NotReady: As of `check`.
+        """
+        self.check()
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        self._pending += 1
-        self._length.set(self._pending)
+        started, name = loop.time(), caller.get()
+        self._count(name, 1)
         try:
             yield
         finally:
-            self._pending -= 1
-            self._length.set(self._pending)
+            self._count(name, -1)
             self._mean_sec += 0.1 * (loop.time() - started - self._mean_sec)
+
+    def _count(self, name: str, change: int) -> None:
+        self._by_caller[name] += change
+        if not self._by_caller[name]:
+            del self._by_caller[name]
+        self._length.set(self._by_caller.total())

@@ -2,26 +2,31 @@
 
 First its Idempotency-Key is claimed; then a slot in its queue and its images of the key's quota
 are taken; then the work is done, and recorded and counted. What fails or is cancelled on the way
-leaves claim, slot and quota as they were.
+leaves claim, slot and quota as they were. A stream takes the scope along, and closes it at its end.
 """
 
 import asyncio
 import hashlib
+import json
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
 
+from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from service.api.caller import key_of, note_images
 from service.api.endpoint import Endpoint
 from service.api.queues import Queue
 from service.api.runtime import Runtime
+from service.api.streaming import DatasetStream
+from service.decoding.uploads import File
 from service.errors import BadRequest, Busy, Conflict, NotReady
+from service.inference.workers import to_the_end
 from service.rendering.encoded_image import EncodedImage
 from service.rendering.recording import record
 from service.storage.idempotency import Claim, Refusal, StoredResponse
@@ -32,6 +37,17 @@ _KEY_SYNTAX: Final = re.compile(r"[\x21-\x7e]{1,255}")
 IN_PROGRESS_RETRY_SEC: Final = 2
 
 
+@dataclass
+class Delivery:
+    """What of a request's images was delivered, and is charged.
+
+    Attributes:
+        images: All, where the response is not a stream; that counts them as they are read.
+    """
+
+    images: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Creation:
     """A request that creates images.
@@ -39,16 +55,20 @@ class Creation:
     Attributes:
         endpoint: What it is counted as.
         request: Whose Idempotency-Key counts, if it has one.
-        body: The parts of its body, without what a client chooses newly for each try.
+        body: What its body says, checked: blanks, order and null make no difference.
+        files: The files that came with it, by name.
         images: What is taken from the quota of the request's key.
-        queue: Where it takes its slot; None = the route, or the stream, holds one.
+        queue: Where it takes its slot; None = the route holds one.
+        delivery: What was delivered.
     """
 
     endpoint: Endpoint
     request: Request
-    body: Iterable[bytes]
+    body: BaseModel
     images: int
+    files: Mapping[str, Sequence[File]] = field(default_factory=dict)
     queue: Queue | None = None
+    delivery: Delivery = field(default_factory=Delivery)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +102,17 @@ async def run_once(
     claim = await _claim(creation, runtime.state)
     if isinstance(claim, StoredResponse):
         return _replayed(claim)
-    async with (
-        _forgotten_on_failure(claim, runtime.state),
-        _slot(creation.queue),
-        _quota_taken(creation, runtime.state),
-    ):
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(_forgotten_on_failure(claim, creation, runtime.state))
+        if creation.queue is not None:
+            await held.enter_async_context(creation.queue.slot())
+        await held.enter_async_context(_charged(creation, runtime.state))
         created = await work()
-        _count(creation, created, runtime)
+        if isinstance(created.response, DatasetStream):
+            created.response.hold(held.pop_all())
+        else:
+            _record(creation, created, runtime)
+            creation.delivery.images = creation.images
     if claim is None:
         return created.response
     return await _store(claim, created.response, runtime.state)
@@ -103,8 +127,8 @@ async def _claim(creation: Creation, state: State) -> Claim | StoredResponse | N
     if not _KEY_SYNTAX.fullmatch(key):
         raise BadRequest("must be 1 to 255 visible ASCII characters", param="Idempotency-Key")
     # Of up to megabytes, so not on the event loop.
-    fingerprint = await asyncio.to_thread(_fingerprint, request, creation.body)
-    claim = await state.responses.claim(key_of(request).name, key, fingerprint)
+    fingerprint = await asyncio.to_thread(_fingerprint, creation)
+    claim = await to_the_end(state.responses.claim(key_of(request).id, key, fingerprint))
     if isinstance(claim, Refusal):
         raise _conflict(claim)
     return claim
@@ -117,61 +141,54 @@ def _replayed(stored: StoredResponse) -> Response:
 
 
 @asynccontextmanager
-async def _forgotten_on_failure(claim: Claim | None, state: State) -> AsyncIterator[None]:
-    """Let the key go where nothing was created that a mended request could create twice."""
+async def _forgotten_on_failure(
+    claim: Claim | None, creation: Creation, state: State
+) -> AsyncIterator[None]:
+    """Let the key go where nothing was delivered that a corrected request could create twice."""
     try:
         yield
     except BaseException:
-        if claim is not None:
-            await _to_the_end(state.responses.forget(claim))
+        if claim is not None and not creation.delivery.images:
+            await to_the_end(state.responses.forget(claim))
         raise
 
 
-def _slot(queue: Queue | None) -> AbstractAsyncContextManager[None]:
-    return nullcontext() if queue is None else queue.slot()
-
-
 @asynccontextmanager
-async def _quota_taken(creation: Creation, state: State) -> AsyncIterator[None]:
-    """Take images out of the quota, first, and put them back where none were created."""
+async def _charged(creation: Creation, state: State) -> AsyncIterator[None]:
+    """Take images out of the quota, first, and put back those that were not delivered."""
     key, now = key_of(creation.request), utc_now()
     quota = Quota.of(key, now)
-    if quota is None:
-        yield
-        return
-    if not await state.quotas.take(key.name, quota, creation.images):
+    taken = creation.images
+    if quota is not None and not await to_the_end(state.quotas.take(key.id, quota, taken)):
         raise Busy(
-            f"{creation.images} images are more than is left of the quota of {quota.limit} a "
+            f"{taken} images are more than is left of the quota of {quota.limit} a "
             f"{quota.per}; GET /v1/usage shows how many are left",
             code="quota_exceeded",
             retry_after_sec=math.ceil((quota.ends - now).total_seconds()),
         )
     try:
         yield
-    except BaseException:
-        await _to_the_end(state.quotas.give_back(key.name, quota, creation.images))
-        raise
+    finally:
+        note_images(creation.request, creation.delivery.images)
+        left = taken - creation.delivery.images
+        if quota is not None and left > 0:
+            await to_the_end(state.quotas.give_back(key.id, quota, left))
 
 
-async def _to_the_end(giving_back: Awaitable[Any]) -> None:
-    """Wait; should this request be cancelled meanwhile, it is put back all the same."""
-    await asyncio.shield(giving_back)
-
-
-def _count(creation: Creation, created: Created, runtime: Runtime) -> None:
+def _record(creation: Creation, created: Created, runtime: Runtime) -> None:
     kind = creation.endpoint.kind or ""
-    if created.images:
-        record(runtime.state.records, kind, created.images)
-        count = len(created.images) if created.count is None else created.count
-        runtime.metrics.images.labels(kind, created.model_id).inc(count)
-    note_images(creation.request, creation.images)
+    if not created.images:
+        return
+    record(runtime.state.records, kind, created.images)
+    count = len(created.images) if created.count is None else created.count
+    runtime.metrics.images.labels(kind, created.model_id).inc(count)
 
 
 async def _store(claim: Claim, response: Response, state: State) -> Response:
     """Keep a response; the client gets it all the same where that fails."""
     headers = [(k, v) for k, v in response.headers.items() if k != "content-length"]
     try:
-        if isinstance(response, StreamingResponse):  # its body isn't there yet
+        if isinstance(response, DatasetStream):  # its body isn't there yet
             await state.responses.release(claim)
             stored = False
         else:
@@ -184,21 +201,34 @@ async def _store(claim: Claim, response: Response, state: State) -> Response:
     return response
 
 
-def _fingerprint(request: Request, body: Iterable[bytes]) -> bytes:
+def _fingerprint(creation: Creation) -> bytes:
     """A hash of all that decides the response; each part with its length before it."""
+    request = creation.request
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     head = (
         request.method,
         request.url.path,
         request.url.query,
         media_type,
-        request.headers.get("accept", ""),
+        "".join(request.headers.get("accept", "*/*").lower().split()),
+        json.dumps(creation.body.model_dump(exclude_none=True), sort_keys=True),
     )
     digest = hashlib.sha256()
-    for part in (*(text.encode("utf-8", "surrogateescape") for text in head), *body):
+    for part in (*map(_encoded, head), *_file_parts(creation.files)):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()
+
+
+def _file_parts(files: Mapping[str, Sequence[File]]) -> Iterator[bytes]:
+    """Files of one name in their order, which counts; the order of names does not."""
+    for name, named in sorted(files.items()):
+        for file in named:
+            yield from (_encoded(name), _encoded(file.name), file.data)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _conflict(refusal: Refusal) -> Conflict:

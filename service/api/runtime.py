@@ -1,7 +1,9 @@
 """What all routes work with."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from service.access.keyring import Keyring
 from service.access.links import Links
@@ -9,12 +11,13 @@ from service.api.endpoint import QueueName
 from service.api.queues import Queue
 from service.decoding.decoder import Decoder
 from service.inference.workers import Workers
-from service.model_store.pool import LoadedModel, ModelPool
+from service.model_store.pool import LoadedModel, ModelPool, NoRoom
+from service.provenance.manifests import kept_manifest
 from service.provenance.marker import Marker
 from service.settings import Settings
 from service.storage.state import State
 from service.telemetry.metrics import Metrics
-from service.telemetry.observation import note_model
+from service.telemetry.observation import note_model, stage
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,9 @@ class Runtime:
     GPU threads run the generator: the workers, or, where it is on a GPU,
     more threads, which mostly wait for it.
 
-    Uploads have a queue of their own: a slow sender holds a slot while it sends. So have
-    interpolations, which take long, and datasets, which take as long as their clients do.
+    Uploads have a queue of their own, as they take much memory; who comes without a key has
+    another. So have interpolations, which take long, and datasets, which take as long as their
+    clients do.
     """
 
     settings: Settings
@@ -47,6 +51,11 @@ class Runtime:
             queue.draining for queue in self.queues.values()
         )
 
+    @property
+    def degraded(self) -> str | None:
+        """What can't be done now, though the service is up; another replica could not, either."""
+        return "images can't be signed" if self.marker.failing else None
+
     def drain(self) -> None:
         """Refuse new work; what was begun is finished."""
         for queue in self.queues.values():
@@ -61,6 +70,34 @@ async def find_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
     model_id = runtime.settings.aliases.get(model_id or "", model_id)
     loaded = runtime.pool.loaded(model_id)
     if loaded is None:
-        (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
+        loaded = await _load_model(runtime, model_id)
     note_model(loaded.registered.model_id)
     return loaded
+
+
+async def _load_model(runtime: Runtime, model_id: str | None) -> LoadedModel:
+    """Load a model on a worker, as soon as another may make room for it.
+
+    Raises:
+        NoRoom: That takes longer than a request may wait.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + runtime.settings.max_queue_wait_sec
+    while True:
+        try:
+            (loaded,) = await runtime.workers.run([lambda: runtime.pool.get(model_id)])
+        except NoRoom as refused:
+            if loop.time() + refused.wait_sec > deadline:
+                raise
+            with stage("queue"):
+                await asyncio.sleep(refused.wait_sec)
+        else:
+            return loaded
+
+
+async def keep_manifest(runtime: Runtime, photo: bytes, *, generated: bool) -> bytes | None:
+    """A photo's own C2PA manifest, for the images that are made of it; see `kept_manifest`."""
+    if runtime.marker.signer is None:
+        return None
+    (kept,) = await runtime.workers.run([partial(kept_manifest, photo, generated=generated)])
+    return kept

@@ -3,13 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Final
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.queues import time_limit
 from service.api.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -20,8 +19,7 @@ _BODY: Final = "http.response.body"
 class DatasetStream(StreamingResponse):
     """A response whose next chunk is created when the last has been read.
 
-    It holds a slot in its queue to its end. There is no limit on the whole, but one on each
-    chunk: on creating it, and on the client's reading it.
+    There is no limit on the whole, but one on the client's reading each chunk.
     """
 
     def __init__(
@@ -29,16 +27,20 @@ class DatasetStream(StreamingResponse):
     ) -> None:
         super().__init__(chunks, headers=headers)
         self._chunks: Final = chunks
-        self._queue: Final = runtime.queues["datasets"]
+        self._held = AsyncExitStack()
         self._endings: Final = runtime.metrics.streams
         self._limit_sec: Final = runtime.settings.request_timeout_sec
         self._ending = "disconnected"
 
+    def hold(self, held: AsyncExitStack) -> None:
+        """Close `held`, such as a slot in a queue, when all is sent or the client is gone."""
+        self._held = held
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hold a slot while it is sent, or until the client is gone."""
-        async with self._queue.slot(), aclosing(self._chunks):
+        """Send it; whoever notices that the client is gone cancels this."""
+        async with self._held, aclosing(self._chunks):
             try:
-                await super().__call__(scope, receive, send)
+                await self.stream_response(send)
             except _Stalled:
                 pass  # the server closes the connection of a response without an end
             finally:
@@ -59,8 +61,7 @@ class DatasetStream(StreamingResponse):
 
     async def _next(self) -> bytes | None:
         try:
-            async with time_limit(self._limit_sec):
-                return await anext(self._chunks, None)
+            return await anext(self._chunks, None)
         except Exception:
             self._ending = "failed"
             raise

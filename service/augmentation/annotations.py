@@ -1,4 +1,4 @@
-"""What is known of a photo, carried through the same matrix as its pixels.
+"""What is known of a photo: its boxes, polygons and keypoints, and whether they can be so.
 
 Coordinates are those of `matrices`, in pixels of the upright photo.
 """
@@ -8,31 +8,69 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from service.augmentation.matrices import HORIZON, homogeneous, mirrors
-from service.augmentation.operations.base import Matrix, Size
-from service.augmentation.resampling import View
+from service.augmentation.operations.base import Size
 from service.errors import BadRequest
-from service.fields import Strict
+from service.fields import Strict, in_words
 
 MAX_SHAPES: Final = 1000
 MAX_POINTS: Final = 20_000
 # Other tools round, or count pixels from their corners.
 TOLERANCE_PX: Final = 1.0
-_PLACES: Final = 3
+_BOXES: Final = {
+    "coco": "[left, top, width, height]",
+    "xyxy": "[left, top, right, bottom]",
+}
 
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
-Label = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=-(2**53), le=2**53)]
-Box = Annotated[tuple[Coordinate, Coordinate, Coordinate, Coordinate], Field(strict=False)]
+Label = Annotated[
+    Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=-(2**53), le=2**53)],
+    in_words("must be text of up to 200 characters, or a whole number of up to 53 bits"),
+]
+
+
+def _listed(length: int | None, message: str) -> BeforeValidator:
+    """Refuse what is no list, or of another length, or of lists in place of numbers."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != (length or len(value)):
+            raise ValueError(message)
+        if value and isinstance(value[0], list | tuple | dict):
+            raise ValueError(message)
+        return value
+
+    return BeforeValidator(check)
+
+
+Box = Annotated[
+    tuple[Coordinate, Coordinate, Coordinate, Coordinate],
+    Field(strict=False),
+    _listed(
+        4,
+        "must be four numbers: [left, top, width, height] as coco, [left, top, right, bottom] as "
+        "xyxy",
+    ),
+]
 Polygon = Annotated[
-    list[Coordinate], Field(min_length=6, max_length=4000, description="[x1, y1, x2, y2, ...]")
+    list[Coordinate],
+    Field(min_length=6, max_length=4000, description="[x1, y1, x2, y2, ...]"),
+    _listed(
+        None,
+        "must be one flat list of numbers for each polygon, [x1, y1, x2, y2, ...]; send what is "
+        "RLE as a mask",
+    ),
 ]
 Keypoint = Annotated[
     tuple[Coordinate, Coordinate, Annotated[int, Field(ge=0, le=2)]],
     Field(strict=False, description="x, y and COCO's visibility: 0 = unknown, 1 = hidden."),
+    _listed(3, "must be [x, y, visibility]: cut COCO's flat list into threes"),
 ]
-Pair = Annotated[tuple[int, int], Field(strict=False)]
+Pair = Annotated[
+    tuple[int, int],
+    Field(strict=False),
+    in_words("must be two whole numbers: places of keypoints, counted from 0"),
+]
 
 
 class Annotation(Strict):
@@ -60,17 +98,32 @@ class Annotation(Strict):
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
         if self.labels is not None and len(self.labels) != len(self.boxes):
-            raise ValueError(f"{len(self.labels)} labels for {len(self.boxes)} boxes")
+            raise ValueError(
+                f"labels must hold one for each box: there are {len(self.labels)} for "
+                f"{len(self.boxes)}"
+            )
         points = sum(map(len, self.polygons)) / 2 + sum(map(len, self.keypoints))
         if points > MAX_POINTS:
-            raise ValueError(f"more than {MAX_POINTS} points")
+            raise ValueError(
+                f"polygons and keypoints have more than {MAX_POINTS} points: send polygons with "
+                "fewer"
+            )
         named = [index for pair in self.flip_pairs for index in pair]
         if len(set(named)) != len(named):
-            raise ValueError("flip_pairs names a keypoint twice")
+            raise ValueError("flip_pairs names a keypoint twice: each has one partner at most")
         shortest = min(map(len, self.keypoints), default=0)
         if named and not (min(named) >= 0 and max(named) < shortest):
-            raise ValueError("flip_pairs names a keypoint that an instance doesn't have")
+            raise ValueError(
+                "flip_pairs may name the keypoints that every instance has, counted from 0: there "
+                f"are {shortest}"
+            )
         return self
+
+    @property
+    def points(self) -> int:
+        """Of polygons and keypoints, and four of each box."""
+        lists = (*self.keypoints, *self.boxes)
+        return sum(map(len, self.polygons)) // 2 + sum(map(len, lists))
 
     def corners(self) -> NDArray[np.float64]:
         """The boxes' edges, [N, 4]: left, top, right, bottom."""
@@ -78,6 +131,10 @@ class Annotation(Strict):
         if self.format == "coco":
             boxes[:, 2:] += boxes[:, :2]
         return boxes
+
+    def outlines(self, size: Size) -> list[NDArray[np.float64]]:
+        """The polygons, [N, 2] each, cut off at the edges of a photo of `size`."""
+        return [np.clip(np.array(flat).reshape(-1, 2), 0, size) for flat in self.polygons]
 
 
 def check_annotation(annotation: Annotation, size: Size, param: str) -> None:
@@ -91,9 +148,11 @@ def check_annotation(annotation: Annotation, size: Size, param: str) -> None:
     Raises:
         BadRequest: Names the shape at fault.
     """
+    outlines = [np.array(flat).reshape(-1, 2) for flat in _even(annotation, param)]
+    _refuse_parts_of_the_photo(annotation, size, outlines, param)
     shapes: dict[str, Sequence[NDArray[np.float64]]] = {
         "boxes": list(annotation.corners().reshape(-1, 2, 2)),
-        "polygons": [np.array(flat).reshape(-1, 2) for flat in _even(annotation, param)],
+        "polygons": outlines,
         "keypoints": [
             np.array([point[:2] for point in instance if point[2]]).reshape(-1, 2)
             for instance in annotation.keypoints
@@ -105,128 +164,47 @@ def check_annotation(annotation: Annotation, size: Size, param: str) -> None:
             beyond = (points < -TOLERANCE_PX) | (points > np.array(size) + TOLERANCE_PX)
             if kind == "boxes" and not (points[1] > points[0]).all():
                 raise BadRequest(
-                    f"has no area as {annotation.format}: is its format the other one?",
+                    f"has no area as {annotation.format}, {_BOXES[annotation.format]}: is its "
+                    "format the other one?",
                     param=where,
                 )
             if beyond.any():
                 raise BadRequest(
-                    f"lies beyond the photo, which has {size[0]}x{size[1]} pixels when upright; "
-                    f"boxes are read as {annotation.format}",
+                    f"lies beyond the photo, which has {size[0]}x{size[1]} pixels when upright: "
+                    "send coordinates in these pixels, EXIF rotation applied"
+                    + f"; boxes are read as {annotation.format}, {_BOXES[annotation.format]}"
+                    * (kind == "boxes"),
                     param=where,
                 )
+
+
+def _refuse_parts_of_the_photo(
+    annotation: Annotation, size: Size, outlines: Sequence[NDArray[np.float64]], param: str
+) -> None:
+    """Refuse coordinates from 0 to 1: in pixels, all would lie in the photo's first one."""
+    points = [point[:2] for instance in annotation.keypoints for point in instance if point[2]]
+    numbers = {
+        "boxes": np.array(annotation.boxes),
+        "polygons": np.concatenate([*outlines, np.empty((0, 2))]),
+        # Whole ones may be corners.
+        "keypoints": np.array(points) if (np.array(points) % 1).any() else np.empty(0),
+    }
+    for kind, values in numbers.items():
+        if values.size and values.min() >= 0 and values.max() <= 1:
+            turned = f", and YOLO's centre, width and height into {_BOXES[annotation.format]}"
+            raise BadRequest(
+                "all numbers are from 0 to 1, so these seem to be parts of the photo, as in YOLO's "
+                f"and other normalised formats. Send pixels of the upright photo: multiply x by "
+                f"{size[0]} and y by {size[1]}{turned if kind == 'boxes' else ''}",
+                param=f"{param}.{kind}",
+            )
 
 
 def _even(annotation: Annotation, param: str) -> list[list[float]]:
     for index, flat in enumerate(annotation.polygons):
         if len(flat) % 2:
             where = f"{param}.polygons.{index}"
-            raise BadRequest("must hold pairs of x and y: its length is odd", param=where)
+            raise BadRequest(
+                "must hold pairs of x and y, but has an odd number of entries", param=where
+            )
     return annotation.polygons
-
-
-def carry(annotation: Annotation, view: View, photo: Size, min_visible: float) -> dict[str, Any]:
-    """Take an annotation to where its photo's pixels go.
-
-    Args:
-        annotation: In the photo's pixels.
-        view: Where the photo goes.
-        photo: The photo's size.
-        min_visible: Boxes and polygons of which less is seen are dropped.
-
-    Returns:
-        The same fields as JSON, with the share of each box that is seen, and the indexes of
-        what was dropped.
-    """
-    carried: dict[str, Any] = {"label": annotation.label, "format": annotation.format}
-    boxes = np.clip(annotation.corners(), 0, [*photo, *photo])
-    outlines = [np.array([[x, y], [r, y], [r, b], [x, b]]) for x, y, r, b in boxes]
-    shown = [_clip(outline, view) for outline in outlines]
-    kept = [i for i, (_, share) in enumerate(shown) if share > 0 and share >= min_visible]
-    carried["boxes"] = [_box(shown[i][0], annotation.format) for i in kept]
-    if annotation.labels is not None:
-        carried["labels"] = [annotation.labels[i] for i in kept]
-    carried["visible"] = [round(shown[i][1], _PLACES) for i in kept]
-    parts = [_clip(np.array(flat).reshape(-1, 2), view) for flat in annotation.polygons]
-    seen = [i for i, (_, share) in enumerate(parts) if share > 0 and share >= min_visible]
-    carried["polygons"] = [np.round(parts[i][0], _PLACES).ravel().tolist() for i in seen]
-    carried["keypoints"] = [
-        _carry_keypoints(instance, annotation.flip_pairs, view) for instance in annotation.keypoints
-    ]
-    carried["dropped"] = {
-        "boxes": sorted(set(range(len(shown))) - set(kept)),
-        "polygons": sorted(set(range(len(parts))) - set(seen)),
-    }
-    return carried
-
-
-def _clip(outline: NDArray[np.float64], view: View) -> tuple[NDArray[np.float64], float]:
-    """Project a polygon [N, 2] and cut it off at the image's edges.
-
-    Returns:
-        What is seen of it, [M, 2], and its share of the area, 0 to 1.
-    """
-    moved = _cut(homogeneous(outline, view.matrix), np.array([0, 0, 1, -HORIZON]))
-    whole = _area(moved[:, :2] / moved[:, 2:])
-    width, height = view.size
-    for edge in ([1, 0, 0, 0], [0, 1, 0, 0], [-1, 0, width, 0], [0, -1, height, 0]):
-        moved = _cut(moved, np.array(edge))
-    seen = moved[:, :2] / moved[:, 2:]
-    return seen, min(_area(seen) / whole, 1.0) if whole > 0 else 0.0
-
-
-def _cut(points: NDArray[np.float64], plane: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One step of Sutherland and Hodgman's clipping, in homogeneous coordinates.
-
-    Args:
-        points: A polygon, [N, 3].
-        plane: Its first three numbers times a point, plus the fourth, is 0 or more inside.
-
-    Source: Sutherland and Hodgman, Reentrant polygon clipping, CACM 17 (1974).
-    """
-    inside = points @ plane[:3] + plane[3]
-    before, previous = np.roll(inside, 1), np.roll(points, 1, axis=0)
-    crosses = (before < 0) != (inside < 0)
-    share = np.divide(before, before - inside, where=crosses, out=np.zeros_like(inside))
-    crossings = previous + share[:, None] * (points - previous)
-    # For each corner: where its side enters or leaves, then the corner itself.
-    both = np.stack([crossings, points], axis=1)
-    cut: NDArray[np.float64] = both[np.stack([crosses, inside >= 0], axis=1)]
-    return cut
-
-
-def _area(points: NDArray[np.float64]) -> float:
-    """The shoelace formula."""
-    if len(points) < 3:
-        return 0.0
-    (x, y), (u, v) = points.T, np.roll(points, -1, axis=0).T
-    return abs(float(np.sum(x * v - u * y))) / 2
-
-
-def _box(outline: NDArray[np.float64], box_format: str) -> list[float]:
-    low, high = outline.min(axis=0), outline.max(axis=0)
-    far = high - low if box_format == "coco" else high
-    numbers: list[float] = np.round(np.concatenate([low, far]), _PLACES).tolist()
-    return numbers
-
-
-def _carry_keypoints(
-    instance: Sequence[tuple[float, float, int]], pairs: Sequence[tuple[int, int]], view: View
-) -> list[list[float]]:
-    """Project keypoints; those that are no longer seen become [0, 0, 0], as in COCO."""
-    points = np.array([point[:2] for point in instance], dtype=np.float64)
-    carried = [
-        _keypoint(moved, known, view.size)
-        for moved, (_, _, known) in zip(homogeneous(points, view.matrix), instance, strict=True)
-    ]
-    if mirrors(view.matrix):
-        for left, right in pairs:
-            carried[left], carried[right] = carried[right], carried[left]
-    return carried
-
-
-def _keypoint(moved: Matrix, known: int, size: Size) -> list[float]:
-    if not known or moved[2] <= HORIZON:
-        return [0, 0, 0]
-    x, y = np.round(moved[:2] / moved[2], _PLACES).tolist()
-    inside = 0 <= x <= size[0] and 0 <= y <= size[1]
-    return [x, y, known] if inside else [0, 0, 0]

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
-from PIL import Image
-
-from models.images import ImageLimits
-from service.augmentation.annotations import Annotation, carry, check_annotation
+from service.augmentation.annotations import Annotation, check_annotation
+from service.augmentation.budget import Budget
+from service.augmentation.instances import find_instances
+from service.augmentation.masks import match_masks
 from service.augmentation.operations.base import Size
 from service.augmentation.operations.geometry import MAX_SIDE_PX, GeometricOperation
 from service.augmentation.pipeline import (
@@ -22,14 +21,18 @@ from service.augmentation.pipeline import (
     draw_operations,
     may_be_transparent,
     render,
+    work_pixels,
 )
 from service.augmentation.policies import AnyOperation
+from service.augmentation.projection import Annotated, carry
 from service.augmentation.requests import AugmentationRequest
 from service.augmentation.resampling import View, warp_labels
-from service.decoding.uploads import File, match_masks, measure_upload, open_mask, open_upload
+from service.decoding.processes import DecodingProcesses
+from service.decoding.uploads import File, measure_upload, open_mask, open_upload
 from service.errors import BadRequest
 from service.inference.generation import consecutive_seeds
-from service.provenance.xmp import Mark, edited_source_type
+from service.provenance.origin import edited_source_type
+from service.provenance.xmp import Mark
 from service.rendering.encoded_image import EncodedImage
 from service.rendering.encoding import Encoding, OutputFormat, encode_image
 from service.rendering.presentation import check_transparency
@@ -107,44 +110,48 @@ def sort_out(
     ]
 
 
-def open_photo(sent: Sent, data: bytes, limits: ImageLimits) -> Photo:
+def open_photo(sent: Sent, data: bytes, decoding: DecodingProcesses) -> Photo:
     """Decode a photo with its mask, and scale it down to the largest size that is served.
 
     Raises:
         ApiError: They can't be used, alone or together.
     """
-    image = open_upload(data, limits, sent.param)
-    size, mask = image.size, sent.mask
-    labels = None if mask is None else open_mask(mask.data, size, sent.mask_param)
+    opened, mask = open_upload(data, decoding, MAX_SIDE_PX, sent.param), sent.mask
+    labels = None if mask is None else open_mask(mask.data, opened.size, decoding, sent.mask_param)
+    known = None
     if sent.annotation is not None:
-        check_annotation(sent.annotation, size, sent.annotation_param)
-    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
-    alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
-    if alpha is not None and alpha.min() == 255:
-        alpha = None
+        check_annotation(sent.annotation, opened.size, sent.annotation_param)
+        instances = find_instances(sent.annotation, opened.size, labels)
+        known = Annotated(sent.annotation, opened.size, instances)
     return Photo(
         sent.param,
-        size,
+        opened.size,
         hashlib.sha256(data).hexdigest(),
-        np.asarray(image.convert("RGB")),
-        alpha,
+        opened.pixels,
+        opened.alpha,
         labels,
         None if mask is None else hashlib.sha256(mask.data).hexdigest(),
-        sent.annotation,
+        known,
         edited_source_type(data),
     )
 
 
 def check_sizes(
-    tasks: Sequence[Task], sent: Sequence[Sent], photos: Sequence[File], limits: ImageLimits
+    tasks: Sequence[Task],
+    sent: Sequence[Sent],
+    photos: Sequence[File],
+    budget: Budget,
+    decoding: DecodingProcesses,
 ) -> None:
     """Refuse photos that can't be used, as far as their headers tell, and too large a response.
 
     Raises:
-        ApiError: Names the photo, or n.
+        ApiError: Names the photo, n or annotations.
     """
+    annotations = (sent[task.photo].annotation for task in tasks)
+    budget.check_points(sum(known.points for known in annotations if known is not None))
     frames = [
-        _frame(measure_upload(photo.data, limits, known.param))
+        _frame(measure_upload(photo.data, decoding, known.param))
         for photo, known in zip(photos, sent, strict=True)
     ]
     if sum(_area(task.operations, frames[task.photo]) for task in tasks) > MAX_RESPONSE_PIXELS:
@@ -174,12 +181,14 @@ def _area(operations: Sequence[AnyOperation], stored: Size) -> int:
 
 
 def augmentation_jobs(
-    photo: Photo, tasks: Sequence[Task], min_visible: float, encoding: Encoding
+    photo: Photo, tasks: Sequence[Task], min_visible: float, encoding: Encoding, budget: Budget
 ) -> list[Callable[[], EncodedImage]]:
     """One job for each image; it depends on photo, operations and its own seed alone.
 
+    What replays cost is known, and taken from the budget before anything is created.
+
     Raises:
-        BadRequest: A replay was of another photo or mask.
+        BadRequest: A replay was of another photo or mask, or the budget is used up.
     """
     for task in tasks:
         for kind, wanted, found in (
@@ -192,7 +201,14 @@ def augmentation_jobs(
                     param=photo.param,
                     code="another_photo",
                 )
-    return [partial(_augment, photo, task, min_visible, encoding) for task in tasks]
+        if task.exact:
+            _take_pixels(photo, task, task.operations, budget)
+    return [partial(_augment, photo, task, min_visible, encoding, budget) for task in tasks]
+
+
+def _take_pixels(photo: Photo, task: Task, drawn: Sequence[AnyOperation], budget: Budget) -> None:
+    pixels = work_pixels(photo, drawn, compose(drawn, photo))
+    budget.take_pixels(pixels, "replay" if task.exact else "n")
 
 
 def common_metadata(images: Sequence[EncodedImage], output_format: OutputFormat) -> dict[str, Any]:
@@ -202,8 +218,12 @@ def common_metadata(images: Sequence[EncodedImage], output_format: OutputFormat)
     return {"created": int(time.time()), "output_format": output_format, **same}
 
 
-def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -> EncodedImage:
+def _augment(
+    photo: Photo, task: Task, min_visible: float, encoding: Encoding, budget: Budget
+) -> EncodedImage:
     drawn = task.operations if task.exact else draw_operations(task.operations, task.seed, photo)
+    if not task.exact:
+        _take_pixels(photo, task, drawn, budget)
     view = compose(drawn, photo)
     pixels = render(photo, drawn, view)
     metadata = _metadata(photo, task, drawn, view)
@@ -213,11 +233,14 @@ def _augment(photo: Photo, task: Task, min_visible: float, encoding: Encoding) -
         task.seed,
         parameters=json.dumps(parameters, separators=(",", ":")),
         photos=(photo.sha256,),
+        manifest=photo.manifest,
     )
     with stage("encode"):
         data = encode_image(pixels, encoding, mark)
-    if photo.annotation is not None:
-        metadata["annotations"] = carry(photo.annotation, view, photo.size, min_visible)
+    if photo.known is not None:
+        carried = carry(photo.known, view, min_visible)
+        budget.take_annotation_bytes(len(json.dumps(carried, ensure_ascii=False).encode()))
+        metadata["annotations"] = carried
     return EncodedImage.of(data, metadata, mark, _warped_mask(photo, view))
 
 

@@ -82,3 +82,11 @@ def local_scales(matrix: Matrix, size: Size) -> tuple[float, float]:
 def mirrors(matrix: Matrix) -> bool:
     """Whether left and right are exchanged."""
     return float(np.linalg.det(matrix)) < 0
+
+
+def keeps_upright(matrix: Matrix) -> bool:
+    """Whether upright rectangles stay upright rectangles."""
+    if not np.allclose(matrix[2, :2], 0, atol=1e-12):
+        return False
+    off, along = np.abs(matrix[[0, 1], [1, 0]]).max(), np.abs(matrix[[0, 1], [0, 1]]).max()
+    return bool(min(off, along) <= 1e-9 * max(off, along))

@@ -7,7 +7,6 @@ What is drawn, done again, results in the same pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from models.images import flatten
-from service.augmentation.annotations import Annotation
+from service.augmentation.lazy import once
 from service.augmentation.matrices import local_scales, scaling
 from service.augmentation.operations.base import Layers, Matrix, Operation, Pixels, Scene, Size
 from service.augmentation.operations.geometry import Canvas, GeometricOperation
@@ -23,7 +22,8 @@ from service.augmentation.operations.scenery import Background
 from service.augmentation.operations.tones import ImageOperation
 from service.augmentation.operations.traces import Shadow
 from service.augmentation.policies import AnyOperation
-from service.augmentation.resampling import View, warp
+from service.augmentation.projection import Annotated
+from service.augmentation.resampling import View, resampled_pixels, warp
 from service.augmentation.subject import Subject, before_backdrop, of_mask
 from service.errors import BadRequest
 from service.provenance.xmp import ENHANCED
@@ -44,8 +44,9 @@ class Photo:
         alpha: Their opacity; None = all are opaque.
         mask: Class indexes of `size`, mode L or P; None = none was sent.
         mask_sha256: Of the mask's file, hex.
-        annotation: None = none was sent.
+        known: Its annotation; None = none was sent.
         source_type: What its edited images are, as an IPTC term; see `edited_source_type`.
+        manifest: The file's own, as of a Mark.
     """
 
     param: str
@@ -55,8 +56,9 @@ class Photo:
     alpha: Pixels | None = None
     mask: Image.Image | None = None
     mask_sha256: str | None = None
-    annotation: Annotation | None = None
+    known: Annotated | None = None
     source_type: str = ENHANCED
+    manifest: bytes | None = None
 
     @property
     def frame(self) -> Size:
@@ -68,7 +70,7 @@ class Photo:
         """From pixels of the file to those of the frame."""
         return scaling(self.frame[0] / self.size[0], self.frame[1] / self.size[1])
 
-    @cached_property
+    @once
     def flat(self) -> Pixels:
         """RGB, transparency over white."""
         if self.alpha is None:
@@ -77,14 +79,14 @@ class Photo:
             flatten(Image.fromarray(np.dstack([self.pixels, self.alpha])), 3, "white")
         )
 
-    @cached_property
+    @once
     def backdrop_colour(self) -> tuple[int, ...]:
         """Median colour of the border: in a product photo, the backdrop's."""
         pixels = self.flat
         border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         return tuple(int(level) for level in np.median(border, axis=0))
 
-    @cached_property
+    @once
     def subject(self) -> Subject | None:
         """The subject, by mask, transparency or plain backdrop; None = it can't be found."""
         if self.mask is not None:
@@ -152,7 +154,7 @@ def compose(steps: Sequence[Operation], photo: Photo) -> View:
     if not (min(*scales, area**0.5) > _MIN_SCALE and max(scales) < _MAX_SCALE):
         raise BadRequest(
             "together these operations make the photo a thousand times smaller or larger, or "
-            "turn it away",
+            "turn it away: use fewer, or milder ones",
             param="operations",
         )
     return View(matrix, size)
@@ -182,6 +184,16 @@ def render(photo: Photo, steps: Sequence[AnyOperation], view: View) -> Pixels:
     return pixels if layers.alpha is None else np.dstack([pixels, layers.alpha])
 
 
+def work_pixels(photo: Photo, steps: Sequence[AnyOperation], view: View) -> int:
+    """How many pixels `render` computes on its way to an image, for the same arguments."""
+    in_frame = View(view.matrix @ np.linalg.inv(photo.to_frame), view.size)
+    cut_out = any(isinstance(step, Background) for step in steps)
+    warps = 1 if cut_out or not any(step.needs_subject() for step in steps) else 2
+    others = sum(not isinstance(step, GeometricOperation) for step in steps)
+    image = view.size[0] * view.size[1]
+    return warps * (resampled_pixels(photo.frame, in_frame) + image) + others * image
+
+
 def may_be_transparent(operations: Sequence[AnyOperation]) -> bool:
     """Whether these operations, as requested or drawn, may leave transparency."""
     return any(
@@ -194,7 +206,7 @@ def may_be_transparent(operations: Sequence[AnyOperation]) -> bool:
 
 def _outline(photo: Photo) -> NDArray[np.float64]:
     """Of the subject; of the boxes, where they were sent and it is not known for sure."""
-    boxes = photo.annotation.corners() if photo.annotation else np.empty((0, 4))
+    boxes = photo.known.annotation.corners() if photo.known else np.empty((0, 4))
     if photo.mask is None and photo.alpha is None and len(boxes):
         return np.concatenate([boxes[:, :2], boxes[:, 2:], boxes[:, [0, 3]], boxes[:, [2, 1]]])
     outline = photo.require_subject().outline()

@@ -15,13 +15,17 @@ from service.augmentation.policies import (
     with_canvas,
 )
 from service.errors import BadRequest
-from service.fields import Compression, Count, Seed, Strict, refuse_both
+from service.fields import Compression, Count, Seed, Strict, in_words, refuse_both
 from service.rendering.encoding import OutputFormat
 
 MAX_PHOTOS: Final = 16
 MAX_OPERATIONS: Final = 24
 
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[
+    str,
+    Field(pattern="^[0-9a-f]{64}$"),
+    in_words("must be a SHA-256 in 64 hexadecimal digits, 0-9 and a-f"),
+]
 
 
 class Replay(Strict):
@@ -92,7 +96,8 @@ class AugmentationRequest(Strict):
                 field = operation.inexact()
                 if field is not None:
                     raise BadRequest(
-                        "a replay draws nothing, but this is not one exact value",
+                        "a replay draws nothing, but this is not one exact value: send the "
+                        "operations as a response's data lists them, or draw with operations",
                         param=f"replay.{index}.operations.{place}.{field}",
                     )
         return self

@@ -95,14 +95,33 @@ def before_backdrop(pixels: Pixels) -> Subject | None:
     Returns:
         None where the backdrop isn't plain, or nothing or everything seems to be the subject.
     """
-    photo = Image.fromarray(pixels)
-    small = photo.copy()
-    small.thumbnail((_SEARCH_SIDE_PX, _SEARCH_SIDE_PX), Image.Resampling.BOX)
-    found = _find_backdrop(np.asarray(small, dtype=np.float32))
+    found = _find_backdrop(_small(pixels))
     if found is None:
         return None
-    matte = _refine(photo, found)
+    matte = _refine(Image.fromarray(pixels), found)
     return Subject("backdrop", matte, without_backdrop(pixels, matte))
+
+
+def estimate_region(pixels: Pixels) -> NDArray[np.bool_] | None:
+    """Which whole pixels are the subject's before a plain backdrop; parts of it have no holes.
+
+    Args:
+        pixels: The photo, RGB.
+
+    Returns:
+        [height, width]; None as `before_backdrop`.
+    """
+    found = _find_backdrop(_small(pixels))
+    if found is None:
+        return None
+    region = Image.fromarray(~found.region).convert("L")
+    return np.asarray(region.resize(pixels.shape[1::-1], Image.Resampling.BILINEAR)) >= 128
+
+
+def _small(pixels: Pixels) -> NDArray[np.float32]:
+    small = Image.fromarray(pixels)
+    small.thumbnail((_SEARCH_SIDE_PX, _SEARCH_SIDE_PX), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32)
 
 
 @dataclass(frozen=True)

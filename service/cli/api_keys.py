@@ -1,6 +1,5 @@
 """`catalogan api-keys`: create, list and revoke the keys of the service's callers."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +7,9 @@ import typer
 from rich.table import Table
 
 from service.access.api_keys import create_key, read_keys, revoke_key
-from service.cli.console import console, errors_console, operator_errors
+from service.cli.console import cell, console, errors_console, operator_errors, say, say_json
 from service.cli.options import JsonOption
+from service.telemetry.logs import configure_logging
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Create and revoke the keys of callers."
@@ -35,6 +35,7 @@ def create(
     ] = None,
 ) -> None:
     """Create a key, print it once, and keep only its hash; a running service reloads the file."""
+    configure_logging("text")  # the audit log's line goes to stderr
     with operator_errors():
         key = create_key(file, name, scope, rate, quota)
     typer.echo(key)
@@ -51,14 +52,13 @@ def list_keys(
         keys = read_keys(file).keys
     if as_json:
         metadata = [key.model_dump(mode="json", exclude={"sha256"}) for key in keys]
-        typer.echo(
-            json.dumps([{**one, "scopes": sorted(one["scopes"])} for one in metadata], indent=2)
-        )
+        say_json([{**one, "scopes": sorted(one["scopes"])} for one in metadata])
         return
     table = Table("name", "scopes", "rate", "quota", "created")
     for key in keys:
         created = f"{key.created:%Y-%m-%d %H:%M}" if key.created else ""
-        table.add_row(key.name, " ".join(sorted(key.scopes)), key.rate, key.quota, created)
+        scopes = " ".join(sorted(key.scopes))
+        table.add_row(*map(cell, (key.name, scopes, key.rate, key.quota, created)))
     console.print(table)
 
 
@@ -68,6 +68,7 @@ def revoke(
     file: KeysFile,
 ) -> None:
     """Take a key out of the keys file; a running service refuses it within a second."""
+    configure_logging("text")
     with operator_errors():
         revoke_key(file, name)
-    console.print(f"revoked {name}", markup=False)
+    say(f"revoked {name}")

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from models.progress import progress
-from service.cli.console import console, errors_console, operator_errors
+from service.cli.console import errors_console, operator_errors, say
 from service.cli.options import (
     DeviceOption,
     ExportOption,
@@ -79,7 +79,7 @@ def generate(
             write_images(
                 batch, out, model_id=model, export=export, device=device, on_progress=update
             )
-    console.print(f"wrote {count} images to {out}", markup=False, soft_wrap=True)
+    say(f"wrote {count} images to {out}")
 
 
 def write_images(

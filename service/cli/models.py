@@ -1,12 +1,11 @@
 """`catalogan models`: show, promote and roll back registered models."""
 
-import json
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from service.cli.console import console, operator_errors
+from service.cli.console import cell, console, operator_errors, say, say_json
 from service.cli.options import JsonOption
 from service.model_store.registry import RegisteredModel, Registry
 
@@ -23,14 +22,14 @@ def list_models(
     with operator_errors():
         found = Registry().list()
     if as_json:
-        typer.echo(json.dumps([_metadata(model) for model in found], indent=2))
+        say_json([_metadata(model) for model in found])
         return
     table = Table("", "model", "size", "categories", "kimg", "exported")
     for model in found:
         manifest = model.manifest
         table.add_row(
             "*" if model.promoted else "",
-            model.model_id,
+            cell(model.model_id),
             f"{manifest.width}x{manifest.height}",
             str(len(manifest.categories)),
             f"{manifest.nimg / 1000:.0f}",
@@ -45,7 +44,7 @@ def show(model_id: Annotated[str, typer.Argument(metavar="NAME[:VERSION]")]) -> 
     with operator_errors():
         model = Registry().get(model_id)
     metadata = _metadata(model) | {"manifest": model.manifest.model_dump(mode="json")}
-    typer.echo(json.dumps(metadata, indent=2, ensure_ascii=False))
+    say_json(metadata)
 
 
 @app.command()
@@ -53,7 +52,7 @@ def promote(model_id: Annotated[str, typer.Argument(metavar="NAME:VERSION")]) ->
     """Serve this version under its name; a running service loads it by itself."""
     with operator_errors():
         model = Registry().promote(model_id)
-    console.print(f"{model.name} now serves {model.model_id}", markup=False)
+    say(f"{model.name} now serves {model.model_id}")
 
 
 @app.command()
@@ -61,7 +60,7 @@ def rollback(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Serve again what was served before the last promotion."""
     with operator_errors():
         model = Registry().rollback(name)
-    console.print(f"{model.name} now serves {model.model_id}", markup=False)
+    say(f"{model.name} now serves {model.model_id}")
 
 
 def _metadata(model: RegisteredModel) -> dict[str, object]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.console import console, operator_errors
+from service.cli.console import operator_errors, say
 from service.model_store.registry import Registry
 
 app = typer.Typer(add_completion=False)
@@ -24,4 +24,4 @@ def register(
         if model.promoted
         else f"serve it with: catalogan models promote {model.model_id}"
     )
-    console.print(f"registered {model.model_id} ({state})", markup=False, soft_wrap=True)
+    say(f"registered {model.model_id} ({state})")

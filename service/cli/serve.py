@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.console import console, operator_errors
+from service.cli.console import operator_errors, say
 from service.cli.options import DeviceOption
 from service.server.runner import serve as run_server
 from service.settings import load_settings
@@ -40,6 +40,6 @@ def serve(
             if settings.log_format == "json":
                 logging.getLogger(__name__).info(line)
             else:
-                console.print(line, markup=False)
+                say(line)
 
         run_server(settings, host, port, announce)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, cast, get_args
 import typer
 
 from models.progress import progress
-from service.cli.console import console, errors_console, operator_errors
+from service.cli.console import errors_console, operator_errors, printable, say
 from service.cli.options import (
     DeviceOption,
     ExportOption,
@@ -88,7 +88,7 @@ def synthesize(
                 request, out, model_id=model, export=export, device=device, on_progress=update
             )
     summary = f"wrote {len(plan.numbers)} of {plan.total} images to {out}, seed {plan.seed}"
-    console.print(summary, markup=False, soft_wrap=True)
+    say(summary)
 
 
 def dataset_request(
@@ -166,7 +166,7 @@ def write_set(
         plan.output_format,
         plan.output_compression,
     )
-    line = _settings_line(plan, encoder, session, settings)
+    line = printable(_settings_line(plan, encoder, session, settings))
     errors_console.print(line, markup=False, soft_wrap=True)
     workers = Workers(settings.workers, math.inf)  # nobody else is waiting
     generator = SetGenerator(session, encoder, workers.run, 2 * settings.workers)

@@ -1,24 +1,22 @@
 """`catalogan verify`: whether images are this service's, offline."""
 
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from models.images import sniff_format
-from service.cli.console import console, operator_errors
+from service.cli.console import operator_errors, say, say_json
 from service.cli.options import JsonOption
+from service.decoding.processes import DecodingProcesses
+from service.decoding.uploads import decode_upload
 from service.errors import OperatorError
 from service.model_store.registry import Registry
-from service.provenance.verification import (
-    FindRecord,
-    FindWatermark,
-    Verification,
-    open_verifier,
-)
+from service.provenance.layers import Verification
+from service.provenance.verification import FindRecord, FindWatermark, open_verifier
 from service.provenance.watermarks import WatermarkFinder
 from service.settings import Settings, data_folder, load_settings, model_store_home
 from service.storage.database import FILE
@@ -41,14 +39,13 @@ def verify(
         settings = load_settings()
         verifier = open_verifier(settings)
         images = [(path, _read(path, settings.max_upload_bytes)) for path in files]
-        find_watermark = _find_watermark(settings)
-        with _records(settings) as find_record:
+        with _records(settings) as find_record, _watermarks(settings) as find_watermark:
             found = [
                 (path, verifier.verify(data, find_record, find_watermark)) for path, data in images
             ]
     if as_json:
         listed = [{"file": str(path), **one.model_dump(mode="json")} for path, one in found]
-        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        say_json(listed)
     else:
         for path, one in found:
             _show(path, one)
@@ -83,16 +80,21 @@ def _records(settings: Settings) -> Iterator[FindRecord | None]:
         yield state.records.find
 
 
-def _find_watermark(settings: Settings) -> FindWatermark | None:
+@contextmanager
+def _watermarks(settings: Settings) -> Iterator[FindWatermark | None]:
     """The search for the watermarks of registered models; None where there is no Model Store."""
     if not (model_store_home() / "models").is_dir():
-        return None
-    return WatermarkFinder(Registry(), settings.image_limits).find
+        yield None
+        return
+    with closing(DecodingProcesses(1, settings.image_limits)) as decoding:
+        yield WatermarkFinder(Registry(), partial(decode_upload, decoding=decoding)).find
 
 
 _VERDICTS = {
     "ours": "made by this service, and intact",
     "tampered": "NOT intact: made by this service, changed since",
+    "expired": "made by this service, and unchanged, but its certificate has ended: no time stamp "
+    "says that it was signed before",
     "derived": "made from an image of this service: its watermark is there, the file is another",
     "claimed": "not proven: it only says that it is",
     "unknown": "not known",
@@ -100,11 +102,10 @@ _VERDICTS = {
 
 
 def _show(path: Path, found: Verification) -> None:
-    console.print(f"{path}: {_VERDICTS[found.verdict]}", markup=False, soft_wrap=True)
+    say(f"{path}: {_VERDICTS[found.verdict]}")
     for layer in found.layers:
-        line = f"  {layer.layer:<10}{layer.status:<12}{layer.says}"
-        console.print(line, markup=False, soft_wrap=True)
+        say(f"  {layer.layer:<10}{layer.status:<12}{layer.says}")
     said = found.claims.model_dump(exclude_none=True)
     metadata = ", ".join(f"{name} {value}" for name, value in said.items())
     if metadata:
-        console.print(f"  {metadata}", markup=False, soft_wrap=True, style="dim")
+        say(f"  {metadata}", style="dim")

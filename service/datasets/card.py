@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from models.markdown import plain_markdown
 from service.datasets.plan import DatasetPlan
+from service.datasets.reading import how_to_read
 from service.generation.output import ImageEncoder
 from service.provenance.xmp import GENERATED
 
@@ -80,11 +82,11 @@ def set_card(metadata: dict[str, Any]) -> bytes:
         "",
         "| | |",
         "|---|---|",
-        f"| Model | {_cell(metadata['model'])} |",
+        f"| Model | {plain_markdown(metadata['model'])} |",
         f"| SHA-256 of its generator | {metadata['model_hash']} |",
-        f"| Licence of the model | {_cell(metadata['model_licence'])} |",
-        f"| Author of the model | {_cell(metadata['model_author'])} |",
-        f"| Trained on | {_cell(metadata['model_trained_on'])} |",
+        f"| Licence of the model | {plain_markdown(metadata['model_licence'])} |",
+        f"| Author of the model | {plain_markdown(metadata['model_author'])} |",
+        f"| Trained on | {plain_markdown(metadata['model_trained_on'])} |",
         f"| Seed of the set | {metadata['seed']} |",
         f"| truncation_psi | {metadata['truncation_psi']} |",
         f"| Images | {metadata['size']}, {metadata['output_format']} |",
@@ -92,7 +94,8 @@ def set_card(metadata: dict[str, Any]) -> bytes:
         "| category | label | images | first seed |",
         "|---|---|---|---|",
         *(
-            f"| {_cell(one['name'])} | {one['label']} | {one['count']} | {one['first_seed']} |"
+            f"| {plain_markdown(one['name'])} | {one['label']} | {one['count']} "
+            f"| {one['first_seed']} |"
             for one in metadata["categories"][:MAX_ROWS]
         ),
         "",
@@ -104,10 +107,6 @@ def set_card(metadata: dict[str, Any]) -> bytes:
         "With the model, the category, truncation_psi and size, it can be generated again: "
         "POST /v1/images/generations, or `catalogan generate`.",
         "",
+        *how_to_read(metadata["layout"], metadata["output_format"]),
     ]
     return "\n".join(lines).encode()
-
-
-def _cell(text: str) -> str:
-    """Text that stays within its cell of a table."""
-    return " ".join(text.replace("|", "\\|").split())

@@ -9,14 +9,27 @@ from typing import Any, Final, Protocol
 from service.datasets.archives import Sink, Spool, Tar, add, add_blocks
 from service.datasets.card import set_card, set_manifest, set_metadata
 from service.datasets.numbering import Item, folder_names
+from service.datasets.outlines import Outline
 from service.datasets.plan import TAR_IMAGES, DatasetPlan
+from service.datasets.reading import class_list
 from service.generation.output import ImageEncoder
 from service.rendering.encoded_image import EncodedImage
 
-# WebDataset's readers pass over names that begin with such a folder, or have no extension.
-TAR_META_FOLDER: Final = "__catalogan__"
 
-Box = tuple[int, int, int, int]
+@dataclass(frozen=True)
+class AboutNames:
+    """Names of the files about a whole set; the manifest's takes the shard's suffix."""
+
+    card: str
+    classes: str
+    manifest: str
+
+
+FILES: Final = AboutNames("README.md", "classes.json", "manifest{}.json")
+# WebDataset's readers pass over names that begin with such a folder, or have no extension.
+HIDDEN_FILES: Final = AboutNames(
+    "__catalogan__/README", "__catalogan__/classes", "__catalogan__/manifest{}"
+)
 
 
 @dataclass(frozen=True)
@@ -26,12 +39,12 @@ class LabelledImage:
     Attributes:
         item: Which one.
         image: Its file, and what is said of it.
-        box: Left, top, width and height of what it shows.
+        outline: Of what it shows; None = the layout says nothing of it.
     """
 
     item: Item
     image: EncodedImage
-    box: Box
+    outline: Outline | None
 
 
 class Layout(Protocol):
@@ -64,10 +77,11 @@ class _Base:
         category = self.categories[item.category]
         return {"category": category, "label": item.category, "seed": item.seed}
 
-    def close(self, card: str = "README.md", manifest: str = "manifest{}.json") -> Iterator[bytes]:
-        """Add card and manifest, and end."""
-        yield add(self.sink, card, set_card(self.metadata))
-        name = manifest.format(self.plan.shard.suffix)
+    def close(self, names: AboutNames = FILES) -> Iterator[bytes]:
+        """Add what is said of the set, the manifest last, and end."""
+        yield add(self.sink, names.card, set_card(self.metadata))
+        yield add(self.sink, names.classes, class_list(self.categories, self.folders))
+        name = names.manifest.format(self.plan.shard.suffix)
         yield add(self.sink, name, set_manifest(self.metadata, self.plan))
         yield from self.sink.close()
 
@@ -108,7 +122,8 @@ class CocoLayout(_Base):
 
     def image(self, labelled: LabelledImage) -> bytes:
         """Add the next image."""
-        item, (left, top, width, height) = labelled.item, labelled.box
+        item, outline = labelled.item, labelled.outline
+        assert outline is not None, "COCO's annotations are about outlines"
         shown = self.plan.presentation
         name = f"{self.number(item)}.{self.extension}"
         image = {
@@ -123,10 +138,11 @@ class CocoLayout(_Base):
             "id": item.number,
             "image_id": item.number,
             "category_id": item.category + 1,
-            "bbox": [left, top, width, height],
-            "area": width * height,
-            "segmentation": [],
+            "bbox": outline.box,
+            "area": outline.area,
+            "segmentation": outline.polygons,
             "iscrowd": 0,
+            "outline_from": outline.source,
         }
         self._images.write(self._between + _line(image))
         self._annotations.write(self._between + _line(annotation))
@@ -194,7 +210,7 @@ class WebDatasetLayout(_Base):
         """Add the rest, and end."""
         if self._tar is not None:
             return self.close()
-        return self.close(f"{TAR_META_FOLDER}/README", f"{TAR_META_FOLDER}/manifest{{}}")
+        return self.close(HIDDEN_FILES)
 
 
 LAYOUTS: Final[dict[str, type[FolderLayout | CocoLayout | WebDatasetLayout]]] = {

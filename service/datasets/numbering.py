@@ -67,19 +67,38 @@ def first_seed(base: int, category: int) -> int:
     return (start + category * SEEDS_PER_CATEGORY) % SEED_LIMIT
 
 
-def all_items(counts: Mapping[int, int], base: int) -> Iterator[Item]:
-    """Give the images of a set in order, each stretch with the categories in proportion.
+def all_items(counts: Mapping[int, int], base: int, first: int = 1) -> Iterator[Item]:
+    """Give the images of a set in order, each interval with the categories in proportion.
 
-    So any stretch can be trained on as it comes, without shuffling.
+    So any interval can be trained on as it comes, without shuffling. The time to the first one
+    grows with the categories, not with the images before it.
 
     Args:
         counts: Images by index of category.
         base: The set's seed.
+        first: Number of the first one to give.
     """
-    first = {category: first_seed(base, category) for category in counts}
-    spread = heapq.merge(*(_spread(category, counts[category]) for category in sorted(counts)))
-    for number, (_, category, index) in enumerate(spread, 1):
-        yield Item(number, category, (first[category] + index) % SEED_LIMIT)
+    seeds = {category: first_seed(base, category) for category in counts}
+    done = _done_before(counts, first)
+    spread = heapq.merge(
+        *(_spread(category, counts[category], done[category]) for category in sorted(counts))
+    )
+    for number, (_, category, index) in enumerate(spread, 1 + sum(done.values())):
+        if number >= first:
+            yield Item(number, category, (seeds[category] + index) % SEED_LIMIT)
+
+
+def _done_before(counts: Mapping[int, int], first: int) -> dict[int, int]:
+    """How many images of each category surely come before the image `first`: almost all.
+
+    They are those up to a place on the way; rounding adds at most half an image a category.
+    """
+    total = sum(counts.values())
+    place = max(first - 1 - len(counts), 0)  # of `total`
+    return {
+        category: min((2 * count * place + total) // (2 * total), count)
+        for category, count in counts.items()
+    }
 
 
 def folder_names(categories: Sequence[str]) -> list[str]:
@@ -100,6 +119,6 @@ def folder_names(categories: Sequence[str]) -> list[str]:
     return names
 
 
-def _spread(category: int, count: int) -> Iterator[tuple[float, int, int]]:
-    """Places of a category's images on a way from 0 to 1."""
-    return (((2 * index + 1) / (2 * count), category, index) for index in range(count))
+def _spread(category: int, count: int, done: int) -> Iterator[tuple[float, int, int]]:
+    """Places of a category's images on a way from 0 to 1, without the first ones."""
+    return (((2 * index + 1) / (2 * count), category, index) for index in range(done, count))

@@ -152,7 +152,7 @@ class DatasetPlan:
     def items(self) -> Iterator[Item]:
         """The images that are generated, in order."""
         numbers = self.numbers
-        return islice(all_items(self.counts, self.seed), numbers.start - 1, numbers.stop - 1)
+        return islice(all_items(self.counts, self.seed, numbers.start), len(numbers))
 
     def first_seed(self, category: int) -> int:
         """Seed of a category's first image."""

@@ -2,29 +2,33 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.archives import Sink
-from service.datasets.layouts import LAYOUTS, Box, LabelledImage
+from service.datasets.layouts import LAYOUTS, LabelledImage
 from service.datasets.numbering import Item
+from service.datasets.outlines import Outline, outline_product
 from service.datasets.plan import DatasetPlan
 from service.generation.output import ImageEncoder
 from service.inference.generation import GeneratorSession, ImageSpec
 from service.rendering.encoded_image import EncodedImage
-from service.rendering.presentation import present
 
-# Runs jobs on worker threads; returns their results in order.
-Run = Callable[[Sequence[Callable[[], Any]]], Awaitable[list[Any]]]
-# What a transparent image shows is where it is rather seen than not.
-OPAQUE: Final = 128
+
+class Run(Protocol):
+    """Runs jobs on worker threads; `patient` ones are not refused, however long they wait."""
+
+    async def __call__(
+        self, jobs: Sequence[Callable[[], Any]], /, *, patient: bool = False
+    ) -> list[Any]:
+        """Return their results in order."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ async def dataset_bytes(
             on_image(one.image)
     rest = layout.finish()
     while True:
-        (block,) = await generator.run([partial(next, rest, None)])
+        (block,) = await generator.run([partial(next, rest, None)], patient=True)
         if block is None:
             return
         yield block
@@ -80,11 +84,14 @@ async def _images(
     """Give all images in order, at most `ahead` batches at work."""
     batches = _batches(plan.items(), generator.session.batch_sizes[-1])
     running: deque[asyncio.Future[list[Any]]] = deque()
+    begun = False
     try:
         while True:
             for items in islice(batches, generator.ahead - len(running)):
                 job = partial(_generate_batch, plan, generator, items)
-                running.append(asyncio.ensure_future(generator.run([job])))
+                # A busy queue may refuse a set, but never break one off.
+                running.append(asyncio.ensure_future(generator.run([job], patient=begun)))
+                begun = True
             if not running:
                 return
             (batch,) = await running.popleft()
@@ -109,18 +116,10 @@ def _generate_batch(
         items, specs, generator.session.render(specs, plan.presentation.upscaled), strict=True
     )
     return [
-        LabelledImage(item, generator.encoder.encode(pixels, spec), _box(pixels, plan))
+        LabelledImage(item, generator.encoder.encode(pixels, spec), _outline(pixels, plan))
         for item, spec, pixels in generated
     ]
 
 
-def _box(pixels: NDArray[np.uint8], plan: DatasetPlan) -> Box:
-    """Where the product is: around what is opaque, or everywhere where nothing is clear."""
-    wanted = plan.presentation
-    if pixels.shape[2] == 4 and plan.layout == "coco":
-        shown = present(pixels, replace(wanted, background=None))[..., 3] >= OPAQUE
-        rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-        if rows.size:
-            left, top = int(columns[0]), int(rows[0])
-            return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
-    return 0, 0, wanted.width, wanted.height
+def _outline(pixels: NDArray[np.uint8], plan: DatasetPlan) -> Outline | None:
+    return outline_product(pixels, plan.presentation) if plan.layout == "coco" else None

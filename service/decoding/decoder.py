@@ -1,35 +1,49 @@
-"""Uploaded photos, decoded one at a time."""
+"""Uploaded photos, decoded a few at a time and apart from the threads that generate images."""
 
-import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Final, TypeVar
 
 from models.images import ImageLimits
-from service.inference.workers import Workers, one_at_a_time
+from service.decoding.processes import DecodingProcesses
+from service.inference.workers import Workers
 from service.telemetry.observation import stage
 
 Decoded = TypeVar("Decoded")
 
+# One file that takes long never holds up all others; more would only take memory.
+_FEWEST: Final = 2
+_MOST: Final = 4
+
 
 class Decoder:
-    """Decodes one upload at a time: a photo takes up to half a gigabyte on its way."""
+    """Decodes uploads in processes of their own; a thread of its own waits for each."""
 
-    def __init__(self, workers: Workers, limits: ImageLimits) -> None:
-        """Decode on `workers`, within `limits`."""
-        self._workers: Final = workers
-        self._lock: Final = asyncio.Semaphore(1)
-        self.limits: Final = limits
+    def __init__(self, cores: int, max_wait_sec: float, limits: ImageLimits) -> None:
+        """Start no process yet.
 
-    async def decode(self, how: Callable[[bytes, ImageLimits], Decoded], data: bytes) -> Decoded:
-        """Run `how` on a worker when it is this upload's turn."""
-        async with one_at_a_time(self._lock):
-            (decoded,) = await self._workers.run([partial(_decode, how, data, self.limits)])
+        Args:
+            cores: Number of files to decode at a time, within reason.
+            max_wait_sec: How long an upload may wait for its turn.
+            limits: Of each file.
+        """
+        count = max(_FEWEST, min(cores, _MOST))
+        self._threads: Final = Workers(count, max_wait_sec)
+        self.processes: Final = DecodingProcesses(count, limits)
+
+    async def run(self, how: Callable[[DecodingProcesses], Decoded]) -> Decoded:
+        """Run `how` on a thread when it is this upload's turn.
+
+        Raises:
+            Busy: The turn came too late.
+        """
+        (decoded,) = await self._threads.run([lambda: self._decode(how)])
         return decoded
 
+    def stop(self) -> None:
+        """End processes and threads; what is being decoded is given up."""
+        self.processes.close()
+        self._threads.stop()
 
-def _decode(
-    how: Callable[[bytes, ImageLimits], Decoded], data: bytes, limits: ImageLimits
-) -> Decoded:
-    with stage("decode"):
-        return how(data, limits)
+    def _decode(self, how: Callable[[DecodingProcesses], Decoded]) -> Decoded:
+        with stage("decode"):
+            return how(self.processes)

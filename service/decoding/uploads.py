@@ -1,27 +1,20 @@
 """Uploaded files -> arrays of pixels, or an error that names the file."""
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from models.images import (
-    REDUCE_TO_PX,
-    ImageError,
-    ImageLimits,
-    crop_to,
-    flatten,
-    measure_image,
-    open_image,
-    sniff_format,
-)
+from models.images import ImageError
 from models.manifest import GeneratorManifest
+from service.decoding.processes import DecodingProcesses
 from service.errors import ApiError, BadRequest, TooLarge, UndecodableImage, UnsupportedImage
 from service.telemetry.observation import note_rejection
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -32,43 +25,72 @@ class File:
     data: bytes
 
 
-def measure_upload(data: bytes, limits: ImageLimits, param: str = "image") -> tuple[int, int]:
+@dataclass(frozen=True)
+class OpenedUpload:
+    """A decoded photo: upright, in sRGB.
+
+    Attributes:
+        size: Width and height of the file, upright.
+        pixels: RGB, perhaps smaller than `size`.
+        alpha: Their opacity; None = all are opaque.
+    """
+
+    size: tuple[int, int]
+    pixels: Pixels
+    alpha: Pixels | None
+
+
+def measure_upload(
+    data: bytes, decoding: DecodingProcesses, param: str = "image"
+) -> tuple[int, int]:
     """Width and height of an uploaded photo as they are stored, without decoding.
 
     Raises:
         TooLarge, UnsupportedImage, UndecodableImage, BadRequest: As `open_upload`.
     """
     with image_errors(param):
-        return measure_image(data, limits=limits)
+        about, _ = decoding.run("measure", data)
+    width, height = about["size"]
+    return width, height
 
 
-def open_upload(data: bytes, limits: ImageLimits, param: str = "image") -> Image.Image:
-    """Decode an uploaded photo: upright, in sRGB, with its transparency.
+def open_upload(
+    data: bytes, decoding: DecodingProcesses, max_side_px: int, param: str = "image"
+) -> OpenedUpload:
+    """Decode an uploaded photo, and scale it down to `max_side_px` where it is larger.
 
     Args:
         data: The file's bytes.
-        limits: What it may cost.
+        decoding: Decodes it, within its limits.
+        max_side_px: The longer side's largest length.
         param: Names the file in errors.
-
-    Returns:
-        Mode L, LA, RGB or RGBA.
 
     Raises:
         TooLarge: Too many bytes or pixels; found out before decoding.
         UnsupportedImage: No image of an accepted type.
-        UndecodableImage: One that is damaged.
+        UndecodableImage: One that is damaged, or takes too much to decode.
         BadRequest: One that is too small.
     """
     with image_errors(param):
-        return open_image(data, limits=limits)
+        about, parts = decoding.run("open", data, max_side_px=max_side_px)
+    size, (width, height) = tuple(about["size"]), about["frame"]
+    pixels, *alpha = parts
+    return OpenedUpload(
+        size,
+        pixels.reshape(height, width, 3),
+        alpha[0].reshape(height, width) if alpha else None,
+    )
 
 
-def open_mask(data: bytes, size: tuple[int, int], param: str) -> Image.Image:
+def open_mask(
+    data: bytes, size: tuple[int, int], decoding: DecodingProcesses, param: str
+) -> Image.Image:
     """Decode a mask as the class indexes that it holds.
 
     Args:
         data: A PNG with one channel of up to 8 bits, or a palette.
         size: Width and height that it must have; decided before decoding.
+        decoding: Decodes it.
         param: Names the file in errors.
 
     Returns:
@@ -79,73 +101,35 @@ def open_mask(data: bytes, size: tuple[int, int], param: str) -> Image.Image:
         UndecodableImage: A damaged one.
         BadRequest: Of another size, or with more channels or bits.
     """
-    if sniff_format(data) != "PNG":
+    with image_errors(param, "mask"):
+        found, parts = decoding.run("mask", data, size=size)
+    if found["format"] != "PNG":
         raise UnsupportedImage("a mask must be a PNG", param=param)
-    try:
-        mask = Image.open(io.BytesIO(data), formats=("PNG",))
-        found, mode = mask.size, mask.mode
-    except Image.DecompressionBombError:
-        raise BadRequest("the mask has far more pixels than a photo may", param=param) from None
-    except Exception:
-        raise UndecodableImage("the mask is a damaged PNG", param=param) from None
-    if found != size:
+    if tuple(found["size"]) != size:
+        width, height = found["size"]
         raise BadRequest(
-            f"the mask has {found[0]}x{found[1]} pixels, its photo {size[0]}x{size[1]} when "
-            "upright",
+            f"the mask has {width}x{height} pixels, its photo {size[0]}x{size[1]} when upright",
             param=param,
         )
-    if mode not in ("1", "L", "P"):
+    if not parts:
         raise BadRequest(
             "a mask must have one channel of up to 8 bits, or a palette, without transparency",
             param=param,
         )
-    try:
-        mask.load()
-        # 1-bit masks become 0 and 255.
-        return mask.convert("L") if mode == "1" else mask
-    except Exception:
-        raise UndecodableImage("the mask is a damaged PNG", param=param) from None
-
-
-def match_masks(photos: Sequence[File], masks: Sequence[File]) -> list[File | None]:
-    """Say which mask belongs to each photo.
-
-    A mask has its photo's file name, less the ending; where no mask has a photo's name, and
-    there are as many, they follow their photos' order.
-
-    Raises:
-        BadRequest: They can't be matched.
-    """
-    names = [_stem(photo.name) for photo in photos]
-    of_name: dict[str, File] = {}
-    for mask in masks:
-        stem = _stem(mask.name)
-        if names.count(stem) != 1 or stem in of_name:
-            break
-        of_name[stem] = mask
-    else:
-        return [of_name.get(name) for name in names]
-    if len(masks) == len(photos) and not of_name:
-        return list(masks)
-    raise BadRequest(
-        f"{len(masks)} masks can't be matched to {len(photos)} photos: give each its photo's "
-        "file name, or send as many masks as photos, in their order",
-        param="mask",
-    )
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name
+    mask = Image.frombytes(found["mode"], size, parts[0])
+    if "palette" in found:
+        mask.putpalette(found["palette"])
+    return mask
 
 
 def fit_upload(
-    data: bytes, limits: ImageLimits, manifest: GeneratorManifest, param: str = "image"
-) -> Any:
+    data: bytes, decoding: DecodingProcesses, manifest: GeneratorManifest, param: str = "image"
+) -> Pixels:
     """Decode an uploaded photo and fit it to a model, as `catalogan prepare` does by default.
 
     Args:
         data: The file's bytes.
-        limits: What it may cost.
+        decoding: Decodes it, within its limits.
         manifest: The model's.
         param: Names the file in errors.
 
@@ -158,15 +142,23 @@ def fit_upload(
     """
     height, width, channels = manifest.height, manifest.width, manifest.channels
     with image_errors(param):
-        photo = open_image(data, limits=limits, reduce_to_px=max(REDUCE_TO_PX, height, width))
-    if channels != 4:
-        photo = flatten(photo, 3, "white")
-    fitted = crop_to(flatten(photo, channels, "white"), (width, height))
-    return np.asarray(fitted).reshape(height, width, channels)
+        _, (pixels,) = decoding.run("fit", data, width=width, height=height, channels=channels)
+    return pixels.reshape(height, width, channels)
+
+
+def decode_upload(data: bytes, decoding: DecodingProcesses) -> Pixels:
+    """Decode an upload at full size: uint8 [height, width, 3], transparency over white.
+
+    Raises:
+        ImageError: It can't be used.
+    """
+    about, (pixels,) = decoding.run("decode", data)
+    width, height = about["size"]
+    return pixels.reshape(height, width, 3)
 
 
 @contextmanager
-def image_errors(param: str = "image") -> Iterator[None]:
+def image_errors(param: str = "image", what: str = "image") -> Iterator[None]:
     """Turn what is wrong with an image into a response, and note it."""
     kinds: dict[str, type[ApiError]] = {
         "too_many_bytes": TooLarge,
@@ -174,9 +166,10 @@ def image_errors(param: str = "image") -> Iterator[None]:
         "too_small": BadRequest,
         "not_an_image": UnsupportedImage,
         "undecodable": UndecodableImage,
+        "too_costly": UndecodableImage,
     }
     try:
         yield
     except ImageError as error:
         note_rejection(error.reason)
-        raise kinds[error.reason](f"the image can't be used: {error}", param=param) from None
+        raise kinds[error.reason](f"the {what} can't be used: {error}", param=param) from None

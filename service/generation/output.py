@@ -32,6 +32,7 @@ class ImageEncoder:
         encoding: Format and quality.
         presentation: Size and background.
         watermark: Laid over each image that is large enough; None = none is.
+        photo_manifest: As of a Mark.
     """
 
     model_id: str
@@ -39,6 +40,7 @@ class ImageEncoder:
     encoding: Encoding
     presentation: Presentation
     watermark: Watermarker | None = None
+    photo_manifest: bytes | None = None
 
     @classmethod
     def of_model(
@@ -114,4 +116,5 @@ class ImageEncoder:
             json.dumps(parameters, ensure_ascii=False) if parameters else None,
             spec.truncation_psi,
             photos,
+            self.photo_manifest,
         )

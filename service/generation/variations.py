@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.images import ImageLimits
 from models.manifest import ENCODER_FILE, GeneratorManifest
+from service.decoding.processes import DecodingProcesses
 from service.decoding.uploads import fit_upload
 from service.errors import BadRequest
 from service.generation.categories import find_category
@@ -78,10 +78,11 @@ def candidate_categories(requested: str | None, manifest: GeneratorManifest) -> 
 
 
 def fit_photo(
-    data: bytes, limits: ImageLimits, manifest: GeneratorManifest, param: str = "image"
+    data: bytes, manifest: GeneratorManifest, param: str, decoding: DecodingProcesses
 ) -> FittedPhoto:
     """Decode an upload and fit it to a model; errors as of `fit_upload`."""
-    return FittedPhoto(fit_upload(data, limits, manifest, param), hashlib.sha256(data).hexdigest())
+    pixels = fit_upload(data, decoding, manifest, param)
+    return FittedPhoto(pixels, hashlib.sha256(data).hexdigest())
 
 
 def inversion_jobs(

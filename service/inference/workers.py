@@ -1,22 +1,57 @@
-"""Bounded queues in front of the threads that generate images."""
+"""Fair queues in front of the threads that generate images."""
 
 import asyncio
 import contextvars
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 from service.errors import Busy
+from service.inference.fair_queue import FairQueue, Job
 from service.telemetry.observation import note_interval, stage
 
 Result = TypeVar("Result")
 
+# Whose request is being served: the name of its key; empty outside requests.
+caller: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("caller", default="")
+
+
+async def to_the_end(work: Awaitable[Result]) -> Result:
+    """Wait for `work` to end, whatever happens; return its result.
+
+    A thread can't be stopped, so what it was given must not be free before it ends, and what it
+    took must be known. Whoever is cancelled meanwhile notices when they wait for something else.
+    """
+    running = asyncio.ensure_future(work)
+    cancelled = False
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError:
+            cancelled = True
+    task = asyncio.current_task()
+    if cancelled and task is not None:
+        task.uncancel()
+        task.cancel()
+    return running.result()
+
+
+class Lock(Protocol):
+    """What requests take in turn."""
+
+    async def acquire(self) -> object:
+        """Wait for it."""
+
+    def release(self) -> None:
+        """Let the next one have it."""
+
 
 @asynccontextmanager
-async def one_at_a_time(lock: asyncio.Semaphore) -> AsyncIterator[None]:
+async def one_at_a_time(lock: Lock) -> AsyncIterator[None]:
     """Hold the turn, and note how long it took to come."""
     with stage("queue"):
         await lock.acquire()
@@ -27,7 +62,7 @@ async def one_at_a_time(lock: asyncio.Semaphore) -> AsyncIterator[None]:
 
 
 class Workers:
-    """Runs jobs on a fixed number of threads."""
+    """Runs jobs on a fixed number of threads, which callers share evenly."""
 
     def __init__(self, threads: int, max_wait_sec: float) -> None:
         """Start no thread yet.
@@ -37,33 +72,45 @@ class Workers:
             max_wait_sec: How long a call may wait for its first job to begin.
         """
         self._max_wait_sec: Final = max_wait_sec
+        self._waiting: Final = FairQueue(threads)
         self._threads: Final = ThreadPoolExecutor(threads, thread_name_prefix="worker")
 
-    async def run(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
+    async def run(
+        self, jobs: Sequence[Callable[[], Result]], *, patient: bool = False
+    ) -> list[Result]:
         """Run jobs in parallel; give their results in order.
 
-        Jobs that have not begun when one fails, or when the caller is cancelled, never run.
+        Jobs that have not begun when one fails, or when the caller is cancelled, never run. Those
+        that have are waited for: until then the caller keeps its slot and its locks.
+
+        Args:
+            jobs: What to run.
+            patient: Wait for a worker as long as it takes, as what was begun must go on.
 
         Raises:
             Busy: The turn came too late. It is notified of when it comes: a response now would not
                 shorten the queue.
         """
-        loop = asyncio.get_running_loop()
-        wait = _Wait(self._max_wait_sec)
-        waiting = [
-            # A copy each, so that what a job notes is noted of this request.
-            loop.run_in_executor(self._threads, contextvars.copy_context().run, wait.run, job)
-            for job in jobs
-        ]
+        wait = _Wait(math.inf if patient else self._max_wait_sec)
+        # A copy each, so that what a job notes is noted of this request.
+        handed_over = [Job(partial(contextvars.copy_context().run, wait.run, job)) for job in jobs]
+        self._waiting.add(caller.get(), handed_over)
+        for _ in handed_over:
+            self._threads.submit(self._waiting.run)
         try:
-            return list(await asyncio.gather(*waiting))
+            return list(
+                await asyncio.gather(*(asyncio.wrap_future(job.result) for job in handed_over))
+            )
         finally:
-            for future in waiting:
-                future.cancel()
+            begun = [job.result for job in handed_over if not job.result.cancel()]
+            running = [asyncio.wrap_future(result) for result in begun if not result.done()]
+            if running:
+                await to_the_end(asyncio.wait(running))
 
     def stop(self) -> None:
-        """End the threads once their present jobs are done."""
+        """End the threads once their present jobs are done; those that wait never run."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._waiting.cancel()
 
 
 class _Wait:

@@ -1,16 +1,17 @@
 """The models in memory, and the watcher that swaps in what is newly promoted."""
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from service.errors import DeviceError, NotFound, NotReady, OperatorError
+from service.errors import Busy, DeviceError, NotFound, NotReady, OperatorError
 from service.inference.generation import GeneratorSession
 from service.inference.micro_batching import Batching
 from service.model_store.registry import RegisteredModel, Registry
@@ -20,14 +21,40 @@ logger = logging.getLogger(__name__)
 
 # A model that can't be loaded is tried again, should a file system have been late.
 RETRY_SEC: Final = 30.0
+# How long a model stays before another may take its place: loading takes a tenth of the time.
+MIN_STAY_SEC: Final = 1.0
+STAY_PER_LOAD: Final = 10.0
+
+
+class NoRoom(Busy):
+    """A model can't be loaded yet, as those that are were loaded a moment ago.
+
+    Attributes:
+        wait_sec: Until one of them may make room.
+    """
+
+    def __init__(self, name: str, loaded: int, wait_sec: float) -> None:
+        super().__init__(
+            f"{name} can't be loaded yet: {loaded} models are, and none may make room so soon; "
+            "request fewer models in turn, or have the operator raise CATALOGAN_MAX_LOADED_MODELS",
+            param="model",
+            code="too_many_models",
+            retry_after_sec=max(1, math.ceil(wait_sec)),
+        )
+        self.wait_sec: Final = wait_sec
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A registered model and its warm session."""
+    """A registered model and its warm session.
+
+    Attributes:
+        stays_until: Before it, by time.monotonic(), no other model takes its place.
+    """
 
     registered: RegisteredModel
     session: GeneratorSession
+    stays_until: float = 0.0
 
 
 class ModelPool:
@@ -56,6 +83,8 @@ class ModelPool:
         self._on_load: Final = on_load
         self._on_run: Final = on_run
         self._settings: Final = settings
+        # One beside the default can always be served.
+        self._limit: Final = max(2, settings.max_loaded_models)
         self.registry: Final = registry
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         self._default: str | None = None
@@ -115,6 +144,7 @@ class ModelPool:
         Raises:
             NotReady: No default is loaded.
             NotFound: Not promoted.
+            NoRoom: It would take the place of a model that was loaded a moment ago.
         """
         loaded = self.loaded(model_id)
         if loaded is not None:
@@ -144,14 +174,15 @@ class ModelPool:
         name, _, version = (self._settings.model or "").partition(":")
         return {**served, name: version} if version else served
 
-    def _load(self, name: str, version: str) -> LoadedModel:
+    def _load(self, name: str, version: str, *, needed: bool = False) -> LoadedModel:
         with self._lock:
             loaded = self._loaded.get(name)
+            if loaded is None and not needed:
+                self._make_room(name)
             if loaded is None or loaded.registered.version != version:
                 loaded = self._create(name, version)
                 self._loaded[name] = loaded
             self._loaded.move_to_end(name)
-            self._evict()
             return loaded
 
     def _create(self, name: str, version: str) -> LoadedModel:
@@ -162,6 +193,8 @@ class ModelPool:
             self._on_load(f"{name}:{version}", None)
             raise
         seconds = time.perf_counter() - started
+        stay_sec = max(MIN_STAY_SEC, STAY_PER_LOAD * seconds)
+        loaded = replace(loaded, stays_until=time.monotonic() + stay_sec)
         self._on_load(loaded.registered.model_id, seconds)
         logger.info(
             "loaded %s on %s in %.2f s",
@@ -183,13 +216,21 @@ class ModelPool:
         )
         return LoadedModel(registered, session)
 
-    def _evict(self) -> None:
-        """Drop the model used longest ago, never the default."""
-        for name in list(self._loaded):
-            if len(self._loaded) <= self._settings.max_loaded_models:
-                return
-            if name != self._default:
-                del self._loaded[name]
+    def _make_room(self, name: str) -> None:
+        """Drop the models used longest ago, never the default, until one more may be loaded.
+
+        Raises:
+            NoRoom: All of them were loaded a moment ago. Else, whoever alternates more models than
+                may be loaded would have one loaded for each request.
+        """
+        while len(self._loaded) >= self._limit:
+            others = [other for other in self._loaded if other != self._default]
+            now = time.monotonic()
+            left = next((o for o in others if self._loaded[o].stays_until <= now), None)
+            if left is None:
+                soonest = min(self._loaded[other].stays_until for other in others)
+                raise NoRoom(name, len(self._loaded), soonest - now)
+            del self._loaded[left]
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._settings.poll_interval_sec):
@@ -225,7 +266,7 @@ class ModelPool:
             if name not in served:
                 continue
             try:
-                self._load(name, served[name])
+                self._load(name, served[name], needed=True)
             except DeviceError:
                 raise
             except OperatorError as error:
@@ -233,4 +274,7 @@ class ModelPool:
                 complete = False
         if wanted in self._loaded:
             self._default = wanted
+        with self._lock:
+            while len(self._loaded) > self._limit:
+                del self._loaded[next(name for name in self._loaded if name != self._default)]
         return complete

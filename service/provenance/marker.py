@@ -11,10 +11,14 @@ from models.manifest import GeneratorManifest
 from service.errors import SettingsError
 from service.inference.generation import GeneratorSession
 from service.inference.watermarks import Watermarker
+from service.provenance.certificates import (
+    ANCHORS_SETTING,
+    CERTIFICATE_SETTING,
+    read_certificates,
+)
 from service.provenance.signing import ManifestSigner
 from service.provenance.signing_keys import (
     CERTIFICATE_FILE,
-    CERTIFICATE_SETTING,
     KEY_FILE,
     SigningKey,
     find_development_keys,
@@ -48,6 +52,11 @@ class Marker:
     signer: ManifestSigner | None = None
     signing: Signing = "none"
     watermarking: Watermarking = "off"
+
+    @property
+    def failing(self) -> bool:
+        """Whether images can't be signed now, so that none is given out."""
+        return self.signer is not None and self.signer.failing
 
     def watermark_of(self, session: GeneratorSession) -> Watermarker | None:
         """The watermark that a model's images get; None = they get none."""
@@ -102,7 +111,9 @@ def read_configured_key(settings: Settings) -> SigningKey | None:
     """
     if settings.signing_certificate is None or settings.signing_key is None:
         return None
-    return read_signing_key(settings.signing_certificate, settings.signing_key)
+    path = settings.trust_anchors
+    anchors = [] if path is None else read_certificates(path, ANCHORS_SETTING)
+    return read_signing_key(settings.signing_certificate, settings.signing_key, anchors)
 
 
 def read_development_key(folder: Path) -> SigningKey:

@@ -4,12 +4,15 @@ import importlib.metadata
 import io
 import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import c2pa
 
 from service.errors import NotReady
+from service.provenance.deadline import Deadline
 from service.provenance.signing_keys import SigningKey
 from service.provenance.xmp import ENHANCED, Mark
 
@@ -17,7 +20,14 @@ logger = logging.getLogger(__name__)
 
 GENERATOR: Final = "Catalogan"
 ASSERTION: Final = "org.catalogan.picture"
-_PHOTO: Final = "photo"
+# The version of C2PA's specification that the manifests follow.
+SPECIFICATION: Final = "2.4.0"
+# Said by the signer itself; what is not listed is "gathered", as if from elsewhere.
+_CREATED: Final = ["c2pa.actions", "c2pa.ingredient", ASSERTION]
+_TOO_SLOW: Final = "the time stamp authority (CATALOGAN_TIMESTAMP_URL) took too long to answer"
+# A time stamp takes part of a second; one that hangs would hold a worker for half a minute.
+DEADLINE_SEC: Final = 5.0
+RETRY_SEC: Final = 30
 
 
 class ManifestSigner:
@@ -25,6 +35,10 @@ class ManifestSigner:
 
     Settings and key are in a context of its own: c2pa's settings for the whole process are left
     alone.
+
+    Attributes:
+        key: Signs.
+        failing: Whether the last file could not be signed.
     """
 
     def __init__(self, key: SigningKey, timestamp_url: str | None = None) -> None:
@@ -40,6 +54,8 @@ class ManifestSigner:
         self.key: Final = key
         self._agent: Final = {"name": GENERATOR, "version": _version()}
         self._context: Final = _context(key, timestamp_url, verify=False)
+        self._deadline: Final = Deadline(DEADLINE_SEC, RETRY_SEC) if timestamp_url else None
+        self.failing = False
         # What a reader would object to shows now, by the signature of a pixel.
         checked = _context(key, None, verify=True)
         try:
@@ -59,18 +75,37 @@ class ManifestSigner:
             The same file with the manifest, some 3 kB longer.
 
         Raises:
-            NotReady: The certificate has expired, or the time stamp authority does not answer.
+            NotReady: The certificate has expired, or the time stamp authority does not answer in
+                time.
         """
         try:
             if datetime.now(UTC) >= self.key.expires:  # c2pa looks once, when it gets the key
                 raise c2pa.C2paError("the certificate has expired")
-            return _embed(self._context, self._definition(mark), data, media_type)
-        except c2pa.C2paError as error:
-            logger.error("an image can't be signed: %s", error)
+            signed = self._embed(mark, data, media_type)
+        except (c2pa.C2paError, TimeoutError) as error:
+            self.failing = True
+            logger.error("an image can't be signed: %s", str(error) or _TOO_SLOW)
             raise NotReady(
                 "images can't be signed now, and none leaves unsigned; see the log",
                 code="signing_failed",
+                retry_after_sec=RETRY_SEC,
             ) from None
+        self.failing = False
+        return signed
+
+    def _embed(self, mark: Mark, data: bytes, media_type: str) -> bytes:
+        """Sign; without the photo's own manifest where c2pa does not take that."""
+        try:
+            return self._embed_kept(mark, data, media_type)
+        except c2pa.C2paError:
+            if mark.manifest is None:
+                raise
+            return self._embed_kept(replace(mark, manifest=None), data, media_type)
+
+    def _embed_kept(self, mark: Mark, data: bytes, media_type: str) -> bytes:
+        definition, kept = self._definition(mark), mark.manifest
+        embed = partial(_embed, self._context, definition, data, media_type, kept)
+        return embed() if self._deadline is None else self._deadline.run(embed)
 
     def _definition(self, mark: Mark) -> str:
         """The manifest as c2pa's JSON."""
@@ -84,27 +119,23 @@ class ManifestSigner:
             "recipe": mark.parameters,
         }
         assertions = [
-            {"label": "c2pa.actions.v2", "data": {"actions": self._actions(mark)}},
+            {
+                "label": "c2pa.actions.v2",
+                "data": {"actions": self._actions(mark), "allActionsIncluded": True},
+            },
             {"label": ASSERTION, "data": {k: v for k, v in metadata.items() if v is not None}},
         ]
-        definition = {"claim_generator_info": [self._agent], "assertions": assertions}
-        if labels := self._photos(mark):
-            photo = {
-                "title": "uploaded photo",
-                "relationship": "inputTo" if mark.generated else "parentOf",
-            }
-            definition["ingredients"] = [{**photo, "label": label} for label in labels]
+        generator = {**self._agent, "specVersion": SPECIFICATION}
+        definition = {"claim_generator_info": [generator], "assertions": assertions}
+        photos = [ingredient(index, mark.generated) for index in range(_photos(mark))]
+        # The first comes with its own manifest, if it has one.
+        definition["ingredients"] = photos[1:] if mark.manifest else photos
         # Lone surrogates, which JSON in Python can carry, are no text for anybody else.
         return json.dumps(definition, ensure_ascii=False).encode("utf-8", "replace").decode()
 
-    def _photos(self, mark: Mark) -> list[str]:
-        """Labels of the photos that went in; an edited image has one."""
-        count = len(mark.photos) if mark.generated else 1
-        return [f"{_PHOTO}-{index}" for index in range(count)]
-
     def _actions(self, mark: Mark) -> list[dict[str, Any]]:
         """What happened: a generating is created, a photo is opened and edited."""
-        labels = self._photos(mark)
+        labels = [ingredient(k, mark.generated)["label"] for k in range(_photos(mark))]
         photo = {"parameters": {"ingredientIds": labels}} if labels else {}
         done = {
             "when": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -116,6 +147,25 @@ class ManifestSigner:
         return [{"action": "c2pa.opened", **photo}, {"action": "c2pa.edited", **done}]
 
 
+def ingredient(index: int, generated: bool) -> dict[str, str]:
+    """An uploaded photo, as c2pa's JSON.
+
+    Args:
+        index: Its place among the image's photos.
+        generated: Whether the image is generated; else it is the photo, edited.
+    """
+    return {
+        "title": "uploaded photo",
+        "relationship": "inputTo" if generated else "parentOf",
+        "label": f"photo-{index}",
+    }
+
+
+def _photos(mark: Mark) -> int:
+    """How many photos went in; an edited image has one."""
+    return len(mark.photos) if mark.generated else 1
+
+
 def _context(key: SigningKey, timestamp_url: str | None, *, verify: bool) -> c2pa.Context:
     settings = {
         "version": 1,
@@ -124,7 +174,7 @@ def _context(key: SigningKey, timestamp_url: str | None, *, verify: bool) -> c2p
             "remote_manifest_fetch": False,
             "ocsp_fetch": False,
         },
-        "builder": {"thumbnail": {"enabled": False}},
+        "builder": {"thumbnail": {"enabled": False}, "created_assertion_labels": _CREATED},
     }
     url = timestamp_url.encode() if timestamp_url else None
     try:
@@ -134,9 +184,13 @@ def _context(key: SigningKey, timestamp_url: str | None, *, verify: bool) -> c2p
         raise ValueError(str(error)) from None
 
 
-def _embed(context: c2pa.Context, definition: str, data: bytes, media_type: str) -> bytes:
-    signed = io.BytesIO()
-    c2pa.Builder(definition, context).sign(media_type, io.BytesIO(data), signed)
+def _embed(
+    context: c2pa.Context, definition: str, data: bytes, media_type: str, kept: bytes | None = None
+) -> bytes:
+    signed, builder = io.BytesIO(), c2pa.Builder(definition, context)
+    if kept is not None:
+        builder.add_ingredient_from_archive(io.BytesIO(kept))
+    builder.sign(media_type, io.BytesIO(data), signed)
     return signed.getvalue()
 
 

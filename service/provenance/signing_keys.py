@@ -23,6 +23,14 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from service.errors import SettingsError
+from service.provenance.certificates import (
+    CERTIFICATE_SETTING,
+    check_chain,
+    check_signer,
+    organization_of,
+    pem_of,
+    read_certificates,
+)
 
 CERTIFICATE_FILE: Final = "certificate.pem"
 KEY_FILE: Final = "key.pem"
@@ -32,15 +40,7 @@ DEVELOPMENT_DAYS: Final = 3650
 # Clocks of machines differ.
 BACKDATED: Final = timedelta(hours=1)
 
-CERTIFICATE_SETTING: Final = "CATALOGAN_SIGNING_CERTIFICATE"
 KEY_SETTING: Final = "CATALOGAN_SIGNING_KEY"
-
-# What a signer's certificate may be for, by the C2PA specification; one is enough.
-PURPOSES: Final = {
-    ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
-    x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36"): "documentSigning",
-    x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1"): "c2pa-kp-claimSigning",
-}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SigningKey:
     chain: bytes
     private_key: bytes = field(repr=False)
     anchors: bytes
-    organization: str | None
+    organization: str
     expires: datetime
 
 
@@ -116,12 +116,15 @@ def find_development_keys(folder: Path) -> Path:
     return folder
 
 
-def read_signing_key(certificate_path: Path, key_path: Path) -> SigningKey:
+def read_signing_key(
+    certificate_path: Path, key_path: Path, anchors: Sequence[x509.Certificate] = ()
+) -> SigningKey:
     """Read and check what the operator signs with.
 
     Args:
         certificate_path: PEM, the signer's certificate first, then those above it.
         key_path: PEM of its private key, without a password.
+        anchors: Further authorities that are known, which may be above the chain.
 
     Raises:
         SettingsError: They can't be read, don't fit each other, or can't sign images; names
@@ -136,31 +139,16 @@ def read_signing_key(certificate_path: Path, key_path: Path) -> SigningKey:
             f"{KEY_SETTING}: {key_path} is not the key of the first certificate in "
             f"{certificate_path}"
         )
-    _check_purpose(leaf, certificate_path)
-    _check_dates(chain, certificate_path)
-    organizations = leaf.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    check_signer(leaf, certificate_path)
+    check_chain(chain, certificate_path, anchors)
     return SigningKey(
         algorithm=algorithm,
         chain=pem_of([one for one in chain if one is leaf or one.issuer != one.subject]),
         private_key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         anchors=pem_of(chain[1:]),
-        organization=str(organizations[0].value) if organizations else None,
+        organization=organization_of(leaf) or "",
         expires=min(one.not_valid_after_utc for one in chain),
     )
-
-
-def read_certificates(path: Path, setting: str) -> list[x509.Certificate]:
-    """Read a PEM file of at least one certificate.
-
-    Raises:
-        SettingsError: It can't be read; names `setting`.
-    """
-    try:
-        return x509.load_pem_x509_certificates(path.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"{setting}: {path}: {error.strerror or error}") from None
-    except ValueError:
-        raise SettingsError(f"{setting}: {path} holds no certificates in PEM") from None
 
 
 def _read_private_key(path: Path) -> PrivateKeyTypes:
@@ -195,38 +183,6 @@ def _algorithm(key: PrivateKeyTypes) -> str:
     raise SettingsError(
         f"{KEY_SETTING}: must be a key of ECDSA (P-256, P-384, P-521), Ed25519 or RSA (2048 bits)"
     )
-
-
-def _check_purpose(leaf: x509.Certificate, path: Path) -> None:
-    purposes: Sequence[x509.ObjectIdentifier] = ()
-    signs = authority = False
-    for extension in leaf.extensions:
-        if isinstance(extension.value, x509.ExtendedKeyUsage):
-            purposes = list(extension.value)
-        elif isinstance(extension.value, x509.KeyUsage):
-            signs = extension.value.digital_signature
-        elif isinstance(extension.value, x509.BasicConstraints):
-            authority = extension.value.ca
-    first = f"{CERTIFICATE_SETTING}: the first certificate of {path}"
-    if authority:
-        raise SettingsError(f"{first} is an authority's: the signer's own must come first")
-    if not signs:
-        raise SettingsError(f"{first} lacks the key usage digitalSignature")
-    if not set(purposes) & set(PURPOSES):
-        wanted = " or ".join(PURPOSES.values())
-        raise SettingsError(f"{first} lacks the extended key usage {wanted}")
-
-
-def _check_dates(chain: Sequence[x509.Certificate], path: Path) -> None:
-    now = datetime.now(UTC)
-    for place, certificate in enumerate(chain, start=1):
-        which = f"{CERTIFICATE_SETTING}: certificate {place} of {path}"
-        if certificate.not_valid_after_utc <= now:
-            raise SettingsError(f"{which} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
-        if certificate.not_valid_before_utc > now:
-            raise SettingsError(
-                f"{which} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-            )
 
 
 def _name(organization: str, common_name: str) -> x509.Name:
@@ -288,11 +244,6 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
-
-
-def pem_of(certificates: Sequence[x509.Certificate]) -> bytes:
-    """All of them in one file."""
-    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
 
 
 _PUBLIC: Final = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,115 +1,55 @@
 """Is an image from this service? Each layer of marks is checked, and says what it proves."""
 
 import hashlib
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from cryptography.x509.oid import NameOID
-from pydantic import BaseModel, Field
+from cryptography import x509
 
 from models.images import sniff_format
 from models.watermark import PAYLOAD_BITS
 from service.errors import NotReady, UnsupportedImage
-from service.provenance.manifests import Manifest, made_by_us, read_manifest
-from service.provenance.marker import DEVELOPMENT_FOLDER
-from service.provenance.signing_keys import (
-    CERTIFICATE_FILE,
+from service.provenance.certificates import (
+    ANCHORS_SETTING,
     CERTIFICATE_SETTING,
-    SigningKey,
+    is_authority,
     pem_of,
     read_certificates,
 )
+from service.provenance.layers import Claims, Layer, Signer, Verdict, Verification
+from service.provenance.manifests import Manifest, read_manifest
+from service.provenance.marker import DEVELOPMENT_FOLDER
+from service.provenance.origin import read_xmp
+from service.provenance.signing_keys import CERTIFICATE_FILE, SigningKey
 from service.provenance.watermarks import Unreadable, Watermark
-from service.provenance.xmp import read_xmp
 from service.settings import Settings, data_folder
 from service.storage.records import Record
+
+logger = logging.getLogger(__name__)
 
 MAX_TEXT_CHARS: Final = 1000
 _SEED: Final = re.compile("[0-9]{1,16}")
 
-Verdict = Literal["ours", "tampered", "derived", "claimed", "unknown"]
-Strength = Literal["proof", "evidence", "claim", "none"]
 FindRecord = Callable[[str], Record | None]
 # Whether any model has a watermark, and the one that is there.
 FindWatermark = Callable[[bytes], tuple[bool, Watermark | None]]
 
 
-class Claims(BaseModel):
-    """What a layer says of the image."""
-
-    source_type: Annotated[str | None, Field(description="IPTC's digital source type.")] = None
-    model: Annotated[str | None, Field(description='"name:version"')] = None
-    model_hash: str | None = None
-    seed: int | None = None
-    category: str | None = None
-    truncation_psi: float | None = None
-    photo_sha256: Annotated[str | None, Field(description="Of the photo behind it.")] = None
-    created: Annotated[int | None, Field(description="Unix time.")] = None
-
-
-class Signer(BaseModel):
-    """Who signed, as the certificate names it."""
-
-    organization: str | None
-    common_name: str | None
-
-
-class Layer(BaseModel):
-    """One way in which an image may be known again."""
-
-    layer: Annotated[str, Field(description="c2pa, record, watermark, xmp; more may come.")]
-    status: Annotated[
-        str,
-        Field(
-            description="c2pa: trusted, untrusted, tampered, unreadable, absent; record: found, "
-            "absent, unavailable; watermark: found, absent, unavailable, unreadable; xmp: found, "
-            "absent."
-        ),
-    ]
-    strength: Annotated[
-        Strength,
-        Field(
-            description="proof: can't be forged; evidence: only who has the model could; claim: "
-            "anybody can write it."
-        ),
-    ]
-    says: str
-    claims: Claims | None = None
-    signer: Signer | None = None
-
-
-class Verification(BaseModel):
-    """Response of POST /v1/verifications, and of `catalogan verify --json`."""
-
-    object: Literal["verification"] = "verification"
-    ours: Annotated[bool, Field(description="Proven, and intact.")]
-    verdict: Annotated[
-        Verdict,
-        Field(
-            description="ours: made by this service; tampered: made by it, changed since; derived: "
-            "it carries a model's watermark, in a file that isn't known; claimed: it says so, "
-            "unproven; unknown: nothing says so."
-        ),
-    ]
-    sha256: Annotated[str, Field(description="Of the file.")]
-    claims: Annotated[Claims, Field(description="Those of the strongest layer that has any.")]
-    layers: Annotated[list[Layer], Field(description="Strongest first.")]
-
-
 class Verifier:
     """Verifies files; any number of threads may share one."""
 
-    def __init__(self, anchors: bytes, organization: str | None) -> None:
-        """Trust signers.
+    def __init__(self, anchors: bytes, own: Sequence[x509.Certificate]) -> None:
+        """Trust signers, and know one's own.
 
         Args:
             anchors: PEM of the authorities whose signers are trusted.
-            organization: Only its images are this service's; None = all signed under them.
+            own: This service's signers: what their keys signed is this service's.
         """
         self._anchors: Final = anchors
-        self._organization: Final = organization
+        self._keys: Final = [one.public_key() for one in own]
 
     def verify(
         self,
@@ -132,17 +72,16 @@ class Verifier:
         if kind is None:
             raise UnsupportedImage("this is no image of an accepted type", param="image")
         sha256 = hashlib.sha256(data).hexdigest()
-        manifest = read_manifest(data, f"image/{kind.lower()}", self._anchors)
-        by_us = made_by_us(manifest, self._organization)
+        manifest = read_manifest(data, f"image/{kind.lower()}", self._anchors, self._keys)
         layers = [
-            _c2pa_layer(manifest, by_us),
+            _c2pa_layer(manifest),
             _record_layer(sha256, find_record),
             _xmp_layer(data),
         ]
         if not any(layer.strength == "proof" for layer in layers):
             layers.append(_watermark_layer(data, find_watermark))
         layers.sort(key=lambda layer: ("proof", "evidence", "claim", "none").index(layer.strength))
-        verdict = _verdict(layers, tampered=by_us and manifest.status == "tampered")
+        verdict = _verdict(layers, manifest)
         return Verification(
             ours=verdict == "ours",
             verdict=verdict,
@@ -162,27 +101,34 @@ def open_verifier(settings: Settings, key: SigningKey | None = None) -> Verifier
     Raises:
         SettingsError: A certificate can't be read.
     """
-    anchors = key.anchors if key is not None else b""
-    organization = key.organization if key is not None else None
     path = settings.signing_certificate
     if key is None and path is None:
         created = data_folder(settings) / DEVELOPMENT_FOLDER / CERTIFICATE_FILE
         path = created if created.exists() else None
-    if key is None and path is not None:
-        leaf, *above = read_certificates(path, CERTIFICATE_SETTING)
-        anchors += pem_of(above)
-        names = leaf.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-        organization = str(names[0].value) if names else None
+    known: list[x509.Certificate] = []
+    if key is not None:
+        known += x509.load_pem_x509_certificates(key.chain + key.anchors)
+    elif path is not None:
+        known += read_certificates(path, CERTIFICATE_SETTING)
     if settings.trust_anchors is not None:
-        anchors += pem_of(read_certificates(settings.trust_anchors, "CATALOGAN_TRUST_ANCHORS"))
-    return Verifier(anchors, organization)
+        known += read_certificates(settings.trust_anchors, ANCHORS_SETTING)
+    own = [one for one in known if not is_authority(one)]
+    if known and not own:
+        logger.warning(
+            "%s names authorities alone: what their signers sign is trusted, but no image is this "
+            "service's; add your signers' certificates",
+            ANCHORS_SETTING,
+        )
+    return Verifier(pem_of([one for one in known if is_authority(one)]), own)
 
 
-def _verdict(layers: list[Layer], *, tampered: bool) -> Verdict:
+def _verdict(layers: list[Layer], manifest: Manifest) -> Verdict:
     if any(layer.strength == "proof" for layer in layers):
         return "ours"
-    if tampered:
+    if manifest.own and manifest.status == "tampered":
         return "tampered"
+    if manifest.own and manifest.status == "expired":
+        return "expired"
     if any(layer.strength == "evidence" for layer in layers):
         return "derived"
     claimed = any(
@@ -195,18 +141,20 @@ def _verdict(layers: list[Layer], *, tampered: bool) -> Verdict:
 _C2PA_SAYS: Final = {
     "trusted": "Intact, and signed by a signer that is trusted here.",
     "untrusted": "Intact, but anybody may have signed it: the signer is not trusted here.",
+    "expired": "Unchanged since it was signed, but the signer's certificate has ended, and no time "
+    "stamp that is trusted here says that it was signed before.",
     "tampered": "The file is not what was signed: it was changed since.",
-    "unreadable": "There is a manifest, but it can't be read.",
+    "unreadable": "There is a manifest, but it is damaged or against C2PA's rules.",
     "absent": "No manifest; saving an image again takes it away.",
 }
 
 
-def _c2pa_layer(manifest: Manifest, by_us: bool) -> Layer:
+def _c2pa_layer(manifest: Manifest) -> Layer:
     read = manifest.claims is not None
     says = _C2PA_SAYS[manifest.status]
-    if manifest.status == "trusted" and not by_us:
-        says += " It is not this service's."
-    proven = by_us and manifest.status == "trusted"
+    if manifest.status == "trusted":
+        says += " It is this service's." if manifest.own else " It is not this service's."
+    proven = manifest.own and manifest.status == "trusted"
     return Layer(
         layer="c2pa",
         status=manifest.status,

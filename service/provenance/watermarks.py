@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.images import ImageError, ImageLimits, decode_image
+from models.images import ImageError
 from models.manifest import WATERMARK_DECODER_FILE as DECODER
 from models.watermark import DECODER_NAMES, Found, find, payload
 from service.errors import OperatorError
@@ -40,10 +40,15 @@ class Unreadable(Exception):
 class WatermarkFinder:
     """Looks for the watermarks of all registered models; any number of threads may share one."""
 
-    def __init__(self, registry: Registry, limits: ImageLimits) -> None:
-        """Load nothing yet."""
+    def __init__(self, registry: Registry, decode: Callable[[bytes], NDArray[np.uint8]]) -> None:
+        """Load nothing yet.
+
+        Args:
+            registry: Has the models.
+            decode: A file -> uint8 [height, width, 3]; raises ImageError.
+        """
         self._registry: Final = registry
-        self._limits: Final = limits
+        self._decode: Final = decode
         self._loaded: dict[str, Graph] = {}
         # A decoded photo takes up to half a gigabyte, and a search a core: one at a time.
         self._turn: Final = threading.Lock()
@@ -62,7 +67,7 @@ class WatermarkFinder:
             return False, None
         with self._turn:
             try:
-                pixels = decode_image(data, limits=self._limits)
+                pixels = self._decode(data)
             except ImageError as error:
                 raise Unreadable(str(error)) from None
             return True, self._search(pixels, models)

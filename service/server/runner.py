@@ -10,8 +10,9 @@ from typing import Final
 import uvicorn
 
 from service.errors import OperatorError
+from service.exposure import check_exposure
 from service.server.connections import Watch, end_overdue, watched_protocol
-from service.settings import Settings, check_exposure
+from service.settings import Settings
 
 # uvicorn ticks ten times a second.
 TICKS_PER_WATCH: Final = 5
@@ -66,6 +67,7 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[int]
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # middleware/peers.py reads them, of the proxies in the settings
         timeout_graceful_shutdown=settings.shutdown_timeout_sec,
     )
     server = _WatchingServer(config, gateway.drain)

@@ -3,8 +3,8 @@
 import asyncio
 import fcntl
 import logging
-import ssl
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,8 +32,11 @@ from sqlalchemy.exc import (
 )
 
 from service.errors import NotReady, SettingsError
+from service.files import keep_private
 from service.settings import Settings, writable_data_folder
 from service.storage.migrate import migrate
+from service.storage.mounts import warn_of_shared
+from service.storage.tls import tls_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -120,11 +123,20 @@ class Database:
     async def in_thread(self, work: Callable[[], Result]) -> Result:
         """Do what waits for the database on a thread of its own.
 
+        While it is locked, all that wait for a thread fail with the first, not one after another.
+
         Raises:
             NotReady: The database can't be reached.
         """
+        handed_over = time.monotonic()
+
+        def begin() -> Result:
+            if time.monotonic() - handed_over > TIMEOUT_SEC:
+                raise TimeoutError(f"others have waited for it for {TIMEOUT_SEC} s")
+            return work()
+
         with self.failures_as_503():
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, begin)
 
     def close(self) -> None:
         """Let go of connections and threads."""
@@ -178,26 +190,27 @@ def locate(text: str) -> URL:
     )
 
 
-def _keep_private(file: Path) -> None:
-    """Let nobody else read the database; SQLite's other files follow its mode."""
+def _touch_private(file: Path) -> None:
+    """Let nobody else read a file from the moment on that it is there."""
     try:
         file.touch(mode=0o600)
-        file.chmod(0o600)
-    except OSError:  # of another owner, or nowhere: SQLite says more
-        logger.debug("%s keeps its mode", file)
+    except OSError:  # nowhere: SQLite says more
+        logger.debug("%s can't be created", file)
+    keep_private(file)
 
 
 def _engine(url: URL) -> Engine:
     # Statements' parameters are stored responses and names: they don't belong into logs.
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() == "sqlite":
+        warn_of_shared(Path(str(url.database).removeprefix("file:")))
         if "uri" not in url.query:  # then it is the file's name
-            _keep_private(Path(str(url.database)))
+            _touch_private(Path(str(url.database)))
         engine = create_engine(url, connect_args={"timeout": TIMEOUT_SEC}, **options)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    arguments = {"timeout": TIMEOUT_SEC, "application_name": "catalogan", **_tls(url)}
+    arguments = {"timeout": TIMEOUT_SEC, "application_name": "catalogan", **tls_arguments(url)}
     url = url.difference_update_query(["sslmode", "sslrootcert"])
     engine = create_engine(
         url,
@@ -225,6 +238,10 @@ def _distrust_connection(context: ExceptionContext) -> None:
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where we say
+    # What a URL calls it, SQLite knows; its other files may be of a version that left them open.
+    for _number, _name, file in connection.execute("PRAGMA database_list").fetchall():
+        for suffix in ("", "-wal", "-shm") if file else ():
+            keep_private(Path(file + suffix))
     # Survives the process's end by any signal; a power cut may take the last moments.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -236,32 +253,15 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def _tls(url: URL) -> dict[str, Any]:
-    """Libpq's sslmode and sslrootcert, for a driver that takes a context."""
-    mode = url.query.get("sslmode", "disable")
-    if mode in ("disable", "allow", "prefer"):
-        return {}
-    if mode not in ("require", "verify-ca", "verify-full"):
-        raise SettingsError("CATALOGAN_STATE_URL: sslmode must be one of libpq's")
-    root = url.query.get("sslrootcert")
-    try:
-        context = ssl.create_default_context(cafile=str(root) if root else None)
-    except OSError as error:
-        raise SettingsError(f"CATALOGAN_STATE_URL: sslrootcert: {error}") from None
-    context.check_hostname = mode == "verify-full"
-    if mode == "require":
-        context.verify_mode = ssl.CERT_NONE
-    return {"ssl_context": context}
-
-
 @contextmanager
 def _only_starter(url: URL) -> Iterator[None]:
     """Let one process at a time create a SQLite file: its first change of mode can't wait."""
     if url.get_backend_name() != "sqlite":
         yield
         return
-    file = Path(f"{url.database}.lock")
-    _keep_private(file)
+    # Beside the database, also where SQLite's own kind of URL names it.
+    file = Path(f"{str(url.database).removeprefix('file:')}.lock")
+    _touch_private(file)
     with file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

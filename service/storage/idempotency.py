@@ -33,13 +33,13 @@ class Claim:
     """The right to serve a request, and to store its response.
 
     Attributes:
-        key_name: Whose request it is.
+        key_id: Whose request it is.
         idempotency_key: The client's.
         request_sha256: Of everything that decides the response.
         owner: Tells the owner from one who takes an abandoned claim over.
     """
 
-    key_name: str
+    key_id: str
     idempotency_key: str
     request_sha256: bytes
     owner: str
@@ -74,7 +74,7 @@ class StoredResponses:
         ).returning(responses.c.owner)
 
     async def claim(
-        self, key_name: str, idempotency_key: str, request_sha256: bytes
+        self, key_id: str, idempotency_key: str, request_sha256: bytes
     ) -> Claim | StoredResponse | Refusal:
         """Claim a request, or learn what became of it.
 
@@ -84,7 +84,7 @@ class StoredResponses:
         Raises:
             NotReady: The database can't be reached.
         """
-        claim = Claim(key_name, idempotency_key, request_sha256, uuid.uuid4().hex)
+        claim = Claim(key_id, idempotency_key, request_sha256, uuid.uuid4().hex)
         return await self._database.run(lambda connection: self._claim(connection, claim))
 
     async def store(self, claim: Claim, response: StoredResponse) -> bool:
@@ -96,8 +96,10 @@ class StoredResponses:
         if len(response.body) > min(self._max_bytes, self._max_total):
             await self.release(claim)
             return False
-        await self._database.run(lambda connection: self._store(connection, claim, response))
-        return True
+        if await self._database.run(lambda connection: self._store(connection, claim, response)):
+            return True
+        await self.release(claim)
+        return False
 
     async def release(self, claim: Claim) -> None:
         """Let the same request run again.
@@ -120,7 +122,7 @@ class StoredResponses:
     def _claim(self, connection: Connection, claim: Claim) -> Claim | StoredResponse | Refusal:
         now = int(time.time())
         row: dict[str, Any] = {
-            "key_name": claim.key_name,
+            "key_name": claim.key_id,
             "idempotency_key": claim.idempotency_key,
             "request_sha256": claim.request_sha256,
             "owner": claim.owner,
@@ -135,7 +137,7 @@ class StoredResponses:
             return claim
         known = connection.execute(
             select(responses).where(
-                responses.c.key_name == claim.key_name,
+                responses.c.key_name == claim.key_id,
                 responses.c.idempotency_key == claim.idempotency_key,
             )
         ).one_or_none()
@@ -147,8 +149,9 @@ class StoredResponses:
             known.status, [tuple(pair) for pair in json.loads(known.headers)], known.body
         )
 
-    def _store(self, connection: Connection, claim: Claim, response: StoredResponse) -> None:
-        _make_room(connection, self._max_total - len(response.body))
+    def _store(self, connection: Connection, claim: Claim, response: StoredResponse) -> bool:
+        if not _make_room(connection, claim.key_id, len(response.body), self._max_total):
+            return False
         connection.execute(
             update(responses)
             .where(_owned(claim))
@@ -159,6 +162,7 @@ class StoredResponses:
                 bytes=len(response.body),
             )
         )
+        return True
 
 
 def prune_responses(connection: Connection) -> bool:
@@ -171,18 +175,32 @@ def prune_responses(connection: Connection) -> bool:
     return len(rows) == PRUNED_AT_A_TIME
 
 
-def _make_room(connection: Connection, limit: int) -> None:
-    """Forget the oldest responses until all take no more than `limit` bytes."""
-    total = int(connection.execute(select(func.sum(responses.c.bytes))).scalar_one() or 0)
-    while total > limit:
+def _make_room(connection: Connection, key_id: str, size: int, limit: int) -> bool:
+    """Forget responses until `size` bytes more of a key make no more than `limit` in all.
+
+    The key that holds most makes room, its oldest first: whoever holds less than the others
+    loses nothing to them. Returns False where that would be this key, and it holds nothing.
+    """
+    total = connection.execute(select(func.sum(responses.c.bytes))).scalar_one() or 0
+    if total + size <= limit:
+        return True
+    by_key = select(responses.c.key_name, func.sum(responses.c.bytes)).where(responses.c.bytes > 0)
+    rows = connection.execute(by_key.group_by(responses.c.key_name)).all()
+    held = {name: int(bytes_) for name, bytes_ in rows}
+    held[key_id] = held.get(key_id, 0) + size
+    while sum(held.values()) > limit:
+        largest = max(held, key=lambda name: (held[name], name == key_id))
         oldest = connection.execute(
             select(*responses.primary_key, responses.c.bytes)
-            .where(responses.c.bytes > 0)
+            .where(responses.c.key_name == largest, responses.c.bytes > 0)
             .order_by(responses.c.created)
             .limit(1)
-        ).one()
+        ).one_or_none()
+        if oldest is None:
+            return False
         _forget(connection, oldest)
-        total -= oldest.bytes
+        held[largest] -= oldest.bytes
+    return True
 
 
 def _forget(connection: Connection, row: Any) -> None:
@@ -196,7 +214,7 @@ def _forget(connection: Connection, row: Any) -> None:
 
 def _owned(claim: Claim) -> Any:
     return and_(
-        responses.c.key_name == claim.key_name,
+        responses.c.key_name == claim.key_id,
         responses.c.idempotency_key == claim.idempotency_key,
         responses.c.owner == claim.owner,
     )

@@ -55,7 +55,7 @@ class Quotas:
             where=taken <= bindparam("limit", type_=BigInteger),
         ).returning(quotas.c.pictures)
 
-    async def take(self, name: str, quota: Quota, pictures: int) -> bool:
+    async def take(self, key_id: str, quota: Quota, pictures: int) -> bool:
         """Take images out of a quota; says whether there were as many left.
 
         Raises:
@@ -64,7 +64,7 @@ class Quotas:
         if pictures > quota.limit:
             return False
         row = {
-            "key_name": name,
+            "key_name": key_id,
             "period": quota.period,
             "pictures": pictures,
             "limit": quota.limit,
@@ -73,7 +73,7 @@ class Quotas:
             lambda connection: connection.execute(self._take, row).one_or_none() is not None
         )
 
-    async def give_back(self, name: str, quota: Quota, pictures: int) -> None:
+    async def give_back(self, key_id: str, quota: Quota, pictures: int) -> None:
         """Put images back that were taken and not created.
 
         Raises:
@@ -81,24 +81,24 @@ class Quotas:
         """
         statement = (
             update(quotas)
-            .where(quotas.c.key_name == name, quotas.c.period == quota.period)
+            .where(quotas.c.key_name == key_id, quotas.c.period == quota.period)
             .values(pictures=quotas.c.pictures - pictures)
         )
         await self._database.run(lambda connection: connection.execute(statement))
 
-    async def taken(self, period_by_name: dict[str, str]) -> dict[str, int]:
-        """Images that were taken, by name, in the period named for each.
+    async def taken(self, period_by_id: dict[str, str]) -> dict[str, int]:
+        """Images that were taken, by key's id, in the period given for each.
 
         Raises:
             NotReady: The database can't be reached.
         """
-        query = select(quotas).where(quotas.c.period.in_(set(period_by_name.values())))
+        query = select(quotas).where(quotas.c.period.in_(set(period_by_id.values())))
 
         def fetch(connection: Connection) -> dict[str, int]:
             return {
                 row.key_name: row.pictures
                 for row in connection.execute(query)
-                if period_by_name.get(row.key_name) == row.period
+                if period_by_id.get(row.key_name) == row.period
             }
 
         return await self._database.run(fetch)

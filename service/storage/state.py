@@ -1,11 +1,15 @@
 """All that the service remembers, opened and closed as one."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
+from service.access.api_keys import ApiKey
+from service.errors import SettingsError
 from service.settings import Settings
-from service.storage.database import open_database
+from service.storage.database import FAILURES, cause, open_database
 from service.storage.idempotency import StoredResponses, prune_responses
+from service.storage.key_ids import move_to_ids
 from service.storage.quotas import Quotas
 from service.storage.records import Records, prune_records
 from service.storage.usage import Usage, prune_usage
@@ -32,6 +36,17 @@ class State:
         self.usage: Final = Usage(self.database, self._writer)
         self.quotas: Final = Quotas(self.database)
         self.responses: Final = StoredResponses(self.database, settings)
+
+    def move_to_ids(self, keys: Iterable[ApiKey]) -> None:
+        """Give these keys what earlier versions counted by their names.
+
+        Raises:
+            SettingsError: The database fails.
+        """
+        try:
+            move_to_ids(self.database, keys)
+        except FAILURES as error:
+            raise SettingsError(f"the state's database can't be used: {cause(error)}") from None
 
     def flush(self) -> None:
         """Write what is pending now."""

@@ -1,4 +1,7 @@
-"""The tables, as the newest migration leaves them. Times are Unix seconds, UTC."""
+"""The tables, as the newest migration leaves them. Times are Unix seconds, UTC.
+
+`key_name` holds a key's id; earlier versions wrote its name there (`key_ids.py`).
+"""
 
 from typing import Final
 

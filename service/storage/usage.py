@@ -20,7 +20,7 @@ class Used:
     """What one key did on one UTC day.
 
     Attributes:
-        key_name: Whose it was.
+        key_name: The id of the key whose it was.
         day: UTC.
         kind: generation, variation, interpolation, augmentation, ...
         requests: All that came, errors too.
@@ -52,10 +52,10 @@ class Usage:
             },
         )
 
-    def count(self, key_name: str, kind: str, pictures: int, *, failed: bool) -> None:
+    def count(self, key_id: str, kind: str, pictures: int, *, failed: bool) -> None:
         """Count one request; it is written within a moment. Takes microseconds."""
         row = {
-            "key_name": key_name,
+            "key_name": key_id,
             "day": datetime.now(UTC).date(),
             "kind": kind,
             "requests": 1,
@@ -64,20 +64,20 @@ class Usage:
         }
         self._writer.add(self._upsert, [row])
 
-    async def between(self, first: date, last: date, key_name: str | None) -> Sequence[Used]:
+    async def between(self, first: date, last: date, key_id: str | None) -> Sequence[Used]:
         """What was counted from `first` to `last`, oldest first.
 
         Args:
             first: UTC day.
             last: UTC day, which belongs to it.
-            key_name: Whose; None = everybody's.
+            key_id: Whose; None = everybody's.
 
         Raises:
             NotReady: The database can't be reached.
         """
         query = select(usage).where(usage.c.day.between(first, last))
-        if key_name is not None:
-            query = query.where(usage.c.key_name == key_name)
+        if key_id is not None:
+            query = query.where(usage.c.key_name == key_id)
         query = query.order_by(usage.c.day, usage.c.key_name, usage.c.kind)
 
         def fetch(connection: Connection) -> list[Used]:

@@ -1,4 +1,4 @@
-"""Fuzzes what uploads go through: bytes -> a decoded, fitted picture.
+"""Fuzzes what uploads go through: bytes -> a decoded, fitted picture, and its origin by its XMP.
 
     python tests/fuzz/fuzz_intake.py -max_total_time=60 -rss_limit_mb=1024
 
@@ -8,57 +8,40 @@ Further arguments are libFuzzer's. Anything raised but an answer of ours is a fi
 import contextlib
 import sys
 import tempfile
-import zlib
 from pathlib import Path
 
 import atheris
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 with atheris.instrument_imports(include=["models", "service", "PIL"]):
+    from mutations import mutate
     from seeds import picture_seeds
 
-    from models.images import ImageLimits, crop_to, flatten, open_image
-    from service.decoding.uploads import image_errors, measure_upload, open_mask, open_upload
-    from service.errors import ApiError
+    from models.images import ImageError
+    from service.decoding.tasks import perform
+    from service.provenance.origin import edited_source_type
 
-LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
-PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+LIMITS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000, "min_side_px": 16}
 
 
 def take_in(data: bytes) -> None:
-    """Decode an upload as augmentations do, as their masks are, and as variations do."""
+    """Do all that decoding processes do with an upload: as a photo, as a mask, and for a model."""
+    assert edited_source_type(data)
     try:
-        width, height = measure_upload(data, LIMITS)
-        assert width * height <= LIMITS.max_pixels
-        image = open_upload(data, LIMITS)
-    except ApiError as error:
-        assert error.status in (400, 413, 415, 422), error
+        about, _ = perform({"task": "measure", "limits": LIMITS}, data)
+        width, height = about["size"]
+        assert width * height <= LIMITS["max_pixels"]
+        about, parts = perform({"task": "open", "limits": LIMITS, "max_side_px": 512}, data)
+    except ImageError:
         return
     # The stored size; EXIF may turn it.
-    assert sorted(image.size) == sorted((width, height))
-    assert image.mode in ("L", "LA", "RGB", "RGBA")
-    with contextlib.suppress(ApiError):
-        assert open_mask(data, (width, height), "mask").mode in ("L", "P")
-    with image_errors():
-        reduced = open_image(data, limits=LIMITS, reduce_to_px=16)
-    assert crop_to(flatten(reduced, 4, "white"), (32, 16)).size == (32, 16)
-
-
-def mutate(data: bytes, max_size: int, seed: int) -> bytes:
-    """libFuzzer's mutation; most PNGs get right checksums again, to get past the first check."""
-    changed = atheris.Mutate(data, max_size)
-    return _with_checksums(changed) if changed.startswith(PNG_HEAD) and seed % 8 else changed
-
-
-def _with_checksums(data: bytes) -> bytes:
-    parts, at = [PNG_HEAD], len(PNG_HEAD)
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if end + 4 > len(data):
-            break
-        parts += [data[at:end], zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")]
-        at = end + 4
-    return b"".join([*parts, data[at:]])
+    assert sorted(about["size"]) == sorted((width, height))
+    frame = about["frame"][0] * about["frame"][1]
+    assert [len(part) for part in parts] in ([3 * frame], [3 * frame, frame])
+    with contextlib.suppress(ImageError):
+        perform({"task": "mask", "limits": LIMITS, "size": [width, height]}, data)
+    fit = {"task": "fit", "width": 32, "height": 16, "channels": 4}
+    assert len(perform({"limits": LIMITS, **fit}, data)[1][0]) == 32 * 16 * 4
 
 
 def main() -> None:

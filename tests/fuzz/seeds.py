@@ -1,12 +1,29 @@
 """Small pictures of every accepted type and form, made anew: what mutations start from."""
 
 import io
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+
+from service.provenance.marker import read_development_key
+from service.provenance.signing import ManifestSigner
+from service.provenance.signing_keys import create_development_keys
+from service.provenance.xmp import GENERATED, Mark, xmp_packet
+from tests.hostile_files import staged_profile, tiled_tiff
 
 SIDE_PX = 24
+XMP = (
+    b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+    b'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6" '
+    b"Iptc4xmpExt:DigitalSourceType="
+    b'"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
+    b'</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
 
 
 def picture_seeds() -> dict[str, bytes]:
@@ -50,7 +67,42 @@ def picture_seeds() -> dict[str, bytes]:
         "moving.gif": _encode(smooth, "GIF", **frames),
         "lossy.avif": _encode(smooth, "AVIF", icc_profile=profile),
         "clear.avif": _encode(clear, "AVIF"),
+        "moving.avif": _encode(smooth, "AVIF", **frames),
+        "xmp.avif": _encode(smooth, "AVIF", xmp=XMP, exif=turned.tobytes()),
+        "xmp.jpg": _encode(smooth, "JPEG", xmp=XMP),
+        "xmp.webp": _encode(smooth, "WEBP", xmp=XMP),
+        "xmp.png": _encode(smooth, "PNG", pnginfo=_text(zip=False)),
+        "packed-xmp.png": _encode(smooth, "PNG", pnginfo=_text(zip=True)),
+        "profile.tif": _encode(smooth, "TIFF", icc_profile=staged_profile(4), xmp=XMP),
+        "profile.jpg": _encode(smooth, "JPEG", icc_profile=staged_profile(4)),
+        "white-is-zero.tif": _encode(deep, "TIFF", tiffinfo={262: 0}),
+        "tiles.tif": tiled_tiff(SIDE_PX, 256),
+        "colour.bmp": _encode(smooth, "BMP"),
+        "palette.bmp": _encode(smooth.quantize(16), "BMP"),
     }
+
+
+def _text(*, zip: bool) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", XMP.decode(), zip=zip)
+    return info
+
+
+def marked_seeds() -> dict[str, bytes]:
+    """Name -> file; each says where it is from, in XMP and in a signed manifest."""
+    mark = Mark(GENERATED, 7, "shop:1", "f" * 64, "mugs")
+    packet, info = xmp_packet(mark), PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", packet.decode(), zip=True)
+    image = Image.linear_gradient("L").resize((SIDE_PX, SIDE_PX)).convert("RGB")
+    with tempfile.TemporaryDirectory() as folder:
+        create_development_keys(Path(folder) / "keys", "Shop Inc")
+        signer = ManifestSigner(read_development_key(Path(folder) / "keys"))
+    marked = {}
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"):
+        data = _encode(image, kind, xmp=packet, pnginfo=info, tiffinfo={700: packet})
+        marked[f"xmp.{kind.lower()}"] = data
+        marked[f"signed.{kind.lower()}"] = signer.sign(data, f"image/{kind.lower()}", mark)
+    return marked
 
 
 def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:

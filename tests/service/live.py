@@ -1,17 +1,20 @@
-"""The whole service in this process, behind a real socket, and a client that holds it up."""
+"""The whole service in this process, behind a real socket, and a request that holds it up."""
 
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 
 import service.bento
+from service.inference.generation import GeneratorSession
 
-from .conftest import wait_for
+from .conftest import BACKSTOP_SEC, wait_for
 
 
 @contextmanager
@@ -22,7 +25,13 @@ def live_service(**environment: str) -> Iterator[str]:
             patch.setenv(f"CATALOGAN_{name.upper()}", value)
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        config = uvicorn.Config(service.bento.asgi_app(), log_config=None, ws="none", lifespan="on")
+        config = uvicorn.Config(
+            service.bento.asgi_app(),
+            log_config=None,
+            ws="none",
+            lifespan="on",
+            proxy_headers=False,  # as service/server/runner.py has it
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -35,26 +44,29 @@ def live_service(**environment: str) -> Iterator[str]:
 
 
 @contextmanager
-def slow_upload(address: str, key: str = "") -> Iterator[socket.socket]:
-    """A form that never ends, which holds the only place for uploads."""
-    host, _, port = address.removeprefix("http://").partition(":")
-    head = (
-        "POST /v1/images/variations HTTP/1.1",
-        f"Host: {host}",
-        f"X-API-Key: {key}",
-        "Content-Length: 1000",
-        "Content-Type: multipart/form-data; boundary=x",
-    )
+def held_upload(address: str, photo: bytes, key: str = "") -> Iterator[threading.Event]:
+    """An upload that is worked on until the event is set, and holds the only slot for uploads."""
+    release, render = threading.Event(), GeneratorSession.render
+    headers = {"X-API-Key": key}
     held = 'catalogan_pending_requests{queue="uploads"}'
 
+    def wait_and_render(self: GeneratorSession, *given: Any) -> Any:
+        release.wait(BACKSTOP_SEC)
+        return render(self, *given)
+
     def wait_until(pending: int) -> None:
-        headers, wanted = {"X-API-Key": key}, f"{held} {pending}.0"
+        wanted = f"{held} {pending}.0"
         wait_for(
             lambda: wanted in httpx.get(f"{address}/metrics", headers=headers, timeout=None).text
         )
 
-    wait_until(0)  # an answered request may still have the place
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall("\r\n".join((*head, "", "--x")).encode())
-        wait_until(1)
-        yield connection
+    wait_until(0)  # an answered request may still have the slot
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as callers:
+        patch.setattr(GeneratorSession, "render", wait_and_render)
+        url, files = f"{address}/v1/images/variations", {"image": photo}
+        callers.submit(httpx.post, url, files=files, headers=headers, timeout=None)
+        try:
+            wait_until(1)
+            yield release
+        finally:
+            release.set()

@@ -17,7 +17,8 @@ from service.access.api_keys import ApiKey, create_key, key_hash, parse_keys, re
 from service.access.keyring import Keyring
 from service.access.rates import Rates
 from service.errors import SettingsError
-from service.settings import check_exposure, load_settings
+from service.exposure import check_exposure
+from service.settings import load_settings
 
 OPERATOR_KEY = "the-operators-own-key"
 

@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from service.augmentation.annotations import Annotation, carry
+from service.augmentation.annotations import Annotation
+from service.augmentation.instances import find_instances
 from service.augmentation.matrices import homography, project
 from service.augmentation.operations.base import Operation
 from service.augmentation.operations.geometry import Canvas, Flip, Perspective, Scale, Translate
 from service.augmentation.operations.tones import daylight
 from service.augmentation.pipeline import Photo, compose, draw_operations, render
 from service.augmentation.policies import POLICIES, AnyOperation, with_canvas
+from service.augmentation.projection import Annotated, carry
 from service.augmentation.requests import AugmentationRequest
 from service.augmentation.resampling import View, moves_pixels, warp, warp_labels
 from service.augmentation.subject import before_backdrop, components, of_mask
@@ -47,6 +49,11 @@ def parsed(operations: list[dict[str, Any]]) -> list[AnyOperation]:
     return list(request.operations)
 
 
+def known_of(annotation: Annotation, mask: Image.Image | None = None) -> Annotated:
+    size = (WIDTH, HEIGHT)
+    return Annotated(annotation, size, find_instances(annotation, size, mask))
+
+
 def boxed_photo(box: tuple[int, int, int, int]) -> Photo:
     """A red box on white, with a mask and a box that say where."""
     image, mask = Image.new("RGB", (WIDTH, HEIGHT), "white"), Image.new("L", (WIDTH, HEIGHT))
@@ -59,7 +66,8 @@ def boxed_photo(box: tuple[int, int, int, int]) -> Photo:
         {"format": "xyxy", "boxes": [box], "polygons": [corners], "keypoints": points}
     )
     pixels = np.asarray(image)
-    return Photo("image", (WIDTH, HEIGHT), "", pixels, None, mask, "", annotation)
+    known = known_of(annotation, mask)
+    return Photo("image", (WIDTH, HEIGHT), "", pixels, None, mask, "", known)
 
 
 boxes = st.tuples(
@@ -74,8 +82,8 @@ def test_pixels_masks_and_boxes_agree(seed: int, box: tuple[int, int, int, int])
     steps = draw_operations(parsed(GEOMETRY), seed, photo)
     view = compose(steps, photo)
     assert photo.mask is not None
-    assert photo.annotation is not None
-    found = carry(photo.annotation, view, photo.size, 0)
+    assert photo.known is not None
+    found = carry(photo.known, view, 0)
     mask = np.asarray(warp_labels(photo.mask, view))
     red = render(photo, steps, view)[..., 1] < 128
     area = mask.astype(bool).sum()
@@ -190,8 +198,8 @@ def test_all_that_is_valid_is_done_and_done_again(asked: list[dict[str, Any]], s
         return
     pixels = render(photo, steps, view)
     assert pixels.shape[:2] == view.size[::-1]
-    assert photo.annotation is not None
-    json.dumps(carry(photo.annotation, view, photo.size, 0), allow_nan=False)
+    assert photo.known is not None
+    json.dumps(carry(photo.known, view, 0), allow_nan=False)
     listed = [step.model_dump(mode="json", exclude_none=True) for step in steps]
     request = AugmentationRequest.model_validate({"replay": [{"operations": listed}]})
     assert request.replay is not None
@@ -402,11 +410,11 @@ def test_cover_and_contain_scale_to_a_size() -> None:
 
 def test_boxes_tell_the_subject_where_nothing_else_does() -> None:
     noise = np.random.Generator(np.random.PCG64(0)).integers(0, 255, (HEIGHT, WIDTH, 3))
-    known = Annotation.model_validate({"boxes": [[10, 10, 20, 10], [40, 30, 10, 20]]})
-    photo = Photo("image", (WIDTH, HEIGHT), "", noise.astype(np.uint8), annotation=known)
+    known = known_of(Annotation.model_validate({"boxes": [[10, 10, 20, 10], [40, 30, 10, 20]]}))
+    photo = Photo("image", (WIDTH, HEIGHT), "", noise.astype(np.uint8), known=known)
     canvas = {"name": "canvas", "size": "100x100", "fit": "subject", "fill": 0.8}
     view = compose(draw_operations(parsed([canvas]), 0, photo), photo)
-    found = carry(known, view, photo.size, 0)["boxes"]
+    found = carry(known, view, 0)["boxes"]
     assert found[0] == pytest.approx([10, 10, 40, 20], abs=0.51)
     assert found[1] == pytest.approx([70, 50, 20, 40], abs=0.51)
     bare = Photo("image", (WIDTH, HEIGHT), "", noise.astype(np.uint8))
@@ -429,8 +437,8 @@ def test_what_lies_behind_the_viewer_is_not_seen() -> None:
     ]
     view = compose(steps, photo)
     pixels = render(photo, steps, view)  # type: ignore[arg-type]
-    assert photo.annotation is not None
-    found = carry(photo.annotation, view, photo.size, 0)
+    assert photo.known is not None
+    found = carry(photo.known, view, 0)
     assert np.isfinite(np.array(found["boxes"])).all()
     back = np.linalg.inv(view.matrix)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5

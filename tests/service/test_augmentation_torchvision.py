@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from service.augmentation.annotations import Annotation, carry
+from service.augmentation.annotations import Annotation
+from service.augmentation.instances import find_instances
 from service.augmentation.pipeline import Photo, compose, render
+from service.augmentation.projection import Annotated, carry
 from service.augmentation.requests import AugmentationRequest
 
 torch = pytest.importorskip("torch")
@@ -48,7 +50,9 @@ def ours(*steps: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
     view = compose(operations, photo)
     points = [[[x, y, 2] for x, y in POINTS]]
     annotation = Annotation.model_validate({"format": "xyxy", "boxes": BOXES, "keypoints": points})
-    found = carry(annotation, view, (WIDTH, HEIGHT), 0)
+    size = (WIDTH, HEIGHT)
+    known = Annotated(annotation, size, find_instances(annotation, size, None))
+    found = carry(known, view, 0)
     return render(photo, operations, view), found
 
 

@@ -150,7 +150,7 @@ def png_header(width: int, height: int) -> bytes:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415),
         (b"%PDF-1.7", 415),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", 415),
-        (photo(image_format="BMP"), 415),
+        (b"8BPS" + bytes(200), 415),
         (photo()[:200], 422),
         (photo(image_format="JPEG")[:400], 422),
         (png_header(100, 100), 422),
@@ -242,6 +242,7 @@ def test_the_declared_type_is_not_believed(client: TestClient) -> None:
         ({"annotations": '[{"boxes":[[1,2,3,NaN]]}]'}, "annotations"),
         ({"annotations": '[{"boxes":[[1,2,3,1e999]]}]'}, "annotations.0.boxes.0.3"),
         ({"annotations": [{"boxes": [[0, 0, 9, 9], [1, 2, 99, 4]]}]}, "annotations.0.boxes.1"),
+        ({"annotations": [{"boxes": [[0.5, 0.5, 0.2, 0.3]]}]}, "annotations.0.boxes"),
         ({"annotations": [{"boxes": [[9, 9, 9, 0]]}]}, "annotations.0.boxes.0"),
         ({"annotations": [{"format": "xyxy", "boxes": [[9, 9, 5, 20]]}]}, "annotations.0.boxes.0"),
         ({"annotations": [{"boxes": [[1, 2, 3, 4]], "labels": []}]}, "annotations.0"),
@@ -317,7 +318,7 @@ def test_a_form_may_say_that_it_is_utf_8(client: TestClient) -> None:
 
 def test_many_fields_and_large_fields(client: TestClient) -> None:
     check(client.post(URL, files={f"f{i}": (None, "1") for i in range(100)}), 400)
-    check(client.post(URL, files={"operations": (None, " " * 1_100_000)}), 400)
+    check(client.post(URL, files={"operations": (None, " " * 1_100_000)}), 400, "operations")
 
 
 def test_uploads_over_the_cap(client: TestClient) -> None:
@@ -417,6 +418,27 @@ def test_annotations_go_the_way_of_the_pixels(client: TestClient) -> None:
     )
     mask = decoded({"b64_json": picture["mask_b64_json"]})
     np.testing.assert_array_equal(np.argwhere(mask == 3)[[0, -1]], [[10, 30], [19, 44]])
+
+
+@pytest.mark.parametrize("known", ["polygon", "mask"])
+def test_a_rotated_box_is_tight_around_its_polygon_or_mask(client: TestClient, known: str) -> None:
+    parts: list[Any] = [("image", ("a.png", photo()))]
+    corners = [[30, 10], [40, 20], [30, 30], [20, 20]]
+    annotation: dict[str, Any] = {"boxes": [[20, 10, 20, 20]]}
+    if known == "polygon":
+        annotation["polygons"] = [[value for corner in corners for value in corner]]
+    else:
+        mask, buffer = Image.new("L", (60, 40)), io.BytesIO()
+        ImageDraw.Draw(mask).polygon([tuple(corner) for corner in corners], fill=5)
+        mask.save(buffer, "PNG")
+        parts.append(("mask", ("a.png", buffer.getvalue())))
+    fields = {"annotations": [annotation], "operations": [{"name": "rotate", "degrees": 45}]}
+    (picture,) = post(client, parts, **fields).json()["data"]
+    ((left, top, width, height),) = picture["annotations"]["boxes"]
+    side = 20 / 2**0.5  # of the diamond, which now lies as a square
+    for value, expected in ((left, 30 - side / 2), (top, 20 - side / 2), (width, side)):
+        assert value == pytest.approx(expected, abs=0.01 if known == "polygon" else 1.6)
+    assert height == pytest.approx(width, abs=1.6)
 
 
 def test_coordinates_are_those_of_the_upright_photo(client: TestClient) -> None:
@@ -560,10 +582,11 @@ def test_masks_find_their_photos(client: TestClient) -> None:
     named = {name: ("mask", (f"{name}.png", mark)) for name, mark in marks.items()}
     assert digests([named["b"], named["a"]]) == [a, b]
     assert digests([named["b"]]) == [None, b]
-    unnamed = [("mask", ("x", marks["a"])), ("mask[]", ("x", marks["b"]))]
-    assert digests(unnamed) == [a, b]
-    for parts in (unnamed[:1], [named["a"], unnamed[0]], [named["a"], named["a"]]):
+    others = [("mask", ("x.png", marks["a"])), ("mask[]", ("y.png", marks["b"]))]
+    for parts in (others, others[:1], [named["a"], others[0]], [named["a"], named["a"]]):
         check(post(client, [*photos, *parts]), 400, "mask")
+    message = check(post(client, [*photos, *others]), 400, "mask")["message"]
+    assert all(f'"{name}"' in message for name in ("x.png", "y.png", "a.jpg", "b.jpg"))
 
 
 def test_a_palette_stays_a_palette(client: TestClient) -> None:

@@ -31,7 +31,7 @@ from catalogan_client.retries import Attempts, retry_after_sec
 from service.model_store.registry import Registry
 
 from .conftest import BACKSTOP_SEC, model_store
-from .live import live_service, slow_upload
+from .live import held_upload, live_service
 from .scripted import MADE, Answer, answer, hang_up, scripted
 from .test_augmentations_http import photo
 
@@ -315,9 +315,12 @@ def test_a_full_queue_of_the_real_service_is_waited_for(
 ) -> None:
     with model_store(tmp_path / "bentoml"):
         Registry().register(styled_export)
-        with live_service(max_pending_uploads="1") as address, slow_upload(address) as upload:
+        with (
+            live_service(max_pending_uploads="1") as address,
+            held_upload(address, photo()) as release,
+        ):
             assert refusal(address) == ("queue_full", 1)
-            threading.Timer(0.2, upload.close).start()
+            threading.Timer(0.2, release.set).start()
             made = run_sync(address, lambda c: c.images.vary(photo(), seed=1), max_retries=100)
     assert made.images[0].seed == 1
 

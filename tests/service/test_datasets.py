@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import tarfile
+import time
 import zipfile
 import zlib
 from collections import Counter
@@ -14,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.manifest import GeneratorManifest
 from service.api.parsing.accept import resolve_file
 from service.datasets.archives import Directory, Spool, Tar, Zip, add, add_blocks
 from service.datasets.numbering import Shard, all_items, first_seed, folder_names
 from service.datasets.plan import CONTAINER_TYPES, DatasetPlan, DatasetRequest, plan_dataset
-from service.datasets.stream import OPAQUE, _box
 from service.errors import BadRequest
 from service.fields import validate
 from service.inference.generation import SEED_LIMIT
@@ -53,6 +55,38 @@ def test_every_stretch_has_the_categories_in_proportion() -> None:
         assert abs(found[0] - 30) <= 1
         assert abs(found[1] - 15) <= 1
         assert abs(found[2] - 5) <= 1
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    counts=st.dictionaries(st.integers(0, 30), st.integers(1, 40), min_size=1, max_size=12),
+    first=st.integers(1, 500),
+)
+def test_items_from_any_number_on_are_those_of_the_whole(
+    counts: dict[int, int], first: int
+) -> None:
+    whole = list(all_items(counts, base=5))
+    assert list(all_items(counts, base=5, first=first)) == whole[first - 1 :]
+
+
+def test_the_last_shard_of_the_largest_set_begins_at_once(export: Path) -> None:
+    """Ten million items were walked before its first, for 14 s on the event loop."""
+    shard = {"index": 10_000, "of": 10_000}
+    counts = {"mugs": 9_999_990, "boxes": 1, "café lamps": 8}
+    plan = planned(export, categories=counts, seed=1, shard=shard)
+    begun = time.process_time()
+    items = list(plan.items())
+    assert time.process_time() - begun < 0.5
+    assert [item.number for item in items] == list(plan.numbers)
+    assert items[-1].number == 9_999_999
+
+
+def test_ten_thousand_categories_delay_no_shard() -> None:
+    counts = dict.fromkeys(range(10_000), 999)
+    begun = time.process_time()
+    item = next(all_items(counts, base=0, first=9_990_000))
+    assert time.process_time() - begun < 2
+    assert item.number == 9_990_000
 
 
 def test_seeds_follow_from_base_category_and_place_alone() -> None:
@@ -293,24 +327,3 @@ def test_no_container_that_is_accepted(accept: str, body: dict[str, Any], param:
     with pytest.raises(BadRequest) as caught:
         resolve_container(accept, body)
     assert caught.value.param == param
-
-
-def painted(left: int, top: int, width: int, height: int, ground: int = 0) -> np.ndarray:
-    pixels = np.zeros((16, 24, 4), dtype=np.uint8)
-    pixels[..., 3] = ground
-    pixels[top : top + height, left : left + width, 3] = 255
-    return pixels
-
-
-@pytest.mark.parametrize("background", ["transparent", "white"])
-def test_the_box_is_around_what_is_seen(clear_export: Path, background: str) -> None:
-    def box(pixels: np.ndarray, **body: Any) -> Any:
-        return _box(pixels, planned(clear_export, count=1, background=background, **body))
-
-    assert box(painted(3, 5, 7, 2), layout="coco") == (3, 5, 7, 2)
-    assert box(painted(3, 5, 7, 2, OPAQUE - 1), layout="coco") == (3, 5, 7, 2)
-    assert box(painted(3, 5, 7, 2, OPAQUE), layout="coco") == (0, 0, 24, 16)
-    assert box(painted(0, 0, 24, 16), layout="coco") == (0, 0, 24, 16)
-    assert box(painted(4, 4, 8, 8), layout="coco", size="48x32") == (8, 8, 16, 16)
-    assert box(painted(0, 0, 0, 0), layout="coco") == (0, 0, 24, 16)
-    assert box(painted(3, 5, 7, 2)[..., :3], layout="coco") == (0, 0, 24, 16)

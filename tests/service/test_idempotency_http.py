@@ -115,7 +115,6 @@ def test_bare_pictures_and_archives_are_given_again(client: TestClient) -> None:
     ("url", "options"),
     [
         (URL, {"json": {"n": 1, "seed": 2}}),
-        (URL, {"content": b'{"n":1, "seed":1}', "headers": {"Content-Type": "application/json"}}),
         (URL, {"json": {"n": 1, "seed": 1}, "headers": {"Accept": "image/png"}}),
         (URL + "?x=1", {"json": {"n": 1, "seed": 1}}),
         (AUGMENT, {"files": {"image": photo()}}),
@@ -129,6 +128,36 @@ def test_another_request_with_the_key_is_409(
     error = check(post(client, url=url, **options), 409, "Idempotency-Key")
     assert error["code"] == "idempotency_key_reused"
     assert post(client, json={"n": 1, "seed": 1}).headers["idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"n":1, "seed":1}',
+        b'{ "seed": 1,\n"n": 1 }',
+        b'{"seed": 1, "n": 1, "size": null, "truncation_psi": null}',
+    ],
+)
+@only_sqlite
+def test_blanks_order_and_nulls_make_no_other_request(client: TestClient, body: bytes) -> None:
+    first = post(client, content=b'{"n":1,"seed":1}', headers={"Content-Type": "application/json"})
+    again = post(client, content=body, headers={"Content-Type": "application/json"})
+    same(first, again)
+
+
+@only_sqlite
+def test_json_in_a_form_has_blanks_and_order_too(client: TestClient) -> None:
+    sent = [
+        '[{"name": "rotate", "degrees": [1, 2]}]',
+        '[ {"degrees":[1,2],"name":"rotate"} ]',
+        '[{"name": "rotate", "degrees": [1, 3]}]',
+    ]
+    got = [
+        post(client, url=AUGMENT, files={"image": photo()}, data={"operations": text, "seed": "1"})
+        for text in sent
+    ]
+    same(*got[:2])
+    check(got[2], 409, "Idempotency-Key")
 
 
 def form(boundary: str, n: int) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_verify_tells_ours_from_others(picture: Path, tmp_path: Path) -> None:
     assert "other.png: not known" in result.output
 
 
-def test_verify_elsewhere_needs_only_the_root(
+def test_verify_elsewhere_needs_the_signers_certificate(
     picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("CATALOGAN_SIGNING_CERTIFICATE", "CATALOGAN_SIGNING_KEY"):
@@ -64,6 +64,8 @@ def test_verify_elsewhere_needs_only_the_root(
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "elsewhere"))
     assert run("verify", picture).exit_code == 1
     monkeypatch.setenv("CATALOGAN_TRUST_ANCHORS", str(tmp_path / "keys" / "root.pem"))
+    assert run("verify", picture).exit_code == 1  # whoever else signs under it is not us
+    monkeypatch.setenv("CATALOGAN_TRUST_ANCHORS", str(tmp_path / "keys" / "certificate.pem"))
     result = run("verify", "--json", picture)
     assert result.exit_code == 0
     assert '"unavailable"' in result.output

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from service.model_store.registry import Registry
+from service.provenance.manifests import MAX_KEPT_BYTES
 from service.provenance.marker import read_development_key
 from service.provenance.signing import ManifestSigner
 from service.provenance.signing_keys import create_development_keys
@@ -171,6 +172,27 @@ def test_a_generated_picture_says_what_made_it(shop: TestClient) -> None:
     assert (claims["seed"], claims["category"]) == (5, "boxes")
 
 
+def test_all_that_a_manifest_says_is_created_by_its_signer(shop: TestClient) -> None:
+    """As C2PA's conformance program wants it: nothing is "gathered", and no action left out."""
+    for name in ("png", "variation", "augmentation"):
+        data, media_type = every_kind(shop)[name]
+        reader = read(data, media_type)
+        label, manifests = reader.get_active_manifest()["label"], json.loads(reader.detailed_json())
+        manifest = manifests["manifests"][label]
+        claim, actions = manifest["claim"], manifest["assertion_store"]["c2pa.actions.v2"]
+        created = {one["url"].rpartition("/")[2] for one in claim["created_assertions"]}
+        ingredients = {"c2pa.ingredient.v3"} if name != "png" else set()
+        assert created == {
+            "c2pa.actions.v2",
+            "org.catalogan.picture",
+            "c2pa.hash.data",
+            *ingredients,
+        }
+        assert not claim.get("gathered_assertions")
+        assert actions["allActionsIncluded"] is True
+        assert claim["claim_generator_info"]["specVersion"] == "2.4.0"
+
+
 def test_a_variation_is_created_with_a_photo_as_input(shop: TestClient) -> None:
     (action,), facts, manifest = manifest_of(every_kind(shop)["variation"][0])
     assert action["action"] == "c2pa.created"
@@ -205,6 +227,66 @@ def test_an_augmented_photo_is_opened_and_edited(shop: TestClient) -> None:
     assert ingredient["relationship"] == "parentOf"
     assert "model" not in facts
     assert b"secret name" not in data
+
+
+def varied(client: TestClient, data: bytes) -> bytes:
+    files, accept = {"image": data}, {"Accept": "image/png"}
+    response = client.post("/v1/images/variations", files=files, headers=accept)
+    assert response.status_code == 200, response.text
+    return response.content
+
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> ManifestSigner:
+    """Somebody else's, whom we need not trust."""
+    folder = tmp_path_factory.mktemp("camera") / "made"
+    create_development_keys(folder, "Camera Inc")
+    return ManifestSigner(read_development_key(folder))
+
+
+@pytest.mark.parametrize(
+    ("make", "relationship"), [(augmented, "parentOf"), (varied, "inputTo")], ids=["edit", "vary"]
+)
+def test_a_photos_own_manifest_is_kept(
+    shop: TestClient,
+    keys: Path,
+    camera: ManifestSigner,
+    make: Callable[[TestClient, bytes], bytes],
+    relationship: str,
+) -> None:
+    captured = camera.sign(photo(), "image/png", Mark(SOURCE_TYPES + "digitalCapture", 7, "c:1"))
+    label = manifest_of(captured)[2]["label"]
+    data = make(shop, captured)
+    (*_, action), _, manifest = manifest_of(data)
+    (ingredient,) = manifest["ingredients"]
+    assert (ingredient["relationship"], ingredient["active_manifest"]) == (relationship, label)
+    kept = json.loads(read(data, "image/png").json())["manifests"][label]
+    assert kept["signature_info"]["issuer"] == "Camera Inc"
+    assert read(data, "image/png", keys / "root.pem").get_validation_state() == "Trusted"
+    answer = verify(shop, data)
+    assert (answer["verdict"], layers(answer)["c2pa"]) == ("ours", "trusted")
+    assert answer["claims"]["source_type"] == action["digitalSourceType"]
+    # And once more, by our own.
+    again = make(shop, data)
+    assert len(json.loads(read(again, "image/png").json())["manifests"]) == 3
+    assert verify(shop, again)["verdict"] == "ours"
+
+
+@pytest.mark.parametrize("make", [augmented, varied], ids=["edit", "vary"])
+def test_a_manifest_that_is_changed_or_large_is_not_kept(
+    shop: TestClient, camera: ManifestSigner, make: Callable[[TestClient, bytes], bytes]
+) -> None:
+    captured = camera.sign(photo(), "image/png", Mark(SOURCE_TYPES + "digitalCapture", 7, "c:1"))
+    size = int.from_bytes(captured[33:37], "big") + 12
+    elsewhere = photo(compress_level=1)
+    moved = elsewhere[:33] + captured[33 : 33 + size] + elsewhere[33:]
+    long = Mark(SOURCE_TYPES + "digitalCapture", 7, "c:1", category="x" * MAX_KEPT_BYTES)
+    for data in (moved, camera.sign(photo(), "image/png", long)):
+        made = make(shop, data)
+        (ingredient,) = manifest_of(made)[2]["ingredients"]
+        assert "active_manifest" not in ingredient
+        assert len(made) < 60_000
+        assert verify(shop, made)["verdict"] == "ours"
 
 
 def test_an_edit_does_not_take_the_mark_of_a_synthetic_picture(shop: TestClient) -> None:

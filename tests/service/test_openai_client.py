@@ -13,7 +13,7 @@ from PIL import Image
 from service.model_store.registry import Registry
 
 from .conftest import model_store
-from .live import live_service, slow_upload
+from .live import held_upload, live_service
 from .test_augmentations_http import photo
 
 KEY = "secret-key-of-the-test"
@@ -115,7 +115,7 @@ def test_errors(client: openai.OpenAI, address: str) -> None:
 
 
 def test_a_full_queue(client: openai.OpenAI, address: str) -> None:
-    with slow_upload(address, KEY), pytest.raises(openai.RateLimitError) as caught:
+    with held_upload(address, photo(), KEY), pytest.raises(openai.RateLimitError) as caught:
         vary(client, image=photo())
     assert caught.value.code == "queue_full"
     assert caught.value.response.headers["retry-after"] == "1"

@@ -30,8 +30,17 @@ def test_uvicorn_starts_each_request_in_one_method() -> None:
 
 
 def test_starlette_lists_the_files_of_a_form() -> None:
-    """service/api/parsing/multipart.py: closes them there, those of a form cut off, too."""
-    assert MultiPartParser(Headers(), None)._files_to_close_on_error == []  # type: ignore[arg-type]
+    """service/api/parsing/multipart.py: closes them there, those of a form cut off, too.
+
+    It names files and refuses text where the parser knows what a part is.
+    """
+    parser = MultiPartParser(Headers(), None)  # type: ignore[arg-type]
+    assert parser._files_to_close_on_error == []
+    part = parser._current_part
+    assert part.file is None
+    assert (part.data, part.field_name, part.content_disposition) == (b"", "", None)
+    names = ("on_headers_finished", "on_part_data", "on_end")
+    assert [len(inspect.signature(getattr(parser, name)).parameters) for name in names] == [0, 3, 0]
 
 
 def test_bentoml_says_where_its_model_store_is() -> None:

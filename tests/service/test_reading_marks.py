@@ -9,23 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography import x509
 from PIL import Image
 
+from service.provenance.containers import MAX_XMP_BYTES
 from service.provenance.manifests import parse_report, read_manifest
 from service.provenance.marker import read_development_key
+from service.provenance.origin import edited_source_type, read_xmp
 from service.provenance.signing import ManifestSigner
 from service.provenance.signing_keys import create_development_keys
 from service.provenance.verification import Verifier
-from service.provenance.xmp import (
-    COMPOSITE,
-    ENHANCED,
-    GENERATED,
-    MAX_PACKET_BYTES,
-    Mark,
-    edited_source_type,
-    read_xmp,
-    xmp_packet,
-)
+from service.provenance.xmp import COMPOSITE, ENHANCED, GENERATED, Mark, xmp_packet
 
 from .test_marks_http import photo
 
@@ -44,6 +38,10 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> ManifestSigner:
     folder = tmp_path_factory.mktemp("keys") / "made"
     create_development_keys(folder, "Shop Inc")
     return ManifestSigner(read_development_key(folder))
+
+
+def verifier_of(signer: ManifestSigner) -> Verifier:
+    return Verifier(signer.key.anchors, x509.load_pem_x509_certificates(signer.key.chain)[:1])
 
 
 def signed(signer: ManifestSigner, kind: str) -> bytes:
@@ -67,7 +65,7 @@ def test_xmp_as_other_programs_write_it() -> None:
         b"<x:xmpmeta></x:xmpmeta>",
         b"<x:xmpmeta \xff\x00</x:xmpmeta>",
         BOMB,
-        b"<x:xmpmeta" + b" " * MAX_PACKET_BYTES + b"</x:xmpmeta>",
+        b"<x:xmpmeta" + b" " * MAX_XMP_BYTES + b"</x:xmpmeta>",
     ],
 )
 def test_packets_that_say_nothing(packet: bytes) -> None:
@@ -116,10 +114,17 @@ def test_the_reader_is_told_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "secret" not in (tmp_path / "seen").read_text()
 
 
+def test_a_photos_manifest_that_can_not_be_taken_over_is_left_out(signer: ManifestSigner) -> None:
+    mark = Mark(GENERATED, 7, "shop:1", photos=("a" * 64,), manifest=b"no archive")
+    data = signer.sign(photo(), "image/png", mark)
+    assert not signer.failing
+    assert verifier_of(signer).verify(data, None).ours
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_cut_off_files(signer: ManifestSigner, kind: str) -> None:
     data = signed(signer, kind)
-    verifier = Verifier(signer.key.anchors, None)
+    verifier = verifier_of(signer)
     assert verifier.verify(data, None).ours
     for share in (0.3, 0.9):
         assert not verifier.verify(data[: int(len(data) * share)], None).ours
@@ -187,7 +192,7 @@ def test_thousands_of_spoiled_files(signer: ManifestSigner, kind: str) -> None:
     found = [parse_report(answer) for answer in answers]
     assert len({one.status for one in found}) > 2
     # What is trusted has the pixels and says what was signed: only padding may have changed.
-    genuine = Verifier(signer.key.anchors, None).verify(data, None).claims
+    genuine = verifier_of(signer).verify(data, None).claims
     for file, one in zip(files, found, strict=True):
         if one.status == "trusted" and (pixels := _pixels(file)) is not None:
             np.testing.assert_array_equal(pixels, _pixels(data))

@@ -18,6 +18,7 @@ from service.api.queues import Queue
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime
 from service.errors import Busy, Conflict
+from service.generation.requests import GenerationRequest
 from service.settings import load_settings
 from service.storage.quotas import Quota, utc_now
 from service.storage.state import State
@@ -39,7 +40,11 @@ def creation(queue: Queue, images: int = 3) -> Creation:
     scope |= {"query_string": b"", "headers": headers}
     set_key(scope, KEY)
     return Creation(
-        endpoint=GENERATIONS, request=Request(scope), body=[b"{}"], images=images, queue=queue
+        endpoint=GENERATIONS,
+        request=Request(scope),
+        body=GenerationRequest(),
+        images=images,
+        queue=queue,
     )
 
 

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import NotReady, SettingsError
 from service.settings import Settings, load_settings
+from service.storage import database, mounts
 from service.storage.database import Database, locate
 from service.storage.migrate import LOCK
+from service.storage.quotas import Quota
 from service.storage.records import Record, content_hash, prune_records
 from service.storage.state import State
 from service.storage.tables import metadata, records
@@ -163,6 +167,7 @@ WRITE_FOR_EVER = """
 import itertools, time
 from service.settings import load_settings
 from service.storage.migrate import LOCK
+from service.storage.quotas import Quota
 from service.storage.records import Record, content_hash
 from service.storage.state import State
 state = State(load_settings())
@@ -259,6 +264,82 @@ def test_what_was_read_first_may_be_written_after(state: State) -> None:
     found = state.records.find(RECORD.sha256)
     assert found is not None
     assert found.kind == "changed"
+
+
+def test_a_locked_database_fails_all_that_wait_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "TIMEOUT_SEC", 0.5)
+    with closing(State(load_settings(data_dir=tmp_path))) as state:
+        quota = Quota(10, "day", "2026-11-27", datetime.now(UTC))
+        locking = sqlite3.connect(tmp_path / database.FILE, isolation_level=None)
+
+        async def take() -> None:
+            with pytest.raises(NotReady) as caught:
+                await state.quotas.take("shop", quota, 1)
+            assert caught.value.headers["Retry-After"]
+
+        async def take_many() -> None:
+            await asyncio.gather(*(take() for _ in range(40)))
+
+        with closing(locking):
+            locking.execute("BEGIN IMMEDIATE")
+            started = time.monotonic()
+            asyncio.run(take_many())
+            assert time.monotonic() - started < 10  # not 40 times its half a second
+            locking.execute("ROLLBACK")
+        assert asyncio.run(state.quotas.take("shop", quota, 1))
+
+
+MOUNTED = """\
+/dev/sda1 / ext4 rw 0 0
+server:/share /mnt/my\\040share nfs4 rw 0 0
+/dev/sdb1 /mnt/my\\040share/disk ext4 rw 0 0
+//server/share /srv cifs rw 0 0
+me@host: /home fuse.sshfs rw 0 0
+/dev/sdc1 /usb fuseblk rw 0 0
+tmpfs /tmp tmpfs rw 0 0
+server:/tmp /tmp nfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/state.sqlite3", None),
+        ("/mnt/my share/state.sqlite3", "nfs4"),
+        ("/mnt/my share/disk/state.sqlite3", None),
+        ("/mnt/my shared/state.sqlite3", None),
+        ("/srv/a/b/state.sqlite3", "cifs"),
+        ("/home/state.sqlite3", "fuse.sshfs"),
+        ("/usb/state.sqlite3", None),
+        ("/tmp/state.sqlite3", "nfs"),
+    ],
+)
+def test_a_network_file_system_is_named(
+    path: str,
+    kind: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "mounts").write_text(MOUNTED)
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mounts")
+    mounts.warn_of_shared(Path(path))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (kind is not None)
+    if kind is not None:
+        assert all(part in said[0] for part in (path, f"({kind})", "CATALOGAN_DATA_DIR"))
+
+
+def test_the_start_looks_at_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mounts").write_text("server:/ / nfs rw 0 0\n")
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mounts")
+    State(load_settings(data_dir=tmp_path)).close()
+    State(load_settings(state_url=f"sqlite:///{tmp_path}/other.sqlite3")).close()
+    assert [name in caplog.text for name in (database.FILE, "other.sqlite3")] == [True, True]
 
 
 @pytest.mark.parametrize("state_environment", ["postgresql"], indirect=True)

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 from onnx import helper
 from PIL import Image
+from pycocotools import mask as masks
+from pycocotools.coco import COCO
 
 from service.datasets import plan as plan_module
 from service.inference.generation import GeneratorSession
@@ -79,6 +82,7 @@ def test_a_folder_for_each_category(export: Path, tmp_path: Path) -> None:
         *(line["file_name"] for line in lines),
         "metadata.jsonl",
         "README.md",
+        "classes.json",
         "manifest.json",
     ]
     assert [line["file_name"][-10:] for line in lines] == [f"{k:06d}.png" for k in range(1, 12)]
@@ -104,6 +108,47 @@ def test_a_folder_for_each_category(export: Path, tmp_path: Path) -> None:
     assert manifest["model_hash"] in card
 
 
+def readme_code(out: Path, reader: str) -> str:
+    """What a set's README says of a reader, with the set's own place in it."""
+    blocks = re.findall(r"```python\n(.+?)```", (out / "README.md").read_text("utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if f"from {reader}" in block)
+    return str(code).replace("SET", str(out))
+
+
+@pytest.mark.parametrize("shard", ["1/1", "2/3"])
+def test_image_folders_give_the_labels_of_the_metadata(
+    export: Path, tmp_path: Path, shard: str
+) -> None:
+    """Two of four categories have images, whose folders in order aren't their labels in order."""
+    pytest.importorskip("torchvision")
+    counts = ("--category", "shoe boxes=5", "--category", "boxes=4")
+    options = (*counts, "--seed", 5, "--shard", shard)
+    out = synthesize(export, tmp_path / "set", *options)
+    (metadata,) = out.glob("metadata*.jsonl")
+    told = [json.loads(line) for line in metadata.read_text("utf-8").splitlines()]
+    assert {one["label"] for one in told} == {1, 2}
+    names: dict[str, Any] = {}
+    exec(readme_code(out, "torchvision.datasets"), names)
+    read = names["images"]
+    assert read.classes == ["mugs", "shoe boxes", "boxes", "café lamps"]
+    found = {Path(file).relative_to(out).as_posix(): label for file, label in read.samples}
+    assert found == {one["file_name"]: one["label"] for one in told}
+    compile(readme_code(out, "datasets"), "README.md", "exec")
+
+
+@pytest.mark.parametrize("layout", ["folder", "coco", "webdataset"])
+def test_every_set_lists_all_classes(export: Path, tmp_path: Path, layout: str) -> None:
+    options = ("--layout", layout, "--category", "boxes=1")
+    found = files(synthesize(export, tmp_path / "set.tar", *options))
+    name = "__catalogan__/classes" if layout == "webdataset" else "classes.json"
+    assert json.loads(found[name]) == [
+        {"label": 0, "name": "mugs", "folder": "mugs"},
+        {"label": 1, "name": "shoe boxes", "folder": "shoe-boxes"},
+        {"label": 2, "name": "boxes", "folder": "boxes"},
+        {"label": 3, "name": "café lamps", "folder": "café-lamps"},
+    ]
+
+
 def test_coco(export: Path, tmp_path: Path) -> None:
     found = files(synthesize(export, tmp_path / "set.tar", "--layout", "coco", *MIX))
     coco = json.loads(found["annotations.json"])
@@ -113,11 +158,48 @@ def test_coco(export: Path, tmp_path: Path) -> None:
     assert len({one["id"] for one in coco["annotations"]}) == 11
     for image, noted in zip(coco["images"], coco["annotations"], strict=True):
         assert noted["image_id"] == image["id"]
-        assert noted["bbox"] == [0, 0, image["width"], image["height"]] == [0, 0, 24, 16]
-        assert noted["area"] == 24 * 16
+        assert (image["width"], image["height"]) == (24, 16)
         mark = read_xmp(found[f"images/{image['file_name']}"])
         assert names[noted["category_id"]] == mark[OURS + "category"]
         assert str(image["seed"]) == mark[OURS + "seed"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy's
+@pytest.mark.parametrize("size", ["24x16", "48x32"])
+def test_cocos_own_tools_read_masks_boxes_and_areas(
+    make_export: Callable[..., Path], tmp_path: Path, size: str
+) -> None:
+    export = make_export(framed_graph(), size=(16, 24, 4))
+    options = ("--layout", "coco", "--count", 4, "--size", size)
+    out = synthesize(export, tmp_path / "set", *options)
+    with redirect_stdout(io.StringIO()):
+        coco = COCO(out / "annotations.json")
+    sources = set()
+    for image in coco.loadImgs(coco.getImgIds()):
+        (noted,) = coco.loadAnns(coco.getAnnIds(imgIds=image["id"], iscrowd=False))
+        rle, mask = coco.annToRLE(noted), coco.annToMask(noted).astype(bool)
+        assert masks.toBbox(rle).tolist() == noted["bbox"]
+        assert masks.area(rle) == noted["area"] == mask.sum() > 0
+        sources.add(noted["outline_from"])
+        if noted["outline_from"] == "alpha":
+            with Image.open(out / "images" / image["file_name"]) as shown:
+                np.testing.assert_array_equal(mask, np.asarray(shown)[..., 3] >= 128)
+    assert "alpha" in sources
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy's
+def test_torchvision_reads_coco_sets(export: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    out = synthesize(export, tmp_path / "set", "--layout", "coco", "--count", 2)
+    names: dict[str, Any] = {}
+    with redirect_stdout(io.StringIO()):
+        exec(readme_code(out, "torchvision.datasets"), names)
+    read = names["images"]
+    assert len(read) == 8
+    for image, (noted,) in read:
+        mask = read.coco.annToMask(noted)
+        assert mask.shape == image.size[::-1]
+        assert mask.sum() == noted["area"]
 
 
 def framed_graph() -> Any:
@@ -177,7 +259,9 @@ def check_samples(found: dict[str, dict[str, bytes]], first: int, last: int) -> 
 def test_a_webdataset_tar_is_one_shard(export: Path, tmp_path: Path) -> None:
     found = files(synthesize(export, tmp_path / "set.tar", "--layout", "webdataset", *MIX))
     check_samples(samples(found), 1, 11)
-    assert list(found)[-2:] == ["__catalogan__/README", "__catalogan__/manifest"]
+    assert list(found)[-3:] == [
+        f"__catalogan__/{name}" for name in ("README", "classes", "manifest")
+    ]
     assert json.loads(found["__catalogan__/manifest"])["count"] == 11
 
 
@@ -188,7 +272,7 @@ def test_many_webdataset_shards(
     options = ("--layout", "webdataset", "--count", 5)
     found = files(synthesize(export, tmp_path / target, *options))
     names = [f"shard-{k:06d}.tar" for k in range(3)]
-    assert sorted(found) == ["README.md", "manifest.json", *names]
+    assert sorted(found) == ["README.md", "classes.json", "manifest.json", *names]
     for index, name in enumerate(names):
         (tmp_path / name).write_bytes(found[name])
         check_samples(samples(files(tmp_path / name)), 1 + 8 * index, min(8 + 8 * index, 20))
@@ -198,7 +282,7 @@ def test_many_webdataset_shards(
 def small_tars(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight pictures in a tar, so that few make several."""
     for module in ("service.datasets.plan", "service.datasets.layouts"):
-        monkeypatch.setattr(sys.modules[module], "TAR_IMAGES", 8)
+        monkeypatch.setattr(f"{module}.TAR_IMAGES", 8)
     assert plan_module.TAR_IMAGES == 8
 
 
@@ -228,7 +312,7 @@ def test_shards_are_the_set_whatever_their_number(
                 if suffix in file:
                     about.setdefault(file.replace(suffix, ""), []).append(data)
                 elif file in joined:
-                    assert "README" in file
+                    assert "README" in file or "classes" in file
                     assert joined[file] == data
                 else:
                     joined[file] = data

@@ -332,7 +332,7 @@ def test_the_log_names_the_key(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_is_refused_early_is_counted_with_its_route(store: Path) -> None:
-    with running_service(api_key="secret-of-the-test", open_metrics="true") as client:
+    with running_service(api_key="secret-key-of-the-test", open_metrics="true") as client:
         client.post(URL, json={})
         client.get("/v1/models/some-name")
         client.get("/nowhere")

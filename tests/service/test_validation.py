@@ -52,7 +52,7 @@ from service.generation.requests import GenerationRequest
             GenerationRequest,
             {"style_mixing": {"coarse": 1, "fine": 2, "x": 3}},
             "style_mixing.x",
-            "is not a known field",
+            "unknown field; known are coarse, fine",
         ),
         (InterpolationRequest, {"seeds": [1, 2], "loop": 1}, "loop", "must be true or false"),
         (AugmentationRequest, {"operations": {}}, "operations", "must be a list"),
@@ -62,7 +62,7 @@ from service.generation.requests import GenerationRequest
             AugmentationRequest,
             {"operations": [{"name": "background", "fills": [3]}]},
             "operations.0.background.fills.0",
-            "must be text",
+            "must be transparent, white, black or a colour as #rrggbb, or a list of two colours",
         ),
         (DatasetRequest, {"count": 1, "layout": "x"}, "layout", "must be 'folder', 'coco' or "),
     ],
@@ -96,6 +96,87 @@ def test_a_message_alone_says_which_field_and_what_was_sent(
     with pytest.raises(BadRequest) as caught:
         validate(GenerationRequest, value)
     assert caught.value.message.endswith(message)
+
+
+BOX = "must be four numbers: [left, top, width, height] as coco, [left, top, right, bottom] as xyxy"
+POLYGON = (
+    "must be one flat list of numbers for each polygon, [x1, y1, x2, y2, ...]; send what is RLE as "
+    "a mask"
+)
+LABEL = "must be text of up to 200 characters, or a whole number of up to 53 bits"
+PAIR = "must be two whole numbers: places of keypoints, counted from 0"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "place", "message"),
+    [
+        ({"label": 1.5}, ".label", LABEL),
+        ({"label": "x" * 201}, ".label", LABEL),
+        ({"boxes": [[1, 2, 3, 4]], "labels": [None]}, ".labels.0", LABEL),
+        (
+            {"boxes": [[1, 2, 3, 4]], "labels": []},
+            "",
+            "labels must hold one for each box: there are 0 for 1",
+        ),
+        ({"boxes": [[1, 2, 3]]}, ".boxes.0", BOX),
+        ({"boxes": [{"x": 1}]}, ".boxes.0", BOX),
+        ({"boxes": [[1, 2, 3, "4"]]}, ".boxes.0.3", "must be a number"),
+        ({"boxes": [[1, 2, 3, 4]] * 1001}, ".boxes", "may have at most 1000 entries"),
+        ({"polygons": [[[1, 2], [3, 4], [5, 6]]]}, ".polygons.0", POLYGON),
+        ({"polygons": [{"counts": "x", "size": [1, 1]}]}, ".polygons.0", POLYGON),
+        ({"polygons": [1, 2, 3, 4, 5, 6]}, ".polygons.0", POLYGON),
+        (
+            {"polygons": [[1, 2] * 2000] * 11},
+            "",
+            "polygons and keypoints have more than 20000 points: send polygons with fewer",
+        ),
+        (
+            {"keypoints": [[1, 2, 2, 3, 4, 2]]},
+            ".keypoints.0.0",
+            "must be [x, y, visibility]: cut COCO's flat list into threes",
+        ),
+        ({"flip_pairs": [[0]]}, ".flip_pairs.0", PAIR),
+        (
+            {"keypoints": [[[1, 2, 2]]], "flip_pairs": [[0, 1]]},
+            "",
+            "flip_pairs may name the keypoints that every instance has, counted from 0: there "
+            "are 1",
+        ),
+        (
+            {"bbox": [1, 2, 3, 4]},
+            ".bbox",
+            "unknown field; known are label, format, boxes, labels, polygons, keypoints, "
+            "flip_pairs",
+        ),
+    ],
+)
+def test_annotations_errors_say_what_to_send(
+    annotation: dict[str, Any], place: str, message: str
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        validate(AugmentationRequest, {"annotations": [None, annotation]})
+    assert caught.value.param == f"annotations.1{place}"
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("operation", "place", "message"),
+    [
+        ({"name": "rotate", "degrees": "5"}, "degrees", "one number, or a range as [low, high]"),
+        ({"name": "rotate", "degrees": [1]}, "degrees", "one number, or a range as [low, high]"),
+        ({"name": "rotate", "degrees": [9, 3]}, "degrees", "9, is above the upper one, 3"),
+        ({"name": "background", "fills": [["white"]]}, "fills.0", "or a list of two colours"),
+        ({"name": "flip", "often": 1}, "often", "known are name, probability, axis"),
+        ({"name": "perspective", "insets": [[0, 0]]}, "insets.1", "the list is too short"),
+    ],
+)
+def test_operations_errors_say_what_to_send(
+    operation: dict[str, Any], place: str, message: str
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        validate(AugmentationRequest, {"operations": [operation]})
+    assert caught.value.param == f"operations.0.{operation['name']}.{place}"
+    assert message in caught.value.message
 
 
 def test_an_unknown_operation_lists_the_known() -> None:

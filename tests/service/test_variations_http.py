@@ -206,7 +206,7 @@ def test_many_categories_are_not_tried(styled: TestClient, tmp_path: Path) -> No
     [
         (b"", 415),
         (b"not a picture", 415),
-        (photo(image_format="BMP"), 415),
+        (b"8BPS" + bytes(200), 415),
         (photo()[:200], 422),
         (photo(image_format="JPEG")[:400], 422),
         (png_header(20_000, 20_000), 413),

@@ -17,7 +17,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import betabinom
 
 from training.evaluation.copy_distance import Nearest
 from training.evaluation.record import Memorisation, NearestPhoto
@@ -114,6 +113,8 @@ class MemorisationCheck:
         The threshold comes from few validation photos, so the fraction varies even without
         copies. Its distribution is beta-binomial, since the threshold is an order statistic.
         """
+        from scipy.stats import betabinom  # half a second, for this alone
+
         k = self.expected_share * (self._validation_count + 1)
         count = max(self._generated_count, 1)
         return float(betabinom.ppf(_CHANCE, count, k, self._validation_count + 1 - k)) / count

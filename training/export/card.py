@@ -6,6 +6,7 @@ from typing import Final
 from jinja2 import Environment, StrictUndefined
 
 from models.manifest import PREVIEW_FILE, WEIGHTS_FILE, GeneratorManifest
+from models.markdown import plain_markdown
 
 _TEMPLATE: Final = "card.md.j2"
 
@@ -17,12 +18,13 @@ def model_card(manifest: GeneratorManifest) -> bytes:
         manifest: The export's manifest, which need not list its files yet.
     """
     environment = Environment(
-        autoescape=False,  # noqa: S701 -- Markdown, whose table cells `_cell` escapes
+        autoescape=False,  # noqa: S701 -- Markdown: `finalize` escapes every text in it
+        finalize=_plain,
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(cell=_cell, decibels=_decibels)
+    environment.filters.update(decibels=_decibels)
     template = (files("training") / "data" / _TEMPLATE).read_text(encoding="utf-8")
     card = environment.from_string(template).render(
         m=manifest, preview=PREVIEW_FILE, weights=WEIGHTS_FILE
@@ -34,6 +36,6 @@ def _decibels(value: float | None) -> str:
     return "no difference" if value is None else f"{value:.1f}"
 
 
-def _cell(text: str) -> str:
-    """Escape text for a cell of a table."""
-    return " ".join(text.replace("|", "\\|").split())
+def _plain(value: object) -> object:
+    """Escape what a manifest's author wrote; numbers are ours."""
+    return plain_markdown(value) if isinstance(value, str) else value

@@ -9,9 +9,7 @@ import io
 from importlib.resources import files
 from typing import Any, Final, Literal
 
-import timm
 import torch
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -47,6 +45,8 @@ def load_efficientnet_lite(name: LiteName, *, classifier: bool = False) -> nn.Mo
     Raises:
         WeightsError: The weights are not installed, or their SHA-256 is another.
     """
+    import timm  # two seconds, which only those who look through it wait
+
     state = torch.load(io.BytesIO(_checked_weights(name)), weights_only=True)
     network: Any = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
     # The same layers in the same order under other names; shapes are compared.
@@ -90,13 +90,13 @@ def _fold_normalization(module: nn.Module) -> None:
     """Fold each batch normalisation into the convolution before it, keeping its activation.
 
     This saves a third of the time on a CPU. It relies on timm registering a block's layers in the
-    order in which they are applied.
+    order in which they are applied, and on its normalisation holding the activation after it.
     """
     convolution = ""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv2d):
             convolution = name
-        elif isinstance(child, BatchNormAct2d):
+        elif isinstance(child, nn.BatchNorm2d):
             fused = fuse_conv_bn_eval(getattr(module, convolution), child)
             setattr(module, convolution, fused)
             setattr(module, name, child.act)

@@ -50,6 +50,7 @@ class PrepareReport(Record):
         left_out_photos: Each of them, with the reason in words.
         near_duplicates: Groups of photos in the dataset that look alike.
         merged_categories: Names that differ in letter case only -> the name used.
+        formats: Files by format, those left out for their content too; "unknown": not read.
         counts: Photos by split and category.
         no_validation: Categories of ten photos or more without a validation photo, and why.
         options: Options of this preparation.
@@ -62,6 +63,7 @@ class PrepareReport(Record):
     left_out_photos: list[dict[str, str]]
     near_duplicates: list[list[str]]
     merged_categories: dict[str, str]
+    formats: dict[str, int]
     counts: dict[Split, dict[str, int]]
     no_validation: dict[str, str]
     options: PrepareOptions
@@ -139,7 +141,7 @@ def _list_photos(photos: Path, options: PrepareOptions) -> Listing:
 def _decode(
     listing: Listing, options: PrepareOptions, images: ImagesFile, on_progress: OnProgress | None
 ) -> dict[int, DecodedPhoto]:
-    """Decode all photos, and add the unusable ones to the listing's left out."""
+    """Decode all photos; add the unusable ones to the listing's left out, and count formats."""
     decoded: dict[int, DecodedPhoto] = {}
     unusable: dict[int, UnusablePhoto] = {}
     files = [photo.file for photo in listing.photos]
@@ -160,6 +162,9 @@ def _decode(
         LeftOut(listing.photos[row].path, unusable[row].reason, unusable[row].message)
         for row in sorted(unusable)
     ]
+    formats = Counter(photo.format for photo in decoded.values())
+    formats.update(photo.format for photo in unusable.values())
+    listing.formats = dict(sorted(formats.items()))
     return decoded
 
 
@@ -230,6 +235,7 @@ def _report(
         ],
         near_duplicates=list(groups.values()),
         merged_categories=merged,
+        formats=listing.formats,
         counts=info.counts,
         no_validation=validation_gaps(
             listing.photos, curated.kept, listing.left_out, options.fraction_to_split

@@ -3,7 +3,8 @@
 Codecs are C code fed with untrusted bytes. A process that dies, or is killed because one photo
 takes too long, is replaced, and only that photo is lost. The limit is on CPU time, so that a
 busy machine loses no photo; the limit on wall time, for reads that never return, is far
-longer. Pixels go straight from the process into the images file, never through a pipe.
+longer. Memory is limited to what the largest photo that is allowed takes. Pixels go straight
+from the process into the images file, never through a pipe.
 """
 
 import multiprocessing
@@ -20,6 +21,13 @@ from typing import Final
 
 from PIL import Image
 
+from models.confinement import (
+    budget_for,
+    end_with_parent,
+    leave_no_core,
+    limit_cpu,
+    limit_memory,
+)
 from training.photos.decoding import DecodedPhoto, UnusablePhoto, decode_photo
 from training.photos.options import PrepareOptions
 
@@ -47,6 +55,7 @@ class _Worker:
 
     process: BaseProcess
     pipe: Connection
+    lifeline: Connection
     row: int | None = None
     deadline: float = 0.0
     started: bool = False
@@ -117,12 +126,14 @@ class _Pool:
         if row is None:
             return
         parent_end, child_end = self._context.Pipe()
+        lifeline, held = self._context.Pipe(duplex=False)
         process = self._context.Process(
-            target=_serve, args=(child_end, self._options, self._images), daemon=True
+            target=_serve, args=(child_end, lifeline, self._options, self._images), daemon=True
         )
         process.start()
         child_end.close()
-        worker = _Worker(process, parent_end)
+        lifeline.close()
+        worker = _Worker(process, parent_end, held)
         self._workers.append(worker)
         self._assign(worker, row)
         worker.deadline = time.monotonic() + _START_LIMIT_SEC
@@ -168,19 +179,23 @@ class _Pool:
         return worker.row, UnusablePhoto(reason, message)
 
 
-def _serve(pipe: Connection, options: PrepareOptions, images: ImagesFile) -> None:
+def _serve(
+    pipe: Connection, lifeline: Connection, options: PrepareOptions, images: ImagesFile
+) -> None:
     """Run a decoding process: decode photos until the other end closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    end_with_parent(lifeline.fileno())
+    leave_no_core()
+    limit_memory(budget_for(options.max_bytes, (options.max_pixels, 1)).memory_bytes)
     Image.init()  # load every codec now, outside any photo's time limit
     handle = os.open(images.path, os.O_WRONLY | os.O_CLOEXEC)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send((-1, None))  # ready
         while True:
             row, file = pipe.recv()
-            # When it expires, its signal kills the process.
-            signal.setitimer(signal.ITIMER_PROF, options.cpu_limit_sec)
+            limit_cpu(options.cpu_limit_sec)
             outcome = _decode_into(handle, images.offset_bytes, row, file, options)
-            signal.setitimer(signal.ITIMER_PROF, 0)
+            limit_cpu(0)
             pipe.send((row, outcome))
 
 
@@ -193,7 +208,7 @@ def _decode_into(
     except UnusablePhoto as error:
         return error
     except MemoryError:
-        return UnusablePhoto("undecodable", "not enough memory to decode it")
+        return UnusablePhoto("too_costly", "it takes too much memory to decode")
     except Exception as error:  # no single photo may end the whole preparation
         return UnusablePhoto("unexpected_error", f"{type(error).__name__}: {error}")
     try:
@@ -209,6 +224,7 @@ def _kill(worker: _Worker) -> None:
     if worker.process.is_alive():
         worker.process.kill()
     worker.process.join()
+    worker.lifeline.close()
 
 
 def _cause_of_death(code: int | None) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
+from models.image_formats import format_name
 from models.images import REDUCE_TO_PX, ImageError, crop_to, flatten, open_image
 from training.photos.options import PrepareOptions
 from training.photos.product_view import ProductView, product_view
@@ -21,26 +22,32 @@ from training.photos.product_view import ProductView, product_view
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedPhoto:
-    """Hashes and product view of a usable photo.
+    """Format, hashes and product view of a usable photo.
 
     Attributes:
+        format: Name of the file's format.
         sha256: Hash of the file's bytes, hex.
         pixel_hash: Hash of the upright sRGB image before resizing, over the background.
         view: Small view of its product.
     """
 
+    format: str
     sha256: str
     pixel_hash: bytes
     view: ProductView
 
 
 class UnusablePhoto(Exception):
-    """A photo that is left out; `reason` is one word, the message says more."""
+    """A photo that is left out; `reason` is one word, the message says more.
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)  # both, or it can't be sent to another process
+    `format` names the file's, as far as it was read.
+    """
+
+    def __init__(self, reason: str, message: str, image_format: str = "unknown") -> None:
+        super().__init__(reason, message, image_format)  # all, or no other process can get it
         self.reason: Final = reason
         self.message: Final = message
+        self.format: Final = image_format
 
     def __str__(self) -> str:
         return self.message
@@ -60,14 +67,16 @@ def decode_photo(file: str, options: PrepareOptions) -> tuple[DecodedPhoto, NDAr
         UnusablePhoto: It can't be used.
     """
     data = _read(file, options.limits.max_bytes)
+    image_format = format_name(data)
     try:
         # The same for all dataset sizes, so that duplicates do not depend on --size.
         image = open_image(data, limits=options.limits, reduce_to_px=REDUCE_TO_PX)
     except ImageError as error:
-        raise UnusablePhoto(error.reason, str(error)) from error
+        raise UnusablePhoto(error.reason, str(error), image_format) from error
     rgb = flatten(image, 3, options.background)
     size = f"{rgb.width}x{rgb.height}:".encode()
     photo = DecodedPhoto(
+        format=image_format,
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=hashlib.sha256(size + rgb.tobytes()).digest(),
         view=product_view(rgb),

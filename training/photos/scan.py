@@ -69,6 +69,8 @@ class Listing:
     left_out: list[LeftOut] = field(default_factory=list)
     categories: set[str] = field(default_factory=set)
     validation_categories: set[str] = field(default_factory=set)
+    # Of the files that were read: name of the format -> their number.
+    formats: dict[str, int] = field(default_factory=dict)
     # Distinguishes photos given for validation in stored and displayed paths.
     prefix: str = ""
 

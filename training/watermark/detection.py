@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.manifest import WatermarkDetection
+from models.manifest import ALL_TREATMENTS, WatermarkDetection
 from models.watermark import (
     FRAME_PX,
     MIN_SIDE_PX,
@@ -102,7 +102,7 @@ TREATMENTS: Final[dict[str, Treatment]] = {
     "JPEG 70": compressed,
     "half the size": halved,
     "crop to 80 %": cropped,
-    "crop to 80 %, half the size, JPEG 70": all_of_it,
+    ALL_TREATMENTS: all_of_it,
 }
 
 

@@ -1,24 +1,24 @@
 """Who may call what: keys, scopes and rates; and the count of what each key requested."""
 
 import math
-import re
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access import audit
 from service.access.api_keys import BY_LINK, LOCAL, ApiKey, keyless
+from service.access.guesses import Guesses
 from service.access.keyring import Keyring
 from service.access.rates import Rates
 from service.api.caller import images_of, set_key
-from service.api.endpoint import LINKS, METRICS, VERIFICATIONS, Endpoint, endpoint_above
-from service.errors import Busy, Forbidden, NotFound, Unauthorized
-from service.settings import Settings, is_loopback
+from service.api.endpoint import LINKS, METRICS, VERIFICATIONS, Endpoint, endpoint_at
+from service.api.middleware.keyless import check_local
+from service.api.middleware.peers import Peers
+from service.errors import Busy, Forbidden, MethodNotAllowed, NotFound, Unauthorized
+from service.settings import Settings
 from service.storage.usage import Usage
 from service.telemetry.observation import note_key
-
-_ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
-_LINKS: Final = LINKS.path.partition("{")[0]
 
 
 class Authentication:
@@ -31,6 +31,8 @@ class Authentication:
         rate = settings.open_verification
         self._anybody: Final = None if rate is None else keyless(rate)
         self._keyring: Final = keyring
+        self._peers: Final = Peers(settings.trusted_networks)
+        self._guesses: Final = Guesses()
         self._usage: Final = usage
         self._rates: Final = Rates()
 
@@ -38,13 +40,13 @@ class Authentication:
         """Serve one request.
 
         Raises:
-            Unauthorized, Forbidden, NotFound, Busy: It may not pass.
+            Unauthorized, Forbidden, NotFound, MethodNotAllowed, Busy: It may not pass.
         """
         path = scope["path"]
         if path == METRICS.path and self._open_metrics:
             await self._app(scope, receive, send)
             return
-        if path.startswith(_LINKS):  # its route looks at the signature
+        if endpoint_at(path) is LINKS:  # its route looks at the signature
             set_key(scope, BY_LINK)
             note_key(BY_LINK.name)
             await self._app(scope, receive, send)
@@ -52,9 +54,7 @@ class Authentication:
         key = self._identify(scope)
         set_key(scope, key)
         note_key(key.name)
-        endpoint = endpoint_above(path)
-        if endpoint is None:
-            raise NotFound("Not Found")
+        endpoint = _endpoint(scope)
         if endpoint.kind is None:
             _check_scope(key, endpoint)
             await self._app(scope, receive, send)
@@ -80,15 +80,14 @@ class Authentication:
             rate_headers = self._take_rate(key)
             await self._app(scope, receive, send_counted)
         finally:
-            self._usage.count(key.name, kind, images_of(scope), failed=status >= 400)
+            self._usage.count(key.id, kind, images_of(scope), failed=status >= 400)
 
     def _identify(self, scope: Scope) -> ApiKey:
         """Find the key; where none is configured, check that the request came over loopback."""
-        headers = Headers(scope=scope)
         if self._keyring.open:
-            if not _is_local(scope, headers):
-                raise Unauthorized("no API key is configured, so only this machine is served")
+            check_local(scope)
             return LOCAL
+        headers = Headers(scope=scope)
         given = headers.get("x-api-key")
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if given is None and scheme.lower() == "bearer":
@@ -97,9 +96,29 @@ class Authentication:
             if self._anybody is not None and scope["path"] == VERIFICATIONS.path:
                 return self._anybody
             raise Unauthorized("send the API key as `Authorization: Bearer KEY` or `x-api-key`")
-        key = self._keyring.find(given)
+        return self._accept(given, scope)
+
+    def _accept(self, given: str, scope: Scope) -> ApiKey:
+        """The key that was given, unless its address sent too many wrong ones.
+
+        Raises:
+            Unauthorized: It is wrong.
+            Busy: It may be right, but is not looked at yet.
+        """
+        key, address = self._keyring.find(given), self._peers.address(scope)
+        wait_sec = self._guesses.wait_sec(address, key.id if key else None)
+        if wait_sec > 0:
+            raise Busy(
+                "too many wrong API keys came from your address",
+                code="too_many_wrong_keys",
+                retry_after_sec=math.ceil(wait_sec),
+            )
         if key is None:
+            audit.key_refused(address, self._guesses.refuse(address))
             raise Unauthorized("the API key is wrong")
+        self._peers.warn_if_plain(scope)
+        if refusals := self._guesses.accept(address, key.id):
+            audit.key_accepted_after_refusals(key.name, address, refusals)
         return key
 
     def _take_rate(self, key: ApiKey) -> dict[str, str]:
@@ -118,21 +137,18 @@ class Authentication:
         return allowance.headers
 
 
+def _endpoint(scope: Scope) -> Endpoint:
+    """The record of what is requested; without one there is no access, whatever the key."""
+    endpoint = endpoint_at(scope["path"])
+    if endpoint is None:
+        raise NotFound("no such path; GET /v1/openapi.json lists those that there are")
+    if scope["method"] != endpoint.method:
+        refused = MethodNotAllowed(f"this path takes {endpoint.method} alone")
+        refused.headers["Allow"] = endpoint.method
+        raise refused
+    return endpoint
+
+
 def _check_scope(key: ApiKey, endpoint: Endpoint) -> None:
     if endpoint.scope not in (None, *key.scopes):
         raise Forbidden(f"the API key {key.name} lacks the scope {endpoint.scope}")
-
-
-def _is_local(scope: Scope, headers: Headers) -> bool:
-    """Whether the request reached a loopback address under a loopback name.
-
-    The name keeps web pages from reaching the service through a domain of theirs that
-    resolves to 127.0.0.1.
-    """
-    server = scope.get("server")
-    address = server[0] if server else "localhost"
-    if address is not None and _ADDRESS.fullmatch(address) and not is_loopback(address):
-        return False
-    host = headers.get("host", "localhost")
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return is_loopback(name.lower())

@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
+import math
+from collections import Counter
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.caller import caller_name
 from service.api.endpoint import endpoint_at
 from service.api.parsing.multipart import is_form
 from service.api.responses import error_response
-from service.errors import ApiError, SlowClient, TooLarge
+from service.errors import ApiError, Busy, SlowClient, TooLarge
 from service.settings import Settings
 from service.telemetry.observation import current, note_rejection
 
@@ -21,6 +24,7 @@ logger = logging.getLogger(__name__)
 MULTIPART_OVERHEAD_BYTES: Final = 100_000
 # What a client must at least send, and read, once its time for a start is over.
 MIN_BYTES_PER_SEC: Final = 1_000
+ARRIVAL_RETRY_SEC: Final = 5
 
 
 class BodyLimits:
@@ -30,13 +34,15 @@ class BodyLimits:
         """Wrap `app`."""
         self._app: Final = app
         self._settings: Final = settings
+        largest = settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES
+        self._arriving: Final = _Arriving(math.ceil(settings.max_pending_uploads / 2) * largest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        exchange = _BoundedExchange(scope, receive, send)
+        exchange = _BoundedExchange(scope, receive, send, self._arriving)
         try:
             exchange.limit_body(
                 self._body_limit(scope["path"], exchange.headers), self._settings.body_timeout_sec
@@ -52,6 +58,8 @@ class BodyLimits:
             observed = current()
             logger.exception("request %s failed", observed.request_id if observed else "")
             await exchange.fail(ApiError("something went wrong; see the service's log"))
+        finally:
+            exchange.forget_body()
 
     def _body_limit(self, path: str, headers: Headers) -> int:
         if _takes_photos(path, headers):
@@ -66,16 +74,50 @@ def _takes_photos(path: str, headers: Headers) -> bool:
     return endpoint.body == "form" or (endpoint.body == "json or form" and is_form(headers))
 
 
+class _Arriving:
+    """Bytes of bodies that are not complete, which have no slot in a queue yet.
+
+    A caller may have half of them: slow senders keep nobody else from sending.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Hold nothing yet; `limit` is of one caller."""
+        self._limit: Final = limit
+        self._by_caller: Final = Counter[str]()
+
+    def add(self, name: str, count: int) -> None:
+        """Make room for bytes of the caller `name`.
+
+        Raises:
+            Busy: There is none.
+        """
+        own, total = self._by_caller[name] + count, self._by_caller.total() + count
+        if own > self._limit or total > 2 * self._limit:
+            raise Busy(
+                "too many bodies come in slowly: send fewer at a time",
+                retry_after_sec=ARRIVAL_RETRY_SEC,
+            )
+        self._by_caller[name] = own
+
+    def remove(self, name: str, count: int) -> None:
+        """Let go of bytes that `add` took."""
+        self._by_caller[name] -= count
+        if not self._by_caller[name]:
+            del self._by_caller[name]
+
+
 class _BoundedExchange:
     """One request and its response, watched as they pass."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, arriving: _Arriving) -> None:
         self.headers: Final = Headers(scope=scope)
         self._scope: Final = scope
         self._answering = False
         self._receive: Final = receive
         self._send: Final = send
+        self._arriving: Final = arriving
         self._limit = 0
+        self._held: tuple[str, int] = ("", 0)
         self._received = 0
         self._complete = False
         self._deadline = 0.0
@@ -106,7 +148,21 @@ class _BoundedExchange:
         self._complete = not message.get("more_body", False)
         if self._received > self._limit:
             raise _too_large(self._limit)
+        self.forget_body()
+        if not self._complete:
+            self._hold_body(caller_name(self._scope))
         return message
+
+    def _hold_body(self, name: str) -> None:
+        self._arriving.add(name, self._received)
+        self._held = (name, self._received)
+
+    def forget_body(self) -> None:
+        """Let go of what counts as arriving: all is there, or the request is over."""
+        name, count = self._held
+        if count:
+            self._arriving.remove(name, count)
+        self._held = ("", 0)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,5 +1,6 @@
 """Multipart bodies -> fields and files, all in memory: no upload ever touches a disk."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,12 +9,14 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from service.api.parsing.file_names import extended_name, plain_name
 from service.decoding.uploads import File
 from service.errors import ApiError, BadRequest, TooLarge
 from service.telemetry.observation import note_rejection
 
 MAX_FIELDS: Final = 12
 MAX_FIELD_BYTES: Final = 50_000
+_EXAMPLE: Final = "as by curl: curl -F image=@photo.jpg URL"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ async def read_files(
         TooLarge: A file is over its cap.
     """
     if not is_form(request.headers):
-        raise BadRequest("send the body as multipart/form-data", param="Content-Type")
+        raise BadRequest(f"send the body as multipart/form-data; {_EXAMPLE}", param="Content-Type")
     _refuse_charset(request.headers["content-type"])
     try:
         return await _parse(request, max_file_bytes, files, max_field_bytes)
@@ -75,23 +78,6 @@ def _refuse_charset(content_type: str) -> None:
         raise BadRequest("a form is UTF-8: leave charset out", param="Content-Type")
 
 
-def form_parts(form: Form) -> list[bytes]:
-    """A form's parts in an order of their own: boundaries and order differ between tries."""
-    parts = [
-        part
-        for name, files in sorted(form.files.items())
-        for file in files
-        for part in (b"file", _encoded(name), _encoded(file.name), file.data)
-    ]
-    for name, text in sorted(form.fields.items()):
-        parts += [b"field", _encoded(name), _encoded(text)]
-    return parts
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
 async def _parse(
     request: Request, max_file_bytes: int, files: dict[str, int], max_field_bytes: int
 ) -> Form:
@@ -103,6 +89,7 @@ async def _parse(
         max_fields=MAX_FIELDS,
         max_part_size=max_field_bytes,
     )
+    parser.file_fields = files
     parser.spool_max_size = max_file_bytes + 1_000_000
     try:
         form = await parser.parse()
@@ -124,9 +111,36 @@ async def _parse(
 
 
 class _MemoryParser(MultiPartParser):
-    """Knows whether the form's end came, and lets go of files that never got theirs."""
+    """Knows names, the form's end, and what was sent as text; lets go of files cut off."""
 
     complete = False
+    file_fields: Container[str] = ()
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        extended = extended_name(part.content_disposition or b"")
+        if extended is not None:
+            part.content_disposition = (part.content_disposition or b"") + b'; filename="named"'
+        super().on_headers_finished()
+        if part.file is not None:
+            sent = part.file.filename or ""
+            part.file.filename = plain_name(sent) if extended is None else extended
+        elif part.field_name.removesuffix("[]") in self.file_fields:
+            raise BadRequest(
+                "send the image as a file with a name, not as text, a URL or a data: URL; "
+                + _EXAMPLE,
+                param=part.field_name,
+            )
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._current_part
+        if part.file is None and len(part.data) + end - start > self.max_part_size:
+            raise BadRequest(
+                f"the field has more than {self.max_part_size} bytes",
+                param=part.field_name,
+                code="invalid_form",
+            )
+        super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         super().on_end()
@@ -141,13 +155,13 @@ async def _take_apart(form: FormData, max_file_bytes: int, files: dict[str, int]
     taken = Form()
     for sent, value in form.multi_items():
         name = sent.removesuffix("[]")
-        if name in files:
+        if name in files and isinstance(value, UploadFile):
             known = taken.files.setdefault(name, [])
             if len(known) == files[name]:
                 several = "occurs twice" if files[name] == 1 else f"occurs over {files[name]} times"
                 raise BadRequest(f"the file {several}", param=name, code="invalid_form")
             data = await _file_bytes(value, max_file_bytes, name)
-            known.append(File(str(getattr(value, "filename", "")), data))
+            known.append(File(value.filename or "", data))
         elif isinstance(value, UploadFile):
             wanted = " and ".join(f"`{one}`" for one in files)
             raise BadRequest(f"only {wanted} may be a file", param=sent, code="unknown_field")
@@ -160,9 +174,7 @@ async def _take_apart(form: FormData, max_file_bytes: int, files: dict[str, int]
     return taken
 
 
-async def _file_bytes(value: UploadFile | str, limit: int, param: str) -> bytes:
-    if isinstance(value, str):
-        raise BadRequest("send the image as a file, not as text or a URL", param=param)
-    if (value.size or 0) > limit:
+async def _file_bytes(file: UploadFile, limit: int, param: str) -> bytes:
+    if (file.size or 0) > limit:
         raise TooLarge(f"the file has more than {limit} bytes", param=param)
-    return await value.read()
+    return await file.read()

@@ -1,6 +1,7 @@
 """POST /v1/images/augmentations: variants of uploaded photos."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -11,12 +12,12 @@ from service.api.endpoint import AUGMENTATIONS
 from service.api.openapi import form_body, route
 from service.api.parsing.accept import resolve_response
 from service.api.parsing.form_fields import typed_fields
-from service.api.parsing.multipart import form_parts, read_files
-from service.api.queues import time_limit
+from service.api.parsing.multipart import read_files
 from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
-from service.api.runtime import Runtime
+from service.api.runtime import Runtime, keep_manifest
 from service.api.schemas.augmentations import AugmentationResponse
+from service.augmentation.budget import Budget
 from service.augmentation.jobs import (
     Sent,
     Task,
@@ -57,9 +58,9 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
 
         Masks, boxes, polygons and keypoints go the way of the pixels.
         """
-        async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].slot():
-            limit = settings.max_upload_bytes
-            form = await read_files(request, limit, FILES, MAX_ANNOTATION_BYTES)
+        runtime.queues["uploads"].check()
+        form = await read_files(request, settings.max_upload_bytes, FILES, MAX_ANNOTATION_BYTES)
+        async with runtime.queues["uploads"].slot():
             # A megabyte of annotations would hold the event loop up.
             parse = partial(parse_fields, form.fields, len(form.files["image"]))
             (requested,) = await runtime.workers.run([parse])
@@ -69,7 +70,8 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
             creation = Creation(
                 endpoint=AUGMENTATIONS,
                 request=request,
-                body=form_parts(form),
+                body=requested,
+                files=form.files,
                 images=len(tasks),
             )
             return await run_once(creation, runtime, work)
@@ -87,7 +89,9 @@ async def _augment(
     kind, output_format = resolve_response(accept, requested.output_format, len(tasks))
     check_output(tasks, output_format)
     encoding = Encoding(runtime.marker, output_format, requested.output_compression)
-    await runtime.workers.run([lambda: check_sizes(tasks, sent, photos, runtime.decoder.limits)])
+    assert AUGMENTATIONS.work is not None
+    budget = Budget(AUGMENTATIONS.work)
+    await runtime.decoder.run(partial(check_sizes, tasks, sent, photos, budget))
     images: dict[int, EncodedImage] = {}
     # A few photos are held decoded at a time, however many there are.
     step = min(runtime.settings.workers, MAX_DECODED_PHOTOS)
@@ -97,18 +101,23 @@ async def _augment(
         for index in range(start, min(start + step, len(photos))):
             own = [position for position, task in enumerate(tasks) if task.photo == index]
             if own:
-                photo = await runtime.decoder.decode(
-                    partial(open_photo, sent[index]), photos[index].data
+                photo = await runtime.decoder.run(
+                    partial(open_photo, sent[index], photos[index].data)
                 )
+                kept = await keep_manifest(runtime, photos[index].data, generated=False)
+                photo = replace(photo, manifest=kept)
                 mine = [tasks[position] for position in own]
-                jobs += augmentation_jobs(photo, mine, requested.min_visible, encoding)
+                plans = partial(
+                    augmentation_jobs, photo, mine, requested.min_visible, encoding, budget
+                )
+                (planned,) = await runtime.workers.run([plans])
+                jobs += planned
                 positions += own
         images |= zip(positions, await runtime.workers.run(jobs), strict=True)
     in_order = [images[position] for position in range(len(tasks))]
     metadata = common_metadata(in_order, output_format)
-    return Created(
-        response=image_response(kind, output_format, in_order, metadata), images=in_order
-    )
+    response = await image_response(kind, output_format, in_order, metadata)
+    return Created(response=response, images=in_order)
 
 
 def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:
@@ -132,5 +141,8 @@ def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:
         )
     for index, entry in enumerate(request.replay or ()):
         if entry.photo >= photos:
-            raise BadRequest(f"there are only {photos} photos", param=f"replay.{index}.photo")
+            raise BadRequest(
+                f"names photo {entry.photo}, counted from 0, but there are {photos}",
+                param=f"replay.{index}.photo",
+            )
     return request

@@ -10,8 +10,7 @@ from service.api.endpoint import DATASETS
 from service.api.openapi import json_body, route
 from service.api.parsing.accept import resolve_file
 from service.api.parsing.json_body import read_json
-from service.api.queues import time_limit
-from service.api.run_once import Created, Creation, run_once
+from service.api.run_once import Created, Creation, Delivery, run_once
 from service.api.runtime import Runtime, find_model
 from service.api.streaming import DatasetStream
 from service.datasets.archives import Tar, Zip
@@ -44,34 +43,38 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
         A response that breaks off on the way has an open end: the connection is closed without
         its last chunk, and the archive has no manifest, its last file.
         """
-        async with time_limit(runtime.settings.request_timeout_sec):
-            requested = await read_json(request, DatasetRequest)
-            container = resolve_file(
-                request.headers.get("accept"),
-                CONTAINER_TYPES,
-                requested.container,
-                "container",
-                requested.usual_container,
-            )
-            model = await find_model(runtime, requested.model)
-            plan = plan_dataset(
-                requested,
-                model.registered.manifest,
-                container=container,
-                limit=runtime.settings.max_dataset_pictures,
-            )
-            work = partial(_stream, plan, model, container, runtime)
-            creation = Creation(
-                endpoint=DATASETS,
-                request=request,
-                body=[await request.body()],
-                images=len(plan.numbers),
-            )
-            return await run_once(creation, runtime, work)
+        requested = await read_json(request, DatasetRequest)
+        container = resolve_file(
+            request.headers.get("accept"),
+            CONTAINER_TYPES,
+            requested.container,
+            "container",
+            requested.usual_container,
+        )
+        model = await find_model(runtime, requested.model)
+        plan = plan_dataset(
+            requested,
+            model.registered.manifest,
+            container=container,
+            limit=runtime.settings.max_dataset_pictures,
+        )
+        creation = Creation(
+            endpoint=DATASETS,
+            request=request,
+            body=requested,
+            images=len(plan.numbers),
+            queue=runtime.queues["datasets"],
+        )
+        work = partial(_stream, plan, model, container, creation.delivery, runtime)
+        return await run_once(creation, runtime, work)
 
 
 async def _stream(
-    plan: DatasetPlan, model: LoadedModel, container: Container, runtime: Runtime
+    plan: DatasetPlan,
+    model: LoadedModel,
+    container: Container,
+    delivery: Delivery,
+    runtime: Runtime,
 ) -> Created:
     model_id = model.registered.model_id
     encoder = ImageEncoder.of_model(
@@ -89,6 +92,7 @@ async def _stream(
     images = runtime.metrics.images.labels("dataset", model_id)
 
     def note(image: EncodedImage) -> None:
+        delivery.images += 1
         images.inc()
         record(runtime.state.records, "dataset", [image])
 

@@ -10,7 +10,6 @@ from service.api.endpoint import GENERATIONS, LINKS
 from service.api.openapi import json_body, route
 from service.api.parsing.accept import ResponseType, resolve_response
 from service.api.parsing.json_body import read_json
-from service.api.queues import time_limit
 from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
@@ -37,20 +36,19 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
     @route(app, GENERATIONS, images=GenerationResponse, openapi_extra=json_body(GenerationRequest))
     async def generate(request: Request) -> Response:
         """Generate 1 to 10 images of a category or a mixture, or, by default, of all in turn."""
-        async with time_limit(runtime.settings.request_timeout_sec):
-            requested = await read_json(request, GenerationRequest)
-            creation = Creation(
-                endpoint=GENERATIONS,
-                request=request,
-                body=[await request.body()],
-                images=requested.count,
-                queue=runtime.queues["generations"],
-            )
-            return await run_once(
-                creation,
-                runtime,
-                partial(generate_images, request.headers.get("accept"), requested, runtime),
-            )
+        requested = await read_json(request, GenerationRequest)
+        creation = Creation(
+            endpoint=GENERATIONS,
+            request=request,
+            body=requested,
+            images=requested.count,
+            queue=runtime.queues["generations"],
+        )
+        return await run_once(
+            creation,
+            runtime,
+            partial(generate_images, request.headers.get("accept"), requested, runtime),
+        )
 
 
 async def generate_images(
@@ -84,7 +82,7 @@ async def generate_images(
         return Created(response=JSONResponse({**metadata, "data": data}), model_id=model_id)
     batches = await runtime.gpu_threads.run(generation_jobs(session, plan, encoder))
     images = [image for batch in batches for image in batch]
-    response = image_response(kind, output_format, images, metadata)
+    response = await image_response(kind, output_format, images, metadata)
     return Created(response=response, images=images, model_id=model_id)
 
 

@@ -1,6 +1,5 @@
 """The route that leads from image to image."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -15,8 +14,7 @@ from service.api.openapi import form_body, json_body, route
 from service.api.parsing.accept import resolve_file
 from service.api.parsing.form_fields import typed_fields
 from service.api.parsing.json_body import read_json
-from service.api.parsing.multipart import form_parts, is_form, read_files
-from service.api.queues import time_limit
+from service.api.parsing.multipart import is_form, read_files
 from service.api.responses import file_response, image_response
 from service.api.run_once import Created, Creation, run_once
 from service.api.runtime import Runtime, find_model
@@ -47,6 +45,7 @@ from service.generation.interpolations import (
 )
 from service.generation.output import ImageEncoder
 from service.generation.variations import candidate_categories, fit_photo, inversion_jobs, nearest
+from service.inference.fair_lock import FairLock
 from service.inference.generation import GeneratorSession
 from service.inference.workers import one_at_a_time
 from service.model_store.pool import LoadedModel
@@ -63,7 +62,7 @@ FILES: Final = {"image": MAX_WAYPOINTS}
 def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/images/interpolations."""
     # An animation's frames take hundreds of megabytes until they are encoded: one at a time.
-    lock = asyncio.Semaphore(1)
+    lock = FairLock()
 
     @route(app, INTERPOLATIONS, files=tuple(FILE_TYPES.values()), openapi_extra=_body())
     async def interpolate(request: Request) -> Response:
@@ -71,19 +70,18 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
 
         Seeds alone are sent as JSON, photos in a form.
         """
-        async with time_limit(runtime.settings.request_timeout_sec):
-            if not is_form(request.headers):
-                otherwise = ", or photos as multipart/form-data"
-                path = await read_json(request, InterpolationRequest, otherwise)
-                body = await request.body()
-                return await serve(request, RequestedPath(path, path.seeds), [body])
-            async with runtime.queues["uploads"].slot():
-                form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
-                photos, sent_path = form.files["image"], parse_path_fields(form.fields)
-                requested = RequestedPath(sent_path, resolve_waypoints(sent_path, photos), photos)
-                return await serve(request, requested, form_parts(form))
+        if not is_form(request.headers):
+            otherwise = ", or photos as multipart/form-data"
+            path = await read_json(request, InterpolationRequest, otherwise)
+            return await serve(request, RequestedPath(path, path.seeds))
+        runtime.queues["uploads"].check()
+        form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
+        async with runtime.queues["uploads"].slot():
+            photos, sent_path = form.files["image"], parse_path_fields(form.fields)
+            requested = RequestedPath(sent_path, resolve_waypoints(sent_path, photos), photos)
+            return await serve(request, requested)
 
-    async def serve(request: Request, requested: RequestedPath, body: Sequence[bytes]) -> Response:
+    async def serve(request: Request, requested: RequestedPath) -> Response:
         requested.check_length()
         output_format = resolve_file(
             request.headers.get("accept"), FILE_TYPES, requested.path.output_format, "output_format"
@@ -91,7 +89,8 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
         creation = Creation(
             endpoint=INTERPOLATIONS,
             request=request,
-            body=body,
+            body=requested.path,
+            files={"image": requested.photos},
             images=requested.frame_count,
             queue=runtime.queues["interpolations"],
         )
@@ -125,10 +124,7 @@ async def _interpolate(
     generate = partial(_generate, model.session, frames, styles, runtime, presentation.upscaled)
     if output_format == "zip":
         images = await generate(partial(encode_frame, encoder))
-        wrap = partial(
-            image_response, "application/zip", "png", images, metadata
-        )  # hundreds of files
-        (response,) = await runtime.workers.run([wrap])
+        response = await image_response("application/zip", "png", images, metadata)
     else:
         shown = await generate(partial(present_frame, presentation))
         timing = Timing(requested.path.frame_duration_ms, requested.path.loop)
@@ -153,8 +149,8 @@ async def _find_photos(
         if sent.data in found:
             continue
         categories = candidate_categories(requested.path.category, manifest)
-        fit = partial(fit_photo, manifest=manifest, param=f"image.{index}")
-        photo = await runtime.decoder.decode(fit, sent.data)
+        fit = partial(fit_photo, sent.data, manifest, f"image.{index}")
+        photo = await runtime.decoder.run(fit)
         tried = await runtime.gpu_threads.run(inversion_jobs(session, photo, categories))
         found[sent.data] = photo_waypoint(photo, nearest(tried), requested.noise_seed)
     return {sent: found[sent.data] for sent in requested.photos}

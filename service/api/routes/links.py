@@ -8,7 +8,6 @@ from fastapi.responses import Response
 from service.access.links import LIFETIME_SEC
 from service.api.endpoint import GENERATIONS, LINKS
 from service.api.openapi import route
-from service.api.queues import time_limit
 from service.api.routes.generations import generate_images
 from service.api.run_once import Creation, run_once
 from service.api.runtime import Runtime
@@ -32,17 +31,16 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
                 code="link_expired",
             )
         requested = validate(GenerationRequest, content)
-        async with time_limit(runtime.settings.request_timeout_sec):
-            creation = Creation(
-                endpoint=GENERATIONS,
-                request=request,
-                body=[link.encode()],
-                images=1,
-                queue=runtime.queues["generations"],
-            )
-            accept = MEDIA_TYPES[requested.output_format or "png"]
-            response = await run_once(
-                creation, runtime, partial(generate_images, accept, requested, runtime)
-            )
+        creation = Creation(
+            endpoint=GENERATIONS,
+            request=request,
+            body=requested,
+            images=1,
+            queue=runtime.queues["generations"],
+        )
+        accept = MEDIA_TYPES[requested.output_format or "png"]
+        response = await run_once(
+            creation, runtime, partial(generate_images, accept, requested, runtime)
+        )
         response.headers["Cache-Control"] = f"private, max-age={LIFETIME_SEC}"
         return response

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 
-from service.access.api_keys import ApiKey
+from service.access.api_keys import ApiKey, name_in
 from service.api.caller import key_of
 from service.api.endpoint import USAGE
 from service.api.openapi import route
@@ -32,10 +32,11 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
         first = query.first or max(date.min + timedelta(DEFAULT_DAYS), last) - timedelta(
             DEFAULT_DAYS - 1
         )
-        used = await runtime.state.usage.between(first, last, None if is_admin else caller.name)
+        used = await runtime.state.usage.between(first, last, None if is_admin else caller.id)
+        names = {key.id: key.name for key in (*runtime.keyring.all(), caller)}
         data = [
             UsageEntry(
-                key=one.key_name,
+                key=names.get(one.key_name, name_in(one.key_name)),
                 date=one.day,
                 kind=one.kind,
                 requests=one.requests,
@@ -50,20 +51,20 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
 
 async def _quota_states(keys: list[ApiKey], runtime: Runtime) -> list[QuotaState]:
     now = utc_now()
-    quotas = {key.name: quota for key in keys if (quota := Quota.of(key, now))}
+    quotas = [(key, quota) for key in keys if (quota := Quota.of(key, now))]
     if not quotas:
         return []
-    taken = await runtime.state.quotas.taken({name: one.period for name, one in quotas.items()})
+    taken = await runtime.state.quotas.taken({key.id: quota.period for key, quota in quotas})
     return [
         QuotaState(
-            key=name,
+            key=key.name,
             pictures=quota.limit,
             per=quota.per,
-            used=taken.get(name, 0),
-            left=max(0, quota.limit - taken.get(name, 0)),
+            used=taken.get(key.id, 0),
+            left=max(0, quota.limit - taken.get(key.id, 0)),
             resets_at=int(quota.ends.timestamp()),
         )
-        for name, quota in sorted(quotas.items())
+        for key, quota in sorted(quotas, key=lambda one: one[0].name)
     ]
 
 

@@ -1,6 +1,7 @@
 """POST /v1/images/variations: images like an uploaded photo."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from fastapi import FastAPI, Request
@@ -10,11 +11,10 @@ from service.api.endpoint import VARIATIONS
 from service.api.openapi import form_body, route
 from service.api.parsing.accept import resolve_response
 from service.api.parsing.form_fields import typed_fields
-from service.api.parsing.multipart import form_parts, read_files
-from service.api.queues import time_limit
+from service.api.parsing.multipart import read_files
 from service.api.responses import image_response
 from service.api.run_once import Created, Creation, run_once
-from service.api.runtime import Runtime, find_model
+from service.api.runtime import Runtime, find_model, keep_manifest
 from service.api.schemas.variations import VariationResponse
 from service.fields import validate
 from service.generation.output import ImageEncoder
@@ -42,14 +42,16 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
     )
     async def vary(request: Request) -> Response:
         """Generate 1 to 10 images like a photo, and say how well the model knows it."""
-        async with time_limit(settings.request_timeout_sec), runtime.queues["uploads"].slot():
-            form = await read_files(request, settings.max_upload_bytes, {"image": 1})
+        runtime.queues["uploads"].check()
+        form = await read_files(request, settings.max_upload_bytes, {"image": 1})
+        async with runtime.queues["uploads"].slot():
             requested, (photo,) = parse_variation_fields(form.fields), form.files["image"]
             work = partial(_vary, request, photo.data, requested, runtime)
             creation = Creation(
                 endpoint=VARIATIONS,
                 request=request,
-                body=form_parts(form),
+                body=requested,
+                files=form.files,
                 images=requested.count,
             )
             return await run_once(creation, runtime, work)
@@ -71,16 +73,16 @@ async def _vary(
         output_format,
         requested.output_compression,
     )
-    photo = await runtime.decoder.decode(
-        lambda file, limits: fit_photo(file, limits, manifest), data
-    )
+    photo = await runtime.decoder.run(partial(fit_photo, data, manifest, "image"))
+    kept = await keep_manifest(runtime, data, generated=True)
+    encoder = replace(encoder, photo_manifest=kept)
     inverted = nearest(await runtime.gpu_threads.run(inversion_jobs(session, photo, categories)))
     batches = await runtime.gpu_threads.run(
         variation_jobs(session, inverted, requested, encoder, photo)
     )
     images = [image for batch in batches for image in batch]
     metadata = {**encoder.metadata(), **error_metadata(inverted, manifest)}
-    response = image_response(kind, output_format, images, metadata)
+    response = await image_response(kind, output_format, images, metadata)
     return Created(response=response, images=images, model_id=encoder.model_id)
 
 

@@ -34,12 +34,20 @@ class _OneOrTwo:
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         return core_schema.no_info_before_validator_function(
-            lambda value: value if isinstance(value, list | tuple) else (value, value),
+            self._bounds,
             handler(source),
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda bounds: bounds[0] if bounds[0] == bounds[1] else list(bounds)
             ),
         )
+
+    @staticmethod
+    def _bounds(value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return value, value
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError("must be one number, or a range as [low, high]")
+        return value
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -50,7 +58,10 @@ class _OneOrTwo:
 
 def _ordered(bounds: tuple[Value, Value]) -> tuple[Value, Value]:
     if bounds[0] > bounds[1]:
-        raise ValueError("the lower bound is above the upper one")
+        raise ValueError(
+            f"the lower bound, {bounds[0]:g}, is above the upper one, {bounds[1]:g}: send "
+            "[low, high]"
+        )
     return bounds
 
 

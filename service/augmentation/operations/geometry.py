@@ -107,7 +107,9 @@ class Shear(GeometricOperation):
         # tan(x) tan(y) = 1 would make a line of the image.
         x, y = (max(map(abs, bounds)) for bounds in (self.x_degrees, self.y_degrees))
         if x + y > 80:
-            raise ValueError("x_degrees and y_degrees together may reach 80")
+            raise ValueError(
+                f"x_degrees and y_degrees may reach 80 together, and reach {x + y:g}: narrow one"
+            )
         return self
 
     def matrix(self, size: Size) -> Matrix:

@@ -21,12 +21,14 @@ from service.augmentation.operations.base import (
     Size,
     exact,
 )
+from service.fields import in_words
 
-Fill = (
+Fill = Annotated[
     Colour
     | Literal["transparent"]
-    | Annotated[tuple[Colour, Colour], Field(strict=False, description="A gradient.")]
-)
+    | Annotated[tuple[Colour, Colour], Field(strict=False, description="A gradient.")],
+    in_words("must be transparent, white, black or a colour as #rrggbb, or a list of two colours"),
+]
 
 
 class Background(Operation):

@@ -17,7 +17,7 @@ from training.photos.catalogue import prepare_dataset
 from training.photos.options import PrepareOptions
 
 Alter = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-COPIES = 60  # of each kind
+COPIES = 30  # of each kind
 
 
 def each(change: Callable[[Image.Image], Image.Image]) -> Alter:
@@ -58,7 +58,7 @@ ALTERED: dict[str, Alter] = {
 class Copies:
     """The check of a dataset, and how many altered training photos it takes for copies."""
 
-    def __init__(self, dataset: PreparedDataset, every: int = 1) -> None:
+    def __init__(self, dataset: PreparedDataset, every: int) -> None:
         """Of every so many training photos, for the time that their features take."""
         self.extractor = LiteFeatures()
         self.rows = dataset.indices("train")[::every]
@@ -82,7 +82,7 @@ class Copies:
 def rendered(tmp_path_factory: pytest.TempPathFactory, sample_catalogue: Path) -> Copies:
     out = tmp_path_factory.mktemp("rendered") / "dataset"
     prepare_dataset(sample_catalogue, out, PrepareOptions(width=64, height=64))
-    return Copies(PreparedDataset(out))
+    return Copies(PreparedDataset(out), every=6)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def clothing(tmp_path_factory: pytest.TempPathFactory, real_photos: Path) -> Cop
     out = tmp_path_factory.mktemp("clothing") / "dataset"
     options = PrepareOptions(width=64, height=64, validation=real_photos / "validation")
     prepare_dataset(real_photos / "train", out, options)
-    return Copies(PreparedDataset(out), every=3)
+    return Copies(PreparedDataset(out), every=18)
 
 
 @pytest.mark.slow

@@ -297,6 +297,24 @@ def test_an_export_contains_no_folders_of_its_machine(
     assert _portable({"fine_tuning": {"source": source}}) == {"fine_tuning": {"source": exported}}
 
 
+def test_nothing_in_a_card_is_markup_of_its_author(export: Path) -> None:
+    manifest = GeneratorManifest.model_validate_json((export / "manifest.json").read_text())
+    evil = "<img src=x onerror=alert(1)> [a](javascript:b)"
+    hostile = manifest.model_copy(
+        update={
+            "categories": (evil, *manifest.categories[1:]),
+            "licence": evil,
+            "author": evil,
+            "data": evil,
+            "metrics": {evil: 1.0},
+        }
+    )
+    card = model_card(hostile).decode()
+    assert card.count("&lt;img src=x onerror=alert\\(1\\)&gt; \\[a\\]\\(javascript:b\\)") == 5
+    assert "<" not in card
+    assert "](javascript" not in card
+
+
 def test_the_card_says_what_its_images_come_on_top_of(export: Path) -> None:
     manifest = GeneratorManifest.model_validate_json((export / "manifest.json").read_bytes())
     assert "| 200 |" in model_card(manifest).decode()

@@ -56,7 +56,7 @@ def wait_for_a_checkpoint(run: Path, process: "subprocess.Popen[str]") -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("discriminator", "kimg", "kills"),
-    [("convolutional", 6, 10), ("both", 1.2, 4)],
+    [("convolutional", 3, 5), ("both", 0.9, 3)],
 )
 def test_killed_at_random_moments_and_resumed_equals_undisturbed(
     tmp_path: Path, tiny_dataset: Path, discriminator: str, kimg: float, kills: int

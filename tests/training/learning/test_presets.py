@@ -52,7 +52,7 @@ def test_a_preset_is_built_stepped_and_exported(name: str, monkeypatch: pytest.M
 
     generator.eval().requires_grad_(False).update_w_avg(256)
     # All batch sizes would take minutes at 512 px; other tests have them at few.
-    monkeypatch.setattr(parity, "PARITY_BATCHES", (2,))
+    monkeypatch.setattr(parity, "PARITY_BATCHES", (1,))
     monkeypatch.setattr(parity, "PARITY_PSI", (0.7,))
     certificate = parity.measure_parity(generator, to_onnx(generator, "fp32"), "fp32")
     assert certificate.max_abs_error <= 1e-4

@@ -19,6 +19,8 @@ from training.dataset import PreparedDataset
 from training.photos.catalogue import PrepareReport, prepare_dataset
 from training.photos.options import PrepareOptions
 
+from ...hostile_files import tiled_tiff
+
 NEWLINE = "line\nbreak.png"
 UNICODE = "Größe ☕ 名.png"
 NO_UTF8 = b"caf\xe9.png"
@@ -48,6 +50,8 @@ def add_files(cups: Path, good: list[Path]) -> None:
     (cups / "page.webp").write_text("<!doctype html><title>404</title>")
     (cups / "empty.png").touch()
     (cups / "bomb.png").write_bytes(bomb())
+    (cups / "tiles.tif").write_bytes(tiled_tiff())
+    (cups / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (cups / ".DS_Store").write_bytes(b"\0" * 100)
     (cups / "wrong-ending.txt").write_bytes(good[1].read_bytes()[:-12])  # without its end
     Image.new("RGB", (9, 400)).save(cups / "narrow.png")
@@ -130,6 +134,8 @@ def prepared(hostile: Path) -> tuple[PrepareReport, Path]:
         ("cups/page.webp", "not_an_image"),
         ("cups/empty.png", "not_an_image"),
         ("cups/bomb.png", "too_many_pixels"),
+        ("cups/tiles.tif", "too_costly"),
+        ("cups/phone.heic", "not_an_image"),
         ("cups/narrow.png", "too_small"),
         ("cups/same-pixels.webp", "exact_duplicate"),
         ("cups/same-bytes.png", "exact_duplicate"),
@@ -169,6 +175,9 @@ def test_the_dataset_holds_the_rest(prepared: tuple[PrepareReport, Path]) -> Non
     assert len(dataset.images) == len(index["path"]) == report.used == 16 + 3
     assert report.found == report.used + len(report.left_out_photos)
     assert sum(report.left_out.values()) == len(report.left_out_photos)
+    kinds = {"HEIC": 1, "HTML": 1, "TIFF": 1, "WEBP": 1, "empty": 1, "unknown": 1}
+    assert {name: report.formats.get(name) for name in kinds} == kinds
+    assert sum(report.formats.values()) == report.formats["PNG"] + sum(kinds.values())
     assert {f"cups/{NEWLINE}", f"cups/{UNICODE}", "cups/caf\\xe9.png"} <= set(index["path"])
     assert json.loads((out / "report.json").read_text())["left_out"] == report.left_out
     assert all(image.std() > 0 for image in dataset.images)

@@ -3,21 +3,29 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from models.images import ImageLimits
 from models.manifest import GeneratorManifest
+from service.decoding.processes import DecodingProcesses
 from service.decoding.uploads import fit_upload
 from training.photos.decode_pool import DecodeError, ImagesFile, decode_all
 from training.photos.decoding import DecodedPhoto, UnusablePhoto, decode_photo, fit_image
 from training.photos.options import PrepareOptions
+
+from ...hostile_files import scanned_jpeg
+from ...processes import started
 
 
 def target(width: int = 8, height: int = 8, **more: Any) -> PrepareOptions:
@@ -87,10 +95,16 @@ def test_hidden_colours_do_not_bleed_through_transparency(fit: str) -> None:
         assert (pixels[0, :, 3] == 0).all()
 
 
+@pytest.fixture(scope="module")
+def decoding() -> Iterator[DecodingProcesses]:
+    with closing(DecodingProcesses(1, ImageLimits())) as processes:
+        yield processes
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(("mode", "image_format"), [("RGB", "JPEG"), ("RGBA", "PNG"), ("L", "PNG")])
 def test_the_service_fits_uploads_as_photos_are_prepared(
-    tmp_path: Path, channels: Any, mode: str, image_format: str
+    tmp_path: Path, decoding: DecodingProcesses, channels: Any, mode: str, image_format: str
 ) -> None:
     rng = np.random.default_rng(0)
     depth = {"RGB": (3,), "RGBA": (4,), "L": ()}[mode]
@@ -100,7 +114,7 @@ def test_the_service_fits_uploads_as_photos_are_prepared(
     )
     _, prepared = decode_photo(str(file), target(24, 16, channels=channels))
     manifest = GeneratorManifest.model_construct(width=24, height=16, channels=channels)
-    np.testing.assert_array_equal(fit_upload(file.read_bytes(), ImageLimits(), manifest), prepared)
+    np.testing.assert_array_equal(fit_upload(file.read_bytes(), decoding, manifest), prepared)
 
 
 def test_grey_padding_has_the_background_s_brightness() -> None:
@@ -195,6 +209,36 @@ def test_a_photo_that_costs_too_much_work_is_given_up(
     outcomes = dict(decode_all(files, options, images, processes=1))
     lost = {row: o.reason for row, o in outcomes.items() if isinstance(o, UnusablePhoto)}
     assert lost == {3: "took_too_long"}
+
+
+PREPARING = """
+import os, sys
+from training.photos.decode_pool import ImagesFile, decode_all
+from training.photos.options import PrepareOptions
+if __name__ == "__main__":
+    file, images = sys.argv[1:]
+    options = PrepareOptions(width=8, height=8, cpu_limit_sec=1000)
+    for _ in decode_all([file] * 9, options, ImagesFile(path=images, offset_bytes=0), processes=1):
+        print(flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process in a codec")
+def test_no_process_outlives_a_preparation_that_is_killed(
+    tmp_path: Path, images: ImagesFile
+) -> None:
+    (tmp_path / "prepare.py").write_text(PREPARING)
+    (tmp_path / "long.jpg").write_bytes(scanned_jpeg(99, 5_000))
+    command = [sys.executable, *map(str, (tmp_path / "prepare.py", tmp_path / "long.jpg"))]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with started([*command, str(images.path)], env=env, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        processes = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+        parent.wait()
+        _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive
 
 
 def test_images_file_that_can_not_be_written_ends_it(tmp_path: Path, fill: Any) -> None:

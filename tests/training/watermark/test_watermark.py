@@ -13,7 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import models.watermark as watermark_module
-from models.manifest import WATERMARK_FILES, WatermarkDetection, WatermarkRecord
+from models.manifest import (
+    ALL_TREATMENTS,
+    WATERMARK_FILES,
+    WatermarkDetection,
+    WatermarkRecord,
+)
 from models.watermark import (
     FRAME_PX,
     MIN_SIDE_PX,
@@ -232,9 +237,9 @@ def test_a_watermark_learns_to_be_read(dataset: Path) -> None:
         max_kimg=16
     )  # 3.2 were enough here; rounding makes it more or less
     trainer = WatermarkTrainer(PreparedDataset(dataset), settings, torch.device("cpu"))
-    trainer.train(ticks.append, lambda: bool(ticks) and ticks[-1].means["bits_right"] > 0.7)
+    trainer.train(ticks.append, lambda: bool(ticks) and ticks[-1].means["bits_right"] > 0.65)
     assert ticks[0].means["bits_right"] < 0.6
-    assert ticks[-1].means["bits_right"] > 0.7
+    assert ticks[-1].means["bits_right"] > 0.65
 
 
 def test_a_watermark_is_kept_with_its_figures(watermark: Path) -> None:
@@ -322,11 +327,11 @@ def test_judging_that_was_interrupted_goes_on(
         assert f"{judgement.psnr_db:.1f} dB" in output
 
 
-def test_proven_is_what_holds_everywhere() -> None:
-    def record(found: float, false_positives: float) -> WatermarkRecord:
+def test_proven_is_what_holds_after_each_single_treatment() -> None:
+    def record(found: float, false_positives: float, treated: str = "JPEG 70") -> WatermarkRecord:
         held = [
             WatermarkDetection(treatment=name, pictures=9, found=share, bits_right=1)
-            for name, share in (("as marked", 1.0), ("JPEG 70", found))
+            for name, share in (("as marked", 1.0), (treated, found))
         ]
         return WatermarkRecord(
             nimg=1,
@@ -342,6 +347,9 @@ def test_proven_is_what_holds_everywhere() -> None:
     assert record(0.99, 1e-6).proven
     assert not record(0.98, 1e-6).proven
     assert not record(1.0, 2e-6).proven
+    for name in TREATMENTS:
+        assert record(0.875, 1e-6, name).proven == (name == ALL_TREATMENTS)
+    assert not record(0.99, 0).model_copy(update={"detections": ()}).proven
 
 
 def test_what_can_not_be_trained_is_named(
