@@ -1,5 +1,6 @@
 """What clients send, and its bounds; anything else is a 400."""
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self, TypeVar, get_args
@@ -17,12 +18,14 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from models.validation import problems
+from models.validation import Problem, problems
 from service.errors import BadRequest
 from service.inference.generation import SEED_LIMIT
 
 MAX_IMAGES: Final = 10
 MAX_CATEGORIES: Final = 16
+MAX_SHOWN_CHARS: Final = 40
+_WITHOUT_VALUE: Final = ("missing", "extra_forbidden")
 _COLOUR: Final = re.compile("#[0-9a-fA-F]{6}")
 
 
@@ -123,7 +126,7 @@ def validate(kind: type[Parsed], value: Any) -> Parsed:
     """Check `value` against a request's schema.
 
     Raises:
-        BadRequest: Names the first field at fault; never repeats its content.
+        BadRequest: Names the first field at fault, with its value where that is short.
     """
     try:
         return kind.model_validate(value)
@@ -136,7 +139,21 @@ def validate(kind: type[Parsed], value: Any) -> Parsed:
                 param=first.place,
                 code="unknown_field" if first.depth == 1 else None,
             ) from None
-        raise BadRequest(first.message, param=first.place or None) from None
+        value = error.errors(include_url=False)[0]["input"]
+        raise BadRequest(_with_value(first, value), param=first.place or None) from None
+
+
+def _with_value(problem: Problem, value: Any) -> str:
+    """The message, the field and its value: many clients show nobody else what `param` says."""
+    if not problem.place:
+        return problem.message
+    if problem.kind in _WITHOUT_VALUE or not isinstance(value, str | int | float):
+        return f"{problem.message} ({problem.place})"
+    # Escapes whatever could trick a terminal.
+    shown = repr(value) if isinstance(value, str) else json.dumps(value)
+    if len(shown) > MAX_SHOWN_CHARS:
+        return f"{problem.message} ({problem.place})"
+    return f"{problem.message}; {problem.place} is {shown}"
 
 
 def _fields_beside(place: str, kind: type[BaseModel]) -> list[str]:

@@ -1,23 +1,21 @@
 """Command line of the training package: prepare, sample-catalogue, bases, and shared helpers."""
 
 import logging
-import math
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from models.progress import progress as shown_progress
 from models.validation import problems
 from training.learning.config import Device, Snapshot
 
@@ -40,8 +38,6 @@ _OPTIONS = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
-
-SECONDS_BETWEEN_LINES: Final = 60
 
 _err = Console(stderr=True)
 _out = Console(highlight=False)
@@ -91,66 +87,10 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     _out.print(table)
 
 
-class PlainLines:
-    """Progress where there is no terminal (a container's log, cron, a file): a line a minute."""
-
-    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Print an update a minute, and the last."""
-        self._title, self._clock = title, clock
-        self._started: tuple[float, float] | None = None  # seconds, and what was done by then
-        self._printed = 0.0
-        self._pending: str | None = None
-
-    def update(self, done: float, total: float | None, figures: str) -> None:
-        """Take what is known now; `done` and `total` are of one unit."""
-        now = self._clock()
-        if self._started is None:
-            self._started, self._printed = (now, done), now
-        seconds, progressed = now - self._started[0], done - self._started[1]
-        left = ""
-        if total and progressed > 0:
-            minutes = math.ceil(max(total - done, 0) / progressed * seconds / 60)
-            left = f", {minutes} min left"
-        self._pending = f"{self._title}: {figures}{left}"
-        if now - self._printed >= SECONDS_BETWEEN_LINES:
-            self._printed = now
-            self.print_pending()
-
-    def print_pending(self) -> None:
-        """Print what was not printed yet."""
-        if self._pending is not None:
-            _err.print(self._pending, markup=False, highlight=False, soft_wrap=True)
-        self._pending = None
-
-
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a progress bar, or lines; yields its update function of (done, total)."""
-    if not _err.is_terminal:
-        lines = PlainLines(title)
-
-        def line(done: int, total: int | None) -> None:
-            of_all = f"{done} of {total}" if total else f"{done}"
-            lines.update(done, total, f"{of_all} {unit}")
-
-        yield line
-        lines.print_pending()
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{unit} · {{task.fields[rate]}}/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_err, transient=True) as bar:
-        task = bar.add_task(title, total=None, rate="–")
-
-        def update(done: int, total: int | None) -> None:
-            speed = bar.tasks[task].speed
-            rate = "–" if speed is None else f"{speed:.0f}"
-            bar.update(task, completed=done, total=total, rate=rate)
-
+    """Show a progress bar, or lines, on stderr; as of `models.progress`."""
+    with shown_progress(_err, title, unit) as update:
         yield update
 
 

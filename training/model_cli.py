@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
+from models.progress import PlainLines, progress_of_parts
 from training.cli import (
     DeviceOption,
     MaxMinutes,
-    PlainLines,
     SnapshotOption,
     configure_logging,
     fail,
@@ -145,7 +145,7 @@ def _training_display(
         return tick.nimg if by_images else tick.elapsed_sec
 
     if not _err.is_terminal:
-        lines = PlainLines("Training")
+        lines = PlainLines(_err, "Training")
         yield lambda tick: lines.update(done_by(tick), total, _figures(tick))
         lines.print_pending()
         return
@@ -234,7 +234,15 @@ def evaluate(
         )
         sampler = open_sampler(model, where, snapshot)
         target = out or (model / EVALUATION_FOLDER if hasattr(sampler, "config") else None)
-        report = run_evaluation(sampler, PreparedDataset(data), options, target)
+        settings = options.model_dump(exclude_none=True)
+        _err.print(
+            f"Evaluating {model} on {data}: "
+            + ", ".join(f"{name} {value}" for name, value in settings.items()),
+            markup=False,
+            soft_wrap=True,
+        )
+        with progress_of_parts(_err, "Evaluating,", "images") as update:
+            report = run_evaluation(sampler, PreparedDataset(data), options, target, update)
     rows = [(name, f"{value:.4g}") for name, value in report.headline().items()]
     rows += [(name, f"left out: {reason}") for name, reason in report.overall.reasons.items()]
     print_table(("metric", "value"), rows)

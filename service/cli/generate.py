@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from service.cli.console import operator_errors, say
+from models.progress import progress
+from service.cli.console import errors_console, operator_errors, say
 from service.cli.options import (
     DeviceOption,
     ExportOption,
@@ -73,7 +75,10 @@ def generate(
             size=size,
             output_format=output_format,
         )
-        write_images(batch, out, model_id=model, export=export, device=device)
+        with progress(errors_console, "Generating", "images") as update:
+            write_images(
+                batch, out, model_id=model, export=export, device=device, on_progress=update
+            )
     say(f"wrote {count} images to {out}")
 
 
@@ -84,6 +89,7 @@ def write_images(
     model_id: str | None = None,
     export: Path | None = None,
     device: Device | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Generate `batch` into `out`, as CATEGORY-SEED.FORMAT.
 
@@ -93,6 +99,7 @@ def write_images(
         model_id: "name" or "name:version"; None = the service's default.
         export: An export directory to use instead of a registered model.
         device: Overrides CATALOGAN_DEVICE.
+        on_progress: Is notified of how many images of how many are written.
 
     Raises:
         OperatorError: Model, export or directory can't be used.
@@ -109,6 +116,7 @@ def write_images(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(settings.workers) as threads, closing(State(settings)) as state:
+            done = 0
             for start in range(0, batch.count, MAX_IMAGES):
                 plan = _plan(batch, first, start, session)
                 jobs = generation_jobs(session, plan, encoder)
@@ -117,6 +125,8 @@ def write_images(
                     state.records.add([record_of(one, "generation", now) for one in images])
                     for image in images:
                         _write(out, image, batch.output_format)
+                    done += len(images)
+                    on_progress(done, batch.count)
     except OSError as error:
         raise RegistryError(f"{out} can't be written to: {error.strerror or error}") from error
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast, get_args
 
 import typer
-from rich.progress import Progress
 
-from service.cli.console import errors_console, operator_errors, say
+from models.progress import progress
+from service.cli.console import errors_console, operator_errors, printable, say
 from service.cli.options import (
     DeviceOption,
     ExportOption,
@@ -28,13 +28,14 @@ from service.datasets.stream import SetGenerator, dataset_bytes
 from service.errors import BadRequest, OperatorError
 from service.fields import validate
 from service.generation.output import ImageEncoder
+from service.inference.generation import GeneratorSession
 from service.inference.graphs import Device
 from service.inference.workers import Workers
 from service.model_store.sessions import open_session
 from service.provenance.marker import open_marker
 from service.rendering.encoded_image import EncodedImage
 from service.rendering.recording import record_of
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 from service.storage.records import Records
 from service.storage.state import State
 
@@ -82,14 +83,9 @@ def synthesize(
             size=size,
             background=background,
         )
-        with Progress(console=errors_console, disable=not errors_console.is_terminal) as progress:
-            task = progress.add_task("Images", total=None)
-
-            def show(done: int, total: int) -> None:
-                progress.update(task, completed=done, total=total)
-
+        with progress(errors_console, "Synthesizing", "images") as update:
             plan = write_set(
-                request, out, model_id=model, export=export, device=device, on_progress=show
+                request, out, model_id=model, export=export, device=device, on_progress=update
             )
     summary = f"wrote {len(plan.numbers)} of {plan.total} images to {out}, seed {plan.seed}"
     say(summary)
@@ -170,6 +166,8 @@ def write_set(
         plan.output_format,
         plan.output_compression,
     )
+    line = printable(_settings_line(plan, encoder, session, settings))
+    errors_console.print(line, markup=False, soft_wrap=True)
     workers = Workers(settings.workers, math.inf)  # nobody else is waiting
     generator = SetGenerator(session, encoder, workers.run, 2 * settings.workers)
     try:
@@ -180,6 +178,19 @@ def write_set(
     finally:
         workers.stop()
     return plan
+
+
+def _settings_line(
+    plan: DatasetPlan, encoder: ImageEncoder, session: GeneratorSession, settings: Settings
+) -> str:
+    """What the set will be, all that was left open resolved."""
+    return (
+        f"Synthesizing {len(plan.numbers)} images of {encoder.model_id}: layout {plan.layout}, "
+        f"size {plan.presentation.size}, format {plan.output_format}, "
+        f"truncation_psi {plan.truncation_psi:g}, seed {plan.seed}, "
+        f"shard {plan.shard.index}/{plan.shard.of}; "
+        f"{settings.workers} workers on {session.device}"
+    )
 
 
 async def _write(

@@ -18,7 +18,9 @@ def find_category(name: str, known: Sequence[str], param: str = "category") -> i
     index = category_index(name, known)
     if index is None:
         raise BadRequest(
-            f"unknown category; known are {listing(known)}", param=param, code="unknown_category"
+            f"unknown category; known are {listing(known)}; {param} is {name[:40]!r}",
+            param=param,
+            code="unknown_category",
         )
     return index
 

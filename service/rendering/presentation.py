@@ -135,7 +135,9 @@ def _choose_size(size: str | None, manifest: GeneratorManifest, rounded: bool) -
         return native
     match = _SIZE.fullmatch(size or "")
     if match is None:
-        raise BadRequest(_refusal(manifest, "write it as WIDTHxHEIGHT"), param="size")
+        raise BadRequest(
+            _refusal(manifest, f"write it as WIDTHxHEIGHT, not {size[:20]!r}"), param="size"
+        )
     width, height = int(match[1]), int(match[2])
     nearest = _scaled(manifest, math.sqrt(width * height / math.prod(native)))
     largest = largest_size(manifest)

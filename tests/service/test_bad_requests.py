@@ -87,7 +87,7 @@ def test_what_is_not_served_says_so(client: TestClient) -> None:
     for colour in ("pink", "#12345", "#1234567", "#12345g", " white", "white\n"):
         error = check(client.post(URL, json={"background": colour}), 400, "background")
         known = "auto, opaque, transparent, white or a colour as #rrggbb"
-        assert error["message"] == f"must be {known}"
+        assert error["message"] == f"must be {known}; background is {colour!r}"
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,30 @@ def test_messages(kind: type[Strict], value: Any, param: str, message: str) -> N
         validate(kind, value)
     assert caught.value.param == param
     assert caught.value.message.startswith(message)
+    assert param in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"n": 11}, "must be 10 or less; n is 11"),
+        ({"n": True}, "must be a whole number; n is true"),
+        ({"seed": -1}, "must be 0 or more; seed is -1"),
+        ({"seeds": [1, "2"]}, "must be a whole number; seeds.1 is '2'"),
+        ({"category": 7}, "must be text; category is 7"),
+        ({"category": "x" * 201}, "may have at most 200 characters (category)"),
+        ({"size": 1024}, "must be text; size is 1024"),
+        ({"output_format": "\x1b[2J"}, r"output_format is '\x1b[2J'"),
+        ({"style_mixing": {"coarse": 1}}, "is missing (style_mixing.fine)"),
+        ({"truncation_psi": [1]}, "must be a number (truncation_psi)"),
+    ],
+)
+def test_a_message_alone_says_which_field_and_what_was_sent(
+    value: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        validate(GenerationRequest, value)
+    assert caught.value.message.endswith(message)
 
 
 BOX = "must be four numbers: [left, top, width, height] as coco, [left, top, right, bottom] as xyxy"

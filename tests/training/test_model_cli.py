@@ -245,6 +245,8 @@ def test_an_export_carries_what_evaluate_measured(
         "evaluate", run, "--data", data, "--samples", "36", "--max-memorised", "1"
     )
     assert code == 0, output
+    assert f"Evaluating {run} on {data}: samples 60, seed 0, truncation_psi 1.0" in output
+    assert re.search(r"Evaluating, generated: (\d+) of \1 images", output)
     assert "How good are the images?" in (run / "report.html").read_text()
     with Image.open(run / "evaluation" / "contact-sheet.png") as sheet:
         assert min(sheet.size) > 200

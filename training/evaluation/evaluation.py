@@ -5,7 +5,8 @@ have the same mix of categories and each round compares equal counts.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,9 @@ from training.metrics.scores import FeatureSet, covered_share, real_floor, score
 
 _logger = logging.getLogger(__name__)
 
+# Part of the work, images done, images in all.
+OnProgress = Callable[[str, int, int], None]
+
 SHEET_FILE: Final = "contact-sheet.png"
 NEAREST_FILE: Final = "memorisation.png"
 MIN_VALIDATION_PHOTOS: Final = 4  # scores that need more are left out with a reason
@@ -57,7 +61,11 @@ class EvaluationError(ValueError):
 
 
 def evaluate(
-    sampler: Sampler, dataset: PreparedDataset, options: EvaluationOptions, out: Path | None = None
+    sampler: Sampler,
+    dataset: PreparedDataset,
+    options: EvaluationOptions,
+    out: Path | None = None,
+    on_progress: OnProgress = lambda part, done, total: None,
 ) -> EvaluationReport:
     """Score a generator against the validation photos, overall and per category.
 
@@ -67,6 +75,8 @@ def evaluate(
         options: Counts, seed and features.
         out: Folder for evaluation.json, contact-sheet.png and memorisation.png; None writes
             nothing.
+        on_progress: Is notified of the part that is worked on, and how many of how many images
+            are done.
 
     Returns:
         The report, as written.
@@ -75,7 +85,7 @@ def evaluate(
         EvaluationError: No category matches, or there are too few photos.
         FeatureError: The feature extractor can't be loaded.
     """
-    evaluation = _Evaluation(sampler, dataset, options)
+    evaluation = _Evaluation(sampler, dataset, options, on_progress)
     report = evaluation.report()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -90,10 +100,15 @@ class _Evaluation:
     """One evaluation: a sampler, the dataset to compare with, and the feature extractor."""
 
     def __init__(
-        self, sampler: Sampler, dataset: PreparedDataset, options: EvaluationOptions
+        self,
+        sampler: Sampler,
+        dataset: PreparedDataset,
+        options: EvaluationOptions,
+        on_progress: OnProgress,
     ) -> None:
         """Match the categories, and load the extractor."""
         self._sampler, self._dataset, self._options = sampler, dataset, options
+        self._on_progress = on_progress
         self._names = dataset.info.categories
         self._near_pairs: list[NearPair] = []
         self._matched = _matched_labels(sampler.categories, self._names)
@@ -173,7 +188,13 @@ class _Evaluation:
     def _photos(self, split: Split, *, mirrored: bool = False) -> FeatureSet:
         """Compute the features of the photos of `_rows`."""
         labels = self._dataset.labels[self._dataset.indices(split)]
-        features = photo_features(self._dataset, self._extractor, split, mirrored=mirrored)
+        features = photo_features(
+            self._dataset,
+            self._extractor,
+            split,
+            mirrored=mirrored,
+            on_progress=partial(self._on_progress, f"photos for {split}"),
+        )
         known = np.isin(labels, list(self._matched))
         return FeatureSet(features=features[known], labels=labels[known])
 
@@ -188,10 +209,12 @@ class _Evaluation:
         truncation_psi: float,
         noise_scale: float = 1.0,
         first: int = 0,
+        part: str = "generated",
     ) -> Iterator[NDArray[np.uint8]]:
         """Generate images for the dataset's `labels`, a batch at a time.
 
-        The number of an image determines it; the first one here is `first`.
+        The number of an image determines it; the first one here is `first`. `part` is what
+        their progress is shown as.
         """
         requested = np.asarray([self._matched[int(label)] for label in labels], dtype=np.int64)
         for start in range(0, len(requested), self._options.batch_size):
@@ -207,6 +230,7 @@ class _Evaluation:
                     f"the model returned {len(images)} images of {len(batch)} requested"
                 )
             yield images
+            self._on_progress(part, start + len(batch), len(requested))
 
     def _generate(
         self, photos: TrainingPhotos, check: MemorisationCheck
@@ -260,7 +284,7 @@ class _Evaluation:
             self._dataset,
             np.asarray(sorted(self._matched)),
             lambda labels, offset: self._images(
-                labels, self._options.truncation_psi, first=first + offset
+                labels, self._options.truncation_psi, first=first + offset, part="for classifiers"
             ),
             self._options.usefulness,
             seed=self._options.seed,
@@ -273,7 +297,7 @@ class _Evaluation:
         """Apply the probe to generated images, and to photos for comparison."""
         psi = self._options.served_truncation_psi
         labels = self._rounds(min(SERVED_SAMPLES, self._options.samples))
-        batches = self._images(labels, psi, self._options.served_noise_scale)
+        batches = self._images(labels, psi, self._options.served_noise_scale, part="as served")
         served = FeatureSet(
             features=np.concatenate([self._extractor(images) for images in batches]), labels=labels
         )
@@ -300,6 +324,9 @@ class _Evaluation:
         """Train classifiers on generated images and on photos; None with one category."""
         if len(self._matched) < 2:
             return None
+        _logger.info(
+            "training classifiers on %d generated images, and on photos", len(generated.labels)
+        )
         return second_opinion(
             self._dataset,
             generated,

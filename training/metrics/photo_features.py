@@ -22,7 +22,12 @@ _READ_AT_ONCE: Final = 256
 
 
 def photo_features(
-    dataset: PreparedDataset, extractor: FeatureExtractor, split: Split, *, mirrored: bool = False
+    dataset: PreparedDataset,
+    extractor: FeatureExtractor,
+    split: Split,
+    *,
+    mirrored: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float32]:
     """Features of a split's photos, read from DATASET/features if they are cached there.
 
@@ -31,6 +36,7 @@ def photo_features(
         extractor: Computes the features.
         split: Which photos.
         mirrored: Mirror the photos left to right.
+        on_progress: Is notified of how many of how many photos are done, if they are not cached.
 
     Returns:
         [N, D], in the order of `dataset.indices(split)`.
@@ -44,7 +50,7 @@ def photo_features(
         name,
         depends_on,
         shape,
-        lambda: _compute(dataset, extractor, rows, step=-1 if mirrored else 1),
+        lambda: _compute(dataset, extractor, rows, -1 if mirrored else 1, on_progress),
     )
 
 
@@ -91,7 +97,11 @@ def _read(path: Path, metadata: dict[str, str]) -> NDArray[Any] | None:
 
 
 def _compute(
-    dataset: PreparedDataset, extractor: FeatureExtractor, rows: NDArray[np.int64], step: int
+    dataset: PreparedDataset,
+    extractor: FeatureExtractor,
+    rows: NDArray[np.int64],
+    step: int,
+    on_progress: Callable[[int, int], None],
 ) -> NDArray[np.float32]:
     """Compute the features of the photos of `rows`, some at a time."""
     features = np.empty((len(rows), extractor.info.dimensions), dtype=np.float32)
@@ -100,4 +110,5 @@ def _compute(
     for start in range(0, len(rows), _READ_AT_ONCE):
         photos = dataset.images[rows[start : start + _READ_AT_ONCE]][:, :, ::step]
         features[start : start + _READ_AT_ONCE] = extractor(photos)
+        on_progress(start + len(photos), len(rows))
     return features

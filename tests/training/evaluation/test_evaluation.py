@@ -115,8 +115,16 @@ def test_a_good_generator_scores_near_the_floor(good):
     assert (opinion.generated_count, opinion.photo_count) == (72, 60)
 
 
-def test_same_seed_same_numbers(dataset, good):
-    assert evaluate(ShapeSampler(), dataset, OPTIONS) == good[0]
+def test_same_seed_same_numbers_and_it_says_what_is_done(dataset, good):
+    last = {}
+
+    def note(part: str, done: int, total: int) -> None:
+        assert last.get(part, (0,))[0] < done <= total
+        last[part] = (done, total)
+
+    assert evaluate(ShapeSampler(), dataset, OPTIONS, on_progress=note) == good[0]
+    assert {"generated", "as served"} <= last.keys()
+    assert all(done == total for done, total in last.values())
 
 
 def test_another_seed_other_numbers(dataset, good):
