@@ -37,7 +37,7 @@ class Guesses:
     """The addresses that keys come from, of this process; only the event loop uses them.
 
     A key that was accepted from an address before is never held up there: others behind the
-    same address can't lock its owner out by guessing.
+    same address, or an old key in a script, can't lock its owner out.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

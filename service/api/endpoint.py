@@ -43,8 +43,10 @@ class Endpoint:
     work: WorkLimits | None = None
 
 
-# What any endpoint that creates images may return.
-_CREATING: Final = (400, 401, 403, 408, 409, 413, 429, 500, 503, 504)
+# What any endpoint may return: the key, the scope or the origin is wrong, or too many keys were.
+_GUARDED: Final = (401, 403, 429, 500)
+# What any that creates images may return.
+_CREATING: Final = (*_GUARDED, 400, 408, 409, 413, 503, 504)
 
 GENERATIONS: Final = Endpoint(
     method="POST",
@@ -103,17 +105,15 @@ VARIATIONS: Final = Endpoint(
     queue="uploads",
     statuses=(*_CREATING, 404, 415, 422),
 )
-MODELS: Final = Endpoint(
-    method="GET", path="/v1/models", summary="List models", statuses=(401, 500)
-)
+MODELS: Final = Endpoint(method="GET", path="/v1/models", summary="List models", statuses=_GUARDED)
 MODEL: Final = Endpoint(
-    method="GET", path="/v1/models/{model}", summary="Show a model", statuses=(401, 404, 500)
+    method="GET", path="/v1/models/{model}", summary="Show a model", statuses=(*_GUARDED, 404)
 )
 USAGE: Final = Endpoint(
     method="GET",
     path="/v1/usage",
     summary="Show usage and quotas",
-    statuses=(400, 401, 500, 503),
+    statuses=(*_GUARDED, 400, 503),
 )
 VERIFICATIONS: Final = Endpoint(
     method="POST",
@@ -122,7 +122,7 @@ VERIFICATIONS: Final = Endpoint(
     kind="verification",
     body="form",
     queue="uploads",
-    statuses=(400, 401, 408, 413, 415, 429, 500, 503, 504),
+    statuses=(*_GUARDED, 400, 408, 413, 415, 503, 504),
 )
 OPENAPI: Final = Endpoint(method="GET", path="/v1/openapi.json")
 METRICS: Final = Endpoint(method="GET", path="/metrics", scope="metrics")

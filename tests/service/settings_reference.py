@@ -4,7 +4,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-import annotated_types
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -62,16 +61,13 @@ def _takes(field: FieldInfo) -> str:
 
 
 def _range(field: FieldInfo) -> str:
-    low = high = ""
-    for bound in field.metadata:
-        match bound:
-            case annotated_types.Ge(ge=value):
-                low = f"{_number(value)} or more"
-            case annotated_types.Gt(gt=value):
-                low = f"over {_number(value)}"
-            case annotated_types.Le(le=value):
-                high = f"up to {_number(value)}"
-    return ", ".join(one for one in (low, high) if one)
+    said = {"ge": "{} or more", "gt": "over {}", "le": "up to {}"}
+    return ", ".join(
+        text.format(_number(getattr(bound, name)))
+        for name, text in said.items()
+        for bound in field.metadata
+        if hasattr(bound, name)
+    )
 
 
 if __name__ == "__main__":

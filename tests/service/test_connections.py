@@ -163,6 +163,12 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(hasty: int) -> 
         assert read_all(connection) == b""
 
 
+def test_a_connection_that_idles_after_an_answer_is_closed(hasty: int) -> None:
+    with answered(hasty, MODELS) as (connection, answer):
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert read_all(connection) == b""
+
+
 def test_empty_lines_do_not_keep_a_connection_alive(hasty: int) -> None:
     with answered(hasty, MODELS) as (connection, answer):
         assert answer.startswith(b"HTTP/1.1 200")

@@ -69,6 +69,18 @@ def test_who_was_let_in_before_is_not_locked_out_by_others_of_the_address(addres
     assert ask(address, OPERATOR_KEY).status_code == 200
 
 
+def test_nobody_waits_with_a_key_that_is_not_to_be_guessed(home: None, tmp_path: Path) -> None:
+    """Else an old key in a script would keep all others of its address out after a restart."""
+    path = tmp_path / "keys.json"
+    created = create_key(path, "shop", ["generate"], None, None)
+    random = "5f0b7ad1c29e48634b1f7e90d3a8c65213c7f9e20b4d86a1"
+    with live_service(api_key=random, keys_file=str(path)) as address:
+        assert guess(address, 7)[-1] == 429
+        assert ask(address, created).status_code == 200
+        assert ask(address, random).status_code == 200
+        assert ask(address, created[:-1]).status_code == 429
+
+
 def test_a_right_key_after_wrong_ones_is_logged(
     address: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -51,7 +51,7 @@ def creation(queue: Queue, images: int = 3) -> Creation:
 async def taken(runtime: Runtime) -> int:
     quota = Quota.of(KEY, utc_now())
     assert quota is not None
-    return (await runtime.state.quotas.taken({KEY.name: quota.period})).get(KEY.name, 0)
+    return (await runtime.state.quotas.taken({KEY.id: quota.period})).get(KEY.id, 0)
 
 
 async def done() -> Created:
