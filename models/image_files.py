@@ -64,9 +64,7 @@ def _strip_png(data: bytes) -> Pixels:
             parts += [len(body).to_bytes(4), kind, body, checksum]
         elif not kind[0] & 0x20 or kind == b"tRNS":  # of the pixels: a decoder judges it
             parts.append(data[start:end])
-        elif kind in (b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt") and _is_sound(
-            data, start, end
-        ):
+        elif kind in (b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt") and _is_sound(data, start, end):
             if kind == b"iCCP":
                 profile = _inflate(bytes(body).partition(b"\0")[2][1:], MAX_PROFILE_BYTES)
             elif kind == b"eXIf" or _is_orienting(kind, bytes(body)):
