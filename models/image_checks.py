@@ -51,7 +51,7 @@ def check_file(image: Image.Image, file: Pixels) -> None:
     """Refuse what would cost far more than the image's size tells, and raw files' previews."""
     if file.scans > MAX_SCANS:
         raise ImageError(
-            "too_costly", f"a JPEG of more than {MAX_SCANS} scans; save it again without them"
+            "too_costly", f"a JPEG of more than {MAX_SCANS} scans; save it again as a plain one"
         )
     if image.format == "TIFF":
         _check_tiff(image)

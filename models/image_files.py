@@ -62,14 +62,12 @@ def _strip_png(data: bytes) -> Pixels:
         if end > len(data):  # pixels that the file's end cuts, perhaps behind the last one
             checksum = zlib.crc32(body, zlib.crc32(kind)).to_bytes(4)
             parts += [len(body).to_bytes(4), kind, body, checksum]
-        elif not kind[0] & 0x20:  # critical: a decoder judges it
+        elif not kind[0] & 0x20 or kind == b"tRNS":  # of the pixels: a decoder judges it
             parts.append(data[start:end])
-        elif kind in (b"tRNS", b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt") and _is_sound(
-            data, start, end
-        ):
+        elif kind in (b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt") and _is_sound(data, start, end):
             if kind == b"iCCP":
                 profile = _inflate(bytes(body).partition(b"\0")[2][1:], MAX_PROFILE_BYTES)
-            elif kind in (b"tRNS", b"eXIf") or _is_orienting(kind, bytes(body)):
+            elif kind == b"eXIf" or _is_orienting(kind, bytes(body)):
                 parts.append(data[start:end])
     return Pixels(b"".join([*parts, _PNG_END]), profile)
 

@@ -188,7 +188,7 @@ def _open_header(data: bytes, limits: ImageLimits) -> tuple[Image.Image, Pixels]
     try:
         image = _open(file.data + (b"" if file.ends else JPEG_END), promised)
     except Image.DecompressionBombError as error:
-        raise ImageError("too_many_pixels", f"over {MAX_PIXELS} pixels in all") from error
+        raise ImageError("too_many_pixels", f"over {limits.max_pixels} pixels in all") from error
     except MemoryError as error:
         raise ImageError("too_costly", "it takes too much memory to decode") from error
     except Exception as error:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -21,6 +22,7 @@ from service.model_store.registry import Registry
 
 from ..processes import started
 from .conftest import wait_for
+from .test_augmentations_http import photo
 
 ROOT = Path(__file__).parents[2]
 # With time limits that no busy machine runs into, where they are no settings: see conftest.
@@ -249,7 +251,9 @@ def test_a_bento_holds_the_promoted_model_and_serves(export: Path, tmp_path: Pat
     bento = Path(os.environ["BENTOML_HOME"]) / "bentos" / name / version
     assert model.model_id in (bento / "bento.yaml").read_text()
     packed = sorted(path.name for path in (bento / "src" / "models").iterdir())
-    assert packed == ["__init__.py", "images.py", "manifest.py", "validation.py", "watermark.py"]
+    images = [f"image_{part}.py" for part in ("checks", "colour", "files", "formats")]
+    shared = ["images.py", "manifest.py", "validation.py", "watermark.py"]
+    assert packed == ["__init__.py", "av1_sizes.py", "confinement.py", *images, *shared]
     Registry().promotions.path.unlink()
     port = free_port()
     command = [*BENTOML, tag, "--host", "127.0.0.1", "--port", str(port)]
@@ -257,6 +261,12 @@ def test_a_bento_holds_the_promoted_model_and_serves(export: Path, tmp_path: Pat
         assert model.model_id in get(f"http://127.0.0.1:{port}/v1/models").decode().replace(
             f'"id":"{model.name}"', f'"id":"{model.model_id}"'
         )
+        uploaded = httpx.post(  # decoded by a process of its own, which finds its modules
+            f"http://127.0.0.1:{port}/v1/images/augmentations",
+            files={"image": photo()},
+            timeout=None,
+        )
+        assert uploaded.status_code == 200, uploaded.text
         process.send_signal(signal.SIGTERM)
         process.communicate()
 
