@@ -29,21 +29,6 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
                 code="link_expired",
             )
         requested = validate(GenerationRequest, content)
-<<<<<<< Updated upstream
-        creation = Creation(
-            endpoint=GENERATIONS,
-            request=request,
-            body=requested,
-            images=1,
-            queue=runtime.queues["generations"],
-        )
-        accept = MEDIA_TYPES[requested.output_format or "png"]
-        response = await run_once(
-            creation, runtime, partial(generate_images, accept, requested, runtime)
-        )
-        response.headers["Cache-Control"] = f"private, max-age={LIFETIME_SEC}"
-        return response
-=======
         accept = MEDIA_TYPES[requested.output_format or "png"]
         # Not `run_once`: it was charged with the links, and strangers store no responses.
         async with runtime.queues["generations"].slot():
@@ -53,4 +38,3 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
         runtime.metrics.images.labels(kind, created.model_id).inc()
         created.response.headers["Cache-Control"] = f"private, max-age={LIFETIME_SEC}"
         return created.response
->>>>>>> Stashed changes
