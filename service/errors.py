@@ -89,8 +89,10 @@ class Unauthorized(ApiError):
     type = "authentication_error"
     default_code = "invalid_api_key"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after_sec: int | None = None
+    ) -> None:
+        super().__init__(message, code=code, retry_after_sec=retry_after_sec)
         self.headers["WWW-Authenticate"] = "Bearer"
 
 

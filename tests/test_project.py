@@ -34,6 +34,7 @@ FILES = {
     "LICENSE",
     "Makefile",
     "README.md",
+    "SECURITY.md",
     "bentofile.yaml",
     "catalogan.py",
     "constraints.txt",

@@ -43,10 +43,10 @@ class Endpoint:
     work: WorkLimits | None = None
 
 
-# What any endpoint may return: the key, the scope or the origin is wrong, or too many keys were.
-_GUARDED: Final = (401, 403, 429, 500)
+# What any endpoint may return: the key, the scope or the origin is wrong.
+_GUARDED: Final = (401, 403, 500)
 # What any that creates images may return.
-_CREATING: Final = (*_GUARDED, 400, 408, 409, 413, 503, 504)
+_CREATING: Final = (*_GUARDED, 400, 408, 409, 413, 429, 503, 504)
 
 GENERATIONS: Final = Endpoint(
     method="POST",
@@ -122,7 +122,7 @@ VERIFICATIONS: Final = Endpoint(
     kind="verification",
     body="form",
     queue="uploads",
-    statuses=(*_GUARDED, 400, 408, 413, 415, 503, 504),
+    statuses=(*_GUARDED, 400, 408, 413, 415, 429, 503, 504),
 )
 OPENAPI: Final = Endpoint(method="GET", path="/v1/openapi.json")
 METRICS: Final = Endpoint(method="GET", path="/metrics", scope="metrics")

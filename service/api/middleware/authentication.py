@@ -106,14 +106,13 @@ class Authentication:
         """The key that was given, unless its address sent too many wrong ones.
 
         Raises:
-            Unauthorized: It is wrong.
-            Busy: It may be right, but is not looked at yet.
+            Unauthorized: It is wrong, or may be right, but is not looked at yet.
         """
         key, address = self._keyring.find(given), self._peers.address(scope)
         wait_sec = self._guesses.wait_sec(address, key.id if key else None)
         if wait_sec > 0 and not (key and key_bits(given) >= UNGUESSABLE_BITS):
-            raise Busy(
-                "too many wrong API keys came from your address",
+            raise Unauthorized(
+                f"too many wrong API keys came from your address: wait {math.ceil(wait_sec)} s",
                 code="too_many_wrong_keys",
                 retry_after_sec=math.ceil(wait_sec),
             )
