@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, Field
 
-from models.images import sniff_format
+from models.image_formats import describe_unaccepted, sniff_format
 from models.watermark import PAYLOAD_BITS
 from service.errors import NotReady, UnsupportedImage
 from service.provenance.manifests import Manifest, made_by_us, read_manifest
@@ -130,7 +130,9 @@ class Verifier:
         """
         kind = sniff_format(data)
         if kind is None:
-            raise UnsupportedImage("this is no image of an accepted type", param="image")
+            raise UnsupportedImage(
+                f"this can't be verified: {describe_unaccepted(data)}", param="image"
+            )
         sha256 = hashlib.sha256(data).hexdigest()
         manifest = read_manifest(data, f"image/{kind.lower()}", self._anchors)
         by_us = made_by_us(manifest, self._organization)
