@@ -75,7 +75,9 @@ class Uploads:
             "ms": statistics.median(times),
             "cpu_ms": 1000 * (self._cpu_s() - cpu_s) / count,
             "rss_mb": self._server.memory_info().rss / 1e6,
-            "children": len(self._server.children()),
+            "child_mb": max(
+                (c.memory_info().rss / 1e6 for c in self._server.children()), default=0
+            ),
         }
 
     def _cpu_s(self) -> float:
@@ -140,6 +142,8 @@ def measure(quick: bool) -> Measurement:
             interleaved(1, *work)  # a warm-up
             found = dict(zip(sides, interleaved(rounds, *work), strict=True))
             add(measurement, endpoint, found)
+    resting = [one["child_mb"] for one in measurement.raw["uploads"]["augmentations"]["now"]]
+    measurement.add("decoding_process_rss_mb", resting)
     measurement.raw["uploads"] |= {"before": BEFORE, "photo_px": PHOTO_PX, "photo_bytes": len(data)}
     return measurement
 
