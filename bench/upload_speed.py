@@ -63,7 +63,7 @@ class Uploads:
         Raises:
             httpx.HTTPStatusError: It was refused.
         """
-        times, cpu_s = [], self._cpu_s()
+        times, cpu_s = list[float](), self._cpu_s()
         for _ in range(count):
             start = time.perf_counter()
             files = {"image": ("photo.jpg", self._data, "image/jpeg")}
@@ -71,6 +71,7 @@ class Uploads:
                 f"/v1/images/{endpoint}", files=files, data=FIELDS[endpoint]
             ).raise_for_status()
             times.append(1000 * (time.perf_counter() - start))
+        children = [child.memory_info().rss / 1e6 for child in self._server.children()]
         return {
             "ms": statistics.median(times),
             "cpu_ms": 1000 * (self._cpu_s() - cpu_s) / count,
