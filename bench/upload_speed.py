@@ -76,9 +76,7 @@ class Uploads:
             "ms": statistics.median(times),
             "cpu_ms": 1000 * (self._cpu_s() - cpu_s) / count,
             "rss_mb": self._server.memory_info().rss / 1e6,
-            "child_mb": max(
-                (c.memory_info().rss / 1e6 for c in self._server.children()), default=0
-            ),
+            "child_mb": max(children, default=0.0),
         }
 
     def _cpu_s(self) -> float:
