@@ -149,6 +149,16 @@ def test_a_link_is_the_image(service: TestClient, more: dict[str, Any]) -> None:
     assert linked | {"created": 0} == whole | {"created": 0}
 
 
+def test_who_follows_a_link_stores_nothing_and_is_in_the_records(service: TestClient) -> None:
+    (one,) = generate(service, category="mugs", seed=1, response_format="url")["data"]
+    for _ in range(2):
+        image = service.get(path_of(one["url"]), headers={"Idempotency-Key": "mine"})
+        assert image.status_code == 200
+        assert not {"idempotency-replayed", "idempotency-stored"} & image.headers.keys()
+    found = service.post("/v1/verifications", files={"image": image.content}).json()
+    assert found["verdict"] == "ours"
+
+
 def test_what_is_wrong_is_said_before_there_is_a_link(service: TestClient) -> None:
     for body, param in (({"prompt": "a spoon"}, "prompt"), ({"category": "x"}, "category")):
         refused = service.post(URL, json={**body, "response_format": "url"})
