@@ -1,12 +1,14 @@
 """Uploaded photos, decoded a few at a time and apart from the threads that generate images."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 from models.images import ImageLimits
 from service.decoding.processes import DecodingProcesses
-from service.inference.workers import Workers
-from service.telemetry.observation import stage
+from service.inference.workers import Workers, one_at_a_time
+from service.telemetry.observation import current, stage
 
 Decoded = TypeVar("Decoded")
 
@@ -27,6 +29,10 @@ class Decoder:
             limits: Of each file.
         """
         count = max(_FEWEST, min(cores, _MOST))
+        # By name of the key; of all but one process, so that the next caller never waits for one.
+        self._shares: Final = defaultdict[str | None, asyncio.Semaphore](
+            lambda: asyncio.Semaphore(count - 1)
+        )
         self._threads: Final = Workers(count, max_wait_sec)
         self.processes: Final = DecodingProcesses(count, limits)
 
@@ -36,7 +42,9 @@ class Decoder:
         Raises:
             Busy: The turn came too late.
         """
-        (decoded,) = await self._threads.run([lambda: self._decode(how)])
+        observed = current()
+        async with one_at_a_time(self._shares[observed.key if observed else None]):
+            (decoded,) = await self._threads.run([lambda: self._decode(how)])
         return decoded
 
     def stop(self) -> None:
