@@ -15,8 +15,8 @@ from service.telemetry.metrics import Metrics
 class Queue:
     """Counts the requests of one kind that are being served; refuses those over a limit.
 
-    A full queue still admits one request of each caller that has none in it, up to as many again:
-    nobody waits for whoever filled it.
+    A full queue still admits callers that have less than their share in it, one request at least,
+    up to as many again: nobody waits for whoever filled it.
     """
 
     def __init__(self, name: str, limit: int, metrics: Metrics) -> None:
@@ -45,7 +45,9 @@ class Queue:
         pending = self._by_caller.total()
         if pending < self._limit:
             return
-        if self._by_caller[caller.get()] or pending >= 2 * self._limit:
+        own = self._by_caller.get(caller.get(), 0)
+        share = max(1, self._limit // (len(self._by_caller) + (own == 0)))
+        if own >= share or pending >= 2 * self._limit:
             wait_sec = min(60, max(1, math.ceil(self._mean_sec / 2)))
             raise Busy(f"{pending} requests wait already", retry_after_sec=wait_sec)
 

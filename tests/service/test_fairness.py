@@ -201,6 +201,21 @@ def test_a_full_queue_admits_those_who_have_nothing_in_it() -> None:
     asyncio.run(test())
 
 
+def test_a_full_queue_admits_callers_that_have_less_than_their_share() -> None:
+    """Who sends several at a time was refused all but one while another caller filled it."""
+
+    async def test() -> None:
+        queue = Queue("test", 8, Metrics((1,)))
+        async with AsyncSlots(queue) as slots:
+            for name, admitted in (("many", 8), ("few", 4), ("other", 2)):
+                for _ in range(admitted):
+                    await slots.take(name)
+                with pytest.raises(Busy):
+                    await slots.take(name)
+
+    asyncio.run(test())
+
+
 class AsyncSlots:
     """Slots that callers hold until the block ends."""
 
