@@ -104,6 +104,8 @@ class Workers:
         finally:
             begun = [job.result for job in handed_over if not job.result.cancel()]
             running = [asyncio.wrap_future(result) for result in begun if not result.done()]
+            for future in running:  # its caller is gone: nobody else looks at what comes of it
+                future.add_done_callback(lambda done: done.cancelled() or done.exception())
             if running:
                 await to_the_end(asyncio.wait(running))
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextvars
+import gc
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,8 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel, field_validator
+from starlette.requests import Request
 
 from service.access.api_keys import create_key
+from service.api.parsing.json_body import SMALL_BYTES, read_json
 from service.api.queues import Queue
 from service.errors import Busy
 from service.inference.fair_lock import FairLock
@@ -155,6 +160,57 @@ def test_work_that_ends_late_is_waited_for_and_what_waits_never_runs() -> None:
 
     asyncio.run(test())
     assert ran == [2]
+
+
+def test_nobody_is_told_of_an_error_whose_request_was_given_up() -> None:
+    begun, release, told = threading.Event(), threading.Event(), list[Any]()
+
+    def fail() -> None:
+        begun.set()
+        release.wait(BACKSTOP_SEC)
+        raise ValueError
+
+    async def test() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        workers = Workers(1, BACKSTOP_SEC)
+        running = asyncio.create_task(workers.run([fail]))
+        await asyncio.to_thread(begun.wait)
+        running.cancel()
+        await asyncio.sleep(0.05)
+        release.set()
+        await asyncio.wait([running])
+        assert running.cancelled()
+        workers.stop()
+
+    asyncio.run(test())
+    gc.collect()
+    assert not told
+
+
+@pytest.mark.parametrize(("extra", "on_the_loop"), [(0, True), (SMALL_BYTES, False)])
+def test_large_json_is_read_off_the_event_loop(extra: int, on_the_loop: bool) -> None:
+    class Noting(BaseModel):
+        text: str
+
+        @field_validator("text")
+        @classmethod
+        def _note(cls, text: str) -> str:
+            return threading.current_thread().name
+
+    async def test() -> str:
+        body = json.dumps({"text": "x" * extra}).encode()
+        headers = [(b"content-type", b"application/json")]
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        workers = Workers(1, BACKSTOP_SEC)
+        request = Request({"type": "http", "headers": headers}, receive)
+        read = await read_json(request, Noting, workers)
+        workers.stop()
+        return read.text
+
+    assert (asyncio.run(test()) == threading.current_thread().name) == on_the_loop
 
 
 def test_a_lock_goes_from_caller_to_caller() -> None:

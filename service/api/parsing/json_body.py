@@ -7,15 +7,29 @@ from fastapi import Request
 
 from service.errors import BadRequest
 from service.fields import Parsed, validate
+from service.inference.workers import Workers
 
 # Of one object, as many as a dataset has categories: each unknown name costs an error to word.
 MAX_NAMES: Final = 10_000
 
 
-async def read_json(request: Request, kind: type[Parsed], otherwise: str = "") -> Parsed:
-    """Read a JSON body and check it; `otherwise` names what else would do.
+# As much as takes the event loop a millisecond; a megabyte takes a tenth of a second.
+SMALL_BYTES: Final = 10_000
+
+
+async def read_json(
+    request: Request, kind: type[Parsed], workers: Workers, otherwise: str = ""
+) -> Parsed:
+    """Read a JSON body and check it, on a worker where it is large.
+
+    Args:
+        request: Has the body.
+        kind: What it should be.
+        workers: Share their time evenly among callers.
+        otherwise: Names what else would do.
 
     Raises:
+        Busy: A large one had to wait too long for a worker.
         BadRequest: It isn't declared to be JSON, isn't JSON, or names the first field at fault.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -23,7 +37,11 @@ async def read_json(request: Request, kind: type[Parsed], otherwise: str = "") -
         raise BadRequest(
             f"send the body as Content-Type: application/json{otherwise}", param="Content-Type"
         )
-    return validate(kind, parse_json(await request.body()))
+    body = await request.body()
+    if len(body) <= SMALL_BYTES:
+        return validate(kind, parse_json(body))
+    (parsed,) = await workers.run([lambda: validate(kind, parse_json(body))])
+    return parsed
 
 
 def parse_json(data: bytes) -> dict[str, Any]:

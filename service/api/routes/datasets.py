@@ -43,7 +43,7 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
         A response that breaks off on the way has an open end: the connection is closed without
         its last chunk, and the archive has no manifest, its last file.
         """
-        requested = await read_json(request, DatasetRequest)
+        requested = await read_json(request, DatasetRequest, runtime.workers)
         container = resolve_file(
             request.headers.get("accept"),
             CONTAINER_TYPES,

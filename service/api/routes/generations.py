@@ -36,7 +36,7 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
     @route(app, GENERATIONS, images=GenerationResponse, openapi_extra=json_body(GenerationRequest))
     async def generate(request: Request) -> Response:
         """Generate 1 to 10 images of a category or a mixture, or, by default, of all in turn."""
-        requested = await read_json(request, GenerationRequest)
+        requested = await read_json(request, GenerationRequest, runtime.workers)
         creation = Creation(
             endpoint=GENERATIONS,
             request=request,

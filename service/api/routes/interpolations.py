@@ -72,7 +72,7 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
         """
         if not is_form(request.headers):
             otherwise = ", or photos as multipart/form-data"
-            path = await read_json(request, InterpolationRequest, otherwise)
+            path = await read_json(request, InterpolationRequest, runtime.workers, otherwise)
             return await serve(request, RequestedPath(path, path.seeds))
         runtime.queues["uploads"].check()
         form = await read_files(request, runtime.settings.max_upload_bytes, FILES)
