@@ -41,6 +41,7 @@ GOALS = {
     "cold_start_s": ("under 3", lambda value: value < 3.0),
     "upload_augmentations_extra_ms": ("3 or less", lambda value: value <= 3.0),
     "upload_variations_extra_ms": ("3 or less", lambda value: value <= 3.0),
+    "decoding_process_rss_mb": ("60 or less", lambda value: value <= 60.0),
 }
 
 # Wide enough for whole names where there is no terminal, as in a log.

@@ -63,7 +63,7 @@ class Uploads:
         Raises:
             httpx.HTTPStatusError: It was refused.
         """
-        times, cpu_s = [], self._cpu_s()
+        times, cpu_s = list[float](), self._cpu_s()
         for _ in range(count):
             start = time.perf_counter()
             files = {"image": ("photo.jpg", self._data, "image/jpeg")}
@@ -71,11 +71,12 @@ class Uploads:
                 f"/v1/images/{endpoint}", files=files, data=FIELDS[endpoint]
             ).raise_for_status()
             times.append(1000 * (time.perf_counter() - start))
+        children = [child.memory_info().rss / 1e6 for child in self._server.children()]
         return {
             "ms": statistics.median(times),
             "cpu_ms": 1000 * (self._cpu_s() - cpu_s) / count,
             "rss_mb": self._server.memory_info().rss / 1e6,
-            "children": len(self._server.children()),
+            "child_mb": max(children, default=0.0),
         }
 
     def _cpu_s(self) -> float:
@@ -140,6 +141,8 @@ def measure(quick: bool) -> Measurement:
             interleaved(1, *work)  # a warm-up
             found = dict(zip(sides, interleaved(rounds, *work), strict=True))
             add(measurement, endpoint, found)
+    resting = [one["child_mb"] for one in measurement.raw["uploads"]["augmentations"]["now"]]
+    measurement.add("decoding_process_rss_mb", resting)
     measurement.raw["uploads"] |= {"before": BEFORE, "photo_px": PHOTO_PX, "photo_bytes": len(data)}
     return measurement
 

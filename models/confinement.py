@@ -4,6 +4,7 @@ For processes that do nothing else: a limit on CPU time ends the process, whatev
 a system lacks a limit (macOS does not hold one on memory), that one is left out.
 """
 
+import fcntl
 import os
 import resource
 import signal
@@ -63,9 +64,8 @@ def end_with_parent(lifeline: int) -> None:
 
     Also in the midst of a codec. Only Linux does; elsewhere a process ends when it next reads.
     """
-    import fcntl
-
     with suppress(OSError, AttributeError):
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
         flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | fcntl.FASYNC)

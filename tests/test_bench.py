@@ -43,6 +43,7 @@ PLAUSIBLE = {
     "service_rss_mb": (50, 5000),
     "upload_augmentations_over_before": (0.01, 20),
     "upload_variations_over_before": (0.01, 20),
+    "decoding_process_rss_mb": (5, 500),
 }
 
 

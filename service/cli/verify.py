@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from models.images import sniff_format
+from models.image_formats import describe_unaccepted, sniff_format
 from service.cli.console import operator_errors, say, say_json
 from service.cli.options import JsonOption
 from service.data_folder import data_folder, model_store_home
@@ -67,7 +67,7 @@ def _read(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise OperatorError(f"{path} has more than {limit} bytes; see CATALOGAN_MAX_UPLOAD_BYTES")
     if sniff_format(data) is None:
-        raise OperatorError(f"{path} is no image of an accepted type")
+        raise OperatorError(f"{path} can't be verified: {describe_unaccepted(data)}")
     return data
 
 

@@ -22,12 +22,13 @@ class Decoder:
         """Start no process yet.
 
         Args:
-            cores: Number of files to decode at a time, within reason.
+            cores: Number of a caller's files to decode at a time, within reason.
             max_wait_sec: How long an upload may wait for its turn.
             limits: Of each file.
         """
-        count = max(_FEWEST, min(cores, _MOST))
-        self._threads: Final = Workers(count, max_wait_sec)
+        # And one that the next caller never waits for, whatever one caller's files take.
+        count = max(_FEWEST, min(cores, _MOST)) + 1
+        self._threads: Final = Workers(count, max_wait_sec, spare=True)
         self.processes: Final = DecodingProcesses(count, limits)
 
     async def run(self, how: Callable[[DecodingProcesses], Decoded]) -> Decoded:

@@ -159,10 +159,11 @@ class _Process:
         self._responses, responses = os.pipe()
         lifeline, self._lifeline = os.pipe()
         theirs = (requests, responses, self._shared, lifeline)
-        code = _CODE.format(path=[str(Path(entry).resolve()) for entry in sys.path])
+        # Some entries are no folders but names that import hooks know.
+        path = [str(Path(one).resolve()) if Path(one).exists() else one for one in sys.path]
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         self._process: Final = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", "-c", code, *map(str, theirs)],
+            [sys.executable, "-I", "-c", _CODE.format(path=path), *map(str, theirs)],
             pass_fds=theirs,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

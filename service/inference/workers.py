@@ -64,15 +64,16 @@ async def one_at_a_time(lock: Lock) -> AsyncIterator[None]:
 class Workers:
     """Runs jobs on a fixed number of threads, which callers share evenly."""
 
-    def __init__(self, threads: int, max_wait_sec: float) -> None:
+    def __init__(self, threads: int, max_wait_sec: float, *, spare: bool = False) -> None:
         """Start no thread yet.
 
         Args:
             threads: Jobs that run at a time.
             max_wait_sec: How long a call may wait for its first job to begin.
+            spare: Whether each caller leaves one thread free.
         """
         self._max_wait_sec: Final = max_wait_sec
-        self._waiting: Final = FairQueue(threads)
+        self._waiting: Final = FairQueue(threads, spare=spare)
         self._threads: Final = ThreadPoolExecutor(threads, thread_name_prefix="worker")
 
     async def run(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from models.images import sniff_format
+from models.image_formats import describe_unaccepted, sniff_format
 from models.watermark import PAYLOAD_BITS
 from service.data_folder import data_folder
 from service.errors import NotReady, UnsupportedImage
@@ -71,7 +71,9 @@ class Verifier:
         """
         kind = sniff_format(data)
         if kind is None:
-            raise UnsupportedImage("this is no image of an accepted type", param="image")
+            raise UnsupportedImage(
+                f"this can't be verified: {describe_unaccepted(data)}", param="image"
+            )
         sha256 = hashlib.sha256(data).hexdigest()
         manifest = read_manifest(data, f"image/{kind.lower()}", self._anchors, self._keys)
         layers = [

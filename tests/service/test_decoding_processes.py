@@ -20,9 +20,9 @@ from service.decoding.processes import DecodingProcesses
 from service.decoding.uploads import open_upload
 from service.errors import NotReady
 
-from ..hostile_files import encoded, scanned_jpeg, tiled_tiff
-from ..processes import started, wait_for
-from .conftest import wait_for as wait_until
+from ..hostile_files import encoded, tiled_tiff
+from ..processes import started
+from .conftest import wait_for
 
 MAX_REST_BYTES = 60e6
 LARGE = (6_000, 5_000)
@@ -76,7 +76,7 @@ def test_a_process_that_dies_costs_one_upload(
     first.suspend()
     with ThreadPoolExecutor(1) as threads:
         held = threads.submit(size_of, decoding, photo())
-        wait_until(lambda: len(decoding._busy) == 1)
+        wait_for(lambda: len(decoding._busy) == 1)
         # Another is decoded beside it.
         assert size_of(decoding, photo(32)) == [32, 32]
         first.send_signal(sent)
@@ -93,7 +93,7 @@ def test_a_process_that_died_idle_costs_no_upload(decoding: DecodingProcesses) -
     size_of(decoding, photo())
     (first,) = running()
     first.kill()
-    wait_until(lambda: first.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: first.status() == psutil.STATUS_ZOMBIE)
     assert size_of(decoding, photo()) == [64, 64]
 
 
@@ -111,7 +111,7 @@ def test_stopping_ends_even_what_is_being_decoded(decoding: DecodingProcesses) -
     process.suspend()
     with ThreadPoolExecutor(1) as threads:
         held = threads.submit(size_of, decoding, photo())
-        wait_until(lambda: len(decoding._busy) == 1)
+        wait_for(lambda: len(decoding._busy) == 1)
         decoding.close()
         with pytest.raises(NotReady):
             held.result()
@@ -177,9 +177,10 @@ import io, sys, threading
 from models.images import ImageLimits
 from service.decoding.processes import DecodingProcesses
 processes = DecodingProcesses(1, ImageLimits())
-data = sys.stdin.buffer.read()
+data = sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4)))
 processes.run("measure", data)
 print(processes._idle[0]._process.pid, flush=True)
+sys.stdin.read()
 threading.Thread(target=processes.run, args=("open", data), kwargs={"max_side_px": 9}).start()
 while processes._idle: pass
 print("busy", flush=True)
@@ -193,14 +194,18 @@ def test_no_process_outlives_its_parent_not_even_in_a_codec() -> None:
     with started([sys.executable, "-c", PARENT], env=env, **pipes) as parent:
         assert parent.stdin is not None
         assert parent.stdout is not None
-        parent.stdin.buffer.write(scanned_jpeg(99, 4_000))
-        parent.stdin.close()
+        parent.stdin.buffer.write(len(photo()).to_bytes(4) + photo())
+        parent.stdin.flush()
         child = psutil.Process(int(parent.stdout.readline()))
+        child.suspend()  # it reads nothing, as in a codec
+        parent.stdin.close()
         assert parent.stdout.readline() == "busy\n"
-        wait_for(lambda: child.cpu_times().user > 0.3, parent)
         parent.kill()
         parent.wait()
-        wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+        _, alive = psutil.wait_procs([child], timeout=60)
+        for one in alive:
+            one.kill()
+    assert not alive
 
 
 def test_a_process_knows_nothing_of_the_service(

@@ -60,6 +60,12 @@ def generate(url: str, **more: Any) -> httpx.Response:
     return httpx.post(f"{url}/v1/images/generations", json={"seed": 1}, timeout=None, **more)
 
 
+def callers(keys_file: Path) -> list[dict[str, str]]:
+    """Headers of two keys."""
+    names = ("friend", "stranger")
+    return [{"X-API-Key": create_key(keys_file, name, ["generate"], None, None)} for name in names]
+
+
 def decoding(parent: int) -> list[psutil.Process]:
     children = psutil.Process(parent).children(recursive=True)
     return [child for child in children if "service.decoding.child" in " ".join(child.cmdline())]
@@ -85,25 +91,37 @@ def test_a_profile_of_many_stages_is_passed_over(url: str) -> None:
     assert send(url, staged_png()).status_code == 200
 
 
-def test_a_held_up_decoder_holds_up_nobody_else(url: str) -> None:
-    assert send(url, photo()).status_code == 200
-    (first,) = decoding(os.getpid())
-    first.suspend()
-    with ThreadPoolExecutor(1) as threads:
-        # Two photos: the error names the one at fault.
-        both = [("image", ("a.png", photo())), ("image", ("b.png", photo(80)))]
-        held = threads.submit(httpx.post, url + ENDPOINTS[0], files=both, timeout=None)
-        wait_for(lambda: pending(url) == 1)
-        for seed in range(3):
-            assert generate(url).status_code == 200, seed
-            assert send(url, photo(40), ENDPOINTS[seed % 2]).status_code == 200, seed
-        assert not held.done()
-        first.send_signal(signal.SIGSEGV)
-        first.resume()
-        error = check(held.result(), 422, "image.0")
-    assert "SIGSEGV" in error["message"]
-    assert send(url, photo()).status_code == 200
-    assert not first.is_running()
+def test_a_held_up_decoder_holds_up_nobody_else(tmp_path: Path, registered: Path) -> None:
+    keys_file = tmp_path / "keys.json"
+    friend, stranger = callers(keys_file)
+    environment = {"keys_file": str(keys_file), "workers": "2", "open_metrics": "true"}
+    others = decoding(os.getpid())
+    with live_service(**environment) as url, ThreadPoolExecutor(3) as threads:
+        assert send(url, photo(), headers=stranger).status_code == 200
+        (first,) = set(decoding(os.getpid())) - set(others)
+        first.suspend()
+        held = [threads.submit(send, url, photo(), headers=stranger)]
+        try:
+            wait_for(lambda: pending(url) == 1)
+            assert send(url, photo(), headers=stranger).status_code == 200
+            (second,) = set(decoding(os.getpid())) - {first, *others}
+            second.suspend()
+            # A caller leaves a process to others, however much they send.
+            held += [threads.submit(send, url, photo(), headers=stranger) for _ in range(2)]
+            wait_for(lambda: pending(url) == 3)
+            for _ in range(3):
+                assert generate(url, headers=friend).status_code == 200
+                assert send(url, photo(), headers=friend).status_code == 200
+            assert not [one for one in held if one.done()]
+            first.send_signal(signal.SIGSEGV)
+        finally:
+            for process in set(decoding(os.getpid())) - set(others):
+                process.resume()
+        responses = [one.result() for one in held]
+        assert sorted(one.status_code for one in responses) == [200, 200, 422]
+        (refused,) = (one for one in responses if one.status_code == 422)
+        assert "SIGSEGV" in check(refused, 422, "image")["message"]
+        assert not first.is_running()
 
 
 @contextmanager
@@ -145,10 +163,7 @@ def test_decoding_processes_end_with_the_service(tmp_path: Path, registered: Pat
 @pytest.mark.slow
 def test_others_are_served_in_time_beside_hostile_uploads(tmp_path: Path, registered: Path) -> None:
     keys_file = tmp_path / "keys.json"
-    friend, stranger = (
-        {"X-API-Key": create_key(keys_file, name, ["generate"], None, None)}
-        for name in ("friend", "stranger")
-    )
+    friend, stranger = callers(keys_file)
     hostile = [scanned_jpeg(99, 6_000), scanned_jpeg(60_000), tiled_tiff(), staged_png()]
     over, statuses, seconds = threading.Event(), set[int](), list[float]()
 
