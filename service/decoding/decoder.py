@@ -29,7 +29,7 @@ class Decoder:
         # And one that the next caller never waits for, whatever one caller's files take.
         count = max(_FEWEST, min(cores, _MOST)) + 1
         self._threads: Final = Workers(count, max_wait_sec, spare=True)
-        self.processes: Final = DecodingProcesses(count, limits)
+        self._processes: Final = DecodingProcesses(count, limits)
 
     async def run(self, how: Callable[[DecodingProcesses], Decoded]) -> Decoded:
         """Run `how` on a thread when it is this upload's turn.
@@ -40,11 +40,19 @@ class Decoder:
         (decoded,) = await self._threads.run([lambda: self._decode(how)])
         return decoded
 
+    def call(self, how: Callable[[DecodingProcesses], Decoded]) -> Decoded:
+        """As `run`, for a thread, which waits.
+
+        Raises:
+            Busy: The turn came too late.
+        """
+        return self._threads.call(lambda: self._decode(how))
+
     def stop(self) -> None:
         """End processes and threads; what is being decoded is given up."""
-        self.processes.close()
+        self._processes.close()
         self._threads.stop()
 
     def _decode(self, how: Callable[[DecodingProcesses], Decoded]) -> Decoded:
         with stage("decode"):
-            return how(self.processes)
+            return how(self._processes)
