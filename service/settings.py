@@ -1,7 +1,6 @@
 """Settings of the service, read once from the environment (`CATALOGAN_...`)."""
 
 import ipaddress
-import logging
 import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -12,10 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from models.images import ImageLimits
 from models.validation import problems
 from service.errors import SettingsError
-from service.files import keep_private
 from service.key_strength import key_bits
-
-logger = logging.getLogger(__name__)
 
 LogFormat = Literal["text", "json"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -72,7 +68,7 @@ class Settings(BaseSettings):
     container: bool = False
     """Set in the container, which without a key does not start."""
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
-    """Threads that decode, generate on a CPU, augment and encode; else the cores."""
+    """Threads that generate on a CPU, augment and encode; else the cores."""
     intra_op_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Of ONNX Runtime, in each worker."""
     max_pending_generations: Annotated[int, Field(ge=1, le=10_000)] = 128
@@ -80,7 +76,7 @@ class Settings(BaseSettings):
     max_pending_interpolations: Annotated[int, Field(ge=1, le=1_000)] = 4
     """Waiting and served at a time; 429 beyond."""
     max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
-    """Requests with photos, while these come, too; 429 beyond."""
+    """Requests with photos, once these have come; 429 beyond."""
     max_pending_datasets: Annotated[int, Field(ge=1, le=100)] = 2
     """Streamed at a time; 429 beyond."""
     max_dataset_pictures: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
@@ -273,40 +269,3 @@ def load_settings(**overrides: Any) -> Settings:
             for one in problems(error)
         ]
         raise SettingsError("; ".join(found)) from None
-
-
-def model_store_home() -> Path:
-    """The folder that holds BentoML's Model Store, whether it is there or not."""
-    home = os.environ.get("BENTOML_HOME")
-    return Path(home) if home else Path.home() / "bentoml"
-
-
-def data_folder(settings: Settings) -> Path:
-    """The folder for what lasts: by default `catalogan` beside the registered models."""
-    return settings.data_dir or model_store_home() / "catalogan"
-
-
-def writable_data_folder(settings: Settings) -> Path | None:
-    """The folder for what lasts, created if missing; None where it can't be written to.
-
-    Only its owner can look into it, unless the operator made it otherwise, which is warned of.
-
-    Raises:
-        SettingsError: The operator named it, and it can't be written to.
-    """
-    folder = data_folder(settings)
-    try:
-        created = not folder.exists()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if created or settings.data_dir is None:
-            keep_private(folder, 0o700)  # the default is the service's own, whoever made it
-        elif folder.stat().st_mode & 0o007:
-            logger.warning("CATALOGAN_DATA_DIR: others may look into %s: chmod 700 it", folder)
-        writable = os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        writable = False
-    if writable:
-        return folder
-    if settings.data_dir is not None:
-        raise SettingsError(f"CATALOGAN_DATA_DIR: {folder} can't be written to")
-    return None

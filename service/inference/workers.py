@@ -16,7 +16,7 @@ from service.telemetry.observation import note_interval, stage
 
 Result = TypeVar("Result")
 
-# Whose request is being served: the name of its key; empty outside requests.
+# Whose request is being served: the id of its key; empty outside requests.
 caller: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("caller", default="")
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.caller import caller_name
+from service.api.caller import caller_id
 from service.api.responses import error_response
 from service.errors import TimedOut
 from service.inference.workers import caller
@@ -96,7 +96,7 @@ class _Exchange:
         """Start the task that serves the request for its caller."""
 
         async def serve() -> None:
-            caller.set(caller_name(scope))
+            caller.set(caller_id(scope))
             await app(scope, self.receive, self.send)
 
         self._serving = asyncio.create_task(serve())
