@@ -2,10 +2,18 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.images import ImageLimits
@@ -19,6 +27,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MIN_KEY_CHARS: Final = 16
 # As key_bits estimates them; 24 random hexadecimal digits have more.
 MIN_KEY_BITS: Final = 60
+MIN_LINK_KEY_CHARS: Final = 32
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/minute$"
 MAX_REQUEST_TIMEOUT_SEC: Final = 600
 
@@ -35,6 +44,17 @@ def available_cpus() -> int:
 
 
 _NEW_KEY: Final = "`openssl rand -hex 32` prints a good one"
+
+
+def _written(pattern: str, example: str) -> AfterValidator:
+    """A check that a text is written as an example is; None is not checked."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(pattern, value):
+            raise ValueError(f"write it as {example}")
+        return value
+
+    return AfterValidator(check)
 
 
 class Settings(BaseSettings):
@@ -136,14 +156,13 @@ class Settings(BaseSettings):
     ] = None
     timestamp_url: Annotated[
         str | None,
-        Field(pattern="^https?://", description="RFC 3161 authority, called for each image."),
+        Field(description="RFC 3161 authority, called for each image."),
+        _written("https?://.+", "http://tsa.example"),
     ] = None
     model_aliases: Annotated[
         str | None,
-        Field(
-            pattern=r"^[^=,\s]+=[^=,\s]+(,[^=,\s]+=[^=,\s]+)*$",
-            description="NAME=MODEL,...: what clients that can't be changed call models.",
-        ),
+        Field(description="NAME=MODEL,...: what clients that can't be changed call models."),
+        _written(r"[^=,\s]+=[^=,\s]+(,[^=,\s]+=[^=,\s]+)*", "gpt-image-1=shop,dall-e-3=shop"),
     ] = None
     round_sizes: Annotated[
         bool,
@@ -151,17 +170,19 @@ class Settings(BaseSettings):
     ] = False
     public_url: Annotated[
         str | None,
-        Field(pattern=r"^https?://[^\s?#]+$", description="Of this service, for links to images."),
+        Field(description="Of this service, for links to images."),
+        _written(r"https?://[^\s?#]+", "https://images.example"),
     ] = None
     link_key: Annotated[
-        SecretStr | None, Field(min_length=32, description="Signs links; the same on all replicas.")
+        SecretStr | None, Field(description="Signs links; the same on all replicas.")
     ] = None
     open_metrics: Annotated[
         bool, Field(description="Whether /metrics needs no key, where others do.")
     ] = False
     open_verification: Annotated[
         str | None,
-        Field(pattern=RATE_PATTERN, description="Of verifications without a key, as `60/minute`."),
+        Field(description="Of verifications without a key, as `60/minute`."),
+        _written(RATE_PATTERN, "60/minute"),
     ] = None
     record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
     """For which images are known again by their record."""
@@ -230,6 +251,13 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{one.strip()} is no address or network such as 10.0.0.0/8"
                 ) from None
+        return value
+
+    @field_validator("link_key")
+    @classmethod
+    def _check_link_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < MIN_LINK_KEY_CHARS:
+            raise ValueError(f"must have at least {MIN_LINK_KEY_CHARS} characters: {_NEW_KEY}")
         return value
 
     @model_validator(mode="after")
