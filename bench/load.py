@@ -42,10 +42,11 @@ class Load:
 
     Attributes:
         start_s: How many seconds the server took to start.
+        port: Where it listens, on loopback.
     """
 
     def __init__(self, port: int, key: str, clients: int, server_pid: int, start_s: float) -> None:
-        self.start_s = start_s
+        self.start_s, self.port = start_s, port
         self._url, self._key = f"http://127.0.0.1:{port}/v1/images/generations", key
         self._clients, self._server = clients, psutil.Process(server_pid)
         self._seeds, self._rng = itertools.count(), random.Random(0)
@@ -94,6 +95,10 @@ class Load:
             rss_mb: The server's memory at RSS_SAMPLES evenly spaced moments.
         """
         return asyncio.run(self._open(arrivals(kind, rate, seconds, self._rng), rate))
+
+    def rss_mb(self) -> float:
+        """The server's memory now, its processes' too."""
+        return rss_mb(self._server)
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 # pydantic's kind of error -> what to say of the field; braces hold the error's bounds.
 _MESSAGES: Final = {
@@ -67,16 +68,23 @@ class Problem:
 
 def problems(error: ValidationError) -> list[Problem]:
     """All that is wrong, in the order of the fields; never repeats what was sent."""
-    found = []
-    for one in error.errors(include_input=False, include_url=False):
-        kind, names = one["type"], [str(part) for part in one["loc"]]
-        if kind != "extra_forbidden":
-            names = [name for name in names if not _UNION_BRANCH.fullmatch(name)]
-        message = _message(kind, one["msg"], one.get("ctx", {}))
-        if kind == "missing" and isinstance(one["loc"][-1], int):
-            message += ": the list is too short"
-        found.append(Problem(".".join(name[:64] for name in names), len(names), kind, message))
-    return found
+    return [_problem(one) for one in error.errors(include_input=False, include_url=False)]
+
+
+def first_problem(error: ValidationError) -> tuple[Problem, Any]:
+    """What is wrong first, and the value that was sent there: strangers may send many."""
+    first = error.errors(include_url=False)[0]
+    return _problem(first), first["input"]
+
+
+def _problem(one: ErrorDetails) -> Problem:
+    kind, names = one["type"], [str(part) for part in one["loc"]]
+    if kind != "extra_forbidden":
+        names = [name for name in names if not _UNION_BRANCH.fullmatch(name)]
+    message = _message(kind, one["msg"], one.get("ctx", {}))
+    if kind == "missing" and isinstance(one["loc"][-1], int):
+        message += ": the list is too short"
+    return Problem(".".join(name[:64] for name in names), len(names), kind, message)
 
 
 def _message(kind: str, original: str, bounds: Mapping[str, Any]) -> str:

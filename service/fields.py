@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from models.validation import Problem, problems
+from models.validation import Problem, first_problem
 from service.errors import BadRequest
 from service.inference.generation import SEED_LIMIT
 
@@ -131,7 +131,7 @@ def validate(kind: type[Parsed], value: Any) -> Parsed:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = problems(error)[0]
+        first, value = first_problem(error)
         if first.kind == "extra_forbidden":
             known = ", ".join(_fields_beside(first.place, kind))
             raise BadRequest(
@@ -139,7 +139,6 @@ def validate(kind: type[Parsed], value: Any) -> Parsed:
                 param=first.place,
                 code="unknown_field" if first.depth == 1 else None,
             ) from None
-        value = error.errors(include_url=False)[0]["input"]
         raise BadRequest(_with_value(first, value), param=first.place or None) from None
 
 

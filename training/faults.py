@@ -4,7 +4,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from models.validation import problems
+from models.validation import first_problem
 
 # Where the value explains nothing: it is absent, is of an unknown name, or is in the message.
 _WITHOUT_VALUE: Final = ("missing", "extra_forbidden", "json_invalid", "value_error")
@@ -24,7 +24,7 @@ def first_fault(error: Exception, whole: str = "") -> str:
         return f"{error.strerror}: {error.filename}"
     if not isinstance(error, ValidationError):
         return str(error)
-    first, value = problems(error)[0], error.errors(include_url=False)[0]["input"]
+    first, value = first_problem(error)
     where = first.place or whole
     shown = isinstance(value, str | int | float) and len(str(value)) <= _LONGEST_VALUE
     if where and shown and first.kind not in _WITHOUT_VALUE:

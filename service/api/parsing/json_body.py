@@ -1,12 +1,15 @@
 """JSON bodies, parsed more strictly than the standard library does."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Request
 
 from service.errors import BadRequest
 from service.fields import Parsed, validate
+
+# Of one object, as many as a dataset has categories: each unknown name costs an error to word.
+MAX_NAMES: Final = 10_000
 
 
 async def read_json(request: Request, kind: type[Parsed], otherwise: str = "") -> Parsed:
@@ -39,7 +42,7 @@ def parse_json_value(data: bytes) -> Any:
     """Parse JSON, more strictly than the standard library does.
 
     Raises:
-        BadRequest: Not UTF-8, not JSON, a duplicate name, NaN, or too deep.
+        BadRequest: Not UTF-8, not JSON, a duplicate name, too many names, NaN, or too deep.
     """
     try:
         return json.loads(
@@ -59,6 +62,8 @@ def parse_json_value(data: bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_NAMES:
+        raise BadRequest(f"a JSON object has more than {MAX_NAMES} names", code="invalid_json")
     result = dict(pairs)
     if len(result) != len(pairs):
         raise BadRequest("a JSON name occurs twice in one object", code="invalid_json")
