@@ -88,3 +88,24 @@ def lying_avif(stated_px: int = 64, side_px: int = 2_000) -> bytes:
     avif = encoded(Image.new("RGB", (side_px, side_px), "red"), "AVIF", speed=10)
     at = avif.index(b"ispe") + 8
     return avif[:at] + struct.pack(">II", stated_px, stated_px) + avif[at + 8 :]
+
+
+def circling_tiff(entries: int = 1_000) -> bytes:
+    """A TIFF whose only directory is followed by itself."""
+    directory = struct.pack("<H", entries) + struct.pack("<HHII", 1, 1, 1, 0) * entries
+    return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<I", 8) + bytes(16)
+
+
+def bmff_box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def crowded_avif(items: int, extents: int, content: bytes) -> bytes:
+    """An AVIF of many EXIF items, which are all the same one, stored in pieces that overlap."""
+    iloc = struct.pack(">BxxxHHHHHH", 1, 0x4400, 1, 1, 1, 0, extents)
+    iloc += struct.pack(">II", 0, len(content)) * extents
+    entry = bmff_box(b"infe", struct.pack(">BxxxHH4sx", 2, 1, 0, b"Exif"))
+    iinf = bytes(4) + struct.pack(">H", items % 65_536) + entry * items
+    parts = ((b"iloc", iloc), (b"iinf", iinf), (b"idat", content))
+    meta = bytes(4) + b"".join(bmff_box(*part) for part in parts)
+    return bmff_box(b"ftyp", b"avif\0\0\0\0avif") + bmff_box(b"meta", meta)

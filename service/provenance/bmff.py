@@ -3,11 +3,14 @@
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 # A photo has a few dozen; a file of nothing but empty ones would take minutes.
 MAX_BOXES: Final = 100_000
 _MAX_ITEMS: Final = 1_000
+# Pieces of an item; they may have no size, in a file of some bytes.
+_MAX_EXTENTS: Final = 64
 _C2PA: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _XMP_TYPE: Final = b"application/rdf+xml"
 
@@ -70,11 +73,14 @@ def metadata_items(data: bytes, limit: int) -> Iterator[Item]:
     except IndexError:
         return
     sources = {0: data, 1: parts.get(b"idat", b"")}
-    for number, kind, encoding in _entries(parts.get(b"iinf", b"")):
+    entries = _entries(parts.get(b"iinf", b""))
+    for number, kind, encoding in islice(entries, _MAX_ITEMS):
         method, extents = places.get(number, (0, []))
         source = sources.get(method, b"")
-        pieces = [source[at : at + size] if size else source[at:] for at, size in extents]
-        if 0 < sum(map(len, pieces)) <= limit:
+        # Extents may overlap: they are added up before any is copied.
+        ranges = [range(len(source))[at : at + size if size else None] for at, size in extents]
+        if 0 < sum(map(len, ranges)) <= limit:
+            pieces = [source[one.start : one.stop] for one in ranges]
             yield Item(kind, encoding, b"".join(pieces))
 
 
@@ -94,7 +100,7 @@ def _places(iloc: bytes) -> dict[int, tuple[int, list[tuple[int, int]]]]:
     """Of each item how it is stored, and offset and length of its extents.
 
     Raises:
-        IndexError: The box is cut off.
+        IndexError: The box is cut off, or has an item in more pieces than any encoder makes.
     """
     version = iloc[0]
     reader = _Reader(iloc, 4)
@@ -108,8 +114,10 @@ def _places(iloc: bytes) -> dict[int, tuple[int, list[tuple[int, int]]]]:
         method = reader.take(2) & 15 if version else 0
         reader.take(2)  # another file's number
         base = reader.take(base_size)
-        extents = []
-        for _ in range(min(reader.take(2), _MAX_ITEMS)):
+        extents, count = [], reader.take(2)
+        if count > _MAX_EXTENTS:
+            raise IndexError
+        for _ in range(count):
             reader.take(index_size)
             extents.append((base + reader.take(offset_size), reader.take(length_size)))
         places[number] = (method, extents)

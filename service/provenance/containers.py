@@ -15,6 +15,8 @@ MAX_XMP_BYTES: Final = 2_000_000
 MAX_PACKETS: Final = 64
 # A photo has a few hundred; a file of nothing but empty ones would take minutes.
 MAX_BLOCKS: Final = 100_000
+# Of the directories of one TIFF together: these may overlap, and lead round in a circle.
+MAX_ENTRIES: Final = 2_000
 _PNG_KEYWORDS: Final = (b"XML:com.adobe.xmp", b"Raw profile type xmp")
 _STANDARD: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENDED: Final = b"http://ns.adobe.com/xmp/extension/\0"
@@ -43,6 +45,7 @@ def xmp_packets(data: bytes) -> Iterator[bytes]:
         data: Any bytes.
     """
     left = MAX_XMP_BYTES
+    # Places without a packet count, too: a file may have any number of them.
     for count, packet in enumerate(_placed_packets(data)):
         if count == MAX_PACKETS or len(packet) > left:
             break
@@ -77,24 +80,25 @@ def manifest_store(data: bytes) -> bytes | None:
 
 
 def _placed_packets(data: bytes) -> Iterator[bytes]:
+    """What is at each place for a packet; empty where there is none."""
     if data.startswith(b"\x89PNG"):
         for kind, chunk in _png_chunks(data, (b"eXIf", b"iTXt", b"zTXt", b"tEXt")):
             if kind == b"eXIf":
-                yield from _tiff_values(chunk, _TIFF_XMP)
+                yield from _tiff_packets(chunk)
             elif chunk.startswith(_PNG_KEYWORDS):
-                yield from _png_text(kind, chunk)
+                yield _png_text(kind, chunk)
     elif data[:4] == b"RIFF":
         for kind, chunk in _riff_chunks(data, (b"XMP ", b"EXIF")):
             if kind == b"XMP ":
                 yield chunk
             else:
-                yield from _tiff_values(chunk.removeprefix(_EXIF), _TIFF_XMP)
+                yield from _tiff_packets(chunk.removeprefix(_EXIF))
     elif data.startswith(b"\xff\xd8"):
         yield from _jpeg_packets(data)
     elif data[4:8] == b"ftyp":
         yield from _avif_packets(data)
     else:
-        yield from _tiff_values(data, _TIFF_XMP)
+        yield from _tiff_packets(data)
 
 
 def _loose_packets(data: bytes) -> Iterator[bytes]:
@@ -121,8 +125,8 @@ def _png_chunks(data: bytes, kinds: Sequence[bytes]) -> Iterator[Block]:
         at += size + 12
 
 
-def _png_text(kind: bytes, chunk: bytes) -> Iterator[bytes]:
-    """A packet in a text chunk, compressed or not, or in ImageMagick's hexadecimal."""
+def _png_text(kind: bytes, chunk: bytes) -> bytes:
+    """The packet in a text chunk, compressed or not, or in ImageMagick's hexadecimal."""
     keyword, _, rest = chunk.partition(b"\0")
     packed = kind == b"zTXt"
     if kind == b"iTXt":
@@ -137,8 +141,8 @@ def _png_text(kind: bytes, chunk: bytes) -> Iterator[bytes]:
         try:
             text = bytes.fromhex(fields[2].decode("ascii")) if len(fields) == 3 else b""
         except ValueError:
-            return
-    yield text
+            return b""
+    return text
 
 
 def _inflated(packed: bytes, window: int = zlib.MAX_WBITS) -> bytes:
@@ -155,7 +159,7 @@ def _avif_packets(data: bytes) -> Iterator[bytes]:
     for item in metadata_items(data, MAX_XMP_BYTES):
         if item.kind == "Exif":  # after how far it is to the TIFF in it
             start = 4 + int.from_bytes(item.content[:4], "big")
-            yield from _tiff_values(item.content[start:], _TIFF_XMP)
+            yield from _tiff_packets(item.content[start:])
         elif item.encoding == "deflate":  # of zlib, or without its head
             yield _inflated(item.content) or _inflated(item.content, -zlib.MAX_WBITS)
         elif not item.encoding:
@@ -200,7 +204,7 @@ def _jpeg_packets(data: bytes) -> Iterator[bytes]:
             offset = int.from_bytes(part[36:40], "big")
             extended.setdefault(part[:32], {})[offset] = part[40:]
         elif marker == 0xE1 and segment.startswith(_EXIF):
-            yield from _tiff_values(segment[len(_EXIF) :], _TIFF_XMP)
+            yield from _tiff_packets(segment[len(_EXIF) :])
         elif marker == 0xED and segment.startswith(_IRB):
             resources.append(segment[len(_IRB) :])
     for parts in extended.values():
@@ -242,10 +246,17 @@ def _jpeg_stores(data: bytes) -> list[bytes]:
 
 def _sub_blocks(data: bytes, at: int) -> bytes:
     parts = []
-    while at < len(data) and data[at]:
+    for _ in range(MAX_BLOCKS):
+        if at >= len(data) or not data[at]:
+            break
         parts.append(data[at + 1 : at + 1 + data[at]])
         at += 1 + data[at]
     return b"".join(parts)
+
+
+def _tiff_packets(data: bytes) -> Iterator[bytes]:
+    yield b""
+    yield from _tiff_values(data, _TIFF_XMP)
 
 
 def _tiff_values(data: bytes, wanted: int) -> Iterator[bytes]:
@@ -256,11 +267,13 @@ def _tiff_values(data: bytes, wanted: int) -> Iterator[bytes]:
     big = data[2:4] in (b"+\0", b"\0+")
     count, entry, offset = ("Q", "HHQQ", "Q") if big else ("H", "HHII", "I")
     (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-    for _ in range(MAX_PACKETS):
+    left = MAX_ENTRIES
+    while left > 0:
         try:
             (entries,) = struct.unpack_from(order + count, data, at)
             at += struct.calcsize(order + count)
-            for _ in range(min(entries, 1000)):
+            left -= 1 + entries
+            for _ in range(min(entries, MAX_ENTRIES)):
                 tag, _, size, value = struct.unpack_from(order + entry, data, at)
                 at += struct.calcsize(order + entry)
                 if tag == wanted:

@@ -94,7 +94,7 @@ class _Reading:
 
     said: dict[str, str] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
-    text: str = ""
+    text: list[str] = field(default_factory=list)
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if len(self.open) > _MAX_DEPTH:
@@ -102,18 +102,18 @@ class _Reading:
         if name == _DESCRIPTION:
             self.said |= attributes
         elif self.open[-1:] == [_DESCRIPTION]:
-            self.text = ""
+            self.text.clear()
             if _RESOURCE in attributes:
                 self.said[name] = attributes[_RESOURCE]
         self.open.append(name)
 
     def read(self, text: str) -> None:
-        self.text += text
+        self.text.append(text)
 
     def end(self, name: str) -> None:
         self.open.pop()
-        if self.open[-1:] == [_DESCRIPTION] and self.text.strip():
-            self.said[name] = self.text.strip()
+        if self.open[-1:] == [_DESCRIPTION] and (text := "".join(self.text).strip()):
+            self.said[name] = text
 
     def refuse(self, *_: object) -> None:
         raise _Refused

@@ -5,6 +5,9 @@ import json
 import random
 import subprocess
 import sys
+import time
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from service.provenance.signing_keys import create_development_keys
 from service.provenance.verification import Verifier
 from service.provenance.xmp import COMPOSITE, ENHANCED, GENERATED, Mark, xmp_packet
 
+from ..hostile_files import circling_tiff, crowded_avif, png_chunk
 from .test_marks_http import photo
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -84,6 +88,38 @@ def test_many_and_deep_packets_come_to_an_end() -> None:
     assert read_xmp(b"<x:xmpmeta" * 2_000_000) is None
     deep = b"<a>" * 14_000 + b"</a>" * 14_000
     read_xmp(b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + deep + b"</x:xmpmeta>")
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+HEXADECIMAL = b"Raw profile type xmp\0\0" + zlib.compress(b"a b " + bytes(MAX_XMP_BYTES - 9), 9)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PNG + png_chunk(b"zTXt", HEXADECIMAL) * 3_000,
+        PNG + png_chunk(b"eXIf", circling_tiff()) * 500,
+        b"\xff\xd8" + (b"\xff\xe1\x2f\x00Exif\0\0" + circling_tiff())[:0x2F02] * 500,
+        crowded_avif(30_000, 1, bytes(4) + circling_tiff()),
+        crowded_avif(1_000, 60, bytes(4) + circling_tiff()),
+        crowded_avif(1, 1_000, bytes(2_000_000)),
+        crowded_avif(1, 50, bytes(2_000_000)),
+        b"<x:xmpmeta><y>" + b"a<b/>" * 390_000 + b"</y></x:xmpmeta>",
+        b"GIF89a\x21\xff\x0bC2PA_GIF\x01\x00\x00" + b"\x01a" * 10_000_000,
+    ],
+    ids=["hexadecimal", "exif", "app1", "items", "both", "extents", "overlap", "text", "blocks"],
+)
+def test_crowded_files_are_read_in_little_time_and_memory(data: bytes) -> None:
+    """These took minutes, or many times their size; none says anything."""
+    tracemalloc.start()
+    begun = time.process_time()
+    try:
+        assert edited_source_type(data) == ENHANCED
+        spent, (_, peak) = time.process_time() - begun, tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert spent < 3
+    assert peak < 30_000_000
 
 
 @pytest.mark.parametrize("kind", [GENERATED, COMPOSITE])
