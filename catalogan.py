@@ -44,6 +44,7 @@ _COMMANDS: Final = {
     "train-upscaler": (_COMPANION, "Train an upscaler for a run, on larger photos."),
     "train-watermark": (_COMPANION, "Train an invisible mark on a dataset's photos."),
     "judge-watermark": (_COMPANION, "Measure how often a trained mark is found."),
+    "add-watermark": (_COMPANION, "Add a trained mark to an export."),
     "export": (_MODEL, "Export a run's generator to ONNX."),
     "register": (_service("register"), "Check an export and put it into the Model Store."),
     "models": (_service("models"), "List, show, promote or roll back registered models."),

@@ -134,6 +134,7 @@ def build_runtime() -> Runtime:
 def _queue_limits(settings: Settings) -> list[tuple[QueueName, int]]:
     return [
         ("generations", settings.max_pending_generations),
+        ("links", settings.max_pending_generations),
         ("interpolations", settings.max_pending_interpolations),
         ("uploads", settings.max_pending_uploads),
         ("strangers", settings.max_pending_uploads),

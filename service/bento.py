@@ -109,8 +109,8 @@ class _Edge:
             await error_response(error)(scope, receive, send)
         elif scope["path"] == "/readyz" and gateway.degraded:
             # Still 200: what is wrong is wrong for all replicas, and none is to be taken away.
-            answer = PlainTextResponse(f"degraded: {gateway.degraded}\n")
-            await answer(scope, receive, send)
+            response = PlainTextResponse(f"degraded: {gateway.degraded}\n")
+            await response(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -1,21 +1,25 @@
 """Settings of the service, read once from the environment (`CATALOGAN_...`)."""
 
 import ipaddress
-import logging
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.images import ImageLimits
 from models.validation import problems
 from service.errors import SettingsError
-from service.files import keep_private
 from service.key_strength import key_bits
-
-logger = logging.getLogger(__name__)
 
 LogFormat = Literal["text", "json"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -23,6 +27,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MIN_KEY_CHARS: Final = 16
 # As key_bits estimates them; 24 random hexadecimal digits have more.
 MIN_KEY_BITS: Final = 60
+MIN_LINK_KEY_CHARS: Final = 32
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/minute$"
 MAX_REQUEST_TIMEOUT_SEC: Final = 600
 
@@ -39,6 +44,17 @@ def available_cpus() -> int:
 
 
 _NEW_KEY: Final = "`openssl rand -hex 32` prints a good one"
+
+
+def _written(pattern: str, example: str) -> AfterValidator:
+    """A check that a text is written as an example is; None is not checked."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(pattern, value):
+            raise ValueError(f"write it as {example}")
+        return value
+
+    return AfterValidator(check)
 
 
 class Settings(BaseSettings):
@@ -72,7 +88,7 @@ class Settings(BaseSettings):
     container: bool = False
     """Set in the container, which without a key does not start."""
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
-    """Threads that decode, generate on a CPU, augment and encode; else the cores."""
+    """Threads that generate on a CPU, augment and encode; else the cores."""
     intra_op_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Of ONNX Runtime, in each worker."""
     max_pending_generations: Annotated[int, Field(ge=1, le=10_000)] = 128
@@ -80,7 +96,7 @@ class Settings(BaseSettings):
     max_pending_interpolations: Annotated[int, Field(ge=1, le=1_000)] = 4
     """Waiting and served at a time; 429 beyond."""
     max_pending_uploads: Annotated[int, Field(ge=1, le=1_000)] = 8
-    """Requests with photos, while these come, too; 429 beyond."""
+    """Requests with photos, once these have come; 429 beyond."""
     max_pending_datasets: Annotated[int, Field(ge=1, le=100)] = 2
     """Streamed at a time; 429 beyond."""
     max_dataset_pictures: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
@@ -140,14 +156,13 @@ class Settings(BaseSettings):
     ] = None
     timestamp_url: Annotated[
         str | None,
-        Field(pattern="^https?://", description="RFC 3161 authority, called for each image."),
+        Field(description="RFC 3161 authority, called for each image."),
+        _written("https?://.+", "http://tsa.example"),
     ] = None
     model_aliases: Annotated[
         str | None,
-        Field(
-            pattern=r"^[^=,\s]+=[^=,\s]+(,[^=,\s]+=[^=,\s]+)*$",
-            description="NAME=MODEL,...: what clients that can't be changed call models.",
-        ),
+        Field(description="NAME=MODEL,...: what clients that can't be changed call models."),
+        _written(r"[^=,\s]+=[^=,\s]+(,[^=,\s]+=[^=,\s]+)*", "gpt-image-1=shop,dall-e-3=shop"),
     ] = None
     round_sizes: Annotated[
         bool,
@@ -155,17 +170,19 @@ class Settings(BaseSettings):
     ] = False
     public_url: Annotated[
         str | None,
-        Field(pattern=r"^https?://[^\s?#]+$", description="Of this service, for links to images."),
+        Field(description="Of this service, for links to images."),
+        _written(r"https?://[^\s?#]+", "https://images.example"),
     ] = None
     link_key: Annotated[
-        SecretStr | None, Field(min_length=32, description="Signs links; the same on all replicas.")
+        SecretStr | None, Field(description="Signs links; the same on all replicas.")
     ] = None
     open_metrics: Annotated[
         bool, Field(description="Whether /metrics needs no key, where others do.")
     ] = False
     open_verification: Annotated[
         str | None,
-        Field(pattern=RATE_PATTERN, description="Of verifications without a key, as `60/minute`."),
+        Field(description="Of verifications without a key, as `60/minute`."),
+        _written(RATE_PATTERN, "60/minute"),
     ] = None
     record_days: Annotated[int, Field(ge=1, le=36_500)] = 730
     """For which images are known again by their record."""
@@ -236,6 +253,13 @@ class Settings(BaseSettings):
                 ) from None
         return value
 
+    @field_validator("link_key")
+    @classmethod
+    def _check_link_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < MIN_LINK_KEY_CHARS:
+            raise ValueError(f"must have at least {MIN_LINK_KEY_CHARS} characters: {_NEW_KEY}")
+        return value
+
     @model_validator(mode="after")
     def _refuse_half_a_link(self) -> Self:
         if (self.public_url is None) != (self.link_key is None):
@@ -273,40 +297,3 @@ def load_settings(**overrides: Any) -> Settings:
             for one in problems(error)
         ]
         raise SettingsError("; ".join(found)) from None
-
-
-def model_store_home() -> Path:
-    """The folder that holds BentoML's Model Store, whether it is there or not."""
-    home = os.environ.get("BENTOML_HOME")
-    return Path(home) if home else Path.home() / "bentoml"
-
-
-def data_folder(settings: Settings) -> Path:
-    """The folder for what lasts: by default `catalogan` beside the registered models."""
-    return settings.data_dir or model_store_home() / "catalogan"
-
-
-def writable_data_folder(settings: Settings) -> Path | None:
-    """The folder for what lasts, created if missing; None where it can't be written to.
-
-    Only its owner can look into it, unless the operator made it otherwise, which is warned of.
-
-    Raises:
-        SettingsError: The operator named it, and it can't be written to.
-    """
-    folder = data_folder(settings)
-    try:
-        created = not folder.exists()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if created or settings.data_dir is None:
-            keep_private(folder, 0o700)  # the default is the service's own, whoever made it
-        elif folder.stat().st_mode & 0o007:
-            logger.warning("CATALOGAN_DATA_DIR: others may look into %s: chmod 700 it", folder)
-        writable = os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        writable = False
-    if writable:
-        return folder
-    if settings.data_dir is not None:
-        raise SettingsError(f"CATALOGAN_DATA_DIR: {folder} can't be written to")
-    return None

@@ -103,9 +103,12 @@ def test_help_of_training_loads_no_torch(command: str) -> None:
     ],
 )
 def test_missing_extra_is_named(
-    tmp_path: Path, missing: str, arguments: list[str], hint: str
+    photos: Path, tmp_path: Path, missing: str, arguments: list[str], hint: str
 ) -> None:
-    done = run(*arguments, code=_WITHOUT.format(missing={missing}))
+    """Also where a command's work needs it, not its start."""
+    found = {"photos": str(photos), "data": str(tmp_path / "data")}
+    sent = [found.get(argument, argument) for argument in arguments]
+    done = run(*sent, code=_WITHOUT.format(missing={missing}))
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.strip().splitlines() == [

@@ -188,6 +188,25 @@ def test_a_bento_and_the_container_install_what_is_locked() -> None:
         assert "--require-hashes" in install or "--no-index" in install, install
 
 
+def shared_modules(path: Path) -> set[Path]:
+    """Files of models/ that a file imports, by `from models.NAME import ...`."""
+    imports = [
+        one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.ImportFrom)
+    ]
+    named = [str(one.module) for one in imports if str(one.module).startswith("models.")]
+    return {ROOT / f"{name.replace('.', '/')}.py" for name in named}
+
+
+def test_a_bento_packs_all_that_the_service_imports() -> None:
+    patterns = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["include"]
+    packed = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    wanted, waiting = set[Path](), set((ROOT / "service").rglob("*.py"))
+    while waiting:
+        wanted |= waiting
+        waiting = {found for path in waiting for found in shared_modules(path)} - wanted
+    assert packed == wanted | {ROOT / "models/__init__.py"}
+
+
 def locked(name: str) -> dict[str, str]:
     """Distribution -> version of a lock, each line of which has hashes."""
     entries = (ROOT / "locks" / f"{name}.txt").read_text().replace("\\\n", " ").splitlines()

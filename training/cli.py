@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.progress import progress as shown_progress
+from models.terminal import printable
 from models.validation import problems
 from training.learning.config import Device, Snapshot
 
@@ -43,16 +44,23 @@ _err = Console(stderr=True)
 _out = Console(highlight=False)
 
 
+class _Line(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 def configure_logging() -> None:
     """Log messages of all packages to stderr, below the progress bar."""
     handler = RichHandler(console=_err, show_path=False, show_time=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    handler.setFormatter(_Line("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def fail(message: str) -> NoReturn:
     """End with one clear line on stderr and exit code 2."""
     message = " ".join(line.strip() for line in message.splitlines())  # torch's have several
-    _err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    shown = escape(printable(message))
+    _err.print(f"[bold red]Error:[/] {shown}", soft_wrap=True, highlight=False)
     raise typer.Exit(2)
 
 
@@ -76,14 +84,14 @@ def refusals(*errors: type[Exception]) -> Iterator[None]:
 
 def say(text: str) -> None:
     """Print a line on stdout, without markup or wrapping."""
-    _out.print(text, markup=False, soft_wrap=True)
+    _out.print(printable(text), markup=False, soft_wrap=True)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table on stdout."""
     table = Table(*header)
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(printable(str(cell))) for cell in row))
     _out.print(table)
 
 
@@ -226,8 +234,9 @@ def list_bases() -> None:
         manifest = GeneratorManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
         say(
             f"base:{name}  {manifest.width} x {manifest.height} px, {manifest.licence}, "
-            f"{', '.join(manifest.categories)}\n  {folder}"
+            f"{', '.join(manifest.categories)}"
         )
+        say(f"  {folder}")
 
 
 if __name__ == "__main__":

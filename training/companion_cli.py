@@ -1,5 +1,6 @@
 """Command line of the training package: train-encoder, train-upscaler, and the watermark's."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -193,3 +194,25 @@ def judge_watermark(
         f"at {judgement.psnr_db:.1f} dB or better; false marks in "
         f"{judgement.false_positives:.1e} of images; look at {watermark / SHEET_FILE}"
     )
+
+
+@app.command("add-watermark")
+def add_watermark(
+    export: Annotated[Path, typer.Argument(help="An export.")],
+    watermark: Annotated[Path, typer.Option(help="A folder of `catalogan train-watermark`.")],
+    out: Annotated[Path, typer.Option(help="Where the export with the mark goes.")],
+) -> None:
+    """Add a trained mark to an export, for a model whose run is gone: its images stay the same."""
+    from training.export.graphs import ExportError
+    from training.export.watermarking import add_watermark as run_adding
+
+    configure_logging()
+    for chatty in ("onnxscript", "onnx_ir"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    with refusals(ExportError):
+        manifest = run_adding(export, watermark, out)
+    assert manifest.watermark is not None
+    used = (
+        "" if manifest.watermark.proven else "; by its figures a service leaves it off by default"
+    )
+    say(f"{manifest.name} with its watermark in {out}{used}")

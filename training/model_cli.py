@@ -15,6 +15,7 @@ from rich.table import Table
 
 from models.manifest import SERVED_NOISE_SCALE, SERVED_TRUNCATION_PSI
 from models.progress import PlainLines, progress_of_parts
+from models.terminal import printable
 from training.cli import (
     DeviceOption,
     MaxMinutes,
@@ -232,17 +233,14 @@ def evaluate(
             usefulness=usefulness_options,
             device=str(where),
         )
-        sampler = open_sampler(model, where, snapshot)
+        sampler, dataset = open_sampler(model, where, snapshot), PreparedDataset(data)
         target = out or (model / EVALUATION_FOLDER if hasattr(sampler, "config") else None)
-        settings = options.model_dump(exclude_none=True)
-        _err.print(
-            f"Evaluating {model} on {data}: "
-            + ", ".join(f"{name} {value}" for name, value in settings.items()),
-            markup=False,
-            soft_wrap=True,
-        )
+        chosen = options.model_dump(exclude_none=True).items()
+        settings = ", ".join(f"{name} {value}" for name, value in chosen)
+        line = printable(f"Evaluating {model} on {data}: {settings}")
+        _err.print(line, markup=False, soft_wrap=True)
         with progress_of_parts(_err, "Evaluating,", "images") as update:
-            report = run_evaluation(sampler, PreparedDataset(data), options, target, update)
+            report = run_evaluation(sampler, dataset, options, target, update)
     rows = [(name, f"{value:.4g}") for name, value in report.headline().items()]
     rows += [(name, f"left out: {reason}") for name, reason in report.overall.reasons.items()]
     print_table(("metric", "value"), rows)

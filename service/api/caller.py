@@ -22,10 +22,10 @@ def key_of(request: Request) -> ApiKey:
     return key
 
 
-def caller_name(scope: Scope) -> str:
-    """Whose request it is: its key's name; empty before there is one."""
+def caller_id(scope: Scope) -> str:
+    """Whose request it is: its key's id; empty before there is one."""
     key: ApiKey | None = scope.get(_KEY)
-    return "" if key is None else key.name
+    return "" if key is None else key.id
 
 
 def is_stranger(request: Request) -> bool:

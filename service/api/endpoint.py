@@ -12,7 +12,7 @@ from service.access.api_keys import Scope
 from service.augmentation.budget import WorkLimits
 
 Body = Literal["none", "json", "form", "json or form"]
-QueueName = Literal["generations", "interpolations", "uploads", "strangers", "datasets"]
+QueueName = Literal["generations", "links", "interpolations", "uploads", "strangers", "datasets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,7 @@ GENERATIONS: Final = Endpoint(
     statuses=(*_CREATING, 404),
 )
 # Its path is signed, and needs no key; clients get it from responses.
-LINKS: Final = Endpoint(
-    method="GET",
-    path="/v1/images/links/{link}",
-)
+LINKS: Final = Endpoint(method="GET", path="/v1/images/links/{link}", queue="links")
 INTERPOLATIONS: Final = Endpoint(
     method="POST",
     path="/v1/images/interpolations",

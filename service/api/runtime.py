@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from service.access.keyring import Keyring
 from service.access.links import Links
@@ -28,8 +27,8 @@ class Runtime:
     more threads, which mostly wait for it.
 
     Uploads have a queue of their own, as they take much memory; who comes without a key has
-    another. So have interpolations, which take long, and datasets, which take as long as their
-    clients do.
+    another, and who follows links a third. So have interpolations, which take long, and datasets,
+    which take as long as their clients do.
     """
 
     settings: Settings
@@ -99,5 +98,5 @@ async def keep_manifest(runtime: Runtime, photo: bytes, *, generated: bool) -> b
     """A photo's own C2PA manifest, for the images that are made of it; see `kept_manifest`."""
     if runtime.marker.signer is None:
         return None
-    (kept,) = await runtime.workers.run([partial(kept_manifest, photo, generated=generated)])
-    return kept
+    # Not a worker, as it waits for a process that may take its time over a hostile file.
+    return await runtime.decoder.run(lambda _: kept_manifest(photo, generated=generated))

@@ -15,19 +15,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from models.terminal import printable
 from service.errors import ApiError, OperatorError
 
 console = Console(highlight=False, emoji=False)
 errors_console = Console(stderr=True, highlight=False, emoji=False)
-
-
-def printable(text: str) -> str:
-    """Escape what is not printed: control characters, line ends, marks that turn text around."""
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )
 
 
 def say(line: str, *, style: str | None = None) -> None:

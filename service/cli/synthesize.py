@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, Literal, cast, get_args
 import typer
 
 from models.progress import progress
-from service.cli.console import errors_console, operator_errors, printable, say
+from models.terminal import printable
+from service.cli.console import errors_console, operator_errors, say
 from service.cli.options import (
     DeviceOption,
     ExportOption,

@@ -11,6 +11,7 @@ import typer
 from models.image_formats import describe_unaccepted, sniff_format
 from service.cli.console import operator_errors, say, say_json
 from service.cli.options import JsonOption
+from service.data_folder import data_folder, model_store_home
 from service.decoding.processes import DecodingProcesses
 from service.decoding.uploads import decode_upload
 from service.errors import OperatorError
@@ -18,7 +19,7 @@ from service.model_store.registry import Registry
 from service.provenance.layers import Verification
 from service.provenance.verification import FindRecord, FindWatermark, open_verifier
 from service.provenance.watermarks import WatermarkFinder
-from service.settings import Settings, data_folder, load_settings, model_store_home
+from service.settings import Settings, load_settings
 from service.storage.database import FILE
 from service.storage.state import State
 

@@ -1,14 +1,12 @@
 """Uploaded photos, decoded a few at a time and apart from the threads that generate images."""
 
-import asyncio
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 from models.images import ImageLimits
 from service.decoding.processes import DecodingProcesses
-from service.inference.workers import Workers, one_at_a_time
-from service.telemetry.observation import current, stage
+from service.inference.workers import Workers
+from service.telemetry.observation import stage
 
 Decoded = TypeVar("Decoded")
 
@@ -24,17 +22,14 @@ class Decoder:
         """Start no process yet.
 
         Args:
-            cores: Number of files to decode at a time, within reason.
+            cores: Number of a caller's files to decode at a time, within reason.
             max_wait_sec: How long an upload may wait for its turn.
             limits: Of each file.
         """
-        count = max(_FEWEST, min(cores, _MOST))
-        # By name of the key; of all but one process, so that the next caller never waits for one.
-        self._shares: Final = defaultdict[str | None, asyncio.Semaphore](
-            lambda: asyncio.Semaphore(count - 1)
-        )
-        self._threads: Final = Workers(count, max_wait_sec)
-        self.processes: Final = DecodingProcesses(count, limits)
+        # And one that the next caller never waits for, whatever one caller's files take.
+        count = max(_FEWEST, min(cores, _MOST)) + 1
+        self._threads: Final = Workers(count, max_wait_sec, spare=True)
+        self._processes: Final = DecodingProcesses(count, limits)
 
     async def run(self, how: Callable[[DecodingProcesses], Decoded]) -> Decoded:
         """Run `how` on a thread when it is this upload's turn.
@@ -42,16 +37,22 @@ class Decoder:
         Raises:
             Busy: The turn came too late.
         """
-        observed = current()
-        async with one_at_a_time(self._shares[observed.key if observed else None]):
-            (decoded,) = await self._threads.run([lambda: self._decode(how)])
+        (decoded,) = await self._threads.run([lambda: self._decode(how)])
         return decoded
+
+    def call(self, how: Callable[[DecodingProcesses], Decoded]) -> Decoded:
+        """As `run`, for a thread, which waits.
+
+        Raises:
+            Busy: The turn came too late.
+        """
+        return self._threads.call(lambda: self._decode(how))
 
     def stop(self) -> None:
         """End processes and threads; what is being decoded is given up."""
-        self.processes.close()
+        self._processes.close()
         self._threads.stop()
 
     def _decode(self, how: Callable[[DecodingProcesses], Decoded]) -> Decoded:
         with stage("decode"):
-            return how(self.processes)
+            return how(self._processes)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from models.manifest import GeneratorManifest
 from service.generation.categories import (
@@ -19,6 +19,17 @@ from service.generation.style_mixing import Mixing, choose_mixing, mix_styles
 from service.inference.generation import GeneratorSession, ImageSpec, Mixture, consecutive_seeds
 from service.rendering.encoded_image import EncodedImage
 from service.rendering.presentation import Presentation, choose_presentation
+
+# Fields that are an image's own in a request of several, and those that no image shows: a link
+# holds all others.
+_SINGLE: Final = {
+    *("n", "seed", "seeds", "style_mixing", "prompt", "category", "categories"),
+    *("truncation_psi", "model", "size", "response_format"),
+}
+_WITHOUT_EFFECT: Final = {
+    *("quality", "style", "moderation", "complexity", "stream", "partial_images"),
+    *("user", "safety_identifier"),
+}
 
 
 @dataclass(frozen=True)
@@ -78,9 +89,7 @@ def single_requests(
     request: GenerationRequest, plan: GenerationPlan, model_id: str, manifest: GeneratorManifest
 ) -> list[dict[str, Any]]:
     """A request for each image of a plan, with all that is the same each time it is generated."""
-    shared = request.model_dump(
-        include={"background", "output_format", "output_compression"}, exclude_none=True
-    )
+    shared = request.model_dump(exclude=_SINGLE | _WITHOUT_EFFECT, exclude_none=True)
     shared |= {"model": model_id, "size": plan.presentation.size}
     requests = []
     for spec in plan.specs:

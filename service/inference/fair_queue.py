@@ -71,9 +71,18 @@ class FairQueue:
     leaves one thread free while there are others, who would wait for their end.
     """
 
-    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Be empty; `threads` is how many take jobs."""
+    def __init__(
+        self, threads: int, clock: Callable[[], float] = time.monotonic, *, spare: bool = False
+    ) -> None:
+        """Be empty.
+
+        Args:
+            threads: How many take jobs.
+            clock: In seconds.
+            spare: Whether each caller leaves one thread free, however short its jobs are.
+        """
         self._threads: Final = threads
+        self._spare: Final = spare
         self._clock: Final = clock
         self._lock: Final = threading.Lock()
         self._callers: Final[dict[str, _Caller]] = {}
@@ -130,7 +139,7 @@ class FairQueue:
         if caller.running == 0 or caller.running < self._threads - 1:
             return True
         is_long = caller.longest_sec * caller.kept(now) > LONG_JOB_SEC
-        return not (is_long and self._has_others(name, now))
+        return not (self._spare or (is_long and self._has_others(name, now)))
 
     def _has_others(self, name: str, now: float) -> bool:
         latest = next((other for other in reversed(self._seen) if other != name), None)

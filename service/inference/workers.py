@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from service.errors import Busy
 from service.inference.fair_queue import FairQueue, Job
@@ -16,7 +16,7 @@ from service.telemetry.observation import note_interval, stage
 
 Result = TypeVar("Result")
 
-# Whose request is being served: the name of its key; empty outside requests.
+# Whose request is being served: the id of its key; empty outside requests.
 caller: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("caller", default="")
 
 
@@ -64,15 +64,16 @@ async def one_at_a_time(lock: Lock) -> AsyncIterator[None]:
 class Workers:
     """Runs jobs on a fixed number of threads, which callers share evenly."""
 
-    def __init__(self, threads: int, max_wait_sec: float) -> None:
+    def __init__(self, threads: int, max_wait_sec: float, *, spare: bool = False) -> None:
         """Start no thread yet.
 
         Args:
             threads: Jobs that run at a time.
             max_wait_sec: How long a call may wait for its first job to begin.
+            spare: Whether each caller leaves one thread free.
         """
         self._max_wait_sec: Final = max_wait_sec
-        self._waiting: Final = FairQueue(threads)
+        self._waiting: Final = FairQueue(threads, spare=spare)
         self._threads: Final = ThreadPoolExecutor(threads, thread_name_prefix="worker")
 
     async def run(
@@ -91,12 +92,7 @@ class Workers:
             Busy: The turn came too late. It is notified of when it comes: a response now would not
                 shorten the queue.
         """
-        wait = _Wait(math.inf if patient else self._max_wait_sec)
-        # A copy each, so that what a job notes is noted of this request.
-        handed_over = [Job(partial(contextvars.copy_context().run, wait.run, job)) for job in jobs]
-        self._waiting.add(caller.get(), handed_over)
-        for _ in handed_over:
-            self._threads.submit(self._waiting.run)
+        handed_over = self._hand_over(jobs, math.inf if patient else self._max_wait_sec)
         try:
             return list(
                 await asyncio.gather(*(asyncio.wrap_future(job.result) for job in handed_over))
@@ -108,6 +104,25 @@ class Workers:
                 future.add_done_callback(lambda done: done.cancelled() or done.exception())
             if running:
                 await to_the_end(asyncio.wait(running))
+
+    def call(self, job: Callable[[], Result]) -> Result:
+        """Run a job for a thread of others, which waits for it; see `run`.
+
+        Raises:
+            Busy: The turn came too late.
+        """
+        (handed_over,) = self._hand_over([job], self._max_wait_sec)
+        result: Result = handed_over.result.result()
+        return result
+
+    def _hand_over(self, jobs: Sequence[Callable[[], Any]], max_wait_sec: float) -> list[Job]:
+        wait = _Wait(max_wait_sec)
+        # A copy each, so that what a job notes is noted of this request.
+        handed_over = [Job(partial(contextvars.copy_context().run, wait.run, job)) for job in jobs]
+        self._waiting.add(caller.get(), handed_over)
+        for _ in handed_over:
+            self._threads.submit(self._waiting.run)
+        return handed_over
 
     def stop(self) -> None:
         """End the threads once their present jobs are done; those that wait never run."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from models.manifest import GeneratorManifest
+from service.data_folder import writable_data_folder
 from service.errors import SettingsError
 from service.inference.generation import GeneratorSession
 from service.inference.watermarks import Watermarker
@@ -25,7 +26,7 @@ from service.provenance.signing_keys import (
     read_signing_key,
 )
 from service.provenance.xmp import Mark, xmp_packet
-from service.settings import Settings, writable_data_folder
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from models.image_formats import describe_unaccepted, sniff_format
 from models.watermark import PAYLOAD_BITS
+from service.data_folder import data_folder
 from service.errors import NotReady, UnsupportedImage
 from service.provenance.certificates import (
     ANCHORS_SETTING,
@@ -25,7 +26,7 @@ from service.provenance.marker import DEVELOPMENT_FOLDER
 from service.provenance.origin import read_xmp
 from service.provenance.signing_keys import CERTIFICATE_FILE, SigningKey
 from service.provenance.watermarks import Unreadable, Watermark
-from service.settings import Settings, data_folder
+from service.settings import Settings
 from service.storage.records import Record
 
 logger = logging.getLogger(__name__)

@@ -50,7 +50,7 @@ class WatermarkFinder:
         self._registry: Final = registry
         self._decode: Final = decode
         self._loaded: dict[str, Graph] = {}
-        # A decoded photo takes up to half a gigabyte, and a search a core: one at a time.
+        # A search takes a core, and some copies of the photo: one at a time.
         self._turn: Final = threading.Lock()
 
     def find(self, data: bytes) -> tuple[bool, Watermark | None]:
@@ -65,11 +65,11 @@ class WatermarkFinder:
         models = self._marking_models()
         if not models:
             return False, None
+        try:
+            pixels = self._decode(data)
+        except ImageError as error:
+            raise Unreadable(str(error)) from None
         with self._turn:
-            try:
-                pixels = self._decode(data)
-            except ImageError as error:
-                raise Unreadable(str(error)) from None
             return True, self._search(pixels, models)
 
     def _search(

@@ -31,9 +31,10 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
+from service.data_folder import writable_data_folder
 from service.errors import NotReady, SettingsError
 from service.files import keep_private
-from service.settings import Settings, writable_data_folder
+from service.settings import Settings
 from service.storage.migrate import migrate
 from service.storage.mounts import warn_of_shared
 from service.storage.tls import tls_arguments

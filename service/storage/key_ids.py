@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, and_, delete, exists, literal, select, update
+from sqlalchemy import Connection, Table, and_, delete, exists, update
 
 from service.access.api_keys import ApiKey
 from service.storage.database import Database
@@ -27,20 +27,23 @@ def move_to_ids(database: Database, keys: Iterable[ApiKey]) -> None:
         for key in keys:
             if key.id != key.name:
                 for table in _COUNTS:
-                    _move_counts(database, connection, table, key)
+                    move_counts(database, connection, table, key)
                 _move_responses(connection, key)
 
 
-def _move_counts(database: Database, connection: Connection, table: Table, key: ApiKey) -> None:
+def move_counts(database: Database, connection: Connection, table: Table, key: ApiKey) -> None:
+    """Move the rows of one table, in the transaction of `connection`."""
     named = and_(table.c.key_name == key.name, _since(table, key.created))
-    others = [column for column in table.c if column.name != "key_name"]
-    rows = select(literal(key.id).label("key_name"), *others).where(named)
-    upsert = database.insert(table).from_select(["key_name", *(c.name for c in others)], rows)
+    # First of all: of replicas that start at once, one gets the rows and the others none.
+    rows = connection.execute(delete(table).where(named).returning(*table.c)).mappings().all()
+    if not rows:
+        return
+    upsert = database.insert(table)
     added = {name: table.c[name] + upsert.excluded[name] for name in _COUNTS[table]}
     connection.execute(
-        upsert.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)
+        upsert.on_conflict_do_update(index_elements=list(table.primary_key), set_=added),
+        [{**row, "key_name": key.id} for row in rows],
     )
-    connection.execute(delete(table).where(named))
 
 
 def _move_responses(connection: Connection, key: ApiKey) -> None:

@@ -162,8 +162,8 @@ def encoder_file(
     return graph_file(nodes, inputs, value("style_offset", "N", NUM_WS, w_dim), constants)
 
 
-def upscaler_file(factor: int = 4, channels: int = 3) -> bytes:
-    """Images of 16 x 24 in negative, each pixel a square of `factor` by `factor`.
+def upscaler_file(factor: int = 4, channels: int = 3, size: tuple[int, int] = (16, 24)) -> bytes:
+    """Images in negative, each pixel a square of `factor` by `factor`.
 
     In every channel: with transparency, what is opaque becomes clear.
     """
@@ -179,8 +179,8 @@ def upscaler_file(factor: int = 4, channels: int = 3) -> bytes:
         helper.make_node("Neg", ["large"], ["upscaled"]),
     ]
     scales = constant("scales", np.array([1, 1, factor, factor], dtype=np.float32))
-    taken = value("images", "N", channels, 16, 24)
-    given = value("upscaled", "N", channels, 16 * factor, 24 * factor)
+    taken = value("images", "N", channels, *size)
+    given = value("upscaled", "N", channels, *(side * factor for side in size))
     return graph_file(nodes, [taken], given, [scales])
 
 

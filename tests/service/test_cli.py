@@ -252,8 +252,9 @@ def test_a_bento_holds_the_promoted_model_and_serves(export: Path, tmp_path: Pat
     assert model.model_id in (bento / "bento.yaml").read_text()
     packed = sorted(path.name for path in (bento / "src" / "models").iterdir())
     images = [f"image_{part}.py" for part in ("checks", "colour", "files", "formats")]
-    shared = ["images.py", "manifest.py", "validation.py", "watermark.py"]
-    assert packed == ["__init__.py", "av1_sizes.py", "confinement.py", *images, *shared]
+    shared = ["images.py", "manifest.py", "markdown.py", "progress.py", "terminal.py"]
+    others = ["__init__.py", "av1_sizes.py", "confinement.py", "validation.py", "watermark.py"]
+    assert packed == sorted([*others, *images, *shared])
     Registry().promotions.path.unlink()
     port = free_port()
     command = [*BENTOML, tag, "--host", "127.0.0.1", "--port", str(port)]

@@ -138,6 +138,36 @@ def test_who_waits_gets_a_worker_before_whoever_holds_one() -> None:
     assert order.index("other") <= 1
 
 
+def test_threads_that_wait_for_others_take_turns_too_and_leave_the_spare_one() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        release.wait(BACKSTOP_SEC)
+
+    async def test() -> None:
+        waiting, workers = Workers(4, BACKSTOP_SEC), Workers(2, BACKSTOP_SEC, spare=True)
+
+        async def as_caller(name: str, job: Callable[[], Any]) -> Any:
+            caller.set(name)
+            (result,) = await waiting.run([lambda: workers.call(job)])
+            return result
+
+        held = asyncio.create_task(as_caller("greedy", hold))
+        await asyncio.to_thread(begun.wait)
+        more = asyncio.create_task(as_caller("greedy", caller.get))
+        await asyncio.sleep(0.05)
+        assert await as_caller("other", caller.get) == "other"
+        assert not more.done()
+        release.set()
+        assert await more == "greedy"
+        await held
+        for one in (waiting, workers):
+            one.stop()
+
+    asyncio.run(test())
+
+
 def test_work_that_ends_late_is_waited_for_and_what_waits_never_runs() -> None:
     begun, release, ran = threading.Event(), threading.Event(), list[int]()
 

@@ -5,6 +5,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from service.generation.requests import GenerationRequest
 from service.model_store.registry import Registry
 from service.settings import load_settings
 
-from .conftest import model_store, running_service
+from .conftest import BACKSTOP_SEC, Held, model_store, running_service
 from .live import live_service
 from .test_augmentations_http import photo
+from .test_bad_requests import check
 from .test_openai_client import vary
 
 KEY = "secret-key-of-the-test"
@@ -73,6 +75,22 @@ def test_only_the_operator_turns_this_on(store: Path) -> None:
         assert client.post(URL, json={"size": "1024x1024"}).json()["error"]["param"] == "size"
         assert client.post(URL, json={"model": "gpt-image-1"}).status_code == 404
         assert client.get("/v1/images/links/a.b").status_code == 404
+
+
+def test_who_follows_links_fills_no_queue_of_others(store: Path, held: Held) -> None:
+    with (
+        running_service(**SETTINGS, max_pending_generations="1") as client,
+        ThreadPoolExecutor() as callers,
+    ):
+        client.headers.update(AUTH)
+        (one,) = generate(client, category="mugs", seed=1, response_format="url")["data"]
+        followed = callers.submit(client.get, path_of(one["url"]))
+        assert held.begun.wait(BACKSTOP_SEC)
+        pending = client.get("/metrics").text
+        assert client.get(path_of(one["url"])).status_code == 429
+        held.release.set()
+        assert followed.result().status_code == 200
+        assert 'catalogan_pending_requests{queue="generations"} 0.0' in pending
 
 
 @pytest.mark.parametrize(
@@ -187,7 +205,7 @@ def test_a_link_that_was_not_signed_here_is_nothing(service: TestClient) -> None
         assert refused.status_code == 404, link
         assert refused.json()["error"]["code"] == "link_expired"
     assert service.get(path).status_code == 200
-    assert service.post(path).status_code == 405
+    assert check(service.post(path), 405)["message"] == "this path takes GET alone"
 
 
 def test_a_link_expires(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,9 +100,14 @@ def test_a_held_up_decoder_holds_up_nobody_else(tmp_path: Path, registered: Path
         assert send(url, photo(), headers=stranger).status_code == 200
         (first,) = set(decoding(os.getpid())) - set(others)
         first.suspend()
+        held = [threads.submit(send, url, photo(), headers=stranger)]
         try:
+            wait_for(lambda: pending(url) == 1)
+            assert send(url, photo(), headers=stranger).status_code == 200
+            (second,) = set(decoding(os.getpid())) - {first, *others}
+            second.suspend()
             # A caller leaves a process to others, however much they send.
-            held = [threads.submit(send, url, photo(), headers=stranger) for _ in range(3)]
+            held += [threads.submit(send, url, photo(), headers=stranger) for _ in range(2)]
             wait_for(lambda: pending(url) == 3)
             for _ in range(3):
                 assert generate(url, headers=friend).status_code == 200
@@ -110,7 +115,8 @@ def test_a_held_up_decoder_holds_up_nobody_else(tmp_path: Path, registered: Path
             assert not [one for one in held if one.done()]
             first.send_signal(signal.SIGSEGV)
         finally:
-            first.resume()
+            for process in set(decoding(os.getpid())) - set(others):
+                process.resume()
         responses = [one.result() for one in held]
         assert sorted(one.status_code for one in responses) == [200, 200, 422]
         (refused,) = (one for one in responses if one.status_code == 422)

@@ -17,6 +17,7 @@ from service.access.api_keys import ApiKey, create_key, name_in, read_keys, revo
 from service.model_store.registry import Registry
 from service.settings import Settings, load_settings
 from service.storage.idempotency import Claim, Refusal, StoredResponse, StoredResponses
+from service.storage.key_ids import move_counts
 from service.storage.state import State
 from service.storage.tables import quotas, responses, usage
 
@@ -154,6 +155,24 @@ async def test_a_database_of_before_is_its_keys(
         assert await state.usage.between(yesterday, TODAY, heir.id) == []
     assert isinstance(await _claim(state, heir.id, "new"), Claim)
     state.close()
+
+
+@in_loop
+async def test_replicas_that_start_at_once_move_rows_once(state_settings: Settings) -> None:
+    shop = key_named("shop")
+    first, second = State(state_settings), State(state_settings)
+    with first.database.engine.begin() as connection:
+        connection.execute(insert(usage), [used("shop", TODAY, 3)])
+    with first.database.engine.begin() as connection:
+        move_counts(first.database, connection, usage, shop)
+        moved = asyncio.create_task(asyncio.to_thread(second.move_to_ids, [shop]))
+        await asyncio.sleep(0.3)
+        assert not moved.done()
+    await moved
+    (found,) = await first.usage.between(TODAY, TODAY, None)
+    assert (found.key_name, found.requests) == (shop.id, 3)
+    for state in (first, second):
+        state.close()
 
 
 def bounded(settings: Settings, limit: int) -> Settings:

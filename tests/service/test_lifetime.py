@@ -1,5 +1,6 @@
 """What becomes of a request whose client left, whose time is up, or that is refused."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -14,7 +15,10 @@ import httpx
 import pytest
 
 from service.access.api_keys import create_key
+from service.api.endpoint import VERIFICATIONS
+from service.api.middleware.lifetime import Lifetime
 from service.inference.generation import GeneratorSession
+from service.settings import load_settings
 
 from .conftest import BACKSTOP_SEC, Held, wait_for
 from .live import live_service
@@ -95,6 +99,30 @@ def test_what_may_be_repeated_is_done_once_although_its_client_left(
 
         wait_for(is_done)
         assert (len(held.painted), charged(client)) == (3, 3)
+
+
+@pytest.mark.parametrize("path", [VERIFICATIONS.path, "/v1/images/links/a.b"])
+def test_an_idempotency_key_keeps_nothing_alive_whose_response_is_not_stored(path: str) -> None:
+    messages: list[Any] = [{"type": "http.request"}, {"type": "http.disconnect"}]
+    stopped: list[str] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            await asyncio.sleep(BACKSTOP_SEC)
+        except asyncio.CancelledError:
+            stopped.append(scope["path"])
+            raise
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    scope = {"type": "http", "path": path, "headers": [(b"idempotency-key", b"mine")]}
+    asyncio.run(Lifetime(app, load_settings())(scope, receive, send))
+    assert stopped == [path]
 
 
 def test_limits_hold_until_the_work_ends(registered: Path, held: Held, tmp_path: Path) -> None:

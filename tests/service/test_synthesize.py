@@ -61,7 +61,9 @@ def files(path: Path) -> dict[str, bytes]:
 def test_a_log_says_what_and_how_far(export: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     result = run("synthesize", "--export", export, "--out", out, "--count", 3)
-    settings, last = result.stderr.splitlines()
+    # Tests of commands that train leave their log on stderr behind.
+    said = [line for line in result.stderr.splitlines() if line.startswith("Synthesizing")]
+    settings, last = said
     assert re.fullmatch(
         r"Synthesizing 12 images of shop:\w{12}: layout folder, size 24x16, format png, "
         r"truncation_psi [\d.]+, seed \d+, shard 1/1; \d+ workers on cpu",
@@ -69,7 +71,7 @@ def test_a_log_says_what_and_how_far(export: Path, tmp_path: Path) -> None:
     )
     assert re.match(r"Synthesizing: 12 of 12 images, .* images/s, 0 min left$", last)
     result = run("generate", "--export", export, "--out", tmp_path / "images", "--count", 12)
-    assert result.stderr.startswith("Generating: 12 of 12 images")
+    assert "Generating: 12 of 12 images" in result.stderr
 
 
 MIX = ("--category", "boxes=7", "--category", "Mugs=3", "--category", "café lamps=1")

@@ -62,6 +62,15 @@ def test_errors_show_them_escaped(bento_home: Path, tmp_path: Path) -> None:
         assert result.output.count("\n") == 1
 
 
+def test_commands_that_train_show_them_escaped(tmp_path: Path) -> None:
+    commands = (("prepare", tmp_path / EVIL), ("evaluate", tmp_path / EVIL, "--data", tmp_path))
+    for command in commands:
+        result = run(*command, "--out", tmp_path / "out")
+        assert result.exit_code == 2
+        assert_harmless(result.output)
+        assert "\\x1b[2J" in result.output
+
+
 def test_models_and_generate_show_categories_escaped(
     bento_home: Path, make_export: Callable[..., Path], tmp_path: Path
 ) -> None:

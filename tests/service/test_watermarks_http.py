@@ -13,11 +13,11 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
-from models.manifest import WATERMARK_FILES
+from models.manifest import UPSCALER_FILE, WATERMARK_FILES
 from service.model_store.registry import Registry
 
-from .conftest import model_store, running_service, write_export
-from .small_graphs import generator_graph, watermark_graphs
+from .conftest import UPSCALER_RECORD, model_store, running_service, write_export
+from .small_graphs import generator_graph, upscaler_file, watermark_graphs
 from .test_cli import run
 from .test_marks_cli import run as run_marks
 
@@ -34,9 +34,9 @@ RECORD: dict[str, Any] = {
 }
 
 
-def soft_generator() -> Any:
-    """The small generator of 128 px, less stark: black and white parts can't be marked."""
-    model = generator_graph(128, 128, 3)
+def soft_generator(side: int = 128) -> Any:
+    """The small generator, less stark: black and white parts can't be marked."""
+    model = generator_graph(side, side, 3)
     for tensor in model.graph.initializer:
         if tensor.name in ("to_map", "noise_strength"):
             faint = numpy_helper.to_array(tensor) * np.float32(0.01)
@@ -134,6 +134,27 @@ def test_damaged_pictures_are_not_looked_at(shop: TestClient) -> None:
 def test_small_pictures_get_none(shop: TestClient) -> None:
     found = verify(shop, saved(opened(generate(shop, size="64x64"))))
     assert layer(found)["status"] == "absent"
+
+
+def test_an_enlarged_picture_is_marked_at_its_final_size(tmp_path: Path) -> None:
+    """A model of 32 px whose upscaler returns 128 px, as base:clothing's does from 64."""
+    marks = dict(zip(WATERMARK_FILES, watermark_graphs(), strict=True))
+    export = write_export(
+        tmp_path / "export",
+        soft_generator(32),
+        size=(32, 32, 3),
+        others=marks | {UPSCALER_FILE: upscaler_file(size=(32, 32))},
+        upscaler=UPSCALER_RECORD,
+        watermark=RECORD,
+    )
+    with model_store(tmp_path / "home"):
+        Registry().register(export)
+        with running_service() as client:
+            for size, status in (("128x128", "found"), ("96x96", "absent")):
+                whole = opened(generate(client, size=size))
+                assert f"{whole.width}x{whole.height}" == size
+                for data in (saved(whole), saved(whole, "JPEG", quality=80)):
+                    assert layer(verify(client, data))["status"] == status, size
 
 
 def test_models_say_so(shop: TestClient) -> None:

@@ -7,6 +7,7 @@ from jinja2 import Environment, StrictUndefined
 
 from models.manifest import PREVIEW_FILE, WEIGHTS_FILE, GeneratorManifest
 from models.markdown import plain_markdown
+from models.watermark import MIN_SIDE_PX
 
 _TEMPLATE: Final = "card.md.j2"
 
@@ -27,7 +28,7 @@ def model_card(manifest: GeneratorManifest) -> bytes:
     environment.filters.update(decibels=_decibels)
     template = (files("training") / "data" / _TEMPLATE).read_text(encoding="utf-8")
     card = environment.from_string(template).render(
-        m=manifest, preview=PREVIEW_FILE, weights=WEIGHTS_FILE
+        m=manifest, preview=PREVIEW_FILE, weights=WEIGHTS_FILE, watermark_px=MIN_SIDE_PX
     )
     return card.encode()
 

@@ -1,10 +1,6 @@
-"""Run -> export: ONNX graph, weights, manifest, preview and card, with parity measured.
-
-The export is written to a temporary folder and renamed, so that an existing export is complete.
-"""
+"""Run -> export: ONNX graph, weights, manifest, preview and card, with parity measured."""
 
 import datetime
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,48 +14,40 @@ from torch import nn
 from models.discriminator import Discriminator
 from models.generator import Generator
 from models.manifest import (
-    CARD_FILE,
     ENCODER_FILE,
     GENERATOR_FILE,
-    MANIFEST_FILE,
     MAPPING_FILE,
     PREVIEW_FILE,
     SERVED_NOISE_SCALE,
     SERVED_TRUNCATION_PSI,
     UPSCALER_FILE,
-    WATERMARK_FILES,
     WEIGHTS_FILE,
     EncoderRecord,
-    FileRecord,
     GeneratorManifest,
     ImageLoss,
     Name,
     ParityCertificate,
     UpscalerRecord,
-    WatermarkRecord,
     check_synonyms,
 )
 from models.upscaler import Upscaler
-from training.companion import CompanionError
 from training.evaluation.record import read_headline
-from training.export.card import model_card
+from training.export.folder import check_new, file_records, write_export
 from training.export.further_graphs import (
     encoder_to_onnx,
     mapping_to_onnx,
     upscaler_to_onnx,
-    watermark_to_onnx,
 )
 from training.export.graphs import OPSET, ExportError, FloatPrecision, Precision, to_onnx
 from training.export.loss import FULL_VARIETY, Setting, measure_loss
 from training.export.parity import measure_parity
 from training.export.quantization import quantize
-from training.files import temporary_folder
+from training.export.watermarking import export_watermark
 from training.inversion.encoder_run import load_encoder
 from training.learning.config import Snapshot
 from training.learning.recorder import GridSampler
 from training.learning.run import load_networks
 from training.upscaling.upscaler_run import UpscalerCard, load_upscaler
-from training.watermark.watermark_folder import load_watermark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +86,7 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         ValueError: A synonym belongs to no category, or to two.
     """
     _check_name(options.name)
-    if out.exists():
-        raise ExportError(f"{out} exists: choose another --out, or remove it")
+    check_new(out)
     generator, discriminator, config, info, nimg = load_networks(run, options.snapshot)
     check_synonyms(options.synonyms, info.categories)
     trained = load_encoder(run, config, generator) if options.encoder else None
@@ -120,8 +107,8 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
     if enlarging is not None:
         files[UPSCALER_FILE], upscaler = _upscaler(*enlarging, generator)
     if options.watermark is not None:
-        graphs, watermark = _watermark(options.watermark)
-        files |= dict(zip(WATERMARK_FILES, graphs, strict=True))
+        graphs, watermark = export_watermark(options.watermark)
+        files |= graphs
     num_ws, w_dim = generator.style_shape
     settings = _portable(config.model_dump(mode="json"))
     manifest = GeneratorManifest(
@@ -154,13 +141,9 @@ def export_run(run: Path, out: Path, options: ExportOptions) -> GeneratorManifes
         encoder=encoder,
         upscaler=upscaler,
         watermark=watermark,
-        files=_records(files),
+        files=file_records(files),
     )
-    files[CARD_FILE] = model_card(manifest)
-    manifest = manifest.model_copy(update={"files": _records(files)})
-    files[MANIFEST_FILE] = (manifest.model_dump_json(indent=2) + "\n").encode()
-    _write(out, files)
-    return manifest
+    return write_export(out, manifest, files)
 
 
 def generator_graph(
@@ -210,13 +193,6 @@ def _portable(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:
-    return {
-        name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-        for name, data in files.items()
-    }
-
-
 def _upscaler(
     upscaler: Upscaler, card: UpscalerCard, generator: Generator
 ) -> tuple[bytes, UpscalerRecord]:
@@ -229,23 +205,6 @@ def _upscaler(
         photos=card.photos,
         generated=card.generated,
     )
-
-
-def _watermark(folder: Path) -> tuple[tuple[bytes, bytes], WatermarkRecord]:
-    encoder, decoder, card = load_watermark(folder)
-    if card.judgement is None:
-        raise CompanionError(
-            f"{folder} has not been evaluated yet: "
-            f"run `catalogan judge-watermark {folder} --data DATASET`"
-        )
-    graphs, error = watermark_to_onnx(encoder, decoder)
-    record = WatermarkRecord(
-        nimg=card.nimg,
-        dataset_hash=card.dataset_hash,
-        max_abs_error=error,
-        **card.judgement.model_dump(),
-    )
-    return graphs, record
 
 
 def pack_weights(generator: Generator, discriminator: Discriminator) -> bytes:
@@ -276,12 +235,3 @@ def _preview(generator: Generator, seed: int, options: ExportOptions) -> bytes:
     grid = GridSampler(generator, seed, options.truncation_psi, options.noise_scale)
     grid.draw(generator).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _write(out: Path, files: dict[str, bytes]) -> None:
-    try:
-        with temporary_folder(out) as temporary:
-            for name, data in files.items():
-                (temporary / name).write_bytes(data)
-    except OSError as error:
-        raise ExportError(f"can't write {out}: {error}") from error

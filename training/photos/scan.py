@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from models.terminal import printable
+
 # Created by systems and tools, in any letter case; never photos or categories.
 _NOT_PHOTOS: Final = frozenset(
     {
@@ -99,8 +101,7 @@ def shown(raw: bytes) -> str:
 
 def category_name(raw: str) -> str:
     """Normalise a category's name: composed Unicode, trimmed, control characters escaped."""
-    composed = unicodedata.normalize("NFC", raw.strip())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in composed)
+    return printable(unicodedata.normalize("NFC", raw.strip()))
 
 
 def scan_folder(root: Path, *, validation: bool = False) -> Listing:

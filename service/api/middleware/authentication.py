@@ -48,9 +48,11 @@ class Authentication:
         """
         path = scope["path"]
         if path == METRICS.path and self._open_metrics:
+            _endpoint(scope)
             await self._app(scope, receive, send)
             return
         if endpoint_at(path) is LINKS:  # its route looks at the signature
+            _endpoint(scope)
             set_key(scope, BY_LINK)
             note_key(BY_LINK.name)
             await self._app(scope, receive, send)

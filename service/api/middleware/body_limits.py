@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.caller import caller_name
+from service.api.caller import caller_id
 from service.api.endpoint import endpoint_at
 from service.api.parsing.multipart import is_form
 from service.api.responses import error_response
@@ -150,7 +150,7 @@ class _BoundedExchange:
             raise _too_large(self._limit)
         self.forget_body()
         if not self._complete:
-            self._hold_body(caller_name(self._scope))
+            self._hold_body(caller_id(self._scope))
         return message
 
     def _hold_body(self, name: str) -> None:

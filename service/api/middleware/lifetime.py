@@ -7,7 +7,8 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.caller import caller_name
+from service.api.caller import caller_id
+from service.api.endpoint import endpoint_at
 from service.api.responses import error_response
 from service.errors import TimedOut
 from service.inference.workers import caller
@@ -37,7 +38,7 @@ class Lifetime:
 
         One with an Idempotency-Key is served although its client left: a retry gets the response.
         """
-        exchange = _Exchange(receive, send, "idempotency-key" not in Headers(scope=scope))
+        exchange = _Exchange(receive, send, watched=not _may_be_retried(scope))
         serving = exchange.serve(self._app, scope)
         try:
             await asyncio.wait([serving], timeout=self._limit_sec)
@@ -73,6 +74,13 @@ class Lifetime:
             logger.error("a request failed after its time was up", exc_info=error)
 
 
+def _may_be_retried(scope: Scope) -> bool:
+    """Whether a response is stored for an Idempotency-Key: of what creates images for a key."""
+    endpoint = endpoint_at(scope["path"])
+    creates = endpoint is not None and endpoint.scope == "generate"
+    return creates and "idempotency-key" in Headers(scope=scope)
+
+
 class _Exchange:
     """One request and its response, watched as they pass.
 
@@ -82,7 +90,7 @@ class _Exchange:
         over: What the application still sends goes nowhere.
     """
 
-    def __init__(self, receive: Receive, send: Send, watched: bool) -> None:
+    def __init__(self, receive: Receive, send: Send, *, watched: bool) -> None:
         self.begun = False
         self.left = False
         self.over = False
@@ -96,7 +104,7 @@ class _Exchange:
         """Start the task that serves the request for its caller."""
 
         async def serve() -> None:
-            caller.set(caller_name(scope))
+            caller.set(caller_id(scope))
             await app(scope, self.receive, self.send)
 
         self._serving = asyncio.create_task(serve())

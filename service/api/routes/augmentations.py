@@ -29,6 +29,7 @@ from service.augmentation.jobs import (
     plan,
     sort_out,
 )
+from service.augmentation.pipeline import Photo
 from service.augmentation.requests import MAX_PHOTOS, AugmentationRequest
 from service.decoding.uploads import File
 from service.errors import BadRequest
@@ -101,11 +102,7 @@ async def _augment(
         for index in range(start, min(start + step, len(photos))):
             own = [position for position, task in enumerate(tasks) if task.photo == index]
             if own:
-                photo = await runtime.decoder.run(
-                    partial(open_photo, sent[index], photos[index].data)
-                )
-                kept = await keep_manifest(runtime, photos[index].data, generated=False)
-                photo = replace(photo, manifest=kept)
+                photo = await _open(photos[index], sent[index], runtime)
                 mine = [tasks[position] for position in own]
                 plans = partial(
                     augmentation_jobs, photo, mine, requested.min_visible, encoding, budget
@@ -118,6 +115,13 @@ async def _augment(
     metadata = common_metadata(in_order, output_format)
     response = await image_response(kind, output_format, in_order, metadata)
     return Created(response=response, images=in_order)
+
+
+async def _open(photo: File, sent: Sent, runtime: Runtime) -> Photo:
+    """Decode a photo, and take its own manifest along."""
+    opened = await runtime.decoder.run(partial(open_photo, sent, photo.data))
+    kept = await keep_manifest(runtime, photo.data, generated=False)
+    return replace(opened, manifest=kept)
 
 
 def parse_fields(fields: Mapping[str, str], photos: int) -> AugmentationRequest:

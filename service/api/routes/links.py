@@ -31,7 +31,7 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
         requested = validate(GenerationRequest, content)
         accept = MEDIA_TYPES[requested.output_format or "png"]
         # Not `run_once`: it was charged with the links, and strangers store no responses.
-        async with runtime.queues["generations"].slot():
+        async with runtime.queues["links"].slot():
             created = await generate_images(accept, requested, runtime)
         kind = GENERATIONS.kind or ""
         record(runtime.state.records, kind, created.images)

@@ -29,8 +29,9 @@ def add_routes(app: FastAPI, runtime: Runtime) -> None:
     """Add POST /v1/verifications."""
     settings, signer = runtime.settings, runtime.marker.signer
     verifier = open_verifier(settings, signer.key if signer else None)
-    decode = partial(decode_upload, decoding=runtime.decoder.processes)
-    find_watermark = WatermarkFinder(runtime.pool.registry, decode).find
+    find_watermark = WatermarkFinder(
+        runtime.pool.registry, lambda data: runtime.decoder.call(partial(decode_upload, data))
+    ).find
     # Not the workers, as it mostly waits for a process.
     threads = {
         name: Workers(count, settings.max_queue_wait_sec) for name, count in AT_A_TIME.items()

@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 import models.watermark as watermark_module
 from models.manifest import (
@@ -41,23 +39,13 @@ from training.companion import CompanionError, CompanionSettings, CompanionTick
 from training.companion_cli import app as watermark_app
 from training.dataset import PreparedDataset
 from training.model_cli import app as model_app
-from training.photos.catalogue import prepare_dataset
-from training.photos.options import PrepareOptions
 from training.watermark import watermark as watermark_training
 from training.watermark.detection import TREATMENTS, Watermark
 from training.watermark.distortions import jpeg, place
 from training.watermark.watermark_folder import load_watermark
 from training.watermark.watermark_training import WatermarkTrainer, add_patterns
 
-
-def image_of(seed: int, side: int = MIN_SIDE_PX, channels: int = 3) -> np.ndarray:
-    """Soft, colourful, away from black and white."""
-    coarse = np.random.default_rng(seed).integers(60, 196, (6, 6, channels), dtype=np.uint8)
-    planes = [
-        np.asarray(Image.fromarray(coarse[..., i]).resize((side, side), Image.Resampling.BICUBIC))
-        for i in range(channels)
-    ]
-    return np.stack(planes, axis=-1)
+from .conftest import image_of, invoke
 
 
 def in_torch(pixels: np.ndarray) -> torch.Tensor:
@@ -198,36 +186,6 @@ def test_a_large_image_is_searched_like_a_small_one(
     assert len(sizes) < len(PLACES) / 5
     assert sum(map(len, seen)) == len(PLACES)
     assert np.abs(seen[0] - whole).max() < 0.05
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty soft images of 128 px, prepared."""
-    folder = tmp_path_factory.mktemp("watermark")
-    for i in range(60):
-        file = folder / "photos" / "things" / f"{i:03d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image_of(i)).save(file)
-    options = {"width": MIN_SIDE_PX, "height": MIN_SIDE_PX, "validation_share": 0.3}
-    out = folder / "dataset"
-    prepare_dataset(folder / "photos", out, PrepareOptions.model_validate(options))
-    return out
-
-
-def invoke(app: Any, *arguments: str | Path) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    return result.exit_code, " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
-
-
-@pytest.fixture(scope="module")
-def watermark(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
-    """A watermark of two steps, through the command line."""
-    out = tmp_path_factory.mktemp("trained") / "watermark"
-    options = ("--max-kimg", "0.032", "--judged", "3", "--unmarked", "100", "--device", "cpu")
-    code, output = invoke(watermark_app, "train-watermark", dataset, "--out", out, *options)
-    assert code == 0, output
-    assert "JPEG 70" in output
-    return out
 
 
 @pytest.mark.slow
