@@ -29,6 +29,9 @@ class Job:
             result = self._work()
         except BaseException as error:
             self.result.set_exception(error)
+            # By its traceback the error would keep itself, and all that the work held, from
+            # being freed at once.
+            del self
         else:
             self.result.set_result(result)
 
@@ -103,6 +106,7 @@ class FairQueue:
             try:
                 job.run()
             finally:
+                del taken, job  # an error's traceback leads here
                 with self._lock:
                     caller.running -= 1
                     now = self._clock()

@@ -104,6 +104,7 @@ class Workers:
                 future.add_done_callback(lambda done: done.cancelled() or done.exception())
             if running:
                 await to_the_end(asyncio.wait(running))
+            del handed_over, begun, running  # an error that passes here leads back to them
 
     def call(self, job: Callable[[], Result]) -> Result:
         """Run a job for a thread of others, which waits for it; see `run`.

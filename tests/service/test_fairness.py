@@ -1,11 +1,13 @@
 """No caller keeps others waiting: fair turns at the workers, slots and room for those who come."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import json
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -215,6 +217,34 @@ def test_nobody_is_told_of_an_error_whose_request_was_given_up() -> None:
     asyncio.run(test())
     gc.collect()
     assert not told
+
+
+def test_what_a_failed_job_held_is_freed_at_once() -> None:
+    """Not when Python next looks for cycles: refused bodies of a megabyte took one gigabyte."""
+
+    class Held:
+        """What is large."""
+
+    known = list[weakref.ref[Held]]()
+
+    def fail() -> None:
+        held = Held()
+        known.append(weakref.ref(held))
+        raise ValueError
+
+    async def test() -> None:
+        workers = Workers(2, BACKSTOP_SEC)
+        for jobs in ([fail], [fail, fail]):
+            with contextlib.suppress(ValueError):
+                await workers.run(jobs)
+        workers.stop()
+
+    gc.disable()
+    try:
+        asyncio.run(test())
+        assert [one() for one in known] == [None] * len(known)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(("extra", "on_the_loop"), [(0, True), (SMALL_BYTES, False)])
