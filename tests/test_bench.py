@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -79,6 +80,9 @@ def test_soak_measures_and_keeps_no_trial(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5/5: " in done.stdout
     assert "soak_rss_growth" in done.stdout
+    assert re.search(r"p99 \d+ ms in the worst window; memory \d+ MB before", done.stdout)
+    # Hostile clients were there, and got what they should: else it fails.
+    assert re.search(r"wrong keys: \d+ x 401|abandoned requests: \d+ x left", done.stdout)
     assert ", 0 errors" in done.stdout.splitlines()[-1]
     assert not out.exists()
 
