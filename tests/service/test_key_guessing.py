@@ -174,6 +174,7 @@ def test_creation_and_revocation_are_logged_by_command_and_service(
     path = tmp_path / "keys.json"
     create_key(path, "first", ["generate"], None, None)
     with live_service(keys_file=str(path)) as address, caplog.at_level(logging.INFO):
+        caplog.clear()  # of the first key, where an earlier test left the level so low
         child = [sys.executable, "-m", "catalogan", "api-keys"]
         ran = subprocess.run(
             [*child, "create", "second", "--file", str(path)], capture_output=True, text=True

@@ -15,7 +15,7 @@ from training.learning.config import resolve
 
 from ...processes import started, wait_for
 
-STEPS, BATCH = 12, 32
+STEPS, BATCH = 7, 32
 BIN = Path(sys.executable).parent
 CATALOGAN = BIN / "catalogan"
 TORCHRUN = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node=2"]
