@@ -77,6 +77,7 @@ def test_a_database_with_a_url_is_private_however_it_is_named(tmp_path: Path, fo
 def test_a_folder_that_the_operator_made_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     open_folder, new = tmp_path / "open", tmp_path / "deep" / "new"
     open_folder.mkdir(mode=0o755)
     State(load_settings(data_dir=open_folder)).close()
@@ -93,6 +94,7 @@ def test_a_folder_that_the_operator_made_is_warned_of(
 def test_files_of_keys_that_others_read_are_warned_of_and_that_they_write_refused(
     tmp_path: Path, setting: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     path = tmp_path / "keys"
     if setting == "keys_file":
         create_key(path, "shop", ["generate"], None, None)
