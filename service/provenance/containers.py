@@ -279,7 +279,7 @@ def _tiff_values(data: bytes, wanted: int) -> Iterator[bytes]:
                 if tag == wanted:
                     yield data[value : value + size]
             (at,) = struct.unpack_from(order + offset, data, at)
-        except struct.error:
+        except (struct.error, OverflowError):  # the latter of an offset beyond 2^63
             return
         if at == 0:
             return

@@ -231,6 +231,12 @@ def test_damaged_files_are_read_as_far_as_they_go() -> None:
             manifest_store(bytes(spoiled))
 
 
+def test_a_directory_beyond_all_files_is_no_directory() -> None:
+    big = b"II+\0\b\0\0\0" + (2**64 - 1).to_bytes(8, "little")
+    assert not any(xmp_packets(big + bytes(64)))
+    assert manifest_store(big + bytes(64)) is None
+
+
 def test_pillow_writes_what_is_read() -> None:
     info, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
     info.add_itxt("XML:com.adobe.xmp", PACKET.decode(), zip=True)
